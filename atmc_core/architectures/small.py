@@ -1,0 +1,38 @@
+"""Small networks for small images."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def digits_cnn(num_classes: int) -> nn.Module:
+    """Two convolutions and two linear layers for 8x8 grey images; 51,808 weights at 10 classes."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 32, 3, padding=1),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(32, 64, 3, padding=1),
+            relu2=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(64 * 4 * 4, 32),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(32, num_classes),
+        )
+    )
+
+
+def lenet(num_classes: int) -> nn.Module:
+    """The LeNet of the ATMC paper: no ReLU between conv and pool; 430,500 weights at 10 classes."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 20, 5),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(20, 50, 5),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(50 * 4 * 4, 500),
+            relu=nn.ReLU(),
+            fc2=nn.Linear(500, num_classes),
+        )
+    )

@@ -1,0 +1,116 @@
+"""What a caller may ask of the method: typed, ranged, with defaults. The names are the paper's."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from atmc_core.errors import InvalidInput
+from atmc_core.schema import Interval
+
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
+Norm = Literal["linf", "l2"]
+Method = Literal["atmc"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """How small: k non-zeros over all of U, V, C, each stored in b bits.
+
+    Exactly one of ``k`` and ``density`` is given; ``bits`` 1 to 8 mean codebooks of 2^b values, 16
+    means float16 values and 32 means no quantisation.
+    """
+
+    SCHEMA_EXTRA: ClassVar[dict[str, object]] = {
+        "oneOf": [{"required": ["k"]}, {"required": ["density"]}]
+    }
+
+    bits: Annotated[Bits, "bits a non-zero: 1 to 8 a codebook, 16 float16, 32 float32"]
+    k: Annotated[int | None, Interval(ge=1), "number of non-zeros of U, V, C together"] = None
+    density: Annotated[float | None, Interval(gt=0, le=1), "k over the dense weights"] = None
+
+    def __post_init__(self) -> None:
+        if (self.k is None) == (self.density is None):
+            raise InvalidInput("invalid_value", "give exactly one of k and density")
+
+    def budget(self, num_weights: int) -> int:
+        """k for a network of ``num_weights`` dense conv and linear weights.
+
+        Raises:
+            InvalidInput: if k is 0 or above ``num_weights``.
+        """
+        k = self.k if self.k is not None else round((self.density or 0) * num_weights)
+        if not 1 <= k <= num_weights:
+            given = "k" if self.k is not None else "density"
+            raise InvalidInput(
+                "k_out_of_range",
+                f"{k} non-zeros asked for; the network has {num_weights} weights: "
+                f"choose k from 1 to {num_weights}",
+                given,
+            )
+        return k
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The perturbations that the model must withstand, and the PGD that it is trained with."""
+
+    norm: Annotated[Norm, "the norm of the ball"]
+    epsilon: Annotated[float, Interval(gt=0, le=1), "its radius, for images in [0, 1]"]
+    steps: Annotated[int, Interval(ge=1, le=1000), "PGD steps in training"] = 7
+    step_size: Annotated[
+        float | None, Interval(gt=0, le=1), "of those steps; by default 1.25 epsilon / steps"
+    ] = None
+
+    @property
+    def training_step_size(self) -> float:
+        return self.step_size if self.step_size is not None else 1.25 * self.epsilon / self.steps
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast; rho and dual_interval are the paper's ADMM settings."""
+
+    robust_epochs: Annotated[
+        int, Interval(ge=0, le=10_000), "adversarial training of the dense network"
+    ] = 20
+    compression_epochs: Annotated[int, Interval(ge=1, le=10_000), "ADMM under both constraints"] = 30
+    finish_epochs: Annotated[
+        int, Interval(ge=0, le=10_000), "fine-tuning with support and assignments frozen"
+    ] = 10
+    batch_size: Annotated[int, Interval(ge=1, le=65_536), "images a step"] = 128
+    learning_rate: Annotated[float, Interval(gt=0, le=10), "peak, decayed by a cosine"] = 0.05
+    momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
+    weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
+    rho: Annotated[float, Interval(gt=0, le=100), "weight of the ADMM penalty"] = 0.1
+    dual_interval: Annotated[int, Interval(ge=1, le=10_000), "steps between dual updates"] = 10
+    shrink_fraction: Annotated[
+        float,
+        Interval(ge=0, le=0.95),
+        "share of the compression epochs in which the budget shrinks from dense to k",
+    ] = 0.6
+    rank_fraction: Annotated[
+        float, Interval(ge=0, le=1), "share of the rows that seed the shared basis in V"
+    ] = 0.25
+    validation_fraction: Annotated[
+        float, Interval(gt=0, le=0.5), "share of train held out if there is no validation split"
+    ] = 0.1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The attacks of the report; the epsilon and the norm are the threat's."""
+
+    pgd_steps: Annotated[int, Interval(ge=1, le=10_000), "PGD steps"] = 20
+    pgd_restarts: Annotated[int, Interval(ge=1, le=1000), "PGD random starts"] = 2
+    batch_size: Annotated[int, Interval(ge=1, le=65_536), "images a batch"] = 500
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One job: a method, a target, a threat, and how to train and evaluate."""
+
+    method: Annotated[Method, "the recipe"]
+    target: Target
+    threat: Threat
+    training: Training = field(default_factory=Training)
+    evaluation: Annotated[Evaluation, "the report's attacks"] = field(default_factory=Evaluation)
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1), "of every random choice"] = 0

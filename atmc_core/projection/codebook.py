@@ -1,0 +1,233 @@
+"""The quantisation constraint: at most 2^b distinct non-zero values in a tensor.
+
+The nearest such point is a one-dimensional k-means with one more centre fixed at zero. Values are
+sorted once; the squared error of any run of sorted values then follows from prefix sums in constant
+time, so nothing of size N x K is ever built.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: Up to this many distinct non-zero values the projection is exact (dynamic programming). Above it,
+#: as many weighted representatives are clustered exactly and Lloyd's iterations on all values follow:
+#: measured within 0.6 % of the exact error, for 4 to 256 centres.
+EXACT_LIMIT = 1024
+_LLOYD_ITERATIONS = 100
+_LLOYD_TOLERANCE = 1e-5
+
+_Array = NDArray[np.float64]
+_Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A projected tensor.
+
+    Attributes:
+        values: the nearest point, of the input's shape, dtype and device.
+        codebook: its distinct non-zero values, ascending, float32, at most 2^b of them.
+    """
+
+    values: Tensor
+    codebook: Tensor
+
+
+def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quantized:
+    """The nearest tensor with at most 2^bits distinct non-zero values.
+
+    Args:
+        tensor: any shape; zeros stay zero.
+        bits: 1 to 8.
+        start: a codebook to go on from (the last one, in a loop whose tensor moves little): Lloyd's
+            iterations from there only, much faster, not exact.
+
+    Raises:
+        ValueError: if bits is not in 1 to 8, or a value is not finite.
+    """
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits is {bits}: codebooks have 1 to 8 bits")
+    flat = tensor.detach().reshape(-1)
+    ordered = _sort(flat[flat != 0])
+    if not torch.isfinite(ordered[[0, -1]] if len(ordered) else ordered).all():
+        raise ValueError("the tensor holds NaN or infinite values")
+    size = 2**bits
+    if start is not None and len(start):
+        centres = _lloyd(ordered, start.double())
+    else:
+        if int((ordered[1:] != ordered[:-1]).sum()) < EXACT_LIMIT:
+            distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
+            if len(distinct) <= size:
+                return Quantized(tensor.detach().clone(), distinct.float())
+            centres = _exact_centres(distinct, counts.double(), size)
+        else:
+            start = _exact_centres(*_representatives(ordered, EXACT_LIMIT), size)
+            centres = _lloyd(ordered, start, size)
+    codebook = _as_codebook(centres)
+    return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
+
+
+def _sort(values: Tensor) -> Tensor:
+    """Ascending, in float64. (On a CPU numpy's vectorised sort is several times faster than torch's.)"""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy())).double()
+    return torch.sort(values).values.double()
+
+
+def _as_codebook(centres: Tensor) -> Tensor:
+    rounded = centres.float()
+    return torch.unique(rounded[rounded != 0])
+
+
+def _nearest(flat: Tensor, codebook: Tensor) -> Tensor:
+    centres = torch.cat([codebook, codebook.new_zeros(1)]).sort().values
+    boundaries = (centres[1:] + centres[:-1]) / 2
+    nearest = centres[torch.bucketize(flat.float(), boundaries)]
+    return torch.where(flat == 0, 0, nearest).to(flat.dtype)
+
+
+def _representatives(ordered: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """About ``size`` weighted means of runs of sorted values, where they hurt least.
+
+    The optimal density of centres goes with the cube root of the values' density (Panter and Dite,
+    1951): each gap between neighbours counts with its width to the power 2/3.
+    """
+    position = torch.cumsum((ordered[1:] - ordered[:-1]) ** (2 / 3), 0)
+    position = torch.cat([position.new_zeros(1), position]) * (size / position[-1].clamp_min(1e-300))
+    cell = position.long().clamp_max(size - 1)
+    counts = torch.zeros(size, dtype=torch.double, device=ordered.device)
+    counts.index_add_(0, cell, torch.ones_like(ordered))
+    sums = torch.zeros_like(counts).index_add_(0, cell, ordered)
+    used = counts > 0
+    return sums[used] / counts[used], counts[used]
+
+
+def _lloyd(ordered: Tensor, start: Tensor, size: int | None = None) -> Tensor:
+    """Lloyd's iterations on sorted values, one centre fixed at zero.
+
+    Centres that serve no value move into the runs with the largest error; ``size`` centres are used
+    if there is something for them to do (by default as many as ``start`` has).
+    """
+    size = size or len(start)
+    prefix = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
+    squares = torch.cat([ordered.new_zeros(1), ordered.square().cumsum(0)])
+    zero = ordered.new_zeros(1)
+    centres, last = start[start != 0], float("inf")
+    for iteration in range(_LLOYD_ITERATIONS):
+        every = torch.cat([centres, zero]).sort().values
+        edges = torch.searchsorted(ordered, (every[1:] + every[:-1]) / 2)
+        edges = torch.cat([edges.new_zeros(1), edges, edges.new_full((1,), len(ordered))])
+        count = edges.diff()
+        total, square = prefix[edges].diff(), squares[edges].diff()
+        mean = torch.where(every == 0, 0, total / count.clamp_min(1))
+        error = square - 2 * mean * total + count * mean.square()
+        centres = mean[(count > 0) & (every != 0)]
+        now = float(error.sum())
+        spare = size - len(centres)
+        if spare > 0 and iteration < _LLOYD_ITERATIONS // 2:
+            centres = torch.cat([centres, _split(ordered, edges, every, error, spare)])
+        elif last - now <= _LLOYD_TOLERANCE * now:
+            break
+        last = now
+    return centres
+
+
+def _split(ordered: Tensor, edges: Tensor, every: Tensor, error: Tensor, spare: int) -> Tensor:
+    """New centres at the far ends of the runs with the largest error."""
+    worst = torch.argsort(error, descending=True)[:spare]
+    worst = worst[error[worst] > 0]
+    low, high = ordered[edges[worst]], ordered[(edges[worst + 1] - 1).clamp_min(0)]
+    return torch.where(every[worst] - low > high - every[worst], low, high)
+
+
+def _exact_centres(values: Tensor, weights: Tensor, size: int) -> Tensor:
+    """Optimal centres of weighted sorted distinct values, by dynamic programming over runs.
+
+    Row 0 of ``best`` is the least error of the first i values with c centres, row 1 the same with
+    the centre at zero used as well. A run's cost satisfies the quadrangle inequality, so the best
+    start of the last run moves one way only and each layer is found by divide and conquer, both rows
+    and all middles of a level at once: O(size * n log n).
+    """
+    table = _RunCost(values.cpu().numpy(), weights.cpu().numpy())
+    ends = np.arange(len(table.squares))
+    best = np.stack([np.where(ends == 0, 0.0, np.inf), table.squares])
+    starts, zero_starts = [], [np.zeros_like(ends)]
+    for _ in range(size):
+        best, start = table.add_run(best)
+        # The run at zero may come last, after this layer's centres: then row 1 continues row 0.
+        gain = best[0] - table.squares
+        least = np.minimum.accumulate(gain)
+        zero_start = np.maximum.accumulate(np.where(gain <= least, ends, 0))
+        zero_last = table.squares + least < best[1]
+        best[1] = np.where(zero_last, table.squares + least, best[1])
+        starts.append(start)
+        zero_starts.append(np.where(zero_last, zero_start, -1))
+    return torch.from_numpy(_trace(table, starts, zero_starts)).to(values.device)
+
+
+def _trace(table: "_RunCost", starts: list[_Index], zero_starts: list[_Index]) -> _Array:
+    """The means of the runs that the dynamic programme chose, from the last one back."""
+    centres, end, layer, row = [], len(table.squares) - 1, len(starts), 1
+    while end > 0:
+        if row == 1 and zero_starts[layer][end] >= 0:
+            end, row = int(zero_starts[layer][end]), 0
+            continue
+        begin, layer = int(starts[layer - 1][row, end]), layer - 1
+        if begin < end:
+            centres.append(table.mean(begin, end))
+        end = begin
+    return np.sort(np.array(centres, np.float64))
+
+
+class _RunCost:
+    """Squared error about their mean of runs of sorted weighted values, from prefix sums."""
+
+    def __init__(self, x: _Array, w: _Array) -> None:
+        self.count, self.total, self.squares = (
+            np.concatenate([[0.0], np.cumsum(terms)]) for terms in (w, w * x, w * x * x)
+        )
+
+    def mean(self, begin: int, end: int) -> float:
+        return float((self.total[end] - self.total[begin]) / (self.count[end] - self.count[begin]))
+
+    def cost(self, begin: _Index, end: _Index) -> _Array:
+        count = self.count[end] - self.count[begin]
+        total = self.total[end] - self.total[begin]
+        square = self.squares[end] - self.squares[begin]
+        return np.maximum(square - total * total / np.maximum(count, 1e-300), 0.0)
+
+    def add_run(self, before: _Array) -> tuple[_Array, _Index]:
+        """For every row and end i: the least ``before[j] + cost(j, i)`` over j <= i, and that j."""
+        rows, n = before.shape[0], before.shape[1] - 1
+        value, start = np.full_like(before, np.inf), np.zeros(before.shape, np.int64)
+        value[:, 0] = before[:, 0]
+        # Intervals (low, high) of ends not yet solved, and where their starts can lie.
+        row = np.arange(rows)
+        low, high = np.ones(rows, np.int64), np.full(rows, n)
+        first, last = np.zeros(rows, np.int64), np.full(rows, n)
+        while len(low):
+            middle = (low + high) // 2
+            length = np.minimum(last, middle) - first + 1
+            offset = np.cumsum(length) - length
+            begin = np.arange(length.sum()) + np.repeat(first - offset, length)
+            candidate = before[np.repeat(row, length), begin]
+            candidate += self.cost(begin, np.repeat(middle, length))
+            least = np.minimum.reduceat(candidate, offset)
+            hits = np.flatnonzero(candidate == np.repeat(least, length))
+            chosen = begin[hits[np.searchsorted(hits, offset)]]
+            value[row, middle], start[row, middle] = least, chosen
+            left, right = low < middle, middle < high
+            row, low, high, first, last = (
+                np.concatenate([below[left], above[right]])
+                for below, above in (
+                    (row, row),
+                    (low, middle + 1),
+                    (middle - 1, high),
+                    (first, chosen),
+                    (chosen, last),
+                )
+            )
+        return value, start
