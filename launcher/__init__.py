@@ -1,0 +1,1 @@
+"""Starts API, worker, sweep and embedded broker together on one machine, and ends them together."""

@@ -1,0 +1,104 @@
+"""The data folder: who owns it, where its logs are, and how a running service is found."""
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+# The watchdog kills what is left of a dead launcher's parts after 8 s; then it is our turn.
+LEFTOVERS_S = 10.0
+
+
+class FolderInUse(Exception):
+    """Another launcher serves from this folder; the message says which and what to do."""
+
+
+class DataFolder:
+    """The folder that holds everything one service keeps, owned by one launcher at a time.
+
+    Two locks, both of the kind that the kernel drops with its last holder, tell apart what could
+    otherwise only be guessed from process ids: `launcher.lock` is held by the launcher alone,
+    `parts.lock` by the launcher and every part it started. So a folder whose first lock is free
+    and whose second is not belongs to the orphans of a killed launcher.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.logs = self.path / "logs"
+        self.broker = self.path / "broker"
+        self._service_file = self.path / "service.json"
+
+    @contextmanager
+    def owned(self) -> Iterator[IO[str]]:
+        """Own the folder; yields the open `parts.lock`, which every part must inherit.
+
+        Creates the folder. Ends the orphans of a launcher that was killed.
+        Raises FolderInUse while another launcher lives.
+        """
+        for folder in (self.path, self.logs, self.broker):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _open_lock(self.path / "launcher.lock") as own, _open_lock(self._parts_lock) as parts:
+            if not _try_lock(own):
+                raise FolderInUse(self._who())
+            self._service_file.unlink(missing_ok=True)
+            self._outlive_orphans(parts)
+            try:
+                yield parts
+            finally:
+                self._service_file.unlink(missing_ok=True)
+
+    def remember_group(self, group: int) -> None:
+        """Write down the parts' process group for the launcher that might have to end it."""
+        self._parts_lock.write_text(f"{group}\n")
+
+    def announce(self, url: str) -> None:
+        """Write `service.json` {url, pid}, whole or not at all."""
+        aside = self._service_file.with_suffix(".part")
+        aside.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+        aside.rename(self._service_file)
+
+    @property
+    def _parts_lock(self) -> Path:
+        return self.path / "parts.lock"
+
+    def _who(self) -> str:
+        where = "it is just starting or stopping"
+        if self._service_file.exists():
+            service = json.loads(self._service_file.read_text())
+            where = f"{service['url']}, process {service['pid']}"
+        return (
+            f"a service already runs on {self.path} ({where}): "
+            "stop it, or choose another folder with --data-dir"
+        )
+
+    def _outlive_orphans(self, parts: IO[str]) -> None:
+        deadline = time.monotonic() + LEFTOVERS_S
+        killed = False
+        while not _try_lock(parts):
+            if time.monotonic() > deadline:
+                if killed:
+                    raise FolderInUse(
+                        f"parts of an earlier service on {self.path} cannot be ended: "
+                        f"see which processes hold {self._parts_lock}"
+                    )
+                # The held lock proves that the group still has a member, so its id is not reused.
+                os.killpg(int(self._parts_lock.read_text()), signal.SIGKILL)
+                killed, deadline = True, deadline + LEFTOVERS_S
+            time.sleep(0.05)
+
+
+def _open_lock(path: Path) -> IO[str]:
+    return path.open("a+", encoding="ascii")
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,13 @@
+"""`python -m launcher.migrate`: bring the database to the newest schema, then exit."""
+
+from jobstore.database import make_engine, migrate
+from jobstore.settings import Settings
+
+
+def main() -> None:
+    """Migrate the database that `ATMC_DATABASE_URL` names; safe to run twice at once."""
+    migrate(make_engine(Settings()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The life of one service: start the parts, wait until they answer, keep them up, end them."""
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import redis
+
+from jobstore.database import make_engine, migrate
+from jobstore.settings import Settings
+from launcher.broker import Broker, prepare_broker
+from launcher.folder import DataFolder
+from launcher.supervisor import POLL_S, Part, Supervisor, module
+
+READY_WITHIN_S = 90.0
+# A part that falls this often before the service has ever been ready will not get well by itself.
+FALLS_AT_START = 3
+# The worker gives its job back within 30 s of SIGTERM (a checkpoint, then the lease).
+WORKER_GRACE_S, GRACE_S = 31.0, 3.0
+
+
+class StartFailed(Exception):
+    """The service did not become ready; the message says which part failed and shows its log."""
+
+
+class Interrupted(Exception):
+    """The user or the system asked for the end before the service was ready."""
+
+
+class Stop:
+    """Counts the requests to end: the first ends the service in order, a second at once."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+
+    def listen(self) -> None:
+        """Take over the signals that ask for the end."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._count)
+
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
+        self._requests += 1
+
+    def asked(self) -> bool:
+        """Whether the service should end."""
+        return self._requests > 0
+
+    def hurry(self) -> bool:
+        """Whether it should end at once."""
+        return self._requests > 1
+
+
+def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
+    """Run the service until a signal ends it; returns when no process of it is left.
+
+    `settings.port` must be a free port, not 0. An unset `settings.broker_url` means the embedded
+    broker. Raises `FolderInUse` for a folder with a running service, `StartFailed`.
+    """
+    stop = Stop()
+    stop.listen()
+    folder = DataFolder(settings.data_dir)
+    say(f"data folder {folder.path}")
+    with folder.owned() as lock:
+        embedded = "broker_url" not in settings.model_fields_set
+        broker = prepare_broker(folder.broker) if embedded else None
+        if broker is not None:
+            settings = settings.model_copy(update={"broker_url": broker.url})
+        supervisor = Supervisor(_environment(settings), folder.logs, lock, say)
+        folder.remember_group(supervisor.open())
+        try:
+            _start(supervisor, settings, broker, workers, stop)
+            url = f"http://{_reachable(settings.host)}:{settings.port}"
+            folder.announce(url)
+            say(f"ready: {url}  docs: {url}/docs  data folder: {folder.path}  (Ctrl-C ends it)")
+            while not stop.asked():
+                supervisor.tend()
+                time.sleep(POLL_S)
+        except Interrupted:
+            pass
+        finally:
+            _end(supervisor, stop, say)
+
+
+def _start(
+    supervisor: Supervisor, settings: Settings, broker: Broker | None, workers: int, stop: Stop
+) -> None:
+    if broker is not None:
+        supervisor.start(Part("broker", broker.command, GRACE_S))
+        _wait_for(lambda: _answers_ping(broker.url), supervisor, ["broker"], stop)
+    engine = make_engine(settings)
+    migrate(engine)
+    engine.dispose()
+    parts = [Part("api", module("api"), GRACE_S), Part("sweep", module("worker.sweep"), GRACE_S)]
+    for number in range(1, workers + 1):
+        name = f"worker-{number}"
+        parts.append(Part(name, _worker(name), WORKER_GRACE_S))
+    for part in parts:
+        supervisor.start(part)
+    base = f"http://{_reachable(settings.host)}:{settings.port}"
+    names = [part.name for part in parts]
+    _wait_for(lambda: _is_ready(base), supervisor, names, stop)
+
+
+def _end(supervisor: Supervisor, stop: Stop, say: Callable[[str], None]) -> None:
+    # The API answers until the jobs are given back; the broker outlives all who use it.
+    say("ending; a running job is checkpointed and goes on at the next start")
+    supervisor.end([n for n in supervisor.names() if n not in ("api", "broker")], stop.hurry)
+    supervisor.end(["api"], stop.hurry)
+    supervisor.end(["broker"], stop.hurry)
+    supervisor.close()
+    say("ended")
+
+
+def _wait_for(
+    ready: Callable[[], bool], supervisor: Supervisor, names: Sequence[str], stop: Stop
+) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not ready():
+        if stop.asked():
+            raise Interrupted
+        supervisor.tend()
+        for name in names:
+            if supervisor.falls(name) >= FALLS_AT_START:
+                raise StartFailed(f"{name} does not start; its log ends:\n{supervisor.tail(name)}")
+        if time.monotonic() > deadline:
+            logs = "\n".join(f"{name}:\n{supervisor.tail(name)}" for name in names)
+            raise StartFailed(f"not ready within {READY_WITHIN_S:.0f} s; the logs end:\n{logs}")
+        time.sleep(POLL_S)
+
+
+def _answers_ping(url: str) -> bool:
+    with redis.Redis.from_url(url) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def _is_ready(base: str) -> bool:
+    # A worker has published what may be asked for; before that every job would be refused.
+    try:
+        with urllib.request.urlopen(f"{base}/readyz", timeout=2):
+            pass
+        with urllib.request.urlopen(f"{base}/methods", timeout=2) as answer:
+            return bool(json.load(answer)["data"])
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return os.environ | {
+        "ATMC_DATA_DIR": str(settings.data_dir),
+        "ATMC_BROKER_URL": settings.broker_url,
+        "ATMC_HOST": settings.host,
+        "ATMC_PORT": str(settings.port),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _worker(name: str) -> tuple[str, ...]:
+    return module("celery", "-A", "worker.app", "worker", "-n", f"{name}@%h")
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
