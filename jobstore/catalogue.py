@@ -1,0 +1,55 @@
+"""What may be asked for: published by the workers, read by the API, which knows no torch."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from sqlalchemy import Table, select
+from sqlalchemy.orm import Session
+
+from jobstore.dialects import clock, upsert
+from jobstore.errors import NotFound
+from jobstore.tables import CatalogueRow
+
+
+class CatalogueEntry(Protocol):
+    """What is published; `atmc_core.catalogue.CatalogueEntry` is one."""
+
+    @property
+    def kind(self) -> str:
+        """One of "architecture", "method", "attack"."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the kind."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """JSON, as docs/interfaces.md has it."""
+
+
+def publish(session: Session, entries: Iterable[CatalogueEntry]) -> None:
+    """Insert or replace the entries; safe when several workers start at once."""
+    table = CatalogueRow.__table__
+    assert isinstance(table, Table)
+    for entry in sorted(entries, key=lambda entry: (entry.kind, entry.name)):
+        row = {
+            "kind": entry.kind,
+            "name": entry.name,
+            "document": entry.document,
+            "published_at": clock(),
+        }
+        upsert(session, table, row)
+
+
+def get_entry(session: Session, kind: str, name: str) -> CatalogueRow:
+    """Return one entry; raises `NotFound` with the kind."""
+    row = session.get(CatalogueRow, (kind, name))
+    if row is None:
+        raise NotFound(kind, name)
+    return row
+
+
+def list_entries(session: Session, kind: str) -> list[CatalogueRow]:
+    """Return the entries of a kind by name; empty until a worker has started."""
+    query = select(CatalogueRow).where(CatalogueRow.kind == kind)
+    return list(session.scalars(query.order_by(CatalogueRow.name)))

@@ -1,0 +1,73 @@
+"""The engine, the schema, and the two kinds of transaction."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobstore.dialects import READ_ONLY, lock_schema, set_up_sqlite
+from jobstore.settings import Settings
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Return the process's one engine for `settings.database_url` (SQLite or PostgreSQL).
+
+    For a SQLite file its folder is made. Raises ValueError for any other database.
+    """
+    url = make_url(settings.database_url)
+    # The standard library would write NaN, which no JSON column takes.
+    to_json = partial(json.dumps, allow_nan=False)
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+        return create_engine(url, json_serializer=to_json, pool_pre_ping=True)
+    if backend == "sqlite":
+        if url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, json_serializer=to_json)
+        set_up_sqlite(engine)
+        return engine
+    raise ValueError(f"ATMC_DATABASE_URL: {backend!r} is not one of postgresql, sqlite")
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to the newest revision; safe when several processes do it at once."""
+    with engine.begin() as connection:
+        lock_schema(connection)
+        config = Config()
+        config.set_main_option("script_location", "jobstore:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+class Database:
+    """Opens transactions: `with database.write() as session: ...`.
+
+    Each is committed at the end of its block and rolled back by an exception. What the repository
+    functions return stays readable afterwards. Send a wake-up after the block, never inside.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._write = sessionmaker(engine, expire_on_commit=False)
+        self._read = sessionmaker(
+            engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False
+        )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads: on SQLite it never waits for a writer."""
+        with self._read.begin() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that may write: on SQLite one at a time, others wait up to 30 seconds."""
+        with self._write.begin() as session:
+            yield session

@@ -1,0 +1,119 @@
+"""The only places where SQLite and PostgreSQL differ: clock, locks, upsert, connection set-up.
+
+Row locks (`FOR UPDATE SKIP LOCKED`) are written once, for PostgreSQL. SQLite has none: there every
+writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a time.
+"""
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Table,
+    bindparam,
+    event,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Float, TypeDecorator
+
+READ_ONLY = "atmc_read_only"
+"""Execution option: the transaction only reads, so on SQLite it takes no write lock."""
+
+_BUSY_TIMEOUT_MS = 30_000
+_SCHEMA_LOCK = 0x61746D63  # "atmc": any number, the same in every process
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: aware, in UTC, on both databases. SQLite keeps it as text, without the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time with ValueError: it would mean another moment on another host."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time needs its zone: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored moment in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class clock(FunctionElement[datetime]):  # reads as the SQL function it is
+    """The database's own time, plus `offset_s` seconds: hosts' clocks may disagree, this is one."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+    name = "clock"
+
+    def __init__(self, offset_s: float = 0.0) -> None:
+        super().__init__(bindparam("offset_s", offset_s, type_=Float(), unique=True))
+
+
+def now(session: Session, offset_s: float = 0.0) -> datetime:
+    """Return the database's own time, plus `offset_s` seconds."""
+    return session.scalars(select(clock(offset_s))).one()
+
+
+@compiles(clock, "postgresql")
+def _postgresql_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not now(): that is the time the transaction began.
+    offset = compiler.process(element.clauses, **kw)
+    return f"(clock_timestamp() + make_interval(secs => {offset}))"
+
+
+@compiles(clock, "sqlite")
+def _sqlite_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    # The format SQLAlchemy writes, to the microsecond, so that times compare as text.
+    offset = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {offset} || ' seconds')"
+
+
+def set_up_sqlite(engine: Engine) -> None:
+    """Make SQLite behave: WAL, foreign keys, patience with locks, transactions where we say."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        # None: the driver begins nothing by itself; the listener below does.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def lock_schema(connection: Connection) -> None:
+    """Let one process at a time past this line until its transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+
+
+def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
+    """Insert `row`, or update its columns where the primary key exists."""
+    dialect = session.get_bind().dialect.name
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    session.execute(
+        insert(table)
+        .values(row)
+        .on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
+    )

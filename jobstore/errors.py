@@ -1,0 +1,42 @@
+"""What can go wrong in the store, raised where the fact is known."""
+
+
+class JobstoreError(Exception):
+    """The root of every error of this package."""
+
+
+class NotFound(JobstoreError):
+    """No such row. `kind` is a noun ("job", "model", ...), `id` what was asked for."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"no {kind} {id!r}")
+        self.kind = kind
+        self.id = id
+
+
+class LeaseLost(JobstoreError):
+    """The attempt no longer holds its job: stop, write nothing more, another one may be at work."""
+
+
+class IllegalTransition(JobstoreError):
+    """The state machine of `jobstore.states` has no such arrow."""
+
+
+class InvalidCursor(JobstoreError):
+    """The page cursor was not made by this service."""
+
+
+class IdempotencyConflict(JobstoreError):
+    """The idempotency key was used before, for another request."""
+
+
+class AlreadyAnswered(JobstoreError):
+    """Another request with the same idempotency key was first: roll back, replay its answer."""
+
+
+class TooLarge(JobstoreError):
+    """A stream went past `max_bytes`; nothing of it was kept."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"more than {max_bytes} bytes")
+        self.max_bytes = max_bytes

@@ -1,0 +1,18 @@
+"""Ids that say what they name and sort by the time they were made."""
+
+from uuid6 import uuid7
+
+
+def new_job_id() -> str:
+    """Return `job_` and a UUIDv7 in hex."""
+    return f"job_{uuid7().hex}"
+
+
+def new_model_id() -> str:
+    """Return `mdl_` and a UUIDv7 in hex."""
+    return f"mdl_{uuid7().hex}"
+
+
+def new_dataset_id() -> str:
+    """Return `dst_` and a UUIDv7 in hex."""
+    return f"dst_{uuid7().hex}"

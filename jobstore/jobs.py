@@ -1,0 +1,116 @@
+"""Jobs as a user sees them: create, read, list, cancel. What a worker does is in `leases`."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from jobstore.dialects import now
+from jobstore.errors import InvalidCursor, NotFound
+from jobstore.events import append_state_event, change_state
+from jobstore.ids import new_job_id
+from jobstore.states import ACTIVE, JobState
+from jobstore.tables import Job
+from jobstore.uploads import get_dataset, get_model
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some jobs, and the cursor of those after them (None: there are no more)."""
+
+    jobs: Sequence[Job]
+    next: str | None
+
+
+def create_job(
+    session: Session,
+    *,
+    spec: dict[str, Any],
+    model_id: str,
+    dataset_id: str,
+    max_attempts: int,
+    time_limit_s: float,
+    name: str | None = None,
+) -> Job:
+    """Queue a job. Raises `NotFound` for a model or data set that is not there.
+
+    Once the transaction has committed, send a wake-up (`jobstore.wakeups.wake`).
+    """
+    job = Job(
+        id=new_job_id(),
+        name=name,
+        spec=spec,
+        model_id=get_model(session, model_id).id,
+        dataset_id=get_dataset(session, dataset_id).id,
+        state=JobState.QUEUED,
+        attempt=0,
+        max_attempts=max_attempts,
+        time_limit_s=time_limit_s,
+        last_event_seq=0,
+    )
+    session.add(job)
+    session.flush()
+    append_state_event(session, job)
+    session.flush()
+    return job
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """Return the job; raises `NotFound`."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("job", job_id)
+    return job
+
+
+def list_jobs(
+    session: Session,
+    *,
+    state: JobState | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page:
+    """Return a page of jobs, newest first; `cursor` is the `next` of the page before.
+
+    Jobs created meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
+    """
+    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if cursor is not None:
+        query = query.where(Job.id < _decode_cursor(cursor))
+    found = session.scalars(query).all()
+    page = found[:limit]
+    return Page(page, _encode_cursor(page[-1].id) if len(found) > limit else None)
+
+
+def request_cancel(session: Session, job_id: str) -> Job:
+    """Cancel a queued job at once; ask the worker of an active one to; leave a final one alone.
+
+    Returns the job as it is now; raises `NotFound`.
+    """
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None:
+        raise NotFound("job", job_id)
+    if job.state is JobState.QUEUED:
+        job.cancel_requested_at = job.finished_at = now(session)
+        change_state(session, job, JobState.CANCELLED)
+    elif job.state in ACTIVE and job.cancel_requested_at is None:
+        job.cancel_requested_at = now(session)
+    session.flush()
+    return job
+
+
+def _encode_cursor(job_id: str) -> str:
+    return base64.urlsafe_b64encode(job_id.encode()).decode()
+
+
+def _decode_cursor(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise InvalidCursor(f"not a cursor of this service: {cursor!r}") from error

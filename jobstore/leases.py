@@ -1,0 +1,301 @@
+"""The lease protocol: how a worker holds a job, and why a late one can do no harm.
+
+A claim raises the job's `attempt`, writes the owner and the lease's end by the database's clock.
+Every later write of that run first locks the row and checks `(job, attempt, owner)`; when they no
+longer hold it raises `LeaseLost` and changes nothing. A lease that has run out is taken away only
+by `sweep`, so a worker that was merely slow may still renew it until then.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from jobstore.dialects import clock, now
+from jobstore.errors import LeaseLost
+from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
+from jobstore.states import ACTIVE, FINAL, JobState
+from jobstore.tables import HEADLINE_FIELDS, Artifact, Job
+
+WORKER_LOST = "worker_lost"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The fencing token: one claim of one job by one worker."""
+
+    job_id: str
+    number: int
+    owner: str
+
+    def __str__(self) -> str:
+        return f"{self.job_id} attempt {self.number}"
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job or an attempt failed: a stable `code`, a sentence, and the field at fault."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """What a renewal tells the worker."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an attempt has come: `progress` is 0..1 of the whole job, `eta_s` in seconds."""
+
+    stage: str
+    progress: float
+    epoch: int | None
+    epochs: int | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True)
+class NewArtifact:
+    """A result whose blob is stored."""
+
+    name: str
+    media_type: str
+    sha256: str
+    bytes: int
+
+
+@dataclass
+class Swept:
+    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now."""
+
+    requeued: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    waiting: int = 0
+
+
+def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt] | None:
+    """Take the oldest queued job for `lease_s` seconds; None if nothing waits.
+
+    One statement, so that two workers never take the same row.
+    """
+    oldest = (
+        select(Job.id)
+        .where(Job.state == JobState.QUEUED)
+        .order_by(Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = (
+        update(Job)
+        .where(Job.id == oldest)
+        .values(
+            state=JobState.VALIDATING,
+            attempt=Job.attempt + 1,
+            owner=owner,
+            lease_expires_at=clock(lease_s),
+            started_at=func.coalesce(Job.started_at, clock()),
+        )
+        .returning(Job)
+    )
+    options = {"synchronize_session": False, "populate_existing": True}
+    job = session.scalars(statement, execution_options=options).one_or_none()
+    if job is None:
+        return None
+    append_state_event(session, job)
+    session.flush()
+    return job, Attempt(job.id, job.attempt, owner)
+
+
+def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: float) -> LeaseState:
+    """Hold the job for another `lease_s` seconds; `run_seconds` is what it has run in all attempts.
+
+    Raises `LeaseLost`.
+    """
+    job = _hold(session, attempt)
+    job.lease_expires_at = now(session, lease_s)
+    job.run_seconds = run_seconds
+    return LeaseState(cancel_requested=job.cancel_requested_at is not None)
+
+
+def look(session: Session, attempt: Attempt) -> LeaseState:
+    """Tell of a cancel without renewing or locking anything; raises `LeaseLost`."""
+    row = session.execute(select(Job.cancel_requested_at).where(*_held_by(attempt))).one_or_none()
+    if row is None:
+        raise LeaseLost(str(attempt))
+    return LeaseState(cancel_requested=row.cancel_requested_at is not None)
+
+
+def report(
+    session: Session,
+    attempt: Attempt,
+    events: Iterable[NewEvent],
+    *,
+    state: JobState | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Append events, and with them the state (`running`) and progress they led to.
+
+    Raises `LeaseLost`, `IllegalTransition`.
+    """
+    job = _hold(session, attempt)
+    for event in events:
+        append_event(session, job, event)
+    if state is not None and state is not job.state:
+        change_state(session, job, state)
+    if progress is not None:
+        job.stage = progress.stage
+        job.progress = progress.progress
+        job.epoch = progress.epoch
+        job.epochs = progress.epochs
+        job.eta_s = progress.eta_s
+
+
+def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
+    """Name the stored checkpoint the next attempt resumes from; returns the key it replaces.
+
+    Raises `LeaseLost`.
+    """
+    job = _hold(session, attempt)
+    replaced, job.checkpoint_key = job.checkpoint_key, key
+    return replaced
+
+
+def release(session: Session, attempt: Attempt) -> JobState:
+    """Give the job back unfinished, at no cost to its attempts; returns its new state.
+
+    Raises `LeaseLost`.
+    """
+    job = _hold(session, attempt)
+    return _end_attempt(session, job)
+
+
+def fail_attempt(session: Session, attempt: Attempt, error: JobError) -> JobState:
+    """End an attempt that crashed: queued again, or failed with `error` after `max_attempts`.
+
+    Returns the new state; raises `LeaseLost`.
+    """
+    job = _hold(session, attempt)
+    return _fail_attempt(session, job, error)
+
+
+def finish(
+    session: Session,
+    attempt: Attempt,
+    state: JobState,
+    *,
+    headline: Mapping[str, float | int | None] | None = None,
+    artifacts: Iterable[NewArtifact] = (),
+    error: JobError | None = None,
+) -> None:
+    """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
+
+    Raises `LeaseLost`, and ValueError when the headline's figures are not exactly
+    `HEADLINE_FIELDS` or the state does not go with what is given.
+    """
+    if state not in FINAL or (headline is not None) != (state is JobState.SUCCEEDED):
+        raise ValueError(f"a job does not finish {state} with headline {headline!r}")
+    if (error is not None) != (state is JobState.FAILED):
+        raise ValueError(f"a job does not finish {state} with error {error!r}")
+    job = _hold(session, attempt)
+    if headline is not None:
+        _set_headline(job, headline)
+        job.progress, job.eta_s = 1.0, 0.0
+    for new in artifacts:
+        session.add(Artifact(job_id=job.id, **vars(new)))
+    _finish(session, job, state, error)
+
+
+def sweep(session: Session) -> Swept:
+    """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
+
+    Any number of sweeps may run at once. Send wake-ups for what waits after the commit.
+    """
+    swept = Swept()
+    lost = (
+        select(Job)
+        .where(Job.state.in_(ACTIVE), Job.lease_expires_at < clock())
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    )
+    lists = {
+        JobState.QUEUED: swept.requeued,
+        JobState.FAILED: swept.failed,
+        JobState.CANCELLED: swept.cancelled,
+    }
+    for job in session.scalars(lost):
+        message = f"the worker {job.owner} was lost in attempt {job.attempt}"
+        lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
+    session.flush()
+    waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
+    swept.waiting = session.scalars(waiting).one()
+    return swept
+
+
+def _held_by(attempt: Attempt) -> tuple[Any, ...]:
+    return (
+        Job.id == attempt.job_id,
+        Job.attempt == attempt.number,
+        Job.owner == attempt.owner,
+        Job.state.in_(ACTIVE),
+    )
+
+
+def _hold(session: Session, attempt: Attempt) -> Job:
+    """Lock the attempt's job for this transaction, or raise `LeaseLost`."""
+    query = select(Job).where(*_held_by(attempt)).with_for_update()
+    job = session.scalars(query, execution_options={"populate_existing": True}).one_or_none()
+    if job is None:
+        raise LeaseLost(str(attempt))
+    return job
+
+
+def _fail_attempt(session: Session, job: Job, error: JobError) -> JobState:
+    job.failed_attempts += 1
+    _append_error(session, job, error)
+    if job.failed_attempts >= job.max_attempts and job.cancel_requested_at is None:
+        _finish(session, job, JobState.FAILED, error, told=True)
+        return JobState.FAILED
+    return _end_attempt(session, job)
+
+
+def _end_attempt(session: Session, job: Job) -> JobState:
+    # A job that was to be cancelled must not run again because its worker went away first.
+    if job.cancel_requested_at is not None:
+        _finish(session, job, JobState.CANCELLED, None)
+    else:
+        change_state(session, job, JobState.QUEUED)
+        job.owner = job.lease_expires_at = None
+    return job.state
+
+
+def _finish(
+    session: Session, job: Job, state: JobState, error: JobError | None, *, told: bool = False
+) -> None:
+    if error is not None:
+        job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
+        if not told:
+            _append_error(session, job, error)
+    change_state(session, job, state)
+    job.finished_at = now(session)
+    job.owner = job.lease_expires_at = None
+
+
+def _append_error(session: Session, job: Job, error: JobError) -> None:
+    append_event(session, job, NewEvent(EventType.ERROR, vars(error).copy()))
+
+
+def _set_headline(job: Job, headline: Mapping[str, float | int | None]) -> None:
+    if set(headline) != set(HEADLINE_FIELDS):
+        differ = sorted(set(headline) ^ set(HEADLINE_FIELDS))
+        raise ValueError(f"the headline's figures are not the known ones: {differ} differ")
+    for name, figure in headline.items():
+        setattr(job, name, figure)

@@ -1,0 +1,190 @@
+"""Bytes: a folder or an S3 bucket, behind the same calls.
+
+Uploads and artifacts are blobs: content-addressed by their SHA-256, so the same bytes are stored
+once and a write can be repeated safely. An upload is first staged under a random key, looked at,
+and then kept (moved to its blob) or deleted. Whole objects appear at once or not at all.
+"""
+
+import contextlib
+import hashlib
+import io
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import obstore
+from obstore.store import LocalStore, S3Store
+
+from jobstore.errors import TooLarge
+from jobstore.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore import ReadableFile
+    from obstore.store import S3Config
+    from typing_extensions import Buffer
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an object lies, and what it is."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+def blob_key(sha256: str) -> str:
+    """Return the key of the blob with this digest (hex)."""
+    return f"blobs/{sha256[:2]}/{sha256}"
+
+
+class ObjectStore:
+    """Objects by key. A missing object raises FileNotFoundError, whatever the backend."""
+
+    def __init__(self, store: LocalStore | S3Store) -> None:
+        self._store = store
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ObjectStore":
+        """Open `settings.store_url`; raises ValueError for a scheme other than file and s3."""
+        scheme = settings.store_url.partition("://")[0]
+        if scheme == "file":
+            return cls(LocalStore.from_url(settings.store_url, mkdir=True))
+        if scheme == "s3":
+            return cls(_s3_store(settings))
+        raise ValueError(f"ATMC_STORE_URL: {scheme!r} is not one of file, s3")
+
+    async def put_stream(self, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Stored:
+        """Stage an upload without holding it in memory, hashing it on the way.
+
+        Raises `TooLarge` as soon as more than `max_bytes` have come, and whatever `chunks` raises;
+        nothing is stored then.
+        """
+        digest = hashlib.sha256()
+        size = 0
+
+        async def measured() -> AsyncIterator[bytes]:
+            nonlocal size
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise TooLarge(max_bytes)
+                digest.update(chunk)
+                yield chunk
+
+        key = f"staged/{uuid4().hex}"
+        await obstore.put_async(self._store, key, measured())
+        return Stored(key, digest.hexdigest(), size)
+
+    def keep(self, staged: Stored) -> Stored:
+        """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
+        key = blob_key(staged.sha256)
+        self.move(staged.key, key)
+        return Stored(key, staged.sha256, staged.bytes)
+
+    def put_blob(self, path: Path) -> Stored:
+        """Store the file as the blob of its digest."""
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        stored = Stored(blob_key(sha256), sha256, path.stat().st_size)
+        if not self.exists(stored.key):
+            self.put_file(stored.key, path)
+        return stored
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store the file's content under `key`, over what is there."""
+        obstore.put(self._store, key, path)
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Write the object to `path`, whose folder exists."""
+        with path.open("wb") as file:
+            for chunk in obstore.get(self._store, key).stream(_CHUNK_BYTES):
+                file.write(chunk)
+
+    def open(self, key: str) -> io.BufferedReader:
+        """Return a seekable reader of the object that fetches what is read, not the whole."""
+        return io.BufferedReader(_RawReader(obstore.open_reader(self._store, key)))
+
+    async def stream(
+        self, key: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` up to `end` (exclusive; None: the object's end)."""
+        end = self.size(key) if end is None else end
+        if start == end:  # A range of no bytes is an error to the stores, the end of an empty file.
+            return
+        result = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        async for chunk in result.stream(_CHUNK_BYTES):
+            yield bytes(chunk)
+
+    def size(self, key: str) -> int:
+        """Return the object's size in bytes."""
+        return int(obstore.head(self._store, key)["size"])
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object under `key`."""
+        try:
+            obstore.head(self._store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def move(self, key: str, new_key: str) -> None:
+        """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""
+        obstore.rename(self._store, key, new_key)
+
+    def delete(self, key: str) -> None:
+        """Delete the object; it is no error if there is none (S3 does not tell)."""
+        with contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
+    def presign(self, key: str, *, expires_s: float) -> str | None:
+        """Return a URL that anyone may GET the object from, or None where the store has no URLs."""
+        if isinstance(self._store, LocalStore):
+            return None
+        return obstore.sign(self._store, "GET", key, timedelta(seconds=expires_s))
+
+
+class _RawReader(io.RawIOBase):
+    """Python's file protocol over obstore's reader, whose `read` returns a type of its own."""
+
+    def __init__(self, reader: "ReadableFile") -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def readinto(self, buffer: "Buffer") -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._reader.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def _s3_store(settings: Settings) -> S3Store:
+    secret = settings.store_secret_access_key
+    config: S3Config = {"region": settings.store_region}
+    # What is not set is left to obstore: AWS_... variables, or the machine's own role.
+    if settings.store_endpoint is not None:
+        config["endpoint"] = settings.store_endpoint
+    if settings.store_access_key_id is not None:
+        config["access_key_id"] = settings.store_access_key_id
+    if secret is not None:
+        config["secret_access_key"] = secret.get_secret_value()
+    plain_http = (settings.store_endpoint or "").startswith("http://")
+    return S3Store.from_url(
+        settings.store_url, config=config, client_options={"allow_http": plain_http}
+    )

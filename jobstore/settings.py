@@ -1,0 +1,54 @@
+"""Everything that may be set, read from the environment (`ATMC_...`) once a process."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_GIB = 1 << 30
+
+
+def _sqlite_in_data_dir(data: dict[str, Any]) -> str:
+    return f"sqlite:///{data['data_dir'] / 'atmc.db'}"
+
+
+def _folder_in_data_dir(data: dict[str, Any]) -> str:
+    return Path(data["data_dir"], "objects").as_uri()
+
+
+class Settings(BaseSettings):
+    """The service's settings; a URL chooses a backend, nothing else in the code does.
+
+    Sizes are in bytes, times in seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ATMC_")
+
+    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default=Path("data"), validate_default=True
+    )
+    database_url: str = Field(default_factory=_sqlite_in_data_dir)
+    broker_url: str = "redis://127.0.0.1:6379/0"
+
+    store_url: str = Field(default_factory=_folder_in_data_dir)
+    store_endpoint: str | None = None
+    store_access_key_id: str | None = None
+    store_secret_access_key: SecretStr | None = None
+    store_region: str = "us-east-1"
+
+    lease_s: float = Field(default=30, gt=0)
+    heartbeat_s: float = Field(default=5, gt=0)
+    sweep_s: float = Field(default=5, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+    time_limit_s: float = Field(default=86_400, gt=0)
+
+    max_model_bytes: int = Field(default=1 * _GIB, gt=0)
+    max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
+    max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)

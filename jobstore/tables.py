@@ -1,0 +1,223 @@
+"""The tables, as mapped classes. Alembic's migrations make them; a test holds the two together."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from jobstore.dialects import UtcDateTime, clock
+from jobstore.states import JobState
+
+Document = dict[str, Any]
+
+_id = String(40)
+_sha256 = String(64)
+_state = Enum(
+    JobState,
+    name="state",
+    native_enum=False,
+    create_constraint=True,
+    length=16,
+    values_callable=lambda states: [state.value for state in states],
+)
+
+
+class Base(DeclarativeBase):
+    """Constraints are named by rule, so that a migration can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime(),
+        # none_as_null: an absent document is NULL, not the JSON text "null".
+        Document: JSON(none_as_null=True),
+        int: BigInteger(),
+        float: Double(),
+    }
+
+
+class Model(Base):
+    """An uploaded network: its bytes are the blob `sha256`."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    filename: Mapped[str] = mapped_column(Text)
+    format: Mapped[str] = mapped_column(String(16))
+    architecture: Mapped[str] = mapped_column(Text)
+    normalization: Mapped[Document | None]
+    sha256: Mapped[str] = mapped_column(_sha256)
+    bytes: Mapped[int]
+
+
+class Dataset(Base):
+    """An uploaded data set: its bytes are the blob `sha256`; `summary` is what its headers say."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    filename: Mapped[str] = mapped_column(Text)
+    summary: Mapped[Document]
+    sha256: Mapped[str] = mapped_column(_sha256)
+    bytes: Mapped[int]
+
+
+class Headline:
+    """The figures a finished job is judged by; all None before it has succeeded.
+
+    Accuracies are fractions of the test split; sizes are in bytes; `seconds` is the compute time.
+    """
+
+    clean_accuracy_before: Mapped[float | None]
+    clean_accuracy_after: Mapped[float | None]
+    fgsm_accuracy_before: Mapped[float | None]
+    fgsm_accuracy_after: Mapped[float | None]
+    pgd_accuracy_before: Mapped[float | None]
+    pgd_accuracy_after: Mapped[float | None]
+    robust_accuracy_before: Mapped[float | None]
+    robust_accuracy_after: Mapped[float | None]
+    k: Mapped[int | None]
+    nonzeros: Mapped[int | None]
+    nonzeros_u: Mapped[int | None]
+    nonzeros_v: Mapped[int | None]
+    nonzeros_c: Mapped[int | None]
+    bits: Mapped[int | None]
+    max_distinct_values: Mapped[int | None]
+    dense_bytes: Mapped[int | None]
+    file_bytes: Mapped[int | None]
+    file_ratio: Mapped[float | None]
+    nominal_ratio: Mapped[float | None]
+    seconds: Mapped[float | None]
+
+
+HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
+
+
+class Job(Headline, Base):
+    """A job: the truth about it. A broker's message is only a wake-up.
+
+    `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
+    the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
+    given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
+    `time_limit_s` limits.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "id"), Index(None, "lease_expires_at"))
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    name: Mapped[str | None] = mapped_column(Text)
+    spec: Mapped[Document]
+    model_id: Mapped[str] = mapped_column(_id, ForeignKey(Model.id))
+    dataset_id: Mapped[str] = mapped_column(_id, ForeignKey(Dataset.id))
+
+    state: Mapped[JobState] = mapped_column(_state, default=JobState.QUEUED)
+    stage: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    epoch: Mapped[int | None]
+    epochs: Mapped[int | None]
+    eta_s: Mapped[float | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failed_attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    owner: Mapped[str | None] = mapped_column(Text)
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    time_limit_s: Mapped[float]
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    checkpoint_key: Mapped[str | None] = mapped_column(Text)
+    last_event_seq: Mapped[int] = mapped_column(default=0)
+
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    error_code: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_param: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def headline(self) -> dict[str, float | int | None] | None:
+        """The figures by name once the job has succeeded, else None."""
+        if self.state is not JobState.SUCCEEDED:
+            return None
+        return {name: getattr(self, name) for name in HEADLINE_FIELDS}
+
+
+class Event(Base):
+    """Something that happened to a job; `seq` counts from 1 within the job, without gaps.
+
+    `attempt` is the attempt that wrote it, 0 before the first claim; `data` is the event without
+    its type and time.
+    """
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(_id, ForeignKey(Job.id), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[datetime] = mapped_column(insert_default=clock())
+    type: Mapped[str] = mapped_column(String(32))
+    attempt: Mapped[int]
+    data: Mapped[Document]
+
+
+class Artifact(Base):
+    """A file that a job made: its bytes are the blob `sha256`."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(_id, ForeignKey(Job.id), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    media_type: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(_sha256)
+    bytes: Mapped[int]
+
+
+class CatalogueRow(Base):
+    """One thing that may be asked for, as the workers published it from `atmc_core`."""
+
+    __tablename__ = "catalogue"
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    document: Mapped[Document]
+    published_at: Mapped[datetime] = mapped_column(insert_default=clock())
+
+
+class IdempotencyKey(Base):
+    """The answer that was given to a request with an `Idempotency-Key`.
+
+    `scope` is the call ("POST /jobs"), `fingerprint` a digest of the request's content.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    scope: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    fingerprint: Mapped[str] = mapped_column(_sha256)
+    status: Mapped[int]
+    headers: Mapped[Document]
+    body: Mapped[Document]

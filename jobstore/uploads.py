@@ -1,0 +1,62 @@
+"""Models and data sets: what a job compresses, and on what."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from jobstore.errors import NotFound
+from jobstore.ids import new_dataset_id, new_model_id
+from jobstore.tables import Dataset, Model
+
+
+def create_model(
+    session: Session,
+    *,
+    filename: str,
+    format: str,
+    architecture: str,
+    normalization: dict[str, Any] | None,
+    sha256: str,
+    bytes: int,
+) -> Model:
+    """Record an uploaded network whose blob is stored; `format` is "safetensors" or "torch"."""
+    model = Model(
+        id=new_model_id(),
+        filename=filename,
+        format=format,
+        architecture=architecture,
+        normalization=normalization,
+        sha256=sha256,
+        bytes=bytes,
+    )
+    session.add(model)
+    session.flush()
+    return model
+
+
+def get_model(session: Session, model_id: str) -> Model:
+    """Return the model; raises `NotFound`."""
+    model = session.get(Model, model_id)
+    if model is None:
+        raise NotFound("model", model_id)
+    return model
+
+
+def create_dataset(
+    session: Session, *, filename: str, summary: dict[str, Any], sha256: str, bytes: int
+) -> Dataset:
+    """Record an uploaded data set whose blob is stored."""
+    dataset = Dataset(
+        id=new_dataset_id(), filename=filename, summary=summary, sha256=sha256, bytes=bytes
+    )
+    session.add(dataset)
+    session.flush()
+    return dataset
+
+
+def get_dataset(session: Session, dataset_id: str) -> Dataset:
+    """Return the data set; raises `NotFound`."""
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None:
+        raise NotFound("dataset", dataset_id)
+    return dataset
