@@ -20,6 +20,9 @@ from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import HEADLINE_FIELDS, Artifact, Job
 
 WORKER_LOST = "worker_lost"
+VALIDATING_STAGE = "validating"
+
+_PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,6 @@ class LeaseState:
     """What a renewal tells the worker."""
 
     cancel_requested: bool
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an attempt has come: `progress` is 0..1 of the whole job, `eta_s` in seconds."""
-
-    stage: str
-    progress: float
-    epoch: int | None
-    epochs: int | None
-    eta_s: float | None
 
 
 @dataclass(frozen=True)
@@ -134,29 +126,19 @@ def look(session: Session, attempt: Attempt) -> LeaseState:
     return LeaseState(cancel_requested=row.cancel_requested_at is not None)
 
 
-def report(
-    session: Session,
-    attempt: Attempt,
-    events: Iterable[NewEvent],
-    *,
-    state: JobState | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Append events, and with them the state (`running`) and progress they led to.
+def report(session: Session, attempt: Attempt, events: Iterable[NewEvent]) -> None:
+    """Append what the run told, and let the job's stage, progress and state follow from it.
 
-    Raises `LeaseLost`, `IllegalTransition`.
+    Raises `LeaseLost`, and KeyError for an event that lacks a field docs/interfaces.md gives it.
     """
     job = _hold(session, attempt)
     for event in events:
         append_event(session, job, event)
-    if state is not None and state is not job.state:
-        change_state(session, job, state)
-    if progress is not None:
-        job.stage = progress.stage
-        job.progress = progress.progress
-        job.epoch = progress.epoch
-        job.epochs = progress.epochs
-        job.eta_s = progress.eta_s
+        if event.type is EventType.PROGRESS:
+            for name in _PROGRESS_FIELDS:
+                setattr(job, name, event.data[name])
+        elif event.type in (EventType.STAGE, EventType.RESUMED):
+            _enter_stage(session, job, event.data["stage"])
 
 
 def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
@@ -208,10 +190,13 @@ def finish(
     job = _hold(session, attempt)
     if headline is not None:
         _set_headline(job, headline)
-        job.progress, job.eta_s = 1.0, 0.0
+        job.progress = 1.0
+    if error is not None:
+        _append_error(session, job, error)
+        _set_error(job, error)
     for new in artifacts:
         session.add(Artifact(job_id=job.id, **vars(new)))
-    _finish(session, job, state, error)
+    _finish(session, job, state)
 
 
 def sweep(session: Session) -> Swept:
@@ -258,39 +243,44 @@ def _hold(session: Session, attempt: Attempt) -> Job:
     return job
 
 
+def _enter_stage(session: Session, job: Job, stage: str) -> None:
+    job.stage = stage
+    if stage != VALIDATING_STAGE and job.state is JobState.VALIDATING:
+        change_state(session, job, JobState.RUNNING)
+
+
 def _fail_attempt(session: Session, job: Job, error: JobError) -> JobState:
     job.failed_attempts += 1
     _append_error(session, job, error)
-    if job.failed_attempts >= job.max_attempts and job.cancel_requested_at is None:
-        _finish(session, job, JobState.FAILED, error, told=True)
-        return JobState.FAILED
-    return _end_attempt(session, job)
+    if job.cancel_requested_at is not None or job.failed_attempts < job.max_attempts:
+        return _end_attempt(session, job)
+    _set_error(job, error)
+    _finish(session, job, JobState.FAILED)
+    return job.state
 
 
 def _end_attempt(session: Session, job: Job) -> JobState:
     # A job that was to be cancelled must not run again because its worker went away first.
     if job.cancel_requested_at is not None:
-        _finish(session, job, JobState.CANCELLED, None)
+        _finish(session, job, JobState.CANCELLED)
     else:
         change_state(session, job, JobState.QUEUED)
-        job.owner = job.lease_expires_at = None
+        job.owner = job.lease_expires_at = job.eta_s = None
     return job.state
 
 
-def _finish(
-    session: Session, job: Job, state: JobState, error: JobError | None, *, told: bool = False
-) -> None:
-    if error is not None:
-        job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
-        if not told:
-            _append_error(session, job, error)
+def _finish(session: Session, job: Job, state: JobState) -> None:
     change_state(session, job, state)
     job.finished_at = now(session)
-    job.owner = job.lease_expires_at = None
+    job.owner = job.lease_expires_at = job.eta_s = None
 
 
 def _append_error(session: Session, job: Job, error: JobError) -> None:
     append_event(session, job, NewEvent(EventType.ERROR, vars(error).copy()))
+
+
+def _set_error(job: Job, error: JobError) -> None:
+    job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
 
 
 def _set_headline(job: Job, headline: Mapping[str, float | int | None]) -> None:
