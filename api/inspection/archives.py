@@ -1,0 +1,85 @@
+"""Opens an untrusted zip archive: its directory is checked before any member is trusted."""
+
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO
+
+from api.inspection.budget import BudgetedReader
+from api.inspection.headers import clip
+from api.problems import Problem
+
+# What directory and headers may take together: 50,000 members fit.
+MAX_READ_BYTES = 24 * 2**20
+
+_ENCRYPTED = 0x1
+
+# What zipfile and zlib raise, beside BadZipFile, when sizes, offsets, names or streams are lies.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    EOFError,
+    OSError,
+    OverflowError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class UntrustedArchive:
+    """The members of a zip file by name, each verified to lie inside the file and to be readable.
+
+    Every refusal is a Problem with the given `code`; `what` names the file in its message.
+    """
+
+    def __init__(self, file: BinaryIO, *, code: str, what: str) -> None:
+        self._code = code
+        self._what = what
+        too_much = self.malformed(f"its directory and headers take more than {MAX_READ_BYTES} bytes")
+        reader = BudgetedReader(file, MAX_READ_BYTES, too_much)
+        try:
+            self._zip = zipfile.ZipFile(reader)
+        except _UNREADABLE as error:
+            raise self.malformed(f"it is not a whole zip file ({clip(str(error))})") from error
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        folded = set()
+        for member in self._zip.infolist():
+            self._check(member, reader.size)
+            # Zip readers differ in which of two equal names they find, some ignoring the case.
+            if member.filename.casefold() in folded:
+                raise self.malformed(f"the member {clip(member.filename)!r} occurs twice")
+            folded.add(member.filename.casefold())
+            self.members[member.filename] = member
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return at most the first `limit` bytes of a member, inflating no more than these."""
+        try:
+            with self._zip.open(self.members[name]) as member:
+                return member.read(limit)
+        except _UNREADABLE as error:
+            raise self.malformed(f"{clip(name)!r} cannot be read ({clip(str(error))})") from error
+
+    def malformed(self, reason: str, param: str | None = None) -> Problem:
+        return Problem(self._code, f"The {self._what} cannot be read: {reason}.", param)
+
+    def _check(self, member: zipfile.ZipInfo, file_bytes: int) -> None:
+        name = clip(member.filename)
+        if member.flag_bits & _ENCRYPTED:
+            raise self.malformed(f"the member {name!r} is encrypted; write it without a password")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self.malformed(f"the member {name!r} is compressed by an unusual method")
+        if member.header_offset + member.compress_size > file_bytes:
+            raise self.malformed(f"the member {name!r} reaches past the end of the file: truncated?")
+        if not _is_possible(member):
+            raise self.malformed(
+                f"the member {name!r} claims {member.file_size} bytes, which its "
+                f"{member.compress_size} stored bytes cannot hold"
+            )
+
+
+def _is_possible(member: zipfile.ZipInfo) -> bool:
+    if member.compress_type == zipfile.ZIP_STORED:
+        return member.file_size == member.compress_size
+    # Deflate cannot do better than 258 bytes out of two bits.
+    return member.file_size <= 1032 * member.compress_size

@@ -1,0 +1,40 @@
+"""A bound on how much of an untrusted file its own header may make us read."""
+
+from typing import BinaryIO
+
+from api.problems import Problem
+
+
+class BudgetedReader:
+    """A seekable view of `file` from which at most `budget` bytes can be read in all.
+
+    Sizes and offsets in a header are the uploader's claims. Whatever they say, a library that
+    reads through this object raises `refusal` before it has read, and so held, more.
+    """
+
+    def __init__(self, file: BinaryIO, budget: int, refusal: Problem) -> None:
+        self._file = file
+        self._left = budget
+        self._refusal = refusal
+        self.size = file.seek(0, 2)
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        rest = max(0, self.size - self._file.tell())
+        wanted = rest if size < 0 else min(size, rest)
+        if wanted > self._left:
+            raise self._refusal
+        self._left -= wanted
+        return self._file.read(wanted)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Leave the file open: who opened it closes it."""

@@ -1,0 +1,70 @@
+"""What an uploaded file says of itself, in one vocabulary for every format."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+# Bytes an element takes, by the name that safetensors uses for its type.
+ITEM_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+
+# More dimensions, or longer ones, than any tensor has: past these a header is not a header.
+MAX_DIMENSIONS = 16
+MAX_LENGTH = 2**48
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """The type (`"F32"`, as safetensors names it) and shape of one stored tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHeader:
+    """The tensors of a model file by name, and the format that its content (not its name) is."""
+
+    format: Literal["safetensors", "torch"]
+    tensors: dict[str, TensorHeader]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """The type (`"uint8"`, as numpy names it) and shape of one array of a data set."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def is_shape(value: object) -> bool:
+    """Tell whether `value` is a list or tuple of plausible dimensions (booleans are not)."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= MAX_DIMENSIONS
+        and all(type(length) is int and 0 <= length <= MAX_LENGTH for length in value)
+    )
+
+
+def clip(name: str, width: int = 80) -> str:
+    """Shorten a name out of an untrusted file so that a message stays readable."""
+    return name if len(name) <= width else f"{name[:width]}…"

@@ -1,0 +1,312 @@
+"""Reads the outline of a pickled state dict without unpickling it.
+
+`torch.save` writes the names, shapes and types of the tensors as a pickle. A pickle is a program;
+this module interprets the few opcodes that a state dict needs, and on inert values only: there is
+nothing here that could be called. Any global outside `ALLOWED_GLOBALS` is refused by name.
+"""
+
+import math
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from api.inspection.headers import TensorHeader, clip, is_shape
+from api.problems import Problem
+
+# 20,000 tensors take less; more opcodes only cost time.
+MAX_OPCODES = 1_000_000
+
+# `torch.load(weights_only=True)`, which reads the file later, reads these and no others.
+PROTOCOLS = (2, 3)
+
+STORAGE_DTYPES = {
+    "torch.BoolStorage": "BOOL",
+    "torch.ByteStorage": "U8",
+    "torch.CharStorage": "I8",
+    "torch.ShortStorage": "I16",
+    "torch.HalfStorage": "F16",
+    "torch.BFloat16Storage": "BF16",
+    "torch.IntStorage": "I32",
+    "torch.FloatStorage": "F32",
+    "torch.LongStorage": "I64",
+    "torch.DoubleStorage": "F64",
+}
+ORDERED_DICT = "collections.OrderedDict"
+REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
+REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
+ALLOWED_GLOBALS = {ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STORAGE_DTYPES}
+
+CONVERT_MODULE = (
+    "Send tensors only: torch.save(model.state_dict(), 'state_dict.pt') or "
+    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors'). Where only the file is "
+    'left and you trust it: python -c "import torch; torch.save(torch.load('
+    "'model.pt', weights_only=False).state_dict(), 'state_dict.pt')\""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A member of the archive, `data/{key}`, that holds `elements` numbers of type `dtype`."""
+
+    dtype: str
+    key: str
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor and the storage that it is a view of."""
+
+    header: TensorHeader
+    storage: Storage
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    name: str
+
+
+def read_outline(pickle: bytes) -> Any:
+    """Return what the pickle describes: dicts, lists, tuples, numbers, strings, `StoredTensor`s.
+
+    Raises `unsafe_pickle` for a global that is not a tensor's, `malformed_model` for anything
+    that torch.save does not write.
+    """
+    machine = _Machine()
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+            if count == MAX_OPCODES:
+                raise malformed(f"it takes more than {MAX_OPCODES} steps")
+            machine.step(opcode.name, argument)
+    except ValueError as error:
+        raise malformed(clip(str(error))) from error
+    return machine.result()
+
+
+def malformed(reason: str, param: str | None = None) -> Problem:
+    return Problem(
+        "malformed_model",
+        f"The pickle in the .pt file does not describe a state dict: {reason}. "
+        "Write it again with torch.save(model.state_dict(), 'state_dict.pt').",
+        clip(param) if param else None,
+    )
+
+
+class _Machine:
+    """The pickle stack machine, reduced to what a state dict needs."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.protocol = 0
+
+    def step(self, opcode: str, argument: Any) -> None:
+        if opcode in _LITERALS:
+            self.stack.append(argument)
+        elif opcode in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode]())
+        elif opcode in _ACTIONS:
+            _ACTIONS[opcode](self, argument)
+        else:
+            raise malformed(f"it contains {opcode}, which torch.save does not write")
+
+    def result(self) -> Any:
+        if self.protocol not in PROTOCOLS:
+            raise malformed(
+                f"it uses pickle protocol {self.protocol}; leave out pickle_protocol, so that it is 2"
+            )
+        return self.pop()
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise malformed("it takes from an empty stack")
+        return self.stack.pop()
+
+    def pop_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise malformed("a mark is missing")
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def set_protocol(self, version: int) -> None:
+        self.protocol = version
+
+    def mark(self, _: None) -> None:
+        self.marks.append(len(self.stack))
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self._top()
+
+    def memoize(self, _: None) -> None:
+        self.memo[len(self.memo)] = self._top()
+
+    def get(self, index: int) -> None:
+        if index not in self.memo:
+            raise malformed("it refers to something not yet written")
+        self.stack.append(self.memo[index])
+
+    def push_global(self, name: str) -> None:
+        # pickletools joins module and name by a space.
+        self.stack.append(_allowed(name.replace(" ", ".", 1)))
+
+    def push_stack_global(self, _: None) -> None:
+        name, module = self.pop(), self.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise malformed("a global has no name")
+        self.stack.append(_allowed(f"{module}.{name}"))
+
+    def refuse_instance(self, name: str) -> None:
+        raise _unsafe(name.replace(" ", ".", 1))
+
+    def refuse_call(self, _: None) -> None:
+        raise _unsafe("a class that it would instantiate")
+
+    def tuple_to_mark(self, _: None) -> None:
+        self.stack.append(tuple(self.pop_to_mark()))
+
+    def append(self, _: None) -> None:
+        self._extend([self.pop()])
+
+    def appends(self, _: None) -> None:
+        self._extend(self.pop_to_mark())
+
+    def setitem(self, _: None) -> None:
+        value, key = self.pop(), self.pop()
+        self._update([key, value])
+
+    def setitems(self, _: None) -> None:
+        self._update(self.pop_to_mark())
+
+    def reduce(self, _: None) -> None:
+        arguments, function = self.pop(), self.pop()
+        match function, arguments:
+            case _Global(name), () if name == ORDERED_DICT:
+                self.stack.append({})
+            case _Global(name), (StoredTensor() as tensor, *_) if name == REBUILD_PARAMETER:
+                self.stack.append(tensor)
+            case _Global(name), (Storage() as storage, offset, shape, stride, *_) if (
+                name == REBUILD_TENSOR
+            ):
+                self.stack.append(_tensor(storage, offset, shape, stride))
+            case _:
+                raise malformed("it calls something with arguments that torch.save does not write")
+
+    def build(self, _: None) -> None:
+        # A module's state_dict carries `_metadata` (versions of its layers); loading ignores it.
+        state = self.pop()
+        if not (isinstance(state, dict) and isinstance(self._top(), dict)):
+            raise malformed("it sets attributes on something that is not a dict")
+
+    def persistent_id(self, _: None) -> None:
+        match self.pop():
+            case ("storage", _Global(name), str(key), str(), elements) if (
+                name in STORAGE_DTYPES and is_shape([elements])
+            ):
+                self.stack.append(Storage(STORAGE_DTYPES[name], key, elements))
+            case _:
+                raise malformed("it refers to a storage of a kind that is not read")
+
+    def _top(self) -> Any:
+        if not self.stack:
+            raise malformed("it takes from an empty stack")
+        return self.stack[-1]
+
+    def _extend(self, items: list[Any]) -> None:
+        if not isinstance(self._top(), list):
+            raise malformed("it appends to something that is not a list")
+        self._top().extend(items)
+
+    def _update(self, items: list[Any]) -> None:
+        target = self._top()
+        if not isinstance(target, dict) or len(items) % 2:
+            raise malformed("it sets items of something that is not a dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing a nested tuple can take for ever, so only plain keys are taken.
+            if not isinstance(key, str | int):
+                raise malformed("a key is not a string")
+            target[key] = value
+
+
+_LITERALS = {
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+}
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": _Machine.set_protocol,
+    "FRAME": lambda machine, length: None,
+    "STOP": lambda machine, argument: None,
+    "MARK": _Machine.mark,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.memoize,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.push_global,
+    "STACK_GLOBAL": _Machine.push_stack_global,
+    "INST": _Machine.refuse_instance,
+    "OBJ": _Machine.refuse_call,
+    "NEWOBJ": _Machine.refuse_call,
+    "NEWOBJ_EX": _Machine.refuse_call,
+    "EXT1": _Machine.refuse_call,
+    "EXT2": _Machine.refuse_call,
+    "EXT4": _Machine.refuse_call,
+    "TUPLE": _Machine.tuple_to_mark,
+    "TUPLE1": lambda machine, _: machine.stack.append((machine.pop(),)),
+    "TUPLE2": lambda machine, _: machine.stack.append((machine.pop(), machine.pop())[::-1]),
+    "TUPLE3": lambda machine, _: machine.stack.append(
+        (machine.pop(), machine.pop(), machine.pop())[::-1]
+    ),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.setitem,
+    "SETITEMS": _Machine.setitems,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent_id,
+}
+
+
+def _allowed(name: str) -> _Global:
+    if name not in ALLOWED_GLOBALS:
+        raise _unsafe(name)
+    return _Global(name)
+
+
+def _unsafe(name: str) -> Problem:
+    return Problem(
+        "unsafe_pickle",
+        f"The pickle in the .pt file refers to {clip(name)}, so loading it could run code; "
+        f"nothing was run. {CONVERT_MODULE}",
+    )
+
+
+def _tensor(storage: Storage, offset: Any, shape: Any, stride: Any) -> StoredTensor:
+    if not (is_shape([offset]) and is_shape(shape) and is_shape(stride)):
+        raise malformed("a tensor's shape is not a tuple of numbers")
+    if len(shape) != len(stride):
+        raise malformed(f"a tensor has {len(shape)} dimensions but {len(stride)} strides")
+    elements = math.prod(shape)
+    last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
+    # An expanded tensor (stride 0) would claim memory that the file does not have.
+    if elements > storage.elements or (elements and last >= storage.elements):
+        raise malformed(
+            f"a tensor of shape {list(shape)} does not fit its storage of {storage.elements} numbers"
+        )
+    return StoredTensor(TensorHeader(storage.dtype, tuple(shape)), storage)
