@@ -1,5 +1,6 @@
 """The life of one service: start the parts, wait until they answer, keep them up, end them."""
 
+import http.client
 import json
 import os
 import signal
@@ -144,12 +145,19 @@ def _answers_ping(url: str) -> bool:
 def _is_ready(base: str) -> bool:
     # A worker has published what may be asked for; before that every job would be refused.
     try:
-        with urllib.request.urlopen(f"{base}/readyz", timeout=2):
+        with _open(f"{base}/readyz"):
             pass
-        with urllib.request.urlopen(f"{base}/methods", timeout=2) as answer:
+        with _open(f"{base}/methods") as answer:
             return bool(json.load(answer)["data"])
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    # Past any proxy of the environment, which cannot reach this machine's own addresses.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    answer: http.client.HTTPResponse = opener.open(url, timeout=2)
+    return answer
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,76 @@
+"""The `atmc` command line.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the job
+did not succeed, 2 wrong usage or refused by the service, 3 no answer from the service.
+"""
+
+import sys
+
+import click
+import httpx
+
+from atmc_client.cli.catalogue import architectures, attacks, methods
+from atmc_client.cli.download import download
+from atmc_client.cli.jobs import cancel, list_jobs, show
+from atmc_client.cli.serve import serve
+from atmc_client.cli.submit import submit
+from atmc_client.client import DEFAULT_SERVER
+from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
+
+FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--server",
+    metavar="URL",
+    envvar="ATMC_SERVER",
+    default=DEFAULT_SERVER,
+    show_default=True,
+    show_envvar=True,
+    help="Where the service is.",
+)
+@click.pass_context
+def cli(context: click.Context, server: str) -> None:
+    """Compress image classifiers without giving up their robustness."""
+    context.obj = server
+
+
+for _command in (
+    serve,
+    submit,
+    show,
+    list_jobs,
+    cancel,
+    download,
+    architectures,
+    methods,
+    attacks,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run one command and exit with its code."""
+    try:
+        result = cli(prog_name="atmc", standalone_mode=False)
+    except click.exceptions.Abort:
+        _exit(INTERRUPTED, "interrupted")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ServerUnreachable as error:
+        _exit(UNREACHABLE, str(error))
+    except ApiError as error:
+        _exit(UNREACHABLE if error.status >= 500 else REFUSED, str(error))
+    except DigestMismatch as error:
+        _exit(FAILED, str(error))
+    except (httpx.InvalidURL, OSError) as error:
+        _exit(REFUSED, str(error))
+    # What a command returns is its exit code; click's own endings (--help) return theirs.
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _exit(code: int, message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,71 @@
+"""`atmc show`, `atmc list` and `atmc cancel`."""
+
+import json
+
+import click
+
+from atmc_client.cli.output import jobs_table, out, print_job, print_json
+from atmc_client.client import FINAL_STATES, Client
+
+
+@click.command()
+@click.argument("job")
+@click.option("--events", is_flag=True, help="What happened to it, event by event.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --events one a line.")
+@click.pass_obj
+def show(server: str, job: str, events: bool, as_json: bool) -> None:
+    """Show a job: where it stands and, once it has succeeded, before and after."""
+    with Client(server) as client:
+        if events:
+            for event in client.events(job):
+                _print_event(event, as_json)
+        elif as_json:
+            print_json(client.get_job(job))
+        else:
+            print_job(client.get_job(job))
+
+
+@click.command("list")
+@click.option("--state", help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the jobs as a JSON array.")
+@click.pass_obj
+def list_jobs(server: str, state: str | None, limit: int, as_json: bool) -> None:
+    """List the newest jobs."""
+    with Client(server) as client:
+        jobs = client.list_jobs(state=state, limit=limit)
+    if as_json:
+        print_json(jobs)
+    else:
+        out.print(jobs_table(jobs))
+
+
+@click.command()
+@click.argument("job")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
+@click.pass_obj
+def cancel(server: str, job: str, wait: bool, as_json: bool) -> None:
+    """Cancel a job; its worker is free again within seconds."""
+    with Client(server) as client:
+        cancelled = client.cancel(job)
+        if wait and cancelled["state"] not in FINAL_STATES:
+            cancelled = client.wait(job)
+    if as_json:
+        print_json(cancelled)
+    else:
+        print_job(cancelled)
+
+
+def _print_event(event: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(event))
+        return
+    known = ("seq", "time", "type", "attempt")
+    rest = {name: value for name, value in event.items() if name not in known}
+    said = " ".join(f"{name}={_short(value)}" for name, value in rest.items() if value is not None)
+    click.echo(f"{event['seq']:>5}  {event['time']}  {event['type']:<8}  {said}")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

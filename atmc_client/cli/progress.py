@@ -1,0 +1,60 @@
+"""A job's progress on standard error: a bar on a terminal, a line a stage elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from atmc_client.cli.output import err
+
+OnUpdate = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def following(job_id: str) -> Iterator[OnUpdate]:
+    """Yield the function to call with each new version of the job."""
+    if not err.is_terminal:
+        yield _by_lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+    )
+    with Progress(*columns, console=err) as bars:
+        bar = bars.add_task(job_id, total=1.0, eta="")
+
+        def update(job: dict[str, Any]) -> None:
+            bars.update(bar, completed=job["progress"], description=_stage(job), eta=_eta(job))
+
+        yield update
+
+
+def _by_lines() -> OnUpdate:
+    said = ""
+
+    def update(job: dict[str, Any]) -> None:
+        nonlocal said
+        now = job["stage"] or job["state"]
+        if now != said:
+            said = now
+            err.print(f"{job['id']}: {_stage(job)} {_eta(job)}".rstrip(), markup=False)
+
+    return update
+
+
+def _stage(job: dict[str, Any]) -> str:
+    if job["state"] not in ("validating", "running"):
+        return str(job["state"])
+    epoch = f" {job['epoch']}/{job['epochs']}" if job["epochs"] else ""
+    return f"{job['stage'] or job['state']}{epoch}"
+
+
+def _eta(job: dict[str, Any]) -> str:
+    if job["eta_s"] is None or job["state"] not in ("validating", "running"):
+        return ""
+    return f"{timedelta(seconds=round(job['eta_s']))} left"

@@ -1,0 +1,125 @@
+"""`atmc submit`: send a model and follow its compression."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from atmc_client.cli.output import err, print_job, print_json
+from atmc_client.cli.progress import following
+from atmc_client.cli.spec import build_spec
+from atmc_client.client import Client
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# Options that are one field of the spec each.
+_PATHS = {
+    "method": "method",
+    "bits": "target.bits",
+    "norm": "threat.norm",
+    "epsilon": "threat.epsilon",
+    "seed": "seed",
+}
+
+
+class Numbers(click.ParamType[list[float]]):
+    """Numbers separated by commas, one a channel."""
+
+    name = "n,n,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> list[float]:
+        try:
+            return [float(number) for number in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers", param, context)
+
+
+@click.command()
+@click.option("--model", type=_FILE, required=True, help="State dict: .safetensors or .pt.")
+@click.option("--architecture", required=True, help="Its network; see `atmc architectures`.")
+@click.option("--data", type=_FILE, required=True, help=".npz: x_train, y_train, x_test, y_test.")
+@click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
+@click.option("--density", type=float, help="Non-zeros over dense weights, above 0 to 1.")
+@click.option("--k", type=int, help="Number of non-zeros, instead of --density.")
+@click.option("--bits", type=int, help="Bits a non-zero: 1 to 8, 16 or 32.")
+@click.option("--epsilon", type=float, help="Radius to be robust in, for images in [0, 1].")
+@click.option("--norm", help="Norm of that radius.  [default: linf]")
+@click.option("--method", help="See `atmc methods`.  [default: atmc]")
+@click.option("--seed", type=int, help="Of every random choice.  [default: 0]")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any other field.")
+@click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
+@click.option("--std", type=Numbers(), help="With --mean.")
+@click.option("--name", help="What you call the job.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="Ends the job as failed.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
+@click.pass_obj
+def submit(
+    server: str,
+    /,
+    model: Path,
+    architecture: str,
+    data: Path,
+    mean: list[float] | None,
+    std: list[float] | None,
+    name: str | None,
+    time_limit: float | None,
+    wait: bool,
+    as_json: bool,
+    **wanted: Any,
+) -> int:
+    """Send a model for compression.
+
+    The options make the job spec, or change the one given with --spec; `atmc methods --json` shows
+    all that a spec may hold and what the service fills in.
+
+    \b
+        atmc submit --model model.safetensors --architecture lenet \\
+            --data mnist.npz --density 0.01 --bits 8 --epsilon 0.3 \\
+            --set training.robust_epochs=5
+    """
+    spec = build_spec(
+        wanted["spec"],
+        k=wanted["k"],
+        density=wanted["density"],
+        fields={path: wanted[option] for option, path in _PATHS.items()},
+        settings=wanted["settings"],
+    )
+    with Client(server) as client:
+        job = client.submit(
+            model,
+            architecture,
+            data,
+            spec,
+            normalization=_normalization(mean, std),
+            name=name,
+            time_limit_s=time_limit,
+        )
+        if wait:
+            job = _follow(client, job)
+    if as_json:
+        print_json(job)
+    else:
+        print_job(job)
+    return 0 if job["state"] == "succeeded" or not wait else 1
+
+
+def _normalization(
+    mean: list[float] | None, std: list[float] | None
+) -> dict[str, list[float]] | None:
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise click.UsageError("--mean and --std go together")
+    return {"mean": mean, "std": std}
+
+
+def _follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    err.print(f"{job['id']} accepted by {client.url}")
+    try:
+        with following(job["id"]) as update:
+            return client.wait(job["id"], on_update=update)
+    except KeyboardInterrupt:
+        err.print(f"the job goes on: atmc show {job['id']}, or atmc cancel {job['id']}")
+        raise

@@ -1,0 +1,220 @@
+"""The calls of the service as methods."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from atmc_client.errors import ApiError
+from atmc_client.transfer import fetch
+from atmc_client.transport import Transport
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+LONG_POLL_S = 30
+POLL_S = 0.5
+
+Document = dict[str, Any]
+"""A JSON object as the service sends it; `/docs` on the server describes its fields."""
+
+OnUpdate = Callable[[Document], None]
+OnBytes = Callable[[str, int, int], None]
+
+
+class Client:
+    """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
+
+    Every method raises `ApiError` when the service refuses and `ServerUnreachable` when there is
+    no answer. Lost connections are retried with backoff; posts carry an Idempotency-Key, so that
+    a repeated one does its work once.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self._transport = Transport(url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def submit(
+        self,
+        model: str | Path,
+        architecture: str,
+        dataset: str | Path,
+        spec: Mapping[str, Any],
+        *,
+        normalization: Mapping[str, Sequence[float]] | None = None,
+        name: str | None = None,
+        time_limit_s: float | None = None,
+    ) -> Document:
+        """Send a model, its data set and what is wanted of it; returns the queued job.
+
+        `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, `dataset` an
+        `.npz`; both are streamed. `normalization` is `{"mean": [...], "std": [...]}`, a number a
+        channel, for images in [0, 1]. Raises OSError if a file cannot be read.
+        """
+        given = {
+            "architecture": architecture,
+            "normalization": normalization,
+            "name": name,
+            "time_limit_s": time_limit_s,
+        }
+        whole = {key: value for key, value in given.items() if value is not None} | dict(spec)
+        with ExitStack() as files:
+            model_file = files.enter_context(Path(model).open("rb"))
+            dataset_file = files.enter_context(Path(dataset).open("rb"))
+
+            def parts() -> Document:
+                for file in (model_file, dataset_file):
+                    file.seek(0)
+                # The spec first: what it asks in vain is refused before the files are sent.
+                return {
+                    "files": {
+                        "spec": (None, json.dumps(whole).encode(), "application/json"),
+                        "model": (Path(model).name, model_file, "application/octet-stream"),
+                        "dataset": (Path(dataset).name, dataset_file, "application/octet-stream"),
+                    }
+                }
+
+            job: Document = self._transport.post("/jobs", parts)
+            return job
+
+    def get_job(self, job_id: str, *, wait_s: int | None = None) -> Document:
+        """The job; with `wait_s` not before its state changes or that many seconds pass."""
+        job: Document = self._transport.get(f"/jobs/{job_id}", wait=wait_s)
+        return job
+
+    def list_jobs(self, *, state: str | None = None, limit: int = 20) -> list[Document]:
+        """The newest jobs, at most `limit` of them, of one `state` or of all."""
+        jobs: list[Document] = []
+        cursor: str | None = None
+        while len(jobs) < limit:
+            page = self._transport.get(
+                "/jobs", state=state, limit=min(limit - len(jobs), 100), cursor=cursor
+            )
+            jobs += page["data"]
+            cursor = page["next"]
+            if not page["has_more"]:
+                break
+        return jobs
+
+    def wait(
+        self, job_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
+    ) -> Document:
+        """Wait until the job has ended, whichever way; returns it.
+
+        `on_update` is called with the job about twice a second. Raises TimeoutError after
+        `timeout_s`; the job itself goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        job = self.get_job(job_id)
+        while job["state"] not in FINAL_STATES:
+            left = LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"job {job_id} is still {job['state']} after {timeout_s} s")
+            if on_update is None:
+                job = self.get_job(job_id, wait_s=max(1, min(LONG_POLL_S, int(left))))
+            else:
+                on_update(job)
+                time.sleep(min(POLL_S, left))
+                job = self.get_job(job_id)
+        if on_update is not None:
+            on_update(job)
+        return job
+
+    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
+        """What happened to the job since event number `after`, in order.
+
+        With `follow` the iterator goes on until the job has ended.
+        """
+        while True:
+            # The state is read before the events, so that none of a job that ends is missed.
+            ended = not follow or self.get_job(job_id)["state"] in FINAL_STATES
+            more = True
+            while more:
+                page = self._transport.get(f"/jobs/{job_id}/events", after=after)
+                for event in page["data"]:
+                    after = event["seq"]
+                    yield event
+                more = page["has_more"]
+            if ended:
+                return
+            time.sleep(POLL_S)
+
+    def report(self, job_id: str) -> Document:
+        """The report of a job that succeeded: accuracies, sizes, and every layer's share."""
+        report: Document = self._transport.get(f"/jobs/{job_id}/report")
+        return report
+
+    def cancel(self, job_id: str) -> Document:
+        """Ask for the job's end; returns it, perhaps not yet `cancelled`."""
+        job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
+        return job
+
+    def artifacts(self, job_id: str) -> list[Document]:
+        """The files that the job made, each with `name`, `bytes` and `sha256`."""
+        artifacts: list[Document] = self._transport.get(f"/jobs/{job_id}/artifacts")["data"]
+        return artifacts
+
+    def download(
+        self,
+        job_id: str,
+        folder: str | Path = ".",
+        names: Sequence[str] = (),
+        *,
+        on_bytes: OnBytes | None = None,
+    ) -> list[Path]:
+        """Fetch the job's files (all, or those named) into `folder`; returns their paths.
+
+        A file is complete and its SHA-256 checked when it appears under its name; until then it
+        is `NAME.part`, from which an interrupted download goes on. `on_bytes` is called with the
+        name, the bytes there and the bytes in all. Raises `DigestMismatch`, and `ApiError` for a
+        name that the job has not made.
+        """
+        listed = {artifact["name"]: artifact for artifact in self.artifacts(job_id)}
+        for name in names:
+            if name not in listed:
+                known = ", ".join(listed) or "none yet"
+                raise ApiError(404, "not_found", name, f"{job_id} has no such file, only: {known}")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            fetch(self._transport, listed[name], folder, on_bytes)
+            for name in dict.fromkeys(names or listed)
+        ]
+
+    def architectures(self) -> list[Document]:
+        """The networks that may be sent."""
+        return self._catalogue("architectures")
+
+    def methods(self) -> list[Document]:
+        """The methods, each with the JSON Schema of its spec."""
+        return self._catalogue("methods")
+
+    def attacks(self) -> list[Document]:
+        """The attacks that models are trained and tested with."""
+        return self._catalogue("attacks")
+
+    def _catalogue(self, kind: str) -> list[Document]:
+        entries: list[Document] = self._transport.get(f"/{kind}")["data"]
+        return entries

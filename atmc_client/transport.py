@@ -1,0 +1,107 @@
+"""One HTTP exchange that gets through: retries with backoff, and refusals as exceptions."""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from atmc_client.errors import ApiError, ServerUnreachable
+
+# A server that never answered is most likely not there; one that did is restarting.
+FIRST_PATIENCE_S, PATIENCE_S = 1.0, 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+AWAY = frozenset({429, 502, 503, 504})
+# Reading allows for the inspection of a large upload.
+TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
+
+Content = Callable[[], dict[str, Any]]
+"""Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
+
+
+class Transport:
+    """Sends requests to one server; every request may be repeated without harm.
+
+    GET is idempotent, and each POST carries an Idempotency-Key of its own. Not for use by several
+    threads at once.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        # A proxy that the environment names cannot reach this machine's own addresses.
+        nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
+        self._http = httpx.Client(
+            base_url=self.url, timeout=TIMEOUT, follow_redirects=True, trust_env=not nearby
+        )
+        self._met = False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str, **params: str | int | float | None) -> Any:
+        """The JSON answer to a GET; None parameters are left out. Raises as `exchange` does."""
+        given = {name: value for name, value in params.items() if value is not None}
+        with self.exchange("GET", path, lambda: {"params": given}) as response:
+            return _json(response)
+
+    def post(self, path: str, content: Content = dict) -> Any:
+        """The JSON answer to a POST. Raises as `exchange` does."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        with self.exchange("POST", path, lambda: {**content(), "headers": headers}) as response:
+            return _json(response)
+
+    @contextmanager
+    def exchange(self, method: str, path: str, content: Content) -> Iterator[httpx.Response]:
+        """Yield a successful answer, its body not yet read.
+
+        Raises `ApiError` for a refusal and `ServerUnreachable` when patience has run out.
+        """
+        response = self._send(method, path, content)
+        try:
+            if response.is_error:
+                response.read()
+                raise ApiError.from_response(response)
+            yield response
+        finally:
+            response.close()
+
+    def _send(self, method: str, path: str, content: Content) -> httpx.Response:
+        began = time.monotonic()
+        pause = FIRST_PAUSE_S
+        while True:
+            wait = pause * random.uniform(0.5, 1.0)
+            try:
+                request = self._http.build_request(method, path, **content())
+                response = self._http.send(request, stream=True)
+                self._met = True
+                if response.status_code not in AWAY or self._is_over(began, wait):
+                    return response
+                wait = max(wait, _retry_after(response))
+                response.close()
+            except httpx.TransportError as error:
+                if self._is_over(began, wait):
+                    raise ServerUnreachable(self.url, error) from error
+            time.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _is_over(self, began: float, wait: float) -> bool:
+        patience = PATIENCE_S if self._met else FIRST_PATIENCE_S
+        return time.monotonic() + wait - began > patience
+
+
+def _json(response: httpx.Response) -> Any:
+    response.read()
+    try:
+        return response.json()
+    except ValueError as error:
+        message = f"{response.url} is not a compression service: its answer is no JSON"
+        raise ApiError(response.status_code, "http_error", None, message) from error
+
+
+def _retry_after(response: httpx.Response) -> float:
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), LONGEST_PAUSE_S) if value.isdigit() else 0.0
