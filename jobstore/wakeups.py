@@ -48,7 +48,8 @@ def make_celery(settings: Settings) -> Celery:
 def wake(celery: Celery) -> bool:
     """Send a wake-up; returns False, with a warning in the log, when the broker is away.
 
-    Call it after the commit, never before: an early worker would find nothing.
+    Call it after the commit, never before: an early worker would find nothing. Without a broker it
+    takes some seconds (the Redis client tries four times), so an HTTP answer should not wait for it.
     """
     try:
         celery.send_task(WAKE_TASK)

