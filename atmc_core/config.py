@@ -24,7 +24,7 @@ class Target:
     }
 
     bits: Annotated[Bits, "bits a non-zero: 1 to 8 a codebook, 16 float16, 32 float32"]
-    k: Annotated[int | None, Interval(ge=1), "number of non-zeros of U, V, C together"] = None
+    k: Annotated[int | None, "number of non-zeros of U, V, C together"] = None
     density: Annotated[float | None, Interval(gt=0, le=1), "k over the dense weights"] = None
 
     def __post_init__(self) -> None:

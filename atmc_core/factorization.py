@@ -59,19 +59,23 @@ class Factors:
         return torch.baddbmm(carried + self.c, self.u, self.v).view(self.view.shape)
 
     @torch.no_grad()
-    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What each entry of U, V and C contributes to W: the Frobenius norm of its term.
+    def effects(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How far W moves (Frobenius norm) when an entry of U, V or C moves by one.
 
-        An entry of U moves W along a whole row of V and an entry of V along a whole column of the
-        left factor, so sizes alone do not compare across the three; these do.
+        An entry of U moves W along a whole row of V, one of V along a whole column of the left
+        factor. Sizes and gradients alone do not compare across the three; scaled by these they do.
+
+        Returns:
+            Tensors that broadcast against U, V and C.
         """
-        left_norm = _norm_with_identity(self.u, -2) if self.view.wide else self.u.norm(dim=-2)
-        right_norm = self.v.norm(dim=-1) if self.view.wide else _norm_with_identity(self.v, -1)
-        return (
-            self.u.abs() * right_norm.unsqueeze(-2),
-            self.v.abs() * left_norm.unsqueeze(-1),
-            self.c.abs(),
-        )
+        left = _norm_with_identity(self.u, -2) if self.view.wide else self.u.norm(dim=-2)
+        right = self.v.norm(dim=-1) if self.view.wide else _norm_with_identity(self.v, -1)
+        return right.unsqueeze(-2), left.unsqueeze(-1), torch.ones_like(self.c[:1, :1, :1])
+
+    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What each entry of U, V and C contributes to W: its size times its effect."""
+        u, v, c = (t.detach().abs() * e for t, e in zip(self.tensors, self.effects(), strict=True))
+        return u, v, c
 
 
 def _norm_with_identity(square: Tensor, dim: int) -> Tensor:

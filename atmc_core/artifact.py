@@ -1,0 +1,281 @@
+"""The compressed model on disk: one safetensors file that holds factors, never their product.
+
+Version 1. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor (U,
+V, C of each weight, in the architecture's order) its number of non-zeros, the size of its codebook and
+the Rice parameter of its positions. The tensors:
+
+- ``remainders``, ``quotients``: gaps between the non-zeros of a flattened factor, Rice-coded: low bits
+  of all factors, then their high parts in unary;
+- ``codes`` (bits 1 to 8): indices into the factor's codebook, as many bits each as it needs;
+  ``codebooks``: float32 values;
+- ``values`` (bits 16, 32): the non-zeros themselves, float16 or float32;
+- ``others``: biases, norm parameters and buffers, float32, in the order of the state dict.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+from torch import Tensor
+
+from atmc_core import bitpacking
+from atmc_core.architectures import build, get_architecture
+from atmc_core.errors import InvalidInput
+from atmc_core.factorization import Factors, compressible_weights
+from atmc_core.model import Classifier, Normalization
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A network whose conv and linear weights are factors.
+
+    Attributes:
+        architecture: a known name.
+        factors: U, V and C by weight name, in the architecture's order.
+        others: the rest of the state dict that is float, in its order.
+        bits: 1 to 8, 16 or 32.
+        k: the budget it was made for; the non-zeros are at most that.
+    """
+
+    architecture: str
+    num_classes: int
+    normalization: Normalization
+    factors: dict[str, Factors]
+    others: dict[str, Tensor]
+    bits: int
+    k: int
+
+    def classifier(self) -> Classifier:
+        """The runnable network, in evaluation mode, its weights composed."""
+        network = build(self.architecture, self.num_classes)
+        weights = {name: factors.compose() for name, factors in self.factors.items()}
+        network.load_state_dict(self.others | weights, strict=False)
+        channels = get_architecture(self.architecture).input_shape[0]
+        return Classifier(network, self.normalization, channels).eval()
+
+    def nonzeros(self) -> tuple[int, int, int]:
+        """Of U, V and C, over all weights."""
+        counts = [[int(t.count_nonzero()) for t in f.tensors] for f in self.factors.values()]
+        u, v, c = (sum(column) for column in zip(*counts, strict=True))
+        return u, v, c
+
+    def distinct_values(self) -> dict[str, tuple[int, int, int]]:
+        """Distinct non-zero values of U, V and C, by weight."""
+        return {
+            name: tuple(len(torch.unique(t[t != 0])) for t in factors.tensors)  # type: ignore[misc]
+            for name, factors in self.factors.items()
+        }
+
+    def nominal_ratio(self) -> float:
+        """(b nonzeros + 32 bits for each codebook value) / (32 N), as the paper's code counts."""
+        codebooks = sum(sum(counts) for counts in self.distinct_values().values())
+        table = 32 * codebooks if self.bits <= 8 else 0
+        dense = sum(int(np.prod(factors.view.shape)) for factors in self.factors.values())
+        return (self.bits * sum(self.nonzeros()) + table) / (32 * dense)
+
+
+def save(model: CompressedModel, path: Path) -> int:
+    """Write the artifact; returns its size in bytes."""
+    content = encode(model)
+    path.write_bytes(content)
+    return len(content)
+
+
+def load(path: Path) -> CompressedModel:
+    """Read an artifact.
+
+    Raises:
+        InvalidInput: ``malformed_artifact``, if the file is not one or contradicts itself.
+    """
+    return decode(path.read_bytes())
+
+
+def encode(model: CompressedModel) -> bytes:
+    """The file's bytes; the same model always gives the same ones."""
+    layout, gaps, codes, codebooks, values = [], [], [], [], []
+    for factor in _flattened(model.factors):
+        positions = np.flatnonzero(factor)
+        kept = factor[positions]
+        gaps.append(np.diff(positions, prepend=-1) - 1)
+        low = bitpacking.rice_parameter(gaps[-1])
+        codebook = np.unique(kept) if model.bits <= 8 else kept[:0]
+        if model.bits <= 8:
+            codes.append(bitpacking.pack(np.searchsorted(codebook, kept), _width(len(codebook))))
+            codebooks.append(codebook)
+        else:
+            values.append(kept.astype(np.float16 if model.bits == 16 else np.float32))
+        layout.append([len(positions), len(codebook), low])
+    lows = [bitpacking.pack(g & ((1 << row[2]) - 1), row[2]) for g, row in zip(gaps, layout, strict=True)]
+    highs = [g >> row[2] for g, row in zip(gaps, layout, strict=True)]
+    tensors: dict[str, NDArray[Any]] = {
+        "remainders": np.packbits(np.concatenate(lows)),
+        "quotients": np.packbits(bitpacking.unary(np.concatenate(highs))),
+        "others": _concatenate([t.numpy().reshape(-1) for t in model.others.values()]),
+    }
+    if model.bits <= 8:
+        tensors["codes"] = np.packbits(np.concatenate(codes))
+        tensors["codebooks"] = _concatenate(codebooks)
+    else:
+        tensors["values"] = np.concatenate(values)
+    header = {
+        "version": FORMAT_VERSION,
+        "architecture": model.architecture,
+        "num_classes": model.num_classes,
+        "mean": model.normalization.mean,
+        "std": model.normalization.std,
+        "bits": model.bits,
+        "k": model.k,
+        "factors": layout,
+    }
+    return save_safetensors(tensors, {"atmc": json.dumps(header, separators=(",", ":"))})
+
+
+def decode(content: bytes) -> CompressedModel:
+    """The inverse of ``encode``.
+
+    Raises:
+        InvalidInput: ``malformed_artifact``, if the bytes are no artifact or contradict themselves.
+    """
+    try:
+        header = _read_header(content)
+        tensors = load_safetensors(content)
+        return _rebuild(header, tensors)
+    except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise InvalidInput("malformed_artifact", f"not a readable artifact: {error}") from error
+
+
+def _read_header(content: bytes) -> dict[str, Any]:
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    header: dict[str, Any] = json.loads(metadata["atmc"])
+    if header["version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"format version {header['version']}; this release reads {FORMAT_VERSION}: update atmc_core"
+        )
+    return header
+
+
+def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> CompressedModel:
+    network = build(header["architecture"], header["num_classes"])
+    views = compressible_weights(network)
+    layout = header["factors"]
+    if len(layout) != 3 * len(views):
+        raise ValueError(f"{len(layout)} factors; {header['architecture']} has {3 * len(views)}")
+    values = _values(header["bits"], layout, tensors)
+    positions = _positions(layout, tensors)
+    factors = {}
+    for name, view in views.items():
+        parts = []
+        for shape in view.factor_shapes:
+            dense = np.zeros(int(np.prod(shape)), np.float32)
+            dense[next(positions)] = next(values)
+            parts.append(torch.from_numpy(dense).view(shape))
+        factors[name] = Factors(view, *parts)
+    others = _split_others(tensors["others"], float_state(network, views))
+    return CompressedModel(
+        architecture=header["architecture"],
+        num_classes=header["num_classes"],
+        normalization=Normalization(tuple(header["mean"]), tuple(header["std"])),
+        factors=factors,
+        others=others,
+        bits=header["bits"],
+        k=header["k"],
+    )
+
+
+def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Tensor]:
+    """The float tensors of a state dict that are not factorised: what ``others`` holds.
+
+    Step counters of batch norms are left out: a network in evaluation mode has no use for them.
+    """
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in network.state_dict().items()
+        if name not in views and tensor.is_floating_point()
+    }
+
+
+def _values(
+    bits: int, layout: list[list[int]], tensors: dict[str, NDArray[Any]]
+) -> Iterator[NDArray[np.float32]]:
+    """The non-zeros of each factor in turn."""
+    counts = [row[0] for row in layout]
+    if bits > 8:
+        yield from _take(tensors["values"].astype(np.float32), counts)
+        return
+    stream = np.unpackbits(tensors["codes"]).astype(np.bool_)
+    widths = [_width(row[1]) for row in layout]
+    packed = _take(stream, [n * w for n, w in zip(counts, widths, strict=True)])
+    books = _take(tensors["codebooks"], [row[1] for row in layout])
+    for count, width, book, part in zip(counts, widths, books, packed, strict=True):
+        yield book[bitpacking.unpack(part, width)] if width else np.repeat(book, count)
+
+
+def _positions(
+    layout: list[list[int]], tensors: dict[str, NDArray[Any]]
+) -> Iterator[NDArray[np.int64]]:
+    """The places of the non-zeros of each flattened factor in turn."""
+    counts, lows = [row[0] for row in layout], [row[2] for row in layout]
+    stream = np.unpackbits(tensors["remainders"]).astype(np.bool_)
+    remainders = _take(stream, [n * low for n, low in zip(counts, lows, strict=True)])
+    bits = np.unpackbits(tensors["quotients"]).astype(np.bool_)
+    quotients = _take(bitpacking.from_unary(bits), counts)
+    for low, remainder, quotient in zip(lows, remainders, quotients, strict=True):
+        gap = quotient << low
+        if low:
+            gap = gap + bitpacking.unpack(remainder, low)
+        yield np.cumsum(gap + 1) - 1
+
+
+def _take(stream: NDArray[Any], counts: list[int]) -> Iterator[NDArray[Any]]:
+    """Consecutive runs of a stream."""
+    if sum(counts) > len(stream) or any(count < 0 for count in counts):
+        raise ValueError(f"{sum(counts)} entries announced, {len(stream)} found")
+    ends = np.cumsum(counts)
+    yield from (stream[end - count : end] for end, count in zip(ends, counts, strict=True))
+
+
+def _split_others(flat: NDArray[np.float32], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    sizes = [tensor.numel() for tensor in like.values()]
+    if sum(sizes) != len(flat):
+        raise ValueError(f"others holds {len(flat)} numbers; {sum(sizes)} expected")
+    parts = torch.from_numpy(flat.astype(np.float32)).split(sizes)
+    return {
+        name: part.clone().view(tensor.shape)
+        for (name, tensor), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def _flattened(factors: dict[str, Factors]) -> Iterator[NDArray[np.float32]]:
+    for factor in factors.values():
+        for tensor in factor.tensors:
+            yield tensor.detach().cpu().numpy().reshape(-1)
+
+
+def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate([np.zeros(0, np.float32), *parts])
+
+
+def _width(codebook_size: int) -> int:
+    """Bits that tell that many codes apart."""
+    return max(codebook_size - 1, 0).bit_length()
+
+
+def dense_bytes(network: torch.nn.Module) -> int:
+    """Size of the network's float32 state dict as a safetensors file: what ratios refer to."""
+    tensors = {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    return len(save_safetensors(tensors))

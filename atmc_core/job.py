@@ -1,0 +1,132 @@
+"""A whole job: from an uploaded model and data set to an artifact and a report, resumable anywhere."""
+
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atmc_core import artifact, recipe
+from atmc_core.architectures import bind_num_classes, build, get_architecture
+from atmc_core.checkpoint import CheckpointFolder
+from atmc_core.config import JobSpec
+from atmc_core.data import DataSet, check_against, load_npz
+from atmc_core.errors import InvalidInput
+from atmc_core.model import Classifier, Normalization
+from atmc_core.pipeline import Emit, run_stages
+from atmc_core.report import headline, write_report
+from atmc_core.state_dict import read_state_dict
+
+VALIDATING = "validating"
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An uploaded model: a state dict (safetensors, or ``.pt`` of tensors only) of a known network."""
+
+    path: Path
+    architecture: str
+    normalization: Normalization = field(default_factory=Normalization)
+
+
+def run(
+    spec: JobSpec,
+    model: ModelInput,
+    dataset: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Compress ``model`` as ``spec`` asks; write ``folder/results/model.atmc`` and ``report.json``.
+
+    Goes on from ``folder/checkpoints`` if there are any. With deterministic algorithms, the same
+    versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for byte.
+
+    Args:
+        emit: called with each event (see docs/interfaces.md).
+
+    Returns:
+        The headline figures.
+
+    Raises:
+        InvalidInput: if the model or the data cannot be used.
+        FloatingPointError: if training diverges.
+    """
+    emit({"type": "stage", "stage": VALIDATING, "status": "started"})
+    classifier, num_classes = load_classifier(model)
+    data = load_npz(dataset, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
+    check_against(data, get_architecture(model.architecture).input_shape, num_classes)
+    context = recipe.Context(
+        spec=spec,
+        data=data.to(device),
+        classifier=classifier.to(device),
+        architecture=model.architecture,
+        num_classes=num_classes,
+        normalization=model.normalization,
+        artifact=folder / "results" / "model.atmc",
+    )
+    spec.target.budget(context.num_weights)
+    emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
+
+    context.artifact.parent.mkdir(parents=True, exist_ok=True)
+    dense_bytes = artifact.dense_bytes(classifier.network)
+    carry = run_stages(recipe.plans(context), {}, CheckpointFolder(folder / "checkpoints"), emit)
+    result = artifact.load(context.artifact)
+    figures = headline(result, context.artifact, dense_bytes, carry)
+    environment = {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    write_report(
+        context.artifact.with_name("report.json"),
+        spec=spec,
+        result=result,
+        headline=figures,
+        carry=carry,
+        images={name: len(split) for name, split in _splits(data).items()},
+        environment=environment,
+    )
+    return figures
+
+
+def load_classifier(model: ModelInput) -> tuple[Classifier, int]:
+    """The uploaded network behind its normalisation, and its number of classes.
+
+    Raises:
+        InvalidInput: if the file does not hold the finite tensors of that architecture.
+    """
+    architecture = get_architecture(model.architecture)
+    tensors = read_state_dict(model.path)
+    num_classes = bind_num_classes(
+        model.architecture, {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    )
+    if num_classes < 2:
+        raise InvalidInput("tensor_mismatch", f"a classifier of {num_classes} classes", None)
+    network = build(model.architecture, num_classes)
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise InvalidInput("tensor_mismatch", f"{name} is missing", name)
+        if tensors[name].shape != tensor.shape:
+            raise InvalidInput(
+                "tensor_mismatch",
+                f"{name} is {list(tensors[name].shape)}; expected {list(tensor.shape)}",
+                name,
+            )
+    for name in tensors:
+        if name not in expected:
+            raise InvalidInput("tensor_mismatch", f"{name} is no tensor of the network", name)
+        if not torch.isfinite(tensors[name]).all():
+            raise InvalidInput("non_finite_weights", f"{name} holds NaN or infinite values", name)
+    network.load_state_dict(tensors, strict=False)
+    return Classifier(network, model.normalization, architecture.input_shape[0]), num_classes
+
+
+def _splits(data: DataSet) -> dict[str, Any]:
+    return {"train": data.train, "val": data.val, "test": data.test}

@@ -1,0 +1,119 @@
+"""A run as a row of stages, each a number of steps, resumable after every one of them."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atmc_core.checkpoint import CheckpointFolder
+
+#: Tensors and plain values that one stage leaves for the next, and for a checkpoint.
+Carry = dict[str, Any]
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Stage(ABC):
+    """One stage at work."""
+
+    @abstractmethod
+    def step(self, index: int) -> dict[str, float]:
+        """Do step ``index`` and return figures worth showing."""
+
+    @abstractmethod
+    def finish(self, carry: Carry) -> None:
+        """Leave the result for the stages that follow."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that ``restore`` needs to go on after the last step."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``, which may hold tensors on the CPU."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stage before it starts: how long it is, and how to make it from what came before.
+
+    Attributes:
+        cost: of one step, in the same arbitrary unit for all stages (say, passes over an image).
+    """
+
+    name: str
+    steps: int
+    cost: float
+    make: Callable[[Carry], Stage]
+
+
+class Progress:
+    """Turns steps done into a share of the whole and a time to go."""
+
+    def __init__(self, plans: Sequence[Plan], emit: Emit) -> None:
+        self.total = sum(plan.steps * plan.cost for plan in plans) or 1.0
+        self.done = 0.0
+        self.emit = emit
+        self._worked = 0.0
+        self._started = time.monotonic()
+
+    def skip(self, plan: Plan, steps: int) -> None:
+        """Count steps that an earlier attempt did."""
+        self.done += steps * plan.cost
+
+    def advance(self, plan: Plan, step: int) -> None:
+        """Count one step done, and say so."""
+        self.done += plan.cost
+        self._worked += plan.cost
+        rate = self._worked / max(time.monotonic() - self._started, 1e-9)
+        self.emit(
+            {
+                "type": "progress",
+                "stage": plan.name,
+                "epoch": step + 1,
+                "epochs": plan.steps,
+                "progress": min(1.0, self.done / self.total),
+                "eta_s": max(0.0, self.total - self.done) / rate,
+            }
+        )
+
+
+def run_stages(
+    plans: Sequence[Plan], carry: Carry, checkpoints: CheckpointFolder, emit: Emit
+) -> Carry:
+    """Run all stages in turn, from the last checkpoint if there is one.
+
+    ``carry["seconds"]`` adds up the time spent, over all attempts.
+
+    Returns:
+        What the last stage left.
+    """
+    saved, broken = checkpoints.load()
+    for name in broken:
+        emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
+    first, done, state = 0, 0, None
+    if saved is not None:
+        first, done, state, carry = saved["stage"], saved["done"], saved["state"], saved["carry"]
+        emit({"type": "resumed", "stage": plans[first].name, "epoch": done})
+    progress = Progress(plans, emit)
+    for plan in plans[:first]:
+        progress.skip(plan, plan.steps)
+    for index, plan in enumerate(plans[first:], start=first):
+        emit({"type": "stage", "stage": plan.name, "status": "started"})
+        stage = plan.make(carry)
+        if state is not None:
+            stage.restore(state)
+        progress.skip(plan, done)
+        for step in range(done, plan.steps):
+            began = time.monotonic()
+            figures = stage.step(step)
+            carry["seconds"] = carry.get("seconds", 0.0) + time.monotonic() - began
+            emit({"type": "metric", "stage": plan.name, "epoch": step + 1} | figures)
+            progress.advance(plan, step)
+            checkpoints.save(
+                {"stage": index, "done": step + 1, "state": stage.state(), "carry": carry}
+            )
+        stage.finish(carry)
+        done, state = 0, None
+        emit({"type": "stage", "stage": plan.name, "status": "finished"})
+    return carry

@@ -1,0 +1,261 @@
+"""The adversarial training step, the same for every way of holding the weights."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from atmc_core.attacks import PGD, Attack, ball
+from atmc_core.attacks.base import Model
+from atmc_core.config import Threat, Training
+from atmc_core.data import Split
+from atmc_core.model import Classifier
+
+State = dict[str, Any]
+
+
+class Trainable(ABC):
+    """A classifier together with how its conv and linear weights are held.
+
+    Attributes:
+        classifier: gives the graph, the biases, the norms and their buffers.
+    """
+
+    classifier: Classifier
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """Weights that stand in for the network's own, by name; differentiable in the leaves."""
+
+    @abstractmethod
+    def leaves(self) -> list[Tensor]:
+        """What is optimised."""
+
+    @abstractmethod
+    def update(self, learning_rate: float) -> None:
+        """One optimiser step from the gradients of ``leaves``, and whatever keeps it feasible."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that changes in training, for a checkpoint."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None:
+        """Go on from ``state``."""
+
+
+class DenseWeights(Trainable):
+    """The classifier's own parameters, unconstrained."""
+
+    def __init__(self, classifier: Classifier, training: Training) -> None:
+        self.classifier = classifier
+        self.optimizer = make_optimizer(self.leaves(), training)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def leaves(self) -> list[Tensor]:
+        return list(self.classifier.parameters())
+
+    def update(self, learning_rate: float) -> None:
+        optimizer_step(self.optimizer, learning_rate)
+
+    def state(self) -> State:
+        return {
+            "network": clone_state(self.classifier.network),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        self.classifier.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def clone_state(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict that training no longer changes."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def make_optimizer(leaves: list[Tensor], training: Training) -> torch.optim.SGD:
+    """SGD with momentum, as the paper trains; Nesterov's form, one fused pass over each tensor."""
+    return torch.optim.SGD(
+        leaves,
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        nesterov=training.momentum > 0,
+        fused=True,
+    )
+
+
+def optimizer_step(optimizer: torch.optim.SGD, learning_rate: float) -> None:
+    """One step at this learning rate; gradients are freed afterwards."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def cosine(step: int, steps: int, peak: float) -> float:
+    """A learning rate that rises over the first 5 % of the steps and falls to zero along a cosine."""
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
+    """A generator for one place of a run (seed, stage, epoch), whatever was drawn before.
+
+    So a resumed run draws what the undisturbed one draws, with no generator state to save.
+    """
+    entropy = np.random.SeedSequence(path).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(entropy >> 1))
+
+
+def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
+    """The network with all its tensors detached: gradients reach the images only.
+
+    Args:
+        weights: stand in for the classifier's own, by name in its network.
+    """
+    tensors = {name: tensor.detach() for name, tensor in classifier.named_parameters()}
+    tensors |= {f"network.{name}": tensor.detach() for name, tensor in weights.items()}
+
+    def model(images: Tensor) -> Tensor:
+        return functional_call(classifier, tensors, (images,))  # type: ignore[no-any-return]
+
+    return model
+
+
+def adversarial_step(
+    net: Trainable,
+    attack: Attack,
+    images: Tensor,
+    labels: Tensor,
+    learning_rate: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """One step on 0.5 loss(x) + 0.5 loss(x_adv), x_adv found by ``attack`` on the current network.
+
+    The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
+    statistics stand still), with their graph for the training pass.
+
+    Returns:
+        The loss before the step, a scalar on the device.
+    """
+    weights = net.weights()
+    net.classifier.eval()
+    adversarial = attack.run(
+        frozen_model(net.classifier, weights), images, labels, generator=generator
+    )
+    net.classifier.train()
+    both = torch.cat([images, adversarial])
+    named = {f"network.{name}": tensor for name, tensor in weights.items()}
+    logits = functional_call(net.classifier, named, (both,))
+    loss = F.cross_entropy(logits, labels.repeat(2))
+    loss.backward()  # type: ignore[no-untyped-call]
+    net.update(learning_rate)
+    return loss.detach()
+
+
+def training_attack(threat: Threat) -> Attack:
+    """The PGD of the training step."""
+    return PGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
+
+
+class Trainer:
+    """Adversarial training, one epoch at a time.
+
+    Args:
+        path: where in the run this is (seed, stage), for the random numbers.
+        peak: the peak learning rate.
+    """
+
+    def __init__(
+        self,
+        net: Trainable,
+        split: Split,
+        threat: Threat,
+        batch_size: int,
+        epochs: int,
+        *,
+        peak: float,
+        path: tuple[int, ...],
+    ) -> None:
+        self.net = net
+        self.split = split
+        self.attack = training_attack(threat)
+        self.batch_size = batch_size
+        self.peak = peak
+        self.path = path
+        rest = len(split) % batch_size
+        self.steps_per_epoch = len(split) // batch_size + (rest > 1)
+        self.steps = epochs * self.steps_per_epoch
+
+    def epoch(self, index: int) -> float:
+        """Train for epoch ``index``; returns its mean loss.
+
+        Raises:
+            FloatingPointError: if the loss is no longer finite.
+        """
+        device = self.split.labels.device
+        order = random_generator("cpu", *self.path, index, 0)
+        noise = random_generator(device, *self.path, index, 1)
+        torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
+        losses = [
+            adversarial_step(self.net, self.attack, images, labels, rate, noise)
+            for (images, labels), rate in zip(
+                self.split.shuffled(self.batch_size, order), self._rates(index), strict=True
+            )
+        ]
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"the loss became {mean} in epoch {index + 1}: lower training.learning_rate"
+            )
+        return mean
+
+    def _rates(self, index: int) -> Iterator[float]:
+        first = index * self.steps_per_epoch
+        for step in range(first, first + self.steps_per_epoch):
+            yield cosine(step, self.steps, self.peak)
+
+
+@torch.no_grad()
+def count_correct(model: Model, split: Split, batch_size: int) -> int:
+    """How many clean images of a split the model gets right."""
+    hits = [(model(x).argmax(1) == y).sum() for x, y in split.batches(batch_size)]
+    return int(torch.stack(hits).sum())
+
+
+def robust_accuracy(
+    classifier: Classifier,
+    weights: dict[str, Tensor],
+    split: Split,
+    threat: Threat,
+    batch_size: int,
+    path: tuple[int, ...],
+) -> float:
+    """Accuracy under the training attack, as used to choose between epochs (not reported).
+
+    Args:
+        weights: stand in for the classifier's own, by name in its network.
+        path: place in the run, for the random starts: the same every time, so that epochs are
+            compared on equal terms.
+    """
+    model = frozen_model(classifier.eval(), weights)
+    attack = training_attack(threat)
+    generator = random_generator(split.labels.device, *path)
+    hits = []
+    for images, labels in split.batches(batch_size):
+        adversarial = attack.run(model, images, labels, generator=generator)
+        with torch.no_grad():
+            hits.append((model(adversarial).argmax(1) == labels).sum())
+    return int(torch.stack(hits).sum()) / len(split)
