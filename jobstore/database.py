@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from jobstore.dialects import READ_ONLY, lock_schema, set_up_sqlite
 from jobstore.settings import Settings
 
+# A server that fell silent must be noticed well within a lease; libpq would wait for hours.
+_POSTGRESQL_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+
 
 def make_engine(settings: Settings) -> Engine:
     """Return the process's one engine for `settings.database_url` (SQLite or PostgreSQL).
@@ -26,7 +29,9 @@ def make_engine(settings: Settings) -> Engine:
     backend = url.get_backend_name()
     if backend == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-        return create_engine(url, json_serializer=to_json, pool_pre_ping=True)
+        return create_engine(
+            url, json_serializer=to_json, pool_pre_ping=True, connect_args=_POSTGRESQL_PATIENCE
+        )
     if backend == "sqlite":
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)

@@ -65,11 +65,15 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now."""
+    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now.
+
+    `checkpoint_keys` are the objects of the ended ones, which nobody needs any more.
+    """
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    checkpoint_keys: list[str] = field(default_factory=list)
     waiting: int = 0
 
 
@@ -180,6 +184,8 @@ def finish(
 ) -> None:
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
+    It forgets its checkpoint, whose object the caller should delete.
+
     Raises `LeaseLost`, and ValueError when the headline's figures are not exactly
     `HEADLINE_FIELDS` or the state does not go with what is given.
     """
@@ -218,7 +224,10 @@ def sweep(session: Session) -> Swept:
     }
     for job in session.scalars(lost):
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
+        checkpoint_key = job.checkpoint_key
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
+        if checkpoint_key is not None and job.checkpoint_key is None:
+            swept.checkpoint_keys.append(checkpoint_key)
     session.flush()
     waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
     swept.waiting = session.scalars(waiting).one()
@@ -272,7 +281,7 @@ def _end_attempt(session: Session, job: Job) -> JobState:
 def _finish(session: Session, job: Job, state: JobState) -> None:
     change_state(session, job, state)
     job.finished_at = now(session)
-    job.owner = job.lease_expires_at = job.eta_s = None
+    job.owner = job.lease_expires_at = job.eta_s = job.checkpoint_key = None
 
 
 def _append_error(session: Session, job: Job, error: JobError) -> None:

