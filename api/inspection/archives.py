@@ -36,7 +36,9 @@ class UntrustedArchive:
     def __init__(self, file: BinaryIO, *, code: str, what: str) -> None:
         self._code = code
         self._what = what
-        too_much = self.malformed(f"its directory and headers take more than {MAX_READ_BYTES} bytes")
+        too_much = self.malformed(
+            f"its directory and headers take more than {MAX_READ_BYTES} bytes"
+        )
         reader = BudgetedReader(file, MAX_READ_BYTES, too_much)
         try:
             self._zip = zipfile.ZipFile(reader)
@@ -70,7 +72,9 @@ class UntrustedArchive:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise self.malformed(f"the member {name!r} is compressed by an unusual method")
         if member.header_offset + member.compress_size > file_bytes:
-            raise self.malformed(f"the member {name!r} reaches past the end of the file: truncated?")
+            raise self.malformed(
+                f"the member {name!r} reaches past the end of the file: truncated?"
+            )
         if not _is_possible(member):
             raise self.malformed(
                 f"the member {name!r} claims {member.file_size} bytes, which its "

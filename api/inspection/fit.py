@@ -92,5 +92,3 @@ def _prefix_hint(unexpected: Sequence[str], expected: Mapping[str, Any]) -> str:
         return ""
     prefix = f"{prefixes.pop()}."
     return f" Remove the prefix {clip(prefix)!r} from the keys."
-
-

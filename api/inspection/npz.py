@@ -65,7 +65,9 @@ def _read_array_header(archive: UntrustedArchive, member: str, name: str) -> Arr
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(head, max_header_size=_MAX_NPY_HEADER)
     except _UNREADABLE as error:
-        raise archive.malformed(f"{name!r} is not a numpy array ({clip(str(error))})", name) from error
+        raise archive.malformed(
+            f"{name!r} is not a numpy array ({clip(str(error))})", name
+        ) from error
     if dtype.hasobject:
         raise Problem(
             "object_array",

@@ -115,7 +115,7 @@ class _Machine:
     def result(self) -> Any:
         if self.protocol not in PROTOCOLS:
             raise malformed(
-                f"it uses pickle protocol {self.protocol}; leave out pickle_protocol, so that it is 2"
+                f"it uses pickle protocol {self.protocol}; leave pickle_protocol out, it is 2 then"
             )
         return self.pop()
 
@@ -307,6 +307,6 @@ def _tensor(storage: Storage, offset: Any, shape: Any, stride: Any) -> StoredTen
     # An expanded tensor (stride 0) would claim memory that the file does not have.
     if elements > storage.elements or (elements and last >= storage.elements):
         raise malformed(
-            f"a tensor of shape {list(shape)} does not fit its storage of {storage.elements} numbers"
+            f"a tensor of shape {list(shape)} is no part of its {storage.elements} stored numbers"
         )
     return StoredTensor(TensorHeader(storage.dtype, tuple(shape)), storage)

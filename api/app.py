@@ -1,0 +1,73 @@
+"""Assembles the application: one router a noun, one document for every error."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
+
+from api import openapi, problems
+from api.artifacts import routes as artifacts
+from api.catalogue import routes as catalogue
+from api.datasets import routes as datasets
+from api.health import routes as health
+from api.jobs import routes as jobs
+from api.models import routes as models
+from api.reports import routes as reports
+from api.services import open_services
+from jobstore.settings import Settings
+
+# Of the calls and their fields, not of the software behind them.
+CONTRACT = "0.1"
+
+SUMMARY = "Compress image classifiers a hundredfold without giving up adversarial robustness."
+DESCRIPTION = """
+Send a network and a data set to `POST /jobs` with a target (non-zeros, bits) and a threat; follow
+`GET /jobs/{id}`; fetch the compressed network and its report.
+
+Every error is a problem document (RFC 9457) with a stable `code` and, where there is one, the
+offending `param`. Times are RFC 3339 in UTC. Unknown fields are refused. A `POST` with an
+`Idempotency-Key` can be sent again safely.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the HTTP service on the database, store and broker that the settings choose.
+
+    Nothing is connected to yet: the service starts without its parts, and `/readyz` names those
+    that are missing.
+    """
+    services = open_services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.database.engine.dispose()
+
+    app = FastAPI(
+        title="ATMC",
+        version=CONTRACT,
+        summary=SUMMARY,
+        description=DESCRIPTION,
+        redoc_url=None,
+        responses=problems.documented("internal_error"),
+        generate_unique_id_function=_operation_id,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    for noun in (jobs, models, datasets, reports, artifacts, catalogue, health):
+        app.include_router(noun.router)
+
+    @app.get("/", include_in_schema=False)
+    def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name a call by its noun and its function: `jobs_create`, `jobs_list`."""
+    return "_".join([*map(str, route.tags), route.name.rstrip("_")])

@@ -1,0 +1,31 @@
+"""Finds what a request names in the catalogue."""
+
+from sqlalchemy.orm import Session
+
+from api.problems import Problem
+from jobstore.catalogue import list_entries
+from jobstore.tables import Document
+
+
+def find_architecture(session: Session, name: str) -> Document:
+    """Return the document; raises `unknown_architecture` (listing the known), `no_worker`."""
+    return _find(session, "architecture", name)
+
+
+def find_method(session: Session, name: str) -> Document:
+    """Return the document; raises `unknown_method` (listing the known), `no_worker`."""
+    return _find(session, "method", name)
+
+
+def _find(session: Session, kind: str, name: str) -> Document:
+    documents = {row.name: row.document for row in list_entries(session, kind)}
+    if not documents:
+        raise Problem(
+            "no_worker",
+            "No worker has published what it can do yet. Start one, then send this again.",
+            headers={"Retry-After": "5"},
+        )
+    if name not in documents:
+        known = ", ".join(documents)
+        raise Problem(f"unknown_{kind}", f"{name!r} is not known. Known: {known}.", kind)
+    return documents[name]

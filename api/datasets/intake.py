@@ -1,0 +1,33 @@
+"""Taking in a data set: what its file may be, and its row."""
+
+from dataclasses import asdict
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from api.inspection import ArrayHeader, read_dataset_header
+from api.uploads.receiving import FileRule, Upload
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.tables import Dataset
+from jobstore.uploads import create_dataset
+
+Arrays = dict[str, ArrayHeader]
+
+
+def dataset_rule(part: str, settings: Settings) -> FileRule[Arrays]:
+    """Return what the file of a data set in the part `part` must pass."""
+    inspect = partial(read_dataset_header, max_inflated_bytes=settings.max_inflated_bytes)
+    return FileRule(part, settings.max_dataset_bytes, inspect)
+
+
+def keep_dataset(session: Session, store: ObjectStore, upload: Upload[Arrays]) -> Dataset:
+    """Make the staged file a blob and record it."""
+    kept = store.keep(upload.stored)
+    return create_dataset(
+        session,
+        filename=upload.filename,
+        summary={"arrays": {name: asdict(array) for name, array in upload.header.items()}},
+        sha256=kept.sha256,
+        bytes=kept.bytes,
+    )

@@ -1,0 +1,75 @@
+"""`POST /datasets`, `GET /datasets/{id}`."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api.datasets.intake import Arrays, dataset_rule, keep_dataset
+from api.datasets.schemas import DatasetView
+from api.idempotency import IdempotencyKey, answer_once
+from api.openapi import FILE, multipart_body
+from api.paths import PathText
+from api.problems import documented
+from api.services import Services, ServicesDep
+from api.uploads.receiving import Upload, received
+from jobstore.idempotency import Answer
+from jobstore.uploads import get_dataset
+
+router = APIRouter(tags=["datasets"])
+
+
+@router.post(
+    "/datasets",
+    status_code=201,
+    summary="Upload a data set",
+    response_model=DatasetView,
+    openapi_extra=multipart_body(
+        {"file": FILE | {"description": "`.npz`: `x_train`, `y_train`, `x_test`, `y_test`, ..."}},
+        required=("file",),
+    ),
+    responses=documented(
+        "malformed_multipart",
+        "file_too_large",
+        "unsupported_media_type",
+        "missing_field",
+        "unknown_field",
+        "invalid_value",
+        "malformed_dataset",
+        "object_array",
+        "bad_array",
+        "dataset_too_large",
+        "idempotency_conflict",
+    ),
+)
+async def create(
+    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Stream the file to the store and look into its arrays' headers.
+
+    Images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels integers `[N]`; `x_val` and `y_val` are
+    optional. The same bytes are stored once, however often they are sent.
+    """
+    file = dataset_rule("file", services.settings)
+    async with received(request, services.store, [file]) as form:
+        return await run_in_threadpool(_create, services, form.file(file), idempotency_key)
+
+
+def _create(services: Services, upload: Upload[Arrays], key: str | None) -> JSONResponse:
+    def act(session: Session) -> Answer:
+        view = DatasetView.of(keep_dataset(session, services.store, upload))
+        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+
+    content = {"file": [upload.filename, upload.stored.sha256]}
+    return answer_once(services.database, "POST /datasets", key, content, act)
+
+
+@router.get(
+    "/datasets/{dataset_id}",
+    summary="Get an uploaded data set",
+    responses=documented("not_found", "invalid_value"),
+)
+def get(dataset_id: PathText, services: ServicesDep) -> DatasetView:
+    """Return what is known of the file; the bytes themselves are not given out again."""
+    with services.database.read() as session:
+        return DatasetView.of(get_dataset(session, dataset_id))

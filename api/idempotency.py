@@ -1,0 +1,58 @@
+"""`Idempotency-Key`: a POST that is sent twice acts once and is answered alike."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Header
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from api.strict_json import canonical
+from jobstore.database import Database
+from jobstore.errors import AlreadyAnswered
+from jobstore.idempotency import Answer, find, store
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any unique text. The same request under the same key is answered again "
+        "without acting again; another one is refused with `idempotency_conflict`.",
+    ),
+]
+
+
+def answer_once(
+    database: Database,
+    scope: str,
+    key: str | None,
+    request: Any,
+    act: Callable[[Session], Answer],
+) -> JSONResponse:
+    """Answer by `act`, in one transaction with storing its answer under `key`.
+
+    `scope` is the call, `request` all of its content as JSON (files by their digest). Raises
+    `jobstore.errors.IdempotencyConflict` if the key was used for other content.
+    """
+    fingerprint = hashlib.sha256(canonical(request)).hexdigest()
+    while True:
+        try:
+            with database.write() as session:
+                if key is None:
+                    return _response(act(session))
+                if (known := find(session, scope, key, fingerprint)) is not None:
+                    return _response(known, {"Idempotent-Replayed": "true"})
+                answer = act(session)
+                store(session, scope, key, fingerprint, answer)
+                return _response(answer)
+        except AlreadyAnswered:
+            # A concurrent duplicate was first: what this one did is rolled back, find its answer.
+            continue
+
+
+def _response(answer: Answer, more: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(answer.body, answer.status, headers={**answer.headers, **(more or {})})

@@ -1,0 +1,1 @@
+"""Jobs: create, read, wait, cancel, and their events."""

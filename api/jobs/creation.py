@@ -1,0 +1,109 @@
+"""Creates a job, from ids or from files that come with it."""
+
+from collections.abc import Callable
+
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
+
+from api.catalogue.lookup import find_architecture
+from api.datasets.intake import Arrays, keep_dataset
+from api.idempotency import answer_once
+from api.inspection import ModelHeader, fit, read_model_header
+from api.jobs.schemas import JobView, NewJob, NewJobByIds, NewJobWithFiles
+from api.jobs.spec import check_k, read_new_job
+from api.models.intake import check_model, keep_model
+from api.problems import Problem
+from api.services import Services
+from api.uploads.receiving import Upload
+from jobstore.errors import NotFound
+from jobstore.idempotency import Answer
+from jobstore.jobs import create_job
+from jobstore.objects import ObjectStore, blob_key
+from jobstore.tables import Document, Model
+from jobstore.uploads import get_dataset, get_model
+from jobstore.wakeups import wake
+
+
+def create_by_ids(services: Services, body: Document, key: str | None) -> JSONResponse:
+    """Queue a job on a model and a data set that were uploaded before."""
+
+    def act(session: Session) -> Answer:
+        new, spec = read_new_job(session, body, NewJobByIds)
+        try:
+            model, dataset = get_model(session, new.model_id), get_dataset(session, new.dataset_id)
+        except NotFound as error:
+            raise _not_uploaded(error) from error
+        check_k(spec, _dense_weights(session, services.store, model))
+        return _queue(session, services, new, spec, model.id, dataset.id)
+
+    return _answer(services, key, {"body": body}, act)
+
+
+def create_with_files(
+    services: Services,
+    new: NewJobWithFiles,
+    spec: Document,
+    model: Upload[ModelHeader],
+    dataset: Upload[Arrays],
+    key: str | None,
+) -> JSONResponse:
+    """Record the model and the data set that came with the request, and queue a job on them."""
+
+    def act(session: Session) -> Answer:
+        fitted = check_model(session, model.header, new.architecture, new.normalization)
+        check_k(spec, fitted.dense_weights)
+        kept = keep_model(session, services.store, model, new.architecture, new.normalization)
+        data = keep_dataset(session, services.store, dataset)
+        return _queue(session, services, new, spec, kept.id, data.id)
+
+    content = {
+        "model": [model.filename, model.stored.sha256],
+        "dataset": [dataset.filename, dataset.stored.sha256],
+        "spec": [new.model_dump(), spec],
+    }
+    return _answer(services, key, content, act)
+
+
+def _queue(
+    session: Session,
+    services: Services,
+    new: NewJob,
+    spec: Document,
+    model_id: str,
+    dataset_id: str,
+) -> Answer:
+    job = create_job(
+        session,
+        spec=spec,
+        model_id=model_id,
+        dataset_id=dataset_id,
+        max_attempts=services.settings.max_attempts,
+        time_limit_s=new.time_limit_s or services.settings.time_limit_s,
+        name=new.name,
+    )
+    view = JobView.of(job)
+    return Answer(202, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+
+
+def _answer(
+    services: Services, key: str | None, content: Document, act: Callable[[Session], Answer]
+) -> JSONResponse:
+    response = answer_once(services.database, "POST /jobs", key, content, act)
+    # After the commit and the answer: the sweep finds the job even if this is lost.
+    response.background = BackgroundTask(wake, services.celery)
+    return response
+
+
+def _dense_weights(session: Session, store: ObjectStore, model: Model) -> int:
+    # Read off the stored file again, and so by the catalogue of today.
+    with store.open(blob_key(model.sha256)) as file:
+        header = read_model_header(file)
+    return fit(
+        header.tensors, model.architecture, find_architecture(session, model.architecture)
+    ).dense_weights
+
+
+def _not_uploaded(error: NotFound) -> Problem:
+    detail = f"There is no {error.kind} {error.id!r}: upload it with POST /{error.kind}s first."
+    return Problem("invalid_value", detail, f"{error.kind}_id")

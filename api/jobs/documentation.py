@@ -1,0 +1,80 @@
+"""What the OpenAPI document says of `POST /jobs`, whose handler reads the body itself."""
+
+from typing import Any
+
+from api.jobs.schemas import NewJobByIds, NewJobWithFiles
+from api.openapi import FILE, multipart
+from api.problems import documented
+
+_SPEC_EXAMPLE = {
+    "method": "atmc",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1},
+}
+
+
+def _with_spec(kind: type[NewJobByIds] | type[NewJobWithFiles], **example: str) -> dict[str, Any]:
+    """Return the schema of a body: the service's fields and, flat beside them, the method's."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    schema["properties"] = schema["properties"] | {
+        "method": {"type": "string", "description": "One of `GET /methods`."},
+        "target": {"type": "object"},
+        "threat": {"type": "object"},
+    }
+    schema["required"] = [*schema["required"], "method"]
+    # The method's own fields: its schema is published by the workers, not known here.
+    schema["additionalProperties"] = True
+    schema["description"] = (
+        f"{schema['description']} The other fields are the method's own and stand beside these; "
+        "their JSON Schema is `spec_schema` of `GET /methods/{name}`. Unknown fields are refused."
+    )
+    schema["examples"] = [example | _SPEC_EXAMPLE]
+    return schema
+
+
+NEW_JOB_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": _with_spec(
+                    NewJobByIds,
+                    model_id="mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1",
+                    dataset_id="dst_0197f3a2c5d87c3e9b1a4f60d2e8b7c1",
+                )
+            },
+            **multipart(
+                {
+                    "model": FILE | {"description": "safetensors, or a `.pt` state dict"},
+                    "dataset": FILE | {"description": "`.npz`, as in `POST /datasets`"},
+                    "spec": _with_spec(NewJobWithFiles, architecture="lenet"),
+                },
+                required=("model", "dataset", "spec"),
+            ),
+        },
+    }
+}
+
+CREATE_RESPONSES = documented(
+    "malformed_json",
+    "malformed_multipart",
+    "file_too_large",
+    "unsupported_media_type",
+    "missing_field",
+    "unknown_field",
+    "invalid_value",
+    "unknown_architecture",
+    "unknown_method",
+    "k_out_of_range",
+    "unsafe_pickle",
+    "torchscript_refused",
+    "malformed_model",
+    "tensor_mismatch",
+    "malformed_dataset",
+    "object_array",
+    "bad_array",
+    "dataset_too_large",
+    "idempotency_conflict",
+    "no_worker",
+)

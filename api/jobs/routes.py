@@ -1,0 +1,172 @@
+"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its events, and its cancellation."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api.datasets.intake import dataset_rule
+from api.idempotency import IdempotencyKey, answer_once
+from api.jobs.creation import create_by_ids, create_with_files
+from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
+from api.jobs.schemas import EventPage, EventView, JobPage, JobView, NewJobWithFiles
+from api.jobs.spec import read_new_job
+from api.models.intake import model_rule
+from api.paths import PathText
+from api.problems import Problem, documented
+from api.services import Services, ServicesDep
+from api.strict_json import parse_object, read_json
+from api.uploads.receiving import TextRule, received
+from jobstore.events import list_events
+from jobstore.idempotency import Answer
+from jobstore.jobs import get_job, list_jobs, request_cancel
+from jobstore.states import FINAL, JobState
+from jobstore.tables import Document, Job
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    summary="Queue a job",
+    response_model=JobView,
+    openapi_extra=NEW_JOB_BODY,
+    responses=CREATE_RESPONSES,
+)
+async def create(
+    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Compress a network: by the ids of uploaded files, or with the files in the same request.
+
+    Everything that the files' headers and the spec tell is checked before the answer; what needs
+    the numbers in them is the job's `validating` stage.
+    """
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        body = await read_json(request)
+        return await run_in_threadpool(create_by_ids, services, body, idempotency_key)
+    if media_type != "multipart/form-data":
+        detail = "Send application/json with ids, or multipart/form-data with files."
+        raise Problem("unsupported_media_type", detail)
+    model = model_rule("model", services.settings)
+    dataset = dataset_rule("dataset", services.settings)
+    spec = TextRule("spec", lambda text: _read_spec(services, text))
+    async with received(request, services.store, [spec, model, dataset]) as form:
+        return await run_in_threadpool(
+            create_with_files,
+            services,
+            *form.text(spec),
+            form.file(model),
+            form.file(dataset),
+            idempotency_key,
+        )
+
+
+def _read_spec(services: Services, text: str) -> tuple[NewJobWithFiles, Document]:
+    with services.database.read() as session:
+        return read_new_job(session, parse_object(text), NewJobWithFiles)
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    state: JobState | None = None
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = Field(None, description="The `next` of the page before.")
+
+
+@router.get(
+    "/jobs",
+    summary="List jobs, newest first",
+    responses=documented("unknown_field", "invalid_value"),
+)
+def list_(query: Annotated[_List, Query()], services: ServicesDep) -> JobPage:
+    """Return a page of jobs. Jobs created meanwhile neither shift nor repeat what follows."""
+    with services.database.read() as session:
+        page = list_jobs(session, state=query.state, limit=query.limit, cursor=query.cursor)
+        data = [JobView.of(job) for job in page.jobs]
+    return JobPage(data=data, has_more=page.next is not None, next=page.next)
+
+
+class _Wait(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    wait: int = Field(0, ge=0, le=60, description="Seconds to wait for the next change of state.")
+
+
+@router.get(
+    "/jobs/{job_id}",
+    summary="Get a job, or wait for it",
+    responses=documented("not_found", "unknown_field", "invalid_value"),
+)
+async def get(job_id: PathText, query: Annotated[_Wait, Query()], services: ServicesDep) -> JobView:
+    """Return the job as it is, or with `wait` as soon as its state changes (at once if final)."""
+    job = await run_in_threadpool(_get, services, job_id)
+    if query.wait and job.state not in FINAL:
+        await services.watcher.wait(job_id, job.state, query.wait)
+        job = await run_in_threadpool(_get, services, job_id)
+    return JobView.of(job)
+
+
+def _get(services: Services, job_id: str) -> Job:
+    with services.database.read() as session:
+        return get_job(session, job_id)
+
+
+class _Events(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(0, ge=0, le=2**63 - 1, description="The `seq` of the last one seen.")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="List what happened to a job",
+    responses=documented("not_found", "unknown_field", "invalid_value"),
+)
+def events(
+    job_id: PathText, query: Annotated[_Events, Query()], services: ServicesDep
+) -> EventPage:
+    """Return events in order: changes of state, stages, progress, metrics, warnings, errors."""
+    with services.database.read() as session:
+        get_job(session, job_id)
+        found = list_events(session, job_id, after=query.after, limit=query.limit + 1)
+    data = [EventView.of(event) for event in found[: query.limit]]
+    has_more = len(found) > query.limit
+    return EventPage(data=data, has_more=has_more, next=data[-1].seq if has_more else None)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    status_code=202,
+    summary="Cancel a job",
+    response_model=JobView,
+    responses={
+        200: {"model": JobView, "description": "It was cancelled before."},
+        **documented("not_found", "already_finished", "invalid_value", "idempotency_conflict"),
+    },
+)
+def cancel(
+    job_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """End a queued job at once; have the worker of a running one end it within seconds.
+
+    The answer is the job as it is now; follow it until its state is `cancelled`.
+    """
+
+    def act(session: Session) -> Answer:
+        before = get_job(session, job_id).state
+        if before in (JobState.SUCCEEDED, JobState.FAILED):
+            detail = f"The job has {before.value}; there is nothing left to cancel."
+            raise Problem("already_finished", detail)
+        job = request_cancel(session, job_id)
+        status = 200 if before is JobState.CANCELLED else 202
+        return Answer(status, {}, JobView.of(job).model_dump(mode="json"))
+
+    scope = f"POST /jobs/{job_id}/cancel"
+    return answer_once(services.database, scope, idempotency_key, {}, act)

@@ -1,0 +1,157 @@
+"""What a job looks like from outside, and what the service itself wants to know of a new one."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.models.schemas import Normalization
+from jobstore.states import JobState
+from jobstore.tables import HEADLINE_FIELDS, Event, Job
+
+# PostgreSQL takes every text but one with a NUL in it.
+_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+
+
+class NewJob(BaseModel):
+    """What the service wants to know beside the method's own spec."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: _Name | None = Field(None, examples=["LeNet at a tenth"])
+    time_limit_s: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds of running after which the job fails; default: the service's.",
+    )
+
+
+class NewJobByIds(NewJob):
+    """A job on files that were uploaded before."""
+
+    model_id: str
+    dataset_id: str
+
+
+class NewJobWithFiles(NewJob):
+    """A job whose files come in the same request."""
+
+    architecture: str = Field(examples=["lenet"])
+    normalization: Normalization | None = None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class JobView(BaseModel):
+    """A job as it is now."""
+
+    id: str = Field(examples=["job_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
+    name: str | None
+    state: JobState
+    model_id: str
+    dataset_id: str
+    spec: dict[str, Any] = Field(description="The method's spec, as it was sent.")
+    time_limit_s: float
+    attempt: int = Field(description="How often a worker has taken the job up.")
+    stage: str | None
+    epoch: int | None = Field(description="Epochs done of the stage.")
+    epochs: int | None
+    progress: float = Field(ge=0, le=1, description="Of the whole job.")
+    eta_s: float | None = Field(description="Seconds to the end, from measured epochs.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    headline: dict[str, int | float | None] | None = Field(
+        description="Once it has succeeded: " + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
+    )
+    error: JobError | None = Field(description="Once it has failed.")
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(
+            id=job.id,
+            name=job.name,
+            state=job.state,
+            model_id=job.model_id,
+            dataset_id=job.dataset_id,
+            spec=job.spec,
+            time_limit_s=job.time_limit_s,
+            attempt=job.attempt,
+            stage=job.stage,
+            epoch=job.epoch,
+            epochs=job.epochs,
+            progress=job.progress,
+            eta_s=job.eta_s,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            cancel_requested_at=job.cancel_requested_at,
+            headline=job.headline,
+            error=_error(job),
+            links=_links(job),
+        )
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first; `next` goes back as `cursor`."""
+
+    data: list[JobView]
+    has_more: bool
+    next: str | None
+
+
+class EventView(BaseModel):
+    """Something that happened; the other fields depend on the type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    seq: int = Field(description="Counts from 1 within the job, without gaps.")
+    time: datetime
+    type: str = Field(examples=["state", "stage", "progress", "metric", "resumed", "error"])
+    attempt: int
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        fixed = {
+            "seq": event.seq,
+            "time": event.time,
+            "type": event.type,
+            "attempt": event.attempt,
+        }
+        return cls(**{**event.data, **fixed})
+
+
+class EventPage(BaseModel):
+    """Some events, oldest first; `next` goes back as `after`."""
+
+    data: list[EventView]
+    has_more: bool
+    next: int | None
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error_code is None or job.error_message is None:
+        return None
+    return JobError(code=job.error_code, message=job.error_message, param=job.error_param)
+
+
+def _links(job: Job) -> dict[str, str]:
+    itself = f"/jobs/{job.id}"
+    return {
+        "self": itself,
+        "events": f"{itself}/events",
+        "cancel": f"{itself}/cancel",
+        "report": f"{itself}/report",
+        "artifacts": f"{itself}/artifacts",
+        "model": f"/models/{job.model_id}",
+        "dataset": f"/datasets/{job.dataset_id}",
+    }

@@ -1,0 +1,105 @@
+"""Checks a new job: the service's fields by pydantic, the method's by its own JSON Schema."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaError
+from jsonschema.exceptions import relevance
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api.catalogue.lookup import find_method
+from api.jobs.schemas import NewJob
+from api.problems import Problem, invalid
+from jobstore.tables import Document
+
+New = TypeVar("New", bound=NewJob)
+
+
+def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New, Document]:
+    """Split a body into the service's fields and the method's spec, both checked.
+
+    Raises `missing_field`, `unknown_field`, `invalid_value` (with a dotted path as `param`),
+    `unknown_method`, `no_worker`. The range of `target.k` depends on the network: see `check_k`.
+    """
+    fields = {name: value for name, value in body.items() if name in kind.model_fields}
+    spec = {name: value for name, value in body.items() if name not in kind.model_fields}
+    try:
+        new = kind.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error.errors()) from error
+    method = spec.get("method")
+    if not isinstance(method, str):
+        problem = "missing_field" if method is None else "invalid_value"
+        raise Problem(problem, "'method' must name a method; GET /methods lists them.", "method")
+    schema = find_method(session, method)["spec_schema"]
+    errors = [
+        error for error in Draft202012Validator(schema).iter_errors(spec) if not _is_low_k(error)
+    ]
+    if errors:
+        raise _refusal(max(errors, key=relevance), also_known=list(kind.model_fields))
+    return new, spec
+
+
+def check_k(spec: Document, dense_weights: int) -> None:
+    """Raise `k_out_of_range` unless the target leaves between 1 and `dense_weights` non-zeros."""
+    target = spec["target"]
+    given = "k" if "k" in target else "density"
+    k = target["k"] if given == "k" else round(target["density"] * dense_weights)
+    if not 1 <= k <= dense_weights:
+        wanted = f"k is {k}" if given == "k" else f"density {target['density']} leaves {k}"
+        raise Problem(
+            "k_out_of_range",
+            f"{wanted}, and the network has {dense_weights} weights: "
+            f"choose from 1 to {dense_weights} non-zeros.",
+            f"target.{given}",
+        )
+
+
+def _is_low_k(error: SchemaError) -> bool:
+    # Left to check_k, which knows both ends of the range.
+    return list(error.absolute_path) == ["target", "k"] and error.validator == "minimum"
+
+
+def _refusal(error: SchemaError, also_known: list[str]) -> Problem:
+    path = [str(step) for step in error.absolute_path]
+    match error.validator:
+        case "required":
+            name = next(name for name in error.validator_value if name not in error.instance)
+            param = ".".join([*path, name])
+            return Problem("missing_field", f"{param!r} is required.", param)
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            name = next(name for name in error.instance if name not in known)
+            param = ".".join([*path, name])
+            listed = ", ".join([*known, *(also_known if not path else [])])
+            return Problem("unknown_field", f"{param!r} is not known. Known: {listed}.", param)
+    param = ".".join(path)
+    detail = f"{param!r} is {_shown(error.instance)}, expected {_expected(error.schema)}."
+    return Problem("invalid_value", detail, param or None)
+
+
+def _expected(schema: Mapping[str, Any]) -> str:
+    """Say in words what values a schema allows."""
+    if "oneOf" in schema:
+        names = [name for option in schema["oneOf"] for name in option["required"]]
+        return f"an object with exactly one of {', '.join(names)}"
+    if "enum" in schema:
+        return f"one of {', '.join(str(value) for value in schema['enum'])}"
+    bounds = [f"{word} {schema[keyword]}" for keyword, word in _BOUNDS.items() if keyword in schema]
+    article = "an" if schema["type"][0] in "aio" else "a"
+    return f"{article} {schema['type']} {' and '.join(bounds)}".rstrip()
+
+
+_BOUNDS = {
+    "minimum": "of at least",
+    "exclusiveMinimum": "above",
+    "maximum": "of at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,69 @@
+"""Lets many requests wait for a change of state at the cost of one query a tick."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from jobstore.database import Database
+from jobstore.states import JobState
+from jobstore.tables import Job
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    job_id: str
+    known: JobState
+    changed: asyncio.Future[None]
+
+
+class StateWatcher:
+    """One poller a process. It runs while anybody waits, and asks for all waiters at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiters: set[_Waiter] = set()
+        self._poller: asyncio.Task[None] | None = None
+
+    async def wait(self, job_id: str, known: JobState, timeout_s: float) -> None:
+        """Return once the job's state is another than `known`, at the latest after `timeout_s`."""
+        waiter = _Waiter(job_id, known, asyncio.get_running_loop().create_future())
+        self._waiters.add(waiter)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.changed
+        except TimeoutError:
+            return
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _poll(self) -> None:
+        while self._waiters:
+            waiters = list(self._waiters)
+            try:
+                states = await run_in_threadpool(self._read, {w.job_id for w in waiters})
+            except SQLAlchemyError as error:
+                _fail(waiters, error)
+                return
+            for waiter in waiters:
+                if states.get(waiter.job_id) != waiter.known and not waiter.changed.done():
+                    waiter.changed.set_result(None)
+            await asyncio.sleep(POLL_S)
+
+    def _read(self, job_ids: Collection[str]) -> dict[str, JobState]:
+        query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
+        with self._database.read() as session:
+            return {row.id: row.state for row in session.execute(query)}
+
+
+def _fail(waiters: Collection[_Waiter], error: Exception) -> None:
+    for waiter in waiters:
+        if not waiter.changed.done():
+            waiter.changed.set_exception(error)

@@ -1,0 +1,63 @@
+"""Taking in a network: what its file may be, whether it fits, and its row."""
+
+from sqlalchemy.orm import Session
+
+from api.catalogue.lookup import find_architecture
+from api.inspection import Fit, ModelHeader, fit, read_model_header
+from api.models.schemas import Normalization
+from api.problems import Problem
+from api.uploads.receiving import FileRule, Upload
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.tables import Document, Model
+from jobstore.uploads import create_model
+
+
+def model_rule(part: str, settings: Settings) -> FileRule[ModelHeader]:
+    """Return what the file of a network in the part `part` must pass."""
+    return FileRule(part, settings.max_model_bytes, read_model_header)
+
+
+def check_model(
+    session: Session, header: ModelHeader, architecture: str, normalization: Normalization | None
+) -> Fit:
+    """Fit the tensors and the normalization to the architecture.
+
+    Raises `no_worker`, `unknown_architecture`, `tensor_mismatch`, or `invalid_value` for a
+    normalization of another number of channels.
+    """
+    document = find_architecture(session, architecture)
+    if normalization is not None:
+        _check_channels(normalization, architecture, document)
+    return fit(header.tensors, architecture, document)
+
+
+def keep_model(
+    session: Session,
+    store: ObjectStore,
+    upload: Upload[ModelHeader],
+    architecture: str,
+    normalization: Normalization | None,
+) -> Model:
+    """Make the staged file a blob and record it."""
+    kept = store.keep(upload.stored)
+    return create_model(
+        session,
+        filename=upload.filename,
+        format=upload.header.format,
+        architecture=architecture,
+        normalization=normalization.model_dump() if normalization else None,
+        sha256=kept.sha256,
+        bytes=kept.bytes,
+    )
+
+
+def _check_channels(normalization: Normalization, name: str, architecture: Document) -> None:
+    channels = architecture["input_shape"][0]
+    if len(normalization.mean) != channels:
+        raise Problem(
+            "invalid_value",
+            f"'normalization' has {len(normalization.mean)} channels, {name!r} takes {channels}: "
+            "give one mean and one deviation a channel.",
+            "normalization.mean",
+        )

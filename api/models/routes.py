@@ -1,0 +1,114 @@
+"""`POST /models`, `GET /models/{id}`."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api.idempotency import IdempotencyKey, answer_once
+from api.inspection import ModelHeader
+from api.models.intake import check_model, keep_model, model_rule
+from api.models.schemas import ModelView, Normalization
+from api.openapi import FILE, multipart_body
+from api.paths import PathText
+from api.problems import documented, invalid
+from api.services import Services, ServicesDep
+from api.strict_json import parse_object
+from api.uploads.receiving import TextRule, Upload, received
+from jobstore.idempotency import Answer
+from jobstore.uploads import get_model
+
+router = APIRouter(tags=["models"])
+
+
+def _parse_normalization(text: str) -> Normalization:
+    try:
+        return Normalization.model_validate(parse_object(text))
+    except ValidationError as error:
+        raise invalid(error.errors(), within="normalization") from error
+
+
+ARCHITECTURE = TextRule("architecture", str.strip)
+NORMALIZATION = TextRule("normalization", _parse_normalization)
+
+
+@router.post(
+    "/models",
+    status_code=201,
+    summary="Upload a network",
+    response_model=ModelView,
+    openapi_extra=multipart_body(
+        {
+            "file": FILE | {"description": "safetensors, or a `.pt` state dict of tensors only"},
+            "architecture": {"type": "string", "examples": ["lenet"]},
+            "normalization": {"$ref": "#/components/schemas/Normalization"},
+        },
+        required=("file", "architecture"),
+    ),
+    responses=documented(
+        "malformed_multipart",
+        "malformed_json",
+        "file_too_large",
+        "unsupported_media_type",
+        "missing_field",
+        "unknown_field",
+        "invalid_value",
+        "unknown_architecture",
+        "unsafe_pickle",
+        "torchscript_refused",
+        "malformed_model",
+        "tensor_mismatch",
+        "idempotency_conflict",
+        "no_worker",
+    ),
+)
+async def create(
+    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Stream the file to the store and look into its header; nothing in it is executed.
+
+    The same bytes are stored once, however often they are sent.
+    """
+    file = model_rule("file", services.settings)
+    async with received(request, services.store, [file, ARCHITECTURE, NORMALIZATION]) as form:
+        return await run_in_threadpool(
+            _create,
+            services,
+            form.file(file),
+            form.text(ARCHITECTURE),
+            form.optional_text(NORMALIZATION),
+            idempotency_key,
+        )
+
+
+def _create(
+    services: Services,
+    upload: Upload[ModelHeader],
+    architecture: str,
+    normalization: Normalization | None,
+    key: str | None,
+) -> JSONResponse:
+    def act(session: Session) -> Answer:
+        check_model(session, upload.header, architecture, normalization)
+        row = keep_model(session, services.store, upload, architecture, normalization)
+        view = ModelView.of(row)
+        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+
+    content = {
+        "file": [upload.filename, upload.stored.sha256],
+        "architecture": architecture,
+        "normalization": normalization and normalization.model_dump(),
+    }
+    return answer_once(services.database, "POST /models", key, content, act)
+
+
+@router.get(
+    "/models/{model_id}",
+    summary="Get an uploaded network",
+    responses=documented("not_found", "invalid_value"),
+)
+def get(model_id: PathText, services: ServicesDep) -> ModelView:
+    """Return what is known of the file; the bytes themselves are not given out again."""
+    with services.database.read() as session:
+        return ModelView.of(get_model(session, model_id))

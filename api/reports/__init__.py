@@ -1,0 +1,1 @@
+"""The report of a finished job, for programs and for people."""

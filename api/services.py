@@ -1,0 +1,44 @@
+"""What every handler works with: one database, one object store, one broker a process."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from api.jobs.waiting import StateWatcher
+from jobstore.database import Database, make_engine
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.wakeups import make_celery
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the process; opened without connecting, so that the API starts without them."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    celery: Celery
+    watcher: StateWatcher
+
+
+def open_services(settings: Settings) -> Services:
+    """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
+    database = Database(make_engine(settings))
+    return Services(
+        settings=settings,
+        database=database,
+        store=ObjectStore.from_settings(settings),
+        celery=make_celery(settings),
+        watcher=StateWatcher(database),
+    )
+
+
+def _of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_of)]

@@ -1,0 +1,1 @@
+"""Receiving files: parsed, hashed and stored while they arrive, then looked into."""

@@ -1,0 +1,149 @@
+"""Receives a form: files are staged in the object store and inspected, texts parsed, as they come.
+
+A part that is refused ends the request at once, whatever was still to follow.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Generic, TypeVar, cast
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from api.problems import Problem
+from api.uploads.multipart import MAX_TEXT_BYTES, Part, read_parts, too_large
+from jobstore.errors import TooLarge
+from jobstore.objects import ObjectStore, Stored
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Upload(Generic[T]):
+    """A staged file, and what its inspection found."""
+
+    filename: str
+    stored: Stored
+    header: T
+
+
+@dataclass(frozen=True)
+class FileRule(Generic[T]):
+    """The part `name` is a file of at most `max_bytes` that must pass `inspect`."""
+
+    name: str
+    max_bytes: int
+    inspect: Callable[[BinaryIO], T]
+
+
+@dataclass(frozen=True)
+class TextRule(Generic[T]):
+    """The part `name` is a short text that must pass `parse`."""
+
+    name: str
+    parse: Callable[[str], T]
+
+
+Rule = FileRule[Any] | TextRule[Any]
+
+
+class Form:
+    """What has been received so far."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._values: dict[str, Any] = {}
+        self._staged: list[Stored] = []
+
+    def file(self, rule: FileRule[T]) -> Upload[T]:
+        """Return a received file; raises `missing_field`."""
+        if rule.name not in self._values:
+            raise _missing(rule.name, "the file")
+        return cast(Upload[T], self._values[rule.name])
+
+    def text(self, rule: TextRule[T]) -> T:
+        """Return what a text was parsed to; raises `missing_field`."""
+        if rule.name not in self._values:
+            raise _missing(rule.name, "it")
+        return cast(T, self._values[rule.name])
+
+    def optional_text(self, rule: TextRule[T]) -> T | None:
+        """Return what a text was parsed to, or None if it was not sent."""
+        return self._values.get(rule.name)
+
+    async def receive(self, part: Part, rules: Sequence[Rule]) -> None:
+        """Take in the next part by its rule; raises what the rule does, or `unknown_field`."""
+        rule = next((rule for rule in rules if rule.name == part.name), None)
+        if rule is None:
+            known = ", ".join(rule.name for rule in rules)
+            detail = f"The part {part.name!r} is not known; the parts are {known}."
+            raise Problem("unknown_field", detail, part.name)
+        if part.name in self._values:
+            raise Problem("invalid_value", f"The part {part.name!r} comes twice.", part.name)
+        try:
+            self._values[part.name] = (
+                await self._receive_file(part, rule)
+                if isinstance(rule, FileRule)
+                else await run_in_threadpool(rule.parse, await part.text())
+            )
+        except Problem as problem:
+            # A problem that names nothing smaller is the whole part's.
+            problem.param = problem.param or part.name
+            raise
+
+    async def _receive_file(self, part: Part, rule: FileRule[T]) -> Upload[T]:
+        try:
+            stored = await self._store.put_stream(part.chunks(), max_bytes=rule.max_bytes)
+        except TooLarge as error:
+            raise too_large(f"The file in {part.name!r} is larger", rule.max_bytes) from error
+        self._staged.append(stored)
+        header = await run_in_threadpool(self._inspect, stored, rule)
+        return Upload(part.filename or part.name, stored, header)
+
+    def _inspect(self, stored: Stored, rule: FileRule[T]) -> T:
+        with self._store.open(stored.key) as file:
+            return rule.inspect(file)
+
+    def discard(self) -> None:
+        """Delete whatever of the files is still staged."""
+        for stored in self._staged:
+            self._store.delete(stored.key)
+
+
+@asynccontextmanager
+async def received(
+    request: Request, store: ObjectStore, rules: Sequence[Rule]
+) -> AsyncIterator[Form]:
+    """Receive the request's form; files that the block did not keep are deleted after it.
+
+    Raises `file_too_large` before a file is all read, `malformed_multipart`, `unknown_field`,
+    `invalid_value` for a part that comes twice, and what inspecting and parsing raise.
+    """
+    form = Form(store)
+    max_bytes = sum(_max_bytes(rule) for rule in rules) + MAX_TEXT_BYTES
+    try:
+        _refuse_early(request, max_bytes)
+        async for part in read_parts(request, max_bytes):
+            await form.receive(part, rules)
+        yield form
+    except Problem as problem:
+        # The rest of the body may be on its way: no request can follow on this connection.
+        problem.headers["Connection"] = "close"
+        raise
+    finally:
+        await run_in_threadpool(form.discard)
+
+
+def _max_bytes(rule: Rule) -> int:
+    return rule.max_bytes if isinstance(rule, FileRule) else MAX_TEXT_BYTES
+
+
+def _refuse_early(request: Request, max_bytes: int) -> None:
+    declared = request.headers.get("Content-Length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large(f"The request has {declared} bytes", max_bytes)
+
+
+def _missing(name: str, what: str) -> Problem:
+    return Problem("missing_field", f"The part {name!r} is missing; send {what} in it.", name)
