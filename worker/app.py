@@ -1,0 +1,112 @@
+"""The Celery worker: `celery -A worker.app worker`.
+
+A message says only that there may be something to do. It is acknowledged early (a broker would
+deliver a long task twice), and the pool is one thread (prefork's processes may not have children),
+which claims jobs from the database until none is left.
+"""
+
+import logging
+import os
+import socket
+import threading
+from typing import Any
+from uuid import uuid4
+
+import torch
+from celery import signals
+
+from atmc_core.catalogue import catalogue
+from jobstore import leases
+from jobstore.catalogue import publish
+from jobstore.database import Database, make_engine, migrate
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.wakeups import WAKE_TASK, make_celery, wake
+from worker.folder import remove_abandoned
+from worker.logs import configure_logs
+from worker.supervisor import Supervisor, runs_folder
+
+log = logging.getLogger(__name__)
+
+settings = Settings()
+app = make_celery(settings)
+
+
+class Worker:
+    """This process as an owner of jobs."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make the schema, tell the API what may be asked for, clear what a killed worker left."""
+        engine = make_engine(settings)
+        migrate(engine)
+        self.settings = settings
+        self.database = Database(engine)
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self.shutdown = threading.Event()
+        with self.database.write() as session:
+            publish(session, catalogue())
+        remove_abandoned(runs_folder(settings))
+        self.supervisor = Supervisor(
+            settings,
+            self.database,
+            ObjectStore.from_settings(settings),
+            device=_device(settings),
+            shutdown=self.shutdown,
+        )
+
+    def work_off(self) -> None:
+        """Claim and run jobs until nothing is left, or until the shutdown."""
+        while not self.shutdown.is_set():
+            with self.database.write() as session:
+                claimed = leases.claim(session, self.owner, lease_s=self.settings.lease_s)
+            if claimed is None:
+                return
+            self.supervisor.run(*claimed)
+
+
+_worker: Worker | None = None
+
+
+def _start(**_: Any) -> None:
+    global _worker
+    try:
+        _worker = Worker(settings)
+    except Exception as error:
+        # Celery would log what a signal's receiver raises, and go on without it.
+        log.exception("the worker cannot start")
+        raise SystemExit(1) from error
+    log.info("worker starts", extra={"owner": _worker.owner, "device": _worker.supervisor.device})
+
+
+def _look_for_work(**_: Any) -> None:
+    # Jobs may have waited for the first worker; their wake-ups may be long gone.
+    wake(app)
+
+
+def _work_off() -> None:
+    assert _worker is not None  # worker_init comes before any task
+    _worker.work_off()
+
+
+def _give_back(**_: Any) -> None:
+    # Celery's warm shutdown waits for the task, which may be hours from its end.
+    log.info("worker ends; a running job is given back")
+    if _worker is not None:
+        _worker.shutdown.set()
+
+
+def _set_up_logs(**_: Any) -> None:
+    configure_logs()
+
+
+def _device(settings: Settings) -> str:
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.device
+
+
+app.task(_work_off, name=WAKE_TASK)
+signals.setup_logging.connect(_set_up_logs)
+signals.worker_init.connect(_start)
+signals.worker_ready.connect(_look_for_work)
+signals.worker_shutting_down.connect(_give_back)

@@ -1,0 +1,112 @@
+"""The process that does the work: `python -m worker.child [--supervised] FOLDER`.
+
+It knows one folder (docs/interfaces.md) and nothing else: no database, no store, no secrets, so it
+runs by hand on any machine: put `job.json` and the inputs into a folder and call it. Exit status 0
+means that `outcome.json` was written; anything else is a crash, with the reason on standard error.
+
+`--supervised` is for the supervisor, which holds the other end of standard input: when that closes,
+the supervisor is gone and the child ends itself with all that it started. By hand, standard input
+is left alone.
+"""
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atmc_core import job
+from atmc_core.config import JobSpec
+from atmc_core.errors import InvalidInput
+from atmc_core.model import Normalization
+from atmc_core.schema import from_json
+from worker.folder import RunFolder, write_json
+
+
+def main() -> None:
+    """Run the job in the folder and write its outcome."""
+    parser = argparse.ArgumentParser(prog="python -m worker.child", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--supervised", action="store_true", help="end when standard input closes")
+    arguments = parser.parse_args()
+    if arguments.supervised:
+        threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    folder = RunFolder(arguments.folder)
+    write_json(folder.outcome, _outcome(folder))
+
+
+def _end_with_supervisor() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    # The supervisor made this process the leader of its group; nothing of it may stay behind.
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _outcome(folder: RunFolder) -> dict[str, Any]:
+    try:
+        headline = _run(folder, json.loads(folder.job.read_text()))
+    except InvalidInput as error:
+        return _failed(error.code, error.message, error.param)
+    except FloatingPointError as error:
+        # The same again in the next attempt, so not a crash.
+        return _failed("training_diverged", str(error), "spec.training")
+    return {"status": "succeeded", "headline": headline}
+
+
+def _failed(code: str, message: str, param: str | None) -> dict[str, Any]:
+    return {"status": "failed", "error": {"code": code, "message": message, "param": param}}
+
+
+def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
+    if document["threads"] is not None:
+        torch.set_num_threads(document["threads"])
+    # So that a resumed job's artifact is the undisturbed one's, byte for byte.
+    torch.use_deterministic_algorithms(True)
+    model = document["model"]
+    with folder.events.open("a") as events:
+        return job.run(
+            from_json(JobSpec, document["spec"]),
+            job.ModelInput(
+                folder.path / model["path"],
+                model["architecture"],
+                _normalization(model["normalization"]),
+            ),
+            folder.path / document["dataset"]["path"],
+            folder.path,
+            device=torch.device(document["device"]),
+            emit=_emitter(events.write, events.flush),
+        )
+
+
+def _normalization(document: dict[str, Any] | None) -> Normalization:
+    if document is None:
+        return Normalization()
+    return Normalization(mean=tuple(document["mean"]), std=tuple(document["std"]))
+
+
+def _emitter(
+    write: Callable[[str], object], flush: Callable[[], None]
+) -> Callable[[dict[str, Any]], None]:
+    def emit(event: dict[str, Any]) -> None:
+        line = {"time": datetime.now(UTC).isoformat()} | event
+        write(json.dumps({name: _finite(value) for name, value in line.items()}) + "\n")
+        flush()
+
+    return emit
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN and no infinity; a figure that is neither here nor there is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main()

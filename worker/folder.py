@@ -1,0 +1,156 @@
+"""The run folder: all that a child knows, and all it leaves (docs/interfaces.md)."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jobstore.events import EventType, NewEvent
+
+log = logging.getLogger(__name__)
+
+ARTIFACTS: Mapping[str, str] = {
+    "model.atmc": "application/octet-stream",
+    "report.json": "application/json",
+}
+"""The files a succeeded child leaves in `results`, with their media types."""
+
+_LOCK = "lock"
+_LOG_TAIL_BYTES = 4000
+
+
+class ProtocolError(Exception):
+    """The child left something in its folder that docs/interfaces.md does not have."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths in one run's folder."""
+
+    path: Path
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def inputs(self) -> Path:
+        return self.path / "inputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def outcome(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
+    def log(self) -> Path:
+        """What the child printed; the supervisor's, not part of the protocol."""
+        return self.path / "child.log"
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the checkpoint with the highest number, if there is one."""
+        return max(self.checkpoints.glob("*.pt"), default=None)
+
+    def log_tail(self) -> str:
+        """Return the end of what the child printed."""
+        with self.log.open("rb") as file:
+            file.seek(-min(_LOG_TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read().decode(errors="replace").strip()
+
+
+@contextmanager
+def run_folder(runs: Path, name: str) -> Iterator[RunFolder]:
+    """Make an empty run folder in `runs`, and delete it in the end.
+
+    A lock on it tells `remove_abandoned` that its supervisor lives.
+    """
+    folder = RunFolder(runs / name)
+    with ExitStack() as stack:
+        with _lock(runs / _LOCK):
+            for each in (folder.inputs, folder.checkpoints, folder.results):
+                each.mkdir(parents=True)
+            stack.enter_context(_lock(folder.path / _LOCK))
+        stack.callback(shutil.rmtree, folder.path)
+        yield folder
+
+
+def remove_abandoned(runs: Path) -> None:
+    """Delete the run folders of supervisors on this machine that were killed."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with _lock(runs / _LOCK):
+        for path in runs.iterdir():
+            if not path.is_dir():
+                continue
+            try:
+                with _lock(path / _LOCK, wait=False):
+                    shutil.rmtree(path)
+            except BlockingIOError:
+                continue
+            log.info("removed an abandoned run folder", extra={"path": path})
+
+
+@contextmanager
+def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the file's lock, which ends with the process; without `wait` raises BlockingIOError."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write the document so that a reader sees all of it or none; ValueError for NaN."""
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(document, allow_nan=False))
+    aside.rename(path)
+
+
+class EventTail:
+    """Reads the complete lines that are appended to an events file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._read = 0
+
+    def read(self) -> list[NewEvent]:
+        """Return the events behind the last `confirm`; raises `ProtocolError`."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        # A line without its end is still being written, or its writer was killed over it.
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read = self._offset + len(whole)
+        return [_parse_event(line) for line in whole.splitlines()]
+
+    def confirm(self) -> None:
+        """What the last `read` returned is safe: do not return it again."""
+        self._offset = self._read
+
+
+def _parse_event(line: bytes) -> NewEvent:
+    try:
+        data = json.loads(line)
+        moment = datetime.fromisoformat(data.pop("time"))
+        return NewEvent(EventType(data.pop("type")), data, moment)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"not an event: {line[:200]!r}") from error

@@ -1,0 +1,140 @@
+"""Watches over an attempt from a thread of its own: keeps the lease, and ends the child early.
+
+It is apart from the supervisor's main thread because that one waits for the object store, and
+neither the lease nor a cancel may wait with it.
+"""
+
+import logging
+import threading
+import time
+from enum import StrEnum
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobstore import leases
+from jobstore.database import Database
+from jobstore.errors import LeaseLost
+from jobstore.leases import Attempt
+from jobstore.settings import Settings
+from worker.process import ChildProcess
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+
+
+class StopReason(StrEnum):
+    """Why an attempt ends before its child is done."""
+
+    CANCELLED = "cancelled"
+    TIME_LIMIT = "time_limit"
+    LEASE_LOST = "lease_lost"
+    SHUTDOWN = "shutdown"
+
+
+class Guard:
+    """Renews the lease every heartbeat and ends the child when there is a reason to.
+
+    A context manager: it watches inside the `with` block. Once `stopped` is set, `reason` tells
+    why; only a lost lease can still follow another reason.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        attempt: Attempt,
+        *,
+        run_seconds: float,
+        time_limit_s: float,
+        shutdown: threading.Event,
+    ) -> None:
+        """`run_seconds` is what the job has run in former attempts."""
+        self.stopped = threading.Event()
+        self.reason: StopReason | None = None
+        self._settings = settings
+        self._database = database
+        self._attempt = attempt
+        self._started = time.monotonic() - run_seconds
+        self._time_limit_s = time_limit_s
+        self._shutdown = shutdown
+        self._renewed = time.monotonic()
+        self._child: ChildProcess | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"guard of {attempt}")
+
+    def __enter__(self) -> "Guard":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether the lease is lost, so that nothing may be written any more."""
+        return self.reason is StopReason.LEASE_LOST
+
+    def watch_over(self, child: ChildProcess) -> None:
+        """End this child when there is a reason to, at once if there is one already."""
+        self._child = child
+        if self.stopped.is_set():
+            child.end()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_POLL_S):
+            reason = self._find_reason()
+            if reason is None or self.lost or (self.stopped.is_set() and reason is not _LOST):
+                continue
+            log.info("ending early", extra={"attempt": self._attempt, "reason": reason})
+            self.reason = reason
+            self.stopped.set()
+            if self._child is not None:
+                self._child.end()
+
+    def _find_reason(self) -> StopReason | None:
+        cancel = self._keep_lease()
+        if cancel is None:
+            return _LOST
+        if cancel:
+            return StopReason.CANCELLED
+        if self._shutdown.is_set():
+            return StopReason.SHUTDOWN
+        if time.monotonic() - self._started > self._time_limit_s:
+            return StopReason.TIME_LIMIT
+        return None
+
+    def _keep_lease(self) -> bool | None:
+        """Renew the lease if it is time to; tells whether a cancel was asked, None if it is lost.
+
+        Without the database the lease counts as lost when it has run out by our own clock: from
+        then on another worker may be at work.
+        """
+        now = time.monotonic()
+        try:
+            if now - self._renewed < self._settings.heartbeat_s:
+                with self._database.read() as session:
+                    return leases.look(session, self._attempt).cancel_requested
+            with self._database.write() as session:
+                state = leases.renew(
+                    session,
+                    self._attempt,
+                    lease_s=self._settings.lease_s,
+                    run_seconds=now - self._started,
+                )
+            self._renewed = now
+            return state.cancel_requested
+        except LeaseLost:
+            return None
+        except SQLAlchemyError as error:
+            left = self._renewed + self._settings.lease_s - time.monotonic()
+            log.warning(
+                "the database does not answer: %s",
+                error,
+                extra={"attempt": self._attempt, "lease_left_s": round(left, 1)},
+            )
+            return False if left > 0 else None
+
+
+_LOST = StopReason.LEASE_LOST

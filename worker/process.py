@@ -1,0 +1,96 @@
+"""The child as a process: started in a session of its own, ended with all that it started."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TERM_GRACE_S = 2.0
+"""How long the child may take to end by itself; a cancel must be over within five seconds."""
+
+_POLL_S = 0.05
+
+# What a Python program with torch needs of its surroundings. Not here: our settings and keys.
+_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+_DETERMINISM = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+class ChildProcess:
+    """A running child; its methods may be called from several threads.
+
+    The child is not reaped before `reap`, so until then its process group cannot be another's.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        """Start `command`; what it prints goes to `log`. Raises OSError."""
+        inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        with log.open("ab") as output:
+            # The pipe is never written to. It closes with us, however we end, and the child's end
+            # of it is how the child knows.
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=inherited | _DETERMINISM,
+                start_new_session=True,
+            )
+        self._lock = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def exited(self) -> bool:
+        """Tell whether the child itself has ended."""
+        with self._lock:
+            if self._popen.returncode is not None:
+                return True
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._popen.pid, options) is not None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds for the child's end; tell whether it came."""
+        deadline = time.monotonic() + timeout_s
+        while not self.exited():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def end(self) -> None:
+        """End the child's whole session: asked first, killed after `TERM_GRACE_S` seconds."""
+        self._signal(signal.SIGTERM)
+        self.wait(TERM_GRACE_S)
+        self._signal(signal.SIGKILL)
+
+    def reap(self) -> int:
+        """End what is left of the session; returns the child's exit status (negative: a signal)."""
+        self._signal(signal.SIGKILL)
+        with self._lock:
+            assert self._popen.stdin is not None
+            self._popen.stdin.close()
+            return self._popen.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._popen.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._popen.pid, number)

@@ -1,0 +1,287 @@
+"""The life of one attempt: a folder, a child in it, and what the child leaves made durable.
+
+Why a child process: it can be killed (a cancel frees the machine within seconds), its crash costs
+an attempt and not the worker, and it needs neither secrets nor network. Every write here is
+conditional on the attempt, so a supervisor that was paused and overtaken does no harm.
+"""
+
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from jobstore import leases, uploads
+from jobstore.database import Database
+from jobstore.errors import LeaseLost
+from jobstore.leases import Attempt, JobError, NewArtifact
+from jobstore.objects import ObjectStore, blob_key
+from jobstore.settings import Settings
+from jobstore.states import JobState
+from jobstore.tables import Dataset, Job, Model
+from worker.folder import ARTIFACTS, EventTail, ProtocolError, RunFolder, run_folder, write_json
+from worker.guard import Guard, StopReason
+from worker.process import ChildProcess
+from worker.retry import TRANSIENT, GaveUp, retry
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHILD_COMMAND = (sys.executable, "-m", "worker.child", "--supervised")
+
+_SHIP_EVERY_S = 0.2
+_MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt"}
+
+
+def runs_folder(settings: Settings) -> Path:
+    """Return where the run folders of this machine are."""
+    return settings.data_dir / "runs"
+
+
+class Supervisor:
+    """Runs attempts one after the other; `shutdown` makes it give the present one back."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: ObjectStore,
+        *,
+        device: str,
+        shutdown: threading.Event,
+        child_command: Sequence[str] = CHILD_COMMAND,
+    ) -> None:
+        """`device` is "cpu" or "cuda"; `child_command` is started with the folder appended."""
+        self.settings = settings
+        self.database = database
+        self.store = store
+        self.device = device
+        self.shutdown = shutdown
+        self.child_command = child_command
+
+    def run(self, job: Job, attempt: Attempt) -> None:
+        """Run the claimed job to the end of this attempt, whatever that is."""
+        log.info("attempt begins", extra={"attempt": attempt})
+        try:
+            with ExitStack() as stack:
+                name = f"{job.id}-{attempt.number}"
+                folder = stack.enter_context(run_folder(runs_folder(self.settings), name))
+                guard = stack.enter_context(
+                    Guard(
+                        self.settings,
+                        self.database,
+                        attempt,
+                        run_seconds=job.run_seconds,
+                        time_limit_s=job.time_limit_s,
+                        shutdown=self.shutdown,
+                    )
+                )
+                _Run(self, job, attempt, folder, guard).to_its_end()
+        except (LeaseLost, GaveUp) as error:
+            # Nothing may be written any more; the sweep has queued the job or will.
+            log.warning("attempt abandoned: %s", error, extra={"attempt": attempt})
+        log.info("attempt ended", extra={"attempt": attempt})
+
+
+class _Run:
+    """One attempt at work."""
+
+    def __init__(
+        self, supervisor: Supervisor, job: Job, attempt: Attempt, folder: RunFolder, guard: Guard
+    ) -> None:
+        self.supervisor = supervisor
+        self.database = supervisor.database
+        self.store = supervisor.store
+        self.job = job
+        self.attempt = attempt
+        self.folder = folder
+        self.guard = guard
+        self.events = EventTail(folder.events)
+        self.checkpoint_key = job.checkpoint_key
+        self.shipped: Path | None = None
+
+    def to_its_end(self) -> None:
+        """Prepare, supervise, publish; raises `LeaseLost`, `GaveUp` when the lease is gone."""
+        try:
+            self._prepare()
+            status = self._supervise()
+            end = self._end(status)
+        except GaveUp:
+            end = self._stopped
+        except LeaseLost:
+            raise
+        except ProtocolError as error:
+            end = self._crash(JobError("child_crashed", str(error)))
+        except Exception as error:
+            # A mistake of ours must not leave the job hanging until its lease runs out.
+            log.exception("the supervisor failed", extra={"attempt": self.attempt})
+            end = self._crash(JobError("internal_error", f"{type(error).__name__}: {error}"))
+        end()
+
+    def _prepare(self) -> None:
+        """Fill the folder: inputs, the checkpoint to resume at, and the job itself."""
+        model, dataset = self._patiently("reading the job's inputs", self._inputs)
+        model_path = self.folder.inputs / f"model{_MODEL_SUFFIX[model.format]}"
+        dataset_path = self.folder.inputs / "dataset.npz"
+        self._fetch(blob_key(model.sha256), model_path)
+        self._fetch(blob_key(dataset.sha256), dataset_path)
+        if self.checkpoint_key is not None:
+            self.shipped = self.folder.checkpoints / Path(self.checkpoint_key).name
+            self._fetch(self.checkpoint_key, self.shipped)
+        document = {
+            "job_id": self.job.id,
+            "attempt": self.attempt.number,
+            "spec": self.job.spec,
+            "model": {
+                "path": str(model_path.relative_to(self.folder.path)),
+                "architecture": model.architecture,
+                "normalization": model.normalization,
+            },
+            "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
+            "device": self.supervisor.device,
+            "threads": self.supervisor.settings.threads,
+        }
+        write_json(self.folder.job, document)
+
+    def _inputs(self) -> tuple[Model, Dataset]:
+        with self.database.read() as session:
+            model = uploads.get_model(session, self.job.model_id)
+            return model, uploads.get_dataset(session, self.job.dataset_id)
+
+    def _supervise(self) -> int:
+        """Run the child to its end and ship what it leaves; returns its exit status."""
+        command = [*self.supervisor.child_command, str(self.folder.path)]
+        child = ChildProcess(command, self.folder.log)
+        log.info("child started", extra={"attempt": self.attempt, "pid": child.pid})
+        try:
+            self.guard.watch_over(child)
+            while not child.wait(_SHIP_EVERY_S):
+                self._ship()
+        finally:
+            child.end()
+            status = child.reap()
+        log.info("child ended", extra={"attempt": self.attempt, "status": status})
+        if self.folder.outcome.exists():
+            self._ship_events()
+        else:
+            self._ship()
+        return status
+
+    def _ship(self) -> None:
+        """Make the new events and the newest checkpoint durable."""
+        # Looked for first: all that led to this checkpoint is in the events already.
+        checkpoint = self.folder.newest_checkpoint()
+        self._ship_events()
+        if checkpoint is not None and checkpoint != self.shipped:
+            self._ship_checkpoint(checkpoint)
+
+    def _ship_events(self) -> None:
+        events = self.events.read()
+        if events:
+            self._write("shipping events", lambda s: leases.report(s, self.attempt, events))
+            self.events.confirm()
+
+    def _ship_checkpoint(self, path: Path) -> None:
+        key = f"checkpoints/{self.job.id}/{self.attempt.number}/{path.name}"
+        try:
+            self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
+        except FileNotFoundError:
+            return  # The child has deleted it for newer ones, which the next round will find.
+        self._write("naming a checkpoint", lambda s: leases.set_checkpoint(s, self.attempt, key))
+        replaced, self.checkpoint_key, self.shipped = self.checkpoint_key, key, path
+        self._delete(replaced)
+
+    def _end(self, status: int) -> Callable[[], None]:
+        """Find how the attempt ends, and store its results; returns what writes the end down."""
+        if self.folder.outcome.exists():
+            return self._outcome(json.loads(self.folder.outcome.read_text()))
+        if self.guard.stopped.is_set():
+            return self._stopped
+        message = f"the child process {_describe(status)}"
+        tail = self.folder.log_tail()
+        return self._crash(JobError("child_crashed", f"{message}; its output ends:\n{tail}"))
+
+    def _outcome(self, outcome: dict[str, Any]) -> Callable[[], None]:
+        match outcome:
+            case {"status": "succeeded", "headline": dict(headline)}:
+                artifacts = [self._store_artifact(name) for name in ARTIFACTS]
+                return lambda: self._finish(
+                    JobState.SUCCEEDED, headline=headline, artifacts=artifacts
+                )
+            case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
+                return lambda: self._finish(JobState.FAILED, error=JobError(**error))
+        raise ProtocolError(f"not an outcome: {outcome!r}")
+
+    def _store_artifact(self, name: str) -> NewArtifact:
+        path = self.folder.results / name
+        if not path.exists():
+            raise ProtocolError(f"a succeeded child left no results/{name}")
+        stored = self._patiently(f"storing {name}", lambda: self.store.put_blob(path))
+        return NewArtifact(name, ARTIFACTS[name], stored.sha256, stored.bytes)
+
+    def _stopped(self) -> None:
+        """Write down the end that the guard has seen a reason for."""
+        match self.guard.reason:
+            case StopReason.CANCELLED:
+                self._finish(JobState.CANCELLED)
+            case StopReason.TIME_LIMIT:
+                message = f"the job ran longer than its limit of {self.job.time_limit_s:g} seconds"
+                self._finish(JobState.FAILED, error=JobError("time_limit", message))
+            case StopReason.SHUTDOWN:
+                self._write("giving back", lambda s: leases.release(s, self.attempt))
+            case _:
+                raise LeaseLost(str(self.attempt))
+
+    def _crash(self, error: JobError) -> Callable[[], None]:
+        def write() -> None:
+            log.warning("attempt failed: %s", error.message, extra={"attempt": self.attempt})
+            state = self._write(
+                "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
+            )
+            if state is not JobState.QUEUED:
+                self._delete(self.checkpoint_key)
+
+        return write
+
+    def _finish(self, state: JobState, **outcome: Any) -> None:
+        self._write("finishing", lambda s: leases.finish(s, self.attempt, state, **outcome))
+        log.info("job finished", extra={"attempt": self.attempt, "state": state})
+        self._delete(self.checkpoint_key)
+
+    def _fetch(self, key: str, path: Path) -> None:
+        self._patiently(f"fetching {path.name}", lambda: self.store.get_file(key, path))
+
+    def _delete(self, key: str | None) -> None:
+        """Delete an object that nothing refers to any more; if that fails only space is lost."""
+        if key is None:
+            return
+        try:
+            self.store.delete(key)
+        except TRANSIENT as error:
+            log.warning("%s was not deleted: %s", key, error, extra={"attempt": self.attempt})
+
+    def _patiently(self, what: str, action: Callable[[], T]) -> T:
+        """Ask a server until it answers, or until the attempt is stopped."""
+        return retry(action, what=what, until=self.guard.stopped.is_set)
+
+    def _write(self, what: str, write: Callable[[Session], T]) -> T:
+        """Write to the database until it works, or until the lease is lost."""
+
+        def transaction() -> T:
+            with self.database.write() as session:
+                return write(session)
+
+        return retry(transaction, what=what, until=lambda: self.guard.lost)
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"

@@ -1,0 +1,69 @@
+"""`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
+
+Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
+seconds and not the job.
+"""
+
+import logging
+import signal
+import threading
+
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+
+from jobstore import leases
+from jobstore.database import Database, make_engine
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.wakeups import make_celery, pending, wake
+from worker.logs import configure_logs
+from worker.retry import TRANSIENT
+
+log = logging.getLogger(__name__)
+
+_MOST_WAKE_UPS = 100
+_LONGEST_DELAY_S = 60.0
+
+
+def main() -> None:
+    """Sweep every `ATMC_SWEEP_S` seconds until SIGTERM or Ctrl-C."""
+    configure_logs()
+    settings = Settings()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(settings, stop)
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Sweep until `stop` is set; while a server is away, ever more rarely."""
+    database = Database(make_engine(settings))
+    store = ObjectStore.from_settings(settings)
+    celery = make_celery(settings)
+    delay_s = settings.sweep_s
+    while not stop.wait(delay_s):
+        try:
+            sweep_once(database, store, celery)
+            delay_s = settings.sweep_s
+        except (BrokerError, *TRANSIENT) as error:
+            delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
+            log.warning("sweep failed: %s", error, extra={"next_in_s": delay_s})
+
+
+def sweep_once(database: Database, store: ObjectStore, celery: Celery) -> None:
+    """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
+    with database.write() as session:
+        swept = leases.sweep(session)
+    for state in ("requeued", "failed", "cancelled"):
+        for job_id in getattr(swept, state):
+            log.warning("worker lost", extra={"job": job_id, "now": state})
+    if swept.waiting:
+        # Counted, because with all workers busy for hours the messages would pile up.
+        for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
+            wake(celery)
+    for key in swept.checkpoint_keys:
+        store.delete(key)
+
+
+if __name__ == "__main__":
+    main()
