@@ -94,7 +94,6 @@ def run_folder(runs: Path, name: str) -> Iterator[RunFolder]:
 
 def remove_abandoned(runs: Path) -> None:
     """Delete the run folders of supervisors on this machine that were killed."""
-    runs.mkdir(parents=True, exist_ok=True)
     with _lock(runs / _LOCK):
         for path in runs.iterdir():
             if not path.is_dir():
@@ -110,6 +109,7 @@ def remove_abandoned(runs: Path) -> None:
 @contextmanager
 def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the file's lock, which ends with the process; without `wait` raises BlockingIOError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -1,0 +1,94 @@
+"""A child without torch: does what `spec` in job.json says, by the protocol of docs/interfaces.md.
+
+`python stand_in.py FOLDER`. `spec["do"]` is one of the functions below.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+FOLDER = Path(sys.argv[1])
+JOB = json.loads((FOLDER / "job.json").read_text())
+SPEC = JOB["spec"]
+
+
+def emit(type: str, **fields: object) -> None:
+    event = {"time": datetime.now(UTC).isoformat(), "type": type} | fields
+    with (FOLDER / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def finish(outcome: dict[str, object]) -> None:
+    (FOLDER / "outcome.tmp").write_text(json.dumps(outcome))
+    (FOLDER / "outcome.tmp").rename(FOLDER / "outcome.json")
+
+
+def fail(code: str, message: str, param: str) -> None:
+    finish({"status": "failed", "error": {"code": code, "message": message, "param": param}})
+
+
+def succeed() -> None:
+    emit("stage", stage="validating", status="started")
+    inputs = {path.name: path.read_text() for path in (FOLDER / "inputs").iterdir()}
+    count()
+    (FOLDER / "results" / "model.atmc").write_bytes(b"small")
+    report = {"job": JOB, "inputs": inputs, "environment": dict(os.environ)}
+    (FOLDER / "results" / "report.json").write_text(json.dumps(report))
+    finish({"status": "succeeded", "headline": SPEC["headline"]})
+
+
+def count() -> None:
+    """Train five epochs, from the checkpoint if there is one; die in `crash_at` unless resumed."""
+    checkpoints = sorted((FOLDER / "checkpoints").glob("*.pt"))
+    done = int(checkpoints[-1].read_text()) if checkpoints else 0
+    if done:
+        emit("resumed", stage="training", epoch=done)
+    emit("stage", stage="training", status="started")
+    for epoch in range(done + 1, 6):
+        figures = {"epoch": epoch, "epochs": 5, "progress": epoch / 5, "eta_s": 5.0 - epoch}
+        emit("progress", stage="training", **figures)
+        aside = FOLDER / "checkpoints" / "aside"
+        aside.write_text(str(epoch))
+        aside.rename(FOLDER / "checkpoints" / f"{epoch:06d}.pt")
+        if epoch == SPEC.get("crash_at") and not done:
+            time.sleep(1)  # So that the checkpoint of this epoch is found.
+            crash()
+
+
+def refuse() -> None:
+    emit("stage", stage="validating", status="started")
+    fail("non_finite_weights", "conv1.weight has NaN", "conv1.weight")
+
+
+def crash() -> None:
+    print("out of luck", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), getattr(signal, SPEC.get("signal", "SIGKILL")))
+
+
+def exit() -> None:
+    sys.exit("that was all")
+
+
+def babble() -> None:
+    emit("stage", stage="validating", status="started")
+    with (FOLDER / "events.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    time.sleep(600)
+
+
+def hang() -> None:
+    """Ignore SIGTERM, with a grandchild, after one epoch with a checkpoint."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    grandchild = subprocess.Popen(["sleep", "600"])
+    (FOLDER / "checkpoints" / "000001.pt").write_text("1")
+    emit("metric", stage="training", epoch=1, pid=os.getpid(), grandchild=grandchild.pid)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    globals()[SPEC["do"]]()
