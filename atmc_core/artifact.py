@@ -1,11 +1,11 @@
 """The compressed model on disk: one safetensors file that holds factors, never their product.
 
-Version 1. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor (U,
-V, C of each weight, in the architecture's order) its number of non-zeros, the size of its codebook and
-the Rice parameter of its positions. The tensors:
+Version 1. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor
+(U, V, C of each weight, in the architecture's order) its number of non-zeros, the size of its
+codebook and the Rice parameter of its positions. The tensors:
 
-- ``remainders``, ``quotients``: gaps between the non-zeros of a flattened factor, Rice-coded: low bits
-  of all factors, then their high parts in unary;
+- ``remainders``, ``quotients``: gaps between the non-zeros of a flattened factor, Rice-coded: low
+  bits of all factors, then their high parts in unary;
 - ``codes`` (bits 1 to 8): indices into the factor's codebook, as many bits each as it needs;
   ``codebooks``: float32 values;
 - ``values`` (bits 16, 32): the non-zeros themselves, float16 or float32;
@@ -115,7 +115,10 @@ def encode(model: CompressedModel) -> bytes:
         else:
             values.append(kept.astype(np.float16 if model.bits == 16 else np.float32))
         layout.append([len(positions), len(codebook), low])
-    lows = [bitpacking.pack(g & ((1 << row[2]) - 1), row[2]) for g, row in zip(gaps, layout, strict=True)]
+    lows = [
+        bitpacking.pack(g & ((1 << row[2]) - 1), row[2])
+        for g, row in zip(gaps, layout, strict=True)
+    ]
     highs = [g >> row[2] for g, row in zip(gaps, layout, strict=True)]
     tensors: dict[str, NDArray[Any]] = {
         "remainders": np.packbits(np.concatenate(lows)),
@@ -160,7 +163,8 @@ def _read_header(content: bytes) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(metadata["atmc"])
     if header["version"] != FORMAT_VERSION:
         raise ValueError(
-            f"format version {header['version']}; this release reads {FORMAT_VERSION}: update atmc_core"
+            f"format version {header['version']}; "
+            f"this release reads version {FORMAT_VERSION}: update atmc_core"
         )
     return header
 
@@ -249,7 +253,7 @@ def _split_others(flat: NDArray[np.float32], like: dict[str, Tensor]) -> dict[st
     sizes = [tensor.numel() for tensor in like.values()]
     if sum(sizes) != len(flat):
         raise ValueError(f"others holds {len(flat)} numbers; {sum(sizes)} expected")
-    parts = torch.from_numpy(flat.astype(np.float32)).split(sizes)
+    parts = torch.split(torch.from_numpy(flat.astype(np.float32)), sizes)
     return {
         name: part.clone().view(tensor.shape)
         for (name, tensor), part in zip(like.items(), parts, strict=True)

@@ -9,8 +9,8 @@ from atmc_core.schema import json_schema
 
 METHODS = {
     "atmc": (
-        "Adversarially Trained Model Compression (Gui et al., NeurIPS 2019): pruning, factorisation "
-        "and nonuniform quantisation in one constrained adversarial training, solved by ADMM"
+        "Adversarially Trained Model Compression (Gui et al., NeurIPS 2019): pruning, "
+        "factorisation and nonuniform quantisation in one adversarial training, solved by ADMM"
     ),
 }
 
@@ -31,8 +31,10 @@ class PgdOptions:
 ATTACKS = {
     "fgsm": ("One signed (or normalised) gradient step (Goodfellow et al., 2015)", FgsmOptions),
     "pgd": (
-        "Projected gradient ascent with random starts (Madry et al., 2018); the step is "
-        "2.5 epsilon / steps in the report",
+        (
+            "Projected gradient ascent with random starts (Madry et al., 2018); "
+            "the step is 2.5 epsilon / steps in the report"
+        ),
         PgdOptions,
     ),
 }
@@ -57,6 +59,10 @@ def catalogue() -> list[CatalogueEntry]:
         document = {"name": name, "description": description, "spec_schema": json_schema(JobSpec)}
         entries.append(CatalogueEntry("method", name, document))
     for name, (description, options) in ATTACKS.items():
-        document = {"name": name, "description": description, "options_schema": json_schema(options)}
+        document = {
+            "name": name,
+            "description": description,
+            "options_schema": json_schema(options),
+        }
         entries.append(CatalogueEntry("attack", name, document))
     return entries

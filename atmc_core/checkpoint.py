@@ -42,7 +42,7 @@ class CheckpointFolder:
 
         Only tensors and plain values are unpickled.
         """
-        broken = []
+        broken: list[str] = []
         for path in reversed(self.paths()):
             try:
                 return torch.load(path, map_location="cpu", weights_only=True), broken

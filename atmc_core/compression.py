@@ -1,4 +1,4 @@
-"""ATMC's solver: adversarial training of U, V, C under one l0 budget and 2^b values a factor (ADMM)."""
+"""ATMC's solver: U, V and C trained under one l0 budget and 2^b values a factor (ADMM)."""
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ class AdmmWeights(FactorizedWeights):
 
     @torch.no_grad()
     def _renew_duals(self) -> None:
-        last = self.codebooks or [None] * len(self.duals)
+        last: list[Tensor | None] = [*self.codebooks] or [None] * len(self.duals)
         self.anchors, self.codebooks = [], []
         for tensor, dual, codebook in zip(self.factor_tensors(), self.duals, last, strict=True):
             target = quantize(tensor + dual, self.bits, start=codebook)
@@ -143,7 +143,7 @@ class AdmmWeights(FactorizedWeights):
 
     @torch.no_grad()
     def feasible_weights(self) -> dict[str, Tensor]:
-        """The weights at the nearest point that meets both constraints (from the last codebooks)."""
+        """The weights at the nearest point that meets both constraints."""
         if not self.quantized:
             return self.weights()
         codebooks = iter(self.codebooks)

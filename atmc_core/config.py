@@ -72,7 +72,9 @@ class Training:
     robust_epochs: Annotated[
         int, Interval(ge=0, le=10_000), "adversarial training of the dense network"
     ] = 20
-    compression_epochs: Annotated[int, Interval(ge=1, le=10_000), "ADMM under both constraints"] = 30
+    compression_epochs: Annotated[int, Interval(ge=1, le=10_000), "ADMM under both constraints"] = (
+        30
+    )
     finish_epochs: Annotated[
         int, Interval(ge=0, le=10_000), "fine-tuning with support and assignments frozen"
     ] = 10

@@ -40,7 +40,7 @@ class Split:
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in random order; a last batch of a single image is left out (batch norms)."""
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for index in order.split(size):
+        for index in torch.split(order, size):
             if len(index) > 1:
                 yield self.batch(index)
 
@@ -60,8 +60,8 @@ class DataSet:
 def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
     """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``) from an ``.npz`` file.
 
-    Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers ``[N]``. Without a validation
-    split one is cut from train, stratified, by seed. Nothing in the file is executed.
+    Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers ``[N]``. Without a
+    validation split one is cut from train, stratified, by seed. Nothing in the file is executed.
 
     Raises:
         InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, naming the array.

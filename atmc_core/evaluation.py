@@ -27,7 +27,12 @@ class Evaluator:
     """
 
     def __init__(
-        self, classifier: Classifier, split: Split, threat: Threat, evaluation: Evaluation, seed: int
+        self,
+        classifier: Classifier,
+        split: Split,
+        threat: Threat,
+        evaluation: Evaluation,
+        seed: int,
     ) -> None:
         self.model = frozen_model(classifier.eval(), {})
         self.split = split
@@ -59,7 +64,7 @@ class Evaluator:
         return self.model(images).argmax(1) == labels
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Accuracy, correct images and their number, for clean, each attack, and all of them together.
+        """Accuracy, correct images and their number: clean, for each attack, and for all together.
 
         ``robust`` is the per-image worst case: right on the clean image and under every attack.
         """

@@ -54,9 +54,12 @@ class Factors:
         return self.u, self.v, self.c
 
     def compose(self) -> Tensor:
-        """The weight W in its own shape; differentiable."""
+        """The weight W in its own shape, convolutions' in channels-last order; differentiable."""
         carried = self.v if self.view.wide else self.u
-        return torch.baddbmm(carried + self.c, self.u, self.v).view(self.view.shape)
+        weight = torch.baddbmm(carried + self.c, self.u, self.v).view(self.view.shape)
+        # Convolutions whose channels lie together run up to 1.6 times faster
+        # (benchmarks.throughput).
+        return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
 
     @torch.no_grad()
     def effects(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,10 +109,10 @@ def seed_factors(weight: Tensor, view: MatrixView, rank_fraction: float) -> Fact
     """Split a dense weight into factors that all do different work, without changing it.
 
     Some rows of W, picked greedily so that they span the most of it, go to V as they are (the
-    identity passes them on free of charge). The other rows are written as combinations of those: the
-    coefficients go to U, what is left to C. No entry is stored twice, so as the budget shrinks each
-    has to earn its own place. (From U = C = 0 they never fill; see docs/method.md.) A tall weight is
-    treated by columns: the picked columns go to U and the coefficients to V.
+    identity passes them on free of charge). The other rows are written as combinations of those:
+    the coefficients go to U, what is left to C. No entry is stored twice, so as the budget shrinks
+    each has to earn its own place. (From U = C = 0 they never fill; see docs/method.md.) A tall
+    weight is treated by columns: the picked columns go to U and the coefficients to V.
 
     Args:
         weight: of shape ``view.shape``.
@@ -131,7 +134,8 @@ def _interpolative_split(matrix: Tensor, rank_fraction: float) -> tuple[Tensor, 
     rank = min(rows, max(1, round(rank_fraction * rows)))
     picked = _pivot_rows(matrix, rank)
     basis = matrix.gather(1, picked.unsqueeze(-1).expand(-1, -1, matrix.shape[2]))
-    # Ridge regression of all rows on the picked ones: near-dependent rows give no huge coefficients.
+    # Ridge regression of all rows on the picked ones: near-dependent rows give no huge
+    # coefficients.
     gram = basis @ basis.mT
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
     ridge = 1e-2 * scale[:, None, None] * torch.eye(rank, device=matrix.device, dtype=matrix.dtype)

@@ -1,4 +1,4 @@
-"""A whole job: from an uploaded model and data set to an artifact and a report, resumable anywhere."""
+"""A whole job: from an uploaded model and data set to an artifact and a report, resumable."""
 
 import platform
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ VALIDATING = "validating"
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An uploaded model: a state dict (safetensors, or ``.pt`` of tensors only) of a known network."""
+    """An uploaded state dict (safetensors, or ``.pt`` of tensors only) of a known network."""
 
     path: Path
     architecture: str
@@ -42,7 +42,8 @@ def run(
     """Compress ``model`` as ``spec`` asks; write ``folder/results/model.atmc`` and ``report.json``.
 
     Goes on from ``folder/checkpoints`` if there are any. With deterministic algorithms, the same
-    versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for byte.
+    versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
+    byte.
 
     Args:
         emit: called with each event (see docs/interfaces.md).

@@ -27,7 +27,7 @@ class Normalization:
 
 
 class Classifier(nn.Module):
-    """A network behind its normalisation: images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``.
+    """A network behind its normalisation: images ``[N, C, H, W]`` in [0, 1] to logits.
 
     So every attack works in [0, 1], the space in which epsilon is stated.
 
@@ -48,6 +48,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self._identity = not normalization.mean
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         if not self._identity:

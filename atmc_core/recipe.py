@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -36,7 +35,9 @@ class Context:
     def num_weights(self) -> int:
         """N: the dense conv and linear weights."""
         parameters = dict(self.classifier.network.named_parameters())
-        return sum(parameters[name].numel() for name in compressible_weights(self.classifier.network))
+        return sum(
+            parameters[name].numel() for name in compressible_weights(self.classifier.network)
+        )
 
     @property
     def k(self) -> int:
@@ -76,7 +77,8 @@ def plans(context: Context) -> list[Plan]:
 class TrainingStage(Stage):
     """Trains, scores each eligible epoch on the validation split, and keeps the best.
 
-    Adversarial training overfits robustly, so the last epoch is rarely the best (Rice et al., 2020).
+    Adversarial training overfits robustly, so the last epoch is rarely the best (Rice et al.,
+    2020).
     """
 
     def __init__(
@@ -205,9 +207,7 @@ class FinishStage(TrainingStage):
 class ReportStage(Stage):
     """Evaluates a classifier on the test split, batch by batch."""
 
-    def __init__(
-        self, context: Context, when: str, classifier: Classifier | None = None
-    ) -> None:
+    def __init__(self, context: Context, when: str, classifier: Classifier | None = None) -> None:
         spec = context.spec
         self.when = when
         self.evaluator = Evaluator(
@@ -259,5 +259,3 @@ def _write_artifact(context: Context, carry: Carry) -> Classifier:
     artifact.save(model, context.artifact)
     decoded = artifact.load(context.artifact).classifier()
     return decoded.to(next(context.classifier.parameters()).device)
-
-

@@ -12,9 +12,7 @@ from atmc_core.schema import to_json
 REPORT_VERSION = 1
 
 
-def headline(
-    result: CompressedModel, path: Path, dense_bytes: int, carry: Carry
-) -> dict[str, Any]:
+def headline(result: CompressedModel, path: Path, dense_bytes: int, carry: Carry) -> dict[str, Any]:
     """The figures by which a job is judged; sizes in bytes, ratios to the dense float32 network.
 
     Args:

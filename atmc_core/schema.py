@@ -1,7 +1,7 @@
 """Typed configuration from JSON, and its JSON Schema, both read off the same dataclasses.
 
-A field says all there is to know of it in its type: ``Annotated[float, Interval(gt=0, le=1), "what it is"]``.
-(pydantic would do this too, but the method must run on bare PyTorch.)
+A field says all there is to know of it in its type: ``Annotated[float, Interval(gt=0, le=1), "what
+it is"]``. (pydantic would do this too, but the method must run on bare PyTorch.)
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Interval:
 
 
 def json_schema(cls: type) -> dict[str, Any]:
-    """The JSON Schema of a configuration dataclass; unknown properties are refused at every level."""
+    """The JSON Schema of a configuration dataclass; unknown properties are refused everywhere."""
     hints = get_type_hints(cls, include_extras=True)
     fields = dataclasses.fields(cls)
     schema: dict[str, Any] = {
@@ -80,7 +80,9 @@ def from_json(cls: type[T], document: object, path: str = "") -> T:
         if name in document:
             values[name] = _convert(hints[name], document[name], _join(path, name))
         elif not _has_default(field):
-            raise InvalidInput("missing_field", f"{_join(path, name)} is required", _join(path, name))
+            raise InvalidInput(
+                "missing_field", f"{_join(path, name)} is required", _join(path, name)
+            )
     try:
         return cls(**values)
     except InvalidInput as error:

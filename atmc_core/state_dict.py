@@ -28,11 +28,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             else safetensors.torch.load_file(path)
         )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
-        raise InvalidInput("malformed_model", f"the file cannot be read: {error}", "model") from error
+        raise InvalidInput(
+            "malformed_model", f"the file cannot be read: {error}", "model"
+        ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise InvalidInput(
-            "malformed_model", "not a state dict: save torch.save(model.state_dict(), path)", "model"
+            "malformed_model",
+            "not a state dict: save torch.save(model.state_dict(), path)",
+            "model",
         )
     return tensors

@@ -103,7 +103,7 @@ def optimizer_step(optimizer: torch.optim.SGD, learning_rate: float) -> None:
 
 
 def cosine(step: int, steps: int, peak: float) -> float:
-    """A learning rate that rises over the first 5 % of the steps and falls to zero along a cosine."""
+    """A learning rate that rises over the first 5 % of the steps and falls along a cosine."""
     warmup = max(1, steps // 20)
     if step < warmup:
         return peak * (step + 1) / warmup

@@ -71,7 +71,9 @@ def get_architecture(name: str) -> Architecture:
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise InvalidInput("unknown_architecture", f"{name!r} is not one of {known}", "architecture")
+        raise InvalidInput(
+            "unknown_architecture", f"{name!r} is not one of {known}", "architecture"
+        )
     return ARCHITECTURES[name]
 
 
@@ -91,6 +93,8 @@ def bind_num_classes(name: str, shapes: Mapping[str, Sequence[int]]) -> int:
         if "num_classes" in tensor["shape"]:
             axis = tensor["shape"].index("num_classes")
             if key not in shapes or len(shapes[key]) != len(tensor["shape"]):
-                raise InvalidInput("tensor_mismatch", f"{key} is missing or has no axis {axis}", key)
+                raise InvalidInput(
+                    "tensor_mismatch", f"{key} is missing or has no axis {axis}", key
+                )
             return int(shapes[key][axis])
     raise ValueError(f"{name} has no dimension that is the number of classes")

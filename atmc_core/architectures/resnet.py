@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """conv-norm-relu-conv-norm plus the shortcut; ``[N, C, H, W] -> [N, width, H/stride, W/stride]``."""
+    """conv-norm-relu-conv-norm plus shortcut; ``[N, C, H, W] -> [N, width, H/s, W/s]``."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet whose stem keeps the resolution of 32x32 images; ``[N, 3, 32, 32] -> [N, classes]``."""
+    """A ResNet whose stem keeps the resolution; ``[N, 3, 32, 32] -> [N, classes]``."""
 
     def __init__(self, depths: Sequence[int], num_classes: int) -> None:
         super().__init__()

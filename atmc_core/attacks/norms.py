@@ -75,11 +75,13 @@ class L2Ball:
         return (images + offset * _per_image(scale, images)).clamp_(0, 1)
 
     def size(self, perturbation: Tensor) -> Tensor:
-        return perturbation.flatten(1).norm(dim=1)
+        length: Tensor = torch.linalg.vector_norm(perturbation.flatten(1), dim=1)
+        return length
 
 
 def _length(batch: Tensor) -> Tensor:
-    return batch.flatten(1).norm(dim=1).clamp_min(1e-12)
+    length: Tensor = torch.linalg.vector_norm(batch.flatten(1), dim=1)
+    return length.clamp_min(1e-12)
 
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:

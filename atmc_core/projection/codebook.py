@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 #: Up to this many distinct non-zero values the projection is exact (dynamic programming). Above it,
-#: as many weighted representatives are clustered exactly and Lloyd's iterations on all values follow:
-#: measured within 0.6 % of the exact error, for 4 to 256 centres.
+#: as many weighted representatives are clustered exactly and Lloyd's iterations on all values
+#: follow: measured within 0.6 % of the exact error, for 4 to 256 centres.
 EXACT_LIMIT = 1024
 _LLOYD_ITERATIONS = 100
 _LLOYD_TOLERANCE = 1e-5
@@ -71,10 +71,11 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
 
 
 def _sort(values: Tensor) -> Tensor:
-    """Ascending, in float64. (On a CPU numpy's vectorised sort is several times faster than torch's.)"""
+    """Ascending, in float64. (On a CPU numpy's sort is several times faster than torch's.)"""
     if values.device.type == "cpu":
         return torch.from_numpy(np.sort(values.numpy())).double()
-    return torch.sort(values).values.double()
+    ordered: Tensor = torch.sort(values).values
+    return ordered.double()
 
 
 def _as_codebook(centres: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ def _nearest(flat: Tensor, codebook: Tensor) -> Tensor:
     centres = torch.cat([codebook, codebook.new_zeros(1)]).sort().values
     boundaries = (centres[1:] + centres[:-1]) / 2
     nearest = centres[torch.bucketize(flat.float(), boundaries)]
-    return torch.where(flat == 0, 0, nearest).to(flat.dtype)
+    return nearest.masked_fill_(flat == 0, 0).to(flat.dtype)
 
 
 def _representatives(ordered: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +97,9 @@ def _representatives(ordered: Tensor, size: int) -> tuple[Tensor, Tensor]:
     1951): each gap between neighbours counts with its width to the power 2/3.
     """
     position = torch.cumsum((ordered[1:] - ordered[:-1]) ** (2 / 3), 0)
-    position = torch.cat([position.new_zeros(1), position]) * (size / position[-1].clamp_min(1e-300))
+    position = torch.cat([position.new_zeros(1), position]) * (
+        size / position[-1].clamp_min(1e-300)
+    )
     cell = position.long().clamp_max(size - 1)
     counts = torch.zeros(size, dtype=torch.double, device=ordered.device)
     counts.index_add_(0, cell, torch.ones_like(ordered))
@@ -148,8 +151,8 @@ def _exact_centres(values: Tensor, weights: Tensor, size: int) -> Tensor:
 
     Row 0 of ``best`` is the least error of the first i values with c centres, row 1 the same with
     the centre at zero used as well. A run's cost satisfies the quadrangle inequality, so the best
-    start of the last run moves one way only and each layer is found by divide and conquer, both rows
-    and all middles of a level at once: O(size * n log n).
+    start of the last run moves one way only and each layer is found by divide and conquer, both
+    rows and all middles of a level at once: O(size * n log n).
     """
     table = _RunCost(values.cpu().numpy(), weights.cpu().numpy())
     ends = np.arange(len(table.squares))
@@ -189,15 +192,14 @@ class _RunCost:
         self.count, self.total, self.squares = (
             np.concatenate([[0.0], np.cumsum(terms)]) for terms in (w, w * x, w * x * x)
         )
+        # Every run's cost, [begin, end] flattened: at most EXACT_LIMIT squared numbers.
+        count, total, square = (
+            prefix[None, :] - prefix[:, None] for prefix in (self.count, self.total, self.squares)
+        )
+        self.costs = np.maximum(square - total * total / np.where(count > 0, count, 1), 0).ravel()
 
     def mean(self, begin: int, end: int) -> float:
         return float((self.total[end] - self.total[begin]) / (self.count[end] - self.count[begin]))
-
-    def cost(self, begin: _Index, end: _Index) -> _Array:
-        count = self.count[end] - self.count[begin]
-        total = self.total[end] - self.total[begin]
-        square = self.squares[end] - self.squares[begin]
-        return np.maximum(square - total * total / np.maximum(count, 1e-300), 0.0)
 
     def add_run(self, before: _Array) -> tuple[_Array, _Index]:
         """For every row and end i: the least ``before[j] + cost(j, i)`` over j <= i, and that j."""
@@ -213,21 +215,13 @@ class _RunCost:
             length = np.minimum(last, middle) - first + 1
             offset = np.cumsum(length) - length
             begin = np.arange(length.sum()) + np.repeat(first - offset, length)
-            candidate = before[np.repeat(row, length), begin]
-            candidate += self.cost(begin, np.repeat(middle, length))
+            candidate = before.take(begin + np.repeat(row * (n + 1), length))
+            candidate += self.costs.take(begin * (n + 1) + np.repeat(middle, length))
             least = np.minimum.reduceat(candidate, offset)
             hits = np.flatnonzero(candidate == np.repeat(least, length))
             chosen = begin[hits[np.searchsorted(hits, offset)]]
             value[row, middle], start[row, middle] = least, chosen
-            left, right = low < middle, middle < high
-            row, low, high, first, last = (
-                np.concatenate([below[left], above[right]])
-                for below, above in (
-                    (row, row),
-                    (low, middle + 1),
-                    (middle - 1, high),
-                    (first, chosen),
-                    (chosen, last),
-                )
-            )
+            below = np.array([row, low, middle - 1, first, chosen])[:, low < middle]
+            above = np.array([row, middle + 1, high, chosen, last])[:, middle < high]
+            row, low, high, first, last = np.concatenate([below, above], axis=1)
         return value, start

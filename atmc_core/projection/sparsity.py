@@ -36,5 +36,5 @@ def keep_largest(scores: Sequence[Tensor], k: int) -> list[Tensor]:
     kept |= ties & (ties.cumsum(0) <= k - kept.sum())
     sizes = [score.numel() for score in scores]
     return [
-        part.view(score.shape) for part, score in zip(kept.split(sizes), scores, strict=True)
+        part.view(score.shape) for part, score in zip(torch.split(kept, sizes), scores, strict=True)
     ]
