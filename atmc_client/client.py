@@ -17,6 +17,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 LONG_POLL_S = 30
 POLL_S = 0.5
+PAGE = 100
 
 Document = dict[str, Any]
 """A JSON object as the service sends it; `/docs` on the server describes its fields."""
@@ -110,7 +111,7 @@ class Client:
         cursor: str | None = None
         while len(jobs) < limit:
             page = self._transport.get(
-                "/jobs", state=state, limit=min(limit - len(jobs), 100), cursor=cursor
+                "/jobs", state=state, limit=min(limit - len(jobs), PAGE), cursor=cursor
             )
             jobs += page["data"]
             cursor = page["next"]

@@ -10,7 +10,6 @@ import httpx
 from atmc_client.errors import DigestMismatch, ServerUnreachable
 from atmc_client.transport import Transport
 
-CHUNK = 1 << 20
 # Each break after bytes arrived is one try; a transfer that goes nowhere ends after these many.
 BREAKS = 5
 
@@ -63,7 +62,8 @@ def _append(
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         there = there if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes(CHUNK):
+            # Unbuffered, so that a break loses nothing of what has arrived.
+            for chunk in response.iter_bytes():
                 file.write(chunk)
                 there += len(chunk)
                 if on_bytes is not None:

@@ -67,7 +67,7 @@ def _settings(given: dict[str, Any]) -> Settings:
         listen_briefly(settings.host, settings.port)
     except OSError as error:
         raise CannotListen(
-            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}): "
+            f"cannot listen on {settings.host} port {settings.port} ({os.strerror(error.errno or 0)}): "
             "choose another with --host and --port (0 takes a free one)"
         ) from error
     return settings

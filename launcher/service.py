@@ -1,7 +1,5 @@
 """The life of one service: start the parts, wait until they answer, keep them up, end them."""
 
-import http.client
-import json
 import os
 import signal
 import time
@@ -72,7 +70,8 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
         if broker is not None:
             settings = settings.model_copy(update={"broker_url": broker.url})
         supervisor = Supervisor(_environment(settings), folder.logs, lock, say)
-        folder.remember_group(supervisor.open())
+        supervisor.open()
+        folder.remember_group(supervisor.group)
         try:
             _start(supervisor, settings, broker, workers, stop)
             url = f"http://{_reachable(settings.host)}:{settings.port}"
@@ -143,21 +142,13 @@ def _answers_ping(url: str) -> bool:
 
 
 def _is_ready(base: str) -> bool:
-    # A worker has published what may be asked for; before that every job would be refused.
-    try:
-        with _open(f"{base}/readyz"):
-            pass
-        with _open(f"{base}/methods") as answer:
-            return bool(json.load(answer)["data"])
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
-def _open(url: str) -> http.client.HTTPResponse:
     # Past any proxy of the environment, which cannot reach this machine's own addresses.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    answer: http.client.HTTPResponse = opener.open(url, timeout=2)
-    return answer
+    try:
+        with opener.open(f"{base}/readyz", timeout=2):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
 
 
 def _environment(settings: Settings) -> dict[str, str]:

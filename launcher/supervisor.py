@@ -44,24 +44,24 @@ class Supervisor:
     """Keeps the started parts running; all calls come from one thread.
 
     `environment` and the lock `inherited` go to every part; `say` prints one line to the user.
+    `group` is the process group of all parts, 0 before `open`.
     """
 
     environment: Mapping[str, str]
     logs: Path
     inherited: IO[str]
     say: Callable[[str], None]
+    group: int = 0
     _running: dict[str, _Running] = field(default_factory=dict)
     _watchdog: subprocess.Popen[bytes] | None = None
-    _group: int = 0
 
-    def open(self) -> int:
-        """Start the watchdog; returns the process group that it and all parts share."""
+    def open(self) -> None:
+        """Start the watchdog, and with it the process group that all parts join."""
         # In a group of their own, so that Ctrl-C reaches the launcher alone, which keeps the order.
         self._watchdog = subprocess.Popen(
-            module("launcher.watchdog"), stdin=subprocess.PIPE, process_group=self._group
+            module("launcher.watchdog"), stdin=subprocess.PIPE, process_group=self.group
         )
-        self._group = self._group or self._watchdog.pid
-        return self._group
+        self.group = self.group or self._watchdog.pid
 
     def start(self, part: Part) -> None:
         """Start a part; its output goes to `NAME.log`, the last run's to `NAME.log.1`."""
@@ -135,7 +135,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(self.environment),
-                process_group=self._group,
+                process_group=self.group,
                 pass_fds=[self.inherited.fileno()],
             )
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.table import Table
 
-from atmc_client.cli.output import out, print_json
+from atmc_client.cli.output import new_table, out, print_json
 from atmc_client.client import Client
 
 
@@ -22,7 +21,7 @@ def _command(
         if as_json:
             print_json(found)
             return
-        table = Table("name", "what it is")
+        table = new_table("name", "what it is")
         for entry in found:
             table.add_row(entry["name"], entry["description"])
         out.print(table)

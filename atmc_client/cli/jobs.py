@@ -4,25 +4,28 @@ import json
 
 import click
 
-from atmc_client.cli.output import jobs_table, out, print_job, print_json
+from atmc_client.cli.output import jobs_table, layer_table, out, print_job, print_json
 from atmc_client.client import FINAL_STATES, Client
 
 
 @click.command()
 @click.argument("job")
 @click.option("--events", is_flag=True, help="What happened to it, event by event.")
+@click.option("--layers", is_flag=True, help="Where its non-zeros are, weight by weight.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --events one a line.")
 @click.pass_obj
-def show(server: str, job: str, events: bool, as_json: bool) -> None:
+def show(server: str, job: str, events: bool, layers: bool, as_json: bool) -> None:
     """Show a job: where it stands and, once it has succeeded, before and after."""
     with Client(server) as client:
         if events:
             for event in client.events(job):
                 _print_event(event, as_json)
-        elif as_json:
-            print_json(client.get_job(job))
+        elif layers:
+            report = client.report(job)
+            print_json(report["layers"]) if as_json else out.print(layer_table(report))
         else:
-            print_job(client.get_job(job))
+            found = client.get_job(job)
+            print_json(found) if as_json else print_job(found)
 
 
 @click.command("list")
@@ -34,10 +37,7 @@ def list_jobs(server: str, state: str | None, limit: int, as_json: bool) -> None
     """List the newest jobs."""
     with Client(server) as client:
         jobs = client.list_jobs(state=state, limit=limit)
-    if as_json:
-        print_json(jobs)
-    else:
-        out.print(jobs_table(jobs))
+    print_json(jobs) if as_json else out.print(jobs_table(jobs))
 
 
 @click.command()
@@ -51,10 +51,7 @@ def cancel(server: str, job: str, wait: bool, as_json: bool) -> None:
         cancelled = client.cancel(job)
         if wait and cancelled["state"] not in FINAL_STATES:
             cancelled = client.wait(job)
-    if as_json:
-        print_json(cancelled)
-    else:
-        print_job(cancelled)
+    print_json(cancelled) if as_json else print_job(cancelled)
 
 
 def _print_event(event: dict[str, object], as_json: bool) -> None:

@@ -1,13 +1,16 @@
 """What the commands print: tables for people, JSON for programs."""
 
 import json
+import sys
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-out = Console(soft_wrap=True, highlight=False)
+# A file or a pipe has no width of its own; a job's line needs this much.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False)
 
 # Rows of the before/after table: the headline's prefix, and what it is called.
@@ -37,9 +40,14 @@ def print_job(job: dict[str, Any]) -> None:
         out.print(size_table(job["headline"]))
 
 
+def new_table(*headers: str) -> Table:
+    """An empty table in the one style of all our tables."""
+    return Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def accuracy_table(headline: dict[str, Any]) -> Table:
     """Accuracies on the test split before and after, in percent."""
-    table = Table("test split", title="Accuracy", title_justify="left")
+    table = new_table("test split")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
     for key, label in ACCURACIES.items():
@@ -51,7 +59,7 @@ def accuracy_table(headline: dict[str, Any]) -> Table:
 
 def size_table(headline: dict[str, Any]) -> Table:
     """What the compressed model holds and weighs."""
-    table = Table("compressed model", "", title="Size", title_justify="left")
+    table = new_table("compressed model", "")
     rows = {
         "non-zeros": f"{headline['nonzeros']:,} of at most k = {headline['k']:,}",
         "  of them in U, V, C": ", ".join(f"{headline[f'nonzeros_{m}']:,}" for m in "uvc"),
@@ -66,12 +74,29 @@ def size_table(headline: dict[str, Any]) -> Table:
     return table
 
 
+def layer_table(report: dict[str, Any]) -> Table:
+    """How many non-zeros U, V and C of each weight hold, and of how many distinct values."""
+    table = new_table("weight", "shape")
+    for column in ("weights", "non-zeros of U", "of V", "of C", "distinct in U", "in V", "in C"):
+        table.add_column(column, justify="right")
+    for layer in report["layers"]:
+        counts = [layer["nonzeros"][m] for m in "uvc"] + [
+            layer["distinct_values"][m] for m in "uvc"
+        ]
+        shape = " x ".join(map(str, layer["shape"]))
+        table.add_row(layer["weight"], shape, *(f"{n:,}" for n in [layer["weights"], *counts]))
+    return table
+
+
 def jobs_table(jobs: list[dict[str, Any]]) -> Table:
     """One line a job, the newest first."""
-    table = Table("job", "name", "state", "where", "created")
+    table = new_table("job", "name", "state", "where", "created")
+    for column in (0, 4):
+        table.columns[column].no_wrap = True
     for job in jobs:
         where = _where(job).removeprefix(", ")
-        table.add_row(job["id"], job["name"] or "", job["state"], where, job["created_at"])
+        created = job["created_at"][:19].replace("T", " ")
+        table.add_row(job["id"], job["name"] or "", job["state"], where, created)
     return table
 
 

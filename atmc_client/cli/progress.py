@@ -42,7 +42,7 @@ def _by_lines() -> OnUpdate:
         now = job["stage"] or job["state"]
         if now != said:
             said = now
-            err.print(f"{job['id']}: {_stage(job)} {_eta(job)}".rstrip(), markup=False)
+            err.print(f"{job['id']}: {now}  {_eta(job)}".rstrip(), markup=False)
 
     return update
 

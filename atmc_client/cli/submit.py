@@ -98,10 +98,7 @@ def submit(
         )
         if wait:
             job = _follow(client, job)
-    if as_json:
-        print_json(job)
-    else:
-        print_job(job)
+    print_json(job) if as_json else print_job(job)
     return 0 if job["state"] == "succeeded" or not wait else 1
 
 

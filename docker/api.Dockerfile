@@ -1,0 +1,21 @@
+# The API, and what needs no torch beside it: migrations and the sweep.
+FROM python:3.11-slim AS build
+ARG PIP_ARGS=""
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY jobstore jobstore
+COPY api api
+COPY worker worker
+COPY launcher launcher
+RUN python -m venv /opt/atmc \
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[api]'
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc
+COPY --from=build /opt/atmc /opt/atmc
+ENV PATH=/opt/atmc/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /var/lib/atmc
+USER 10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "api"]

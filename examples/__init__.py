@@ -1,0 +1,1 @@
+"""The service as its users see it."""

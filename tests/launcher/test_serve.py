@@ -1,0 +1,99 @@
+"""`python -m launcher`: all parts come up together, stay up, and leave nothing behind."""
+
+import json
+import signal
+import socket
+import subprocess
+import urllib.request
+
+from launcher.broker import prepare_broker
+
+PARTS = ("valkey-server", "-m api", "-m worker.sweep", "-m celery", "-m launcher.watchdog")
+
+
+def get(url):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=5) as answer:
+        return json.load(answer)
+
+
+def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
+    service = launch("--port", "0")
+    service.wait_ready()
+    announced = json.loads((service.folder / "service.json").read_text())
+    assert announced["pid"] == service.process.pid
+    assert f"ready: {announced['url']}  docs: {announced['url']}/docs" in service.output()
+    assert f"data folder {service.folder}" in service.output()
+    assert get(f"{announced['url']}/readyz")["status"] == "ready"
+    assert "atmc" in [method["name"] for method in get(f"{announced['url']}/methods")["data"]]
+    for part in PARTS:
+        assert service.part(part).is_running()
+    logs = {log.name for log in (service.folder / "logs").iterdir()}
+    assert logs == {"broker.log", "api.log", "sweep.log", "worker-1.log"}
+
+    second = launch("--port", "0")
+    assert second.process.wait(timeout=30) == 2
+    assert f"a service already runs on {service.folder} ({announced['url']}" in second.output()
+
+    service.part("-m api").kill()
+    service.wait_said("api ended unexpectedly (signal 9), restarting in 1 s")
+    service.part("-m launcher.watchdog").kill()
+    service.wait_said("the watchdog ended unexpectedly; starting another")
+    service.wait_said("api started again")
+    assert service.part("-m launcher.watchdog").is_running()
+
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(timeout=35) == 0, service.output()
+    assert service.processes() == []
+    assert not (service.folder / "service.json").exists()
+    assert service.output().endswith("ended\n")
+
+
+def test_nothing_outlives_a_killed_launcher_nor_hinders_the_next(launch):
+    first = launch("--port", "0")
+    first.wait_ready()
+    first.part("-m launcher.watchdog").kill()
+    first.process.kill()
+    first.process.wait()
+    orphans = first.processes()
+    assert len(orphans) >= 4
+
+    second = launch("--port", "0")
+    second.wait_ready()
+    assert not [orphan for orphan in orphans if orphan.is_running()]
+
+    second.process.kill()
+    second.process.wait()
+    second.wait_gone(within_s=10)
+
+
+def test_a_broker_of_ones_own_is_used_and_left_alone(launch, tmp_path):
+    broker = prepare_broker(tmp_path)
+    server = subprocess.Popen(broker.command, stdout=subprocess.DEVNULL)
+    try:
+        service = launch("--port", "0", ATMC_BROKER_URL=broker.url)
+        service.wait_ready()
+        assert not [p for p in service.processes() if "valkey-server" in p.name()]
+        service.process.terminate()
+        assert service.process.wait(timeout=35) == 0
+        assert server.poll() is None
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_a_taken_port_is_refused(launch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        service = launch("--port", str(port))
+        assert service.process.wait(timeout=30) == 2
+    assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in service.output()
+    assert "--port" in service.output()
+
+
+def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):
+    service = launch("--port", "0", ATMC_STORE_URL="gopher://nowhere")
+    assert service.process.wait(timeout=60) == 1, service.output()
+    assert "does not start; its log ends:" in service.output()
+    assert "gopher" in service.output()
+    assert service.processes() == []
