@@ -253,7 +253,9 @@ def _hold(session: Session, attempt: Attempt) -> Job:
 
 
 def _enter_stage(session: Session, job: Job, stage: str) -> None:
-    job.stage = stage
+    if stage != job.stage:
+        # The epochs are a stage's own.
+        job.stage, job.epoch, job.epochs = stage, None, None
     if stage != VALIDATING_STAGE and job.state is JobState.VALIDATING:
         change_state(session, job, JobState.RUNNING)
 

@@ -135,6 +135,27 @@ def test_state_stage_and_progress_follow_from_the_events(database: Database, add
     assert [(event.seq, event.time, event.attempt) for event in last] == [(6, moment, 1)]
 
 
+def test_a_new_stage_begins_without_the_epochs_of_the_former(database: Database, add_job) -> None:
+    job = add_job()
+    attempt = _claim(database)
+    figures = {"stage": "robust", "epoch": 5, "epochs": 5, "progress": 0.5, "eta_s": 60.0}
+    finished = NewEvent(EventType.STAGE, {"stage": "robust", "status": "finished"})
+    with database.write() as session:
+        events_so_far = [STAGE, NewEvent(EventType.PROGRESS, figures), finished]
+        leases.report(session, attempt, events_so_far)
+    assert (_job(database, job.id).stage, _job(database, job.id).epoch) == ("robust", 5)
+    compressing = NewEvent(EventType.STAGE, {"stage": "compressing", "status": "started"})
+    with database.write() as session:
+        leases.report(session, attempt, [compressing])
+    begun = _job(database, job.id)
+    assert (begun.stage, begun.epoch, begun.epochs, begun.progress) == (
+        "compressing",
+        None,
+        None,
+        0.5,
+    )
+
+
 def test_success_brings_the_headline_and_the_artifacts(database: Database, add_job) -> None:
     job = add_job()
     attempt = _claim(database)

@@ -166,3 +166,9 @@ def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.
         process.wait()
     log.close()
     print((settings.data_dir / "processes.log").read_text())
+
+
+@pytest.fixture
+def start_worker(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[[], Any]:
+    """Starts a Celery worker as the launcher does."""
+    return lambda: start("celery", "-A", "worker.app", "worker")

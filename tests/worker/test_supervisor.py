@@ -210,6 +210,8 @@ def test_the_time_limit_counts_all_attempts(bench, run, poll, is_running) -> Non
     job = bench.job(job_id)
     assert (job.state, job.error_code) == ("failed", "time_limit")
     assert "its limit of 100 seconds" in job.error_message
+    # Two seconds were left of the limit; then the child had to end within five.
+    assert (job.finished_at - job.started_at).total_seconds() < 2 + 5
 
 
 def test_a_shutdown_gives_the_job_back_with_its_checkpoint_at_no_cost(

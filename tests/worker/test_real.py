@@ -1,0 +1,266 @@
+"""Real workers, real children, the real method: what is killed goes on, and ends the same."""
+
+import hashlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import save
+from sklearn.datasets import load_digits
+
+from atmc_core.architectures import build
+from jobstore import artifacts, leases
+from jobstore.objects import blob_key
+from worker.supervisor import Supervisor
+
+SPEC: dict[str, Any] = {
+    "method": "atmc",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
+    "training": {
+        "robust_epochs": 2,
+        "compression_epochs": 5,
+        "finish_epochs": 2,
+        "batch_size": 100,
+    },
+    "evaluation": {"pgd_steps": 2, "pgd_restarts": 1, "batch_size": 100},
+}
+ARCHITECTURE = "digits_cnn"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a user would send."""
+
+    model: bytes
+    dataset: bytes
+
+
+def _upload(
+    change: Callable[[dict[str, torch.Tensor], dict[str, np.ndarray]], None] | None = None,
+) -> Upload:
+    torch.manual_seed(0)
+    tensors = build(ARCHITECTURE, 10).state_dict()
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    arrays = {
+        "x_train": images[:600],
+        "y_train": labels[:600],
+        "x_test": images[600:700],
+        "y_test": labels[600:700],
+    }
+    if change is not None:
+        change(tensors, arrays)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return Upload(save(tensors), file.getvalue())
+
+
+@pytest.fixture(scope="module")
+def upload() -> Upload:
+    return _upload()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happened to."""
+
+    artifact: bytes
+    events: list[dict[str, Any]]
+    outcome: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The child run by hand, its standard input closed from the beginning."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for name in ("inputs", "checkpoints", "results"):
+        (folder / name).mkdir()
+    (folder / "inputs" / "model.safetensors").write_bytes(upload.model)
+    (folder / "inputs" / "dataset.npz").write_bytes(upload.dataset)
+    job = {
+        "job_id": "job_by_hand",
+        "attempt": 1,
+        "spec": SPEC,
+        "model": {
+            "path": "inputs/model.safetensors",
+            "architecture": ARCHITECTURE,
+            "normalization": None,
+        },
+        "dataset": {"path": "inputs/dataset.npz"},
+        "device": "cpu",
+        "threads": 1,
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "worker.child", str(folder)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    return Undisturbed(
+        (folder / "results" / "model.atmc").read_bytes(),
+        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
+        json.loads((folder / "outcome.json").read_text()),
+    )
+
+
+def test_a_child_runs_by_hand(undisturbed: Undisturbed) -> None:
+    assert undisturbed.outcome["status"] == "succeeded"
+    assert undisturbed.outcome["headline"]["file_bytes"] == len(undisturbed.artifact)
+    first, last = undisturbed.events[0], undisturbed.events[-1]
+    assert (first["type"], first["stage"], first["status"]) == ("stage", "validating", "started")
+    assert (last["type"], last["status"]) == ("stage", "finished")
+
+
+@pytest.fixture
+def run_next(bench) -> Callable[[], None]:
+    """Claims the next job and runs one attempt of it in this process."""
+    supervisor = Supervisor(
+        bench.settings, bench.database, bench.store, device="cpu", shutdown=threading.Event()
+    )
+
+    def run() -> None:
+        with bench.database.write() as session:
+            claimed = leases.claim(session, "worker", lease_s=bench.settings.lease_s)
+        assert claimed is not None
+        supervisor.run(*claimed)
+
+    return run
+
+
+def _add(bench, upload: Upload) -> str:
+    return bench.add_job(SPEC, upload.model, upload.dataset, ARCHITECTURE)
+
+
+def _child_of(pid: int) -> psutil.Process:
+    children = psutil.Process(pid).children()
+    (child,) = [process for process in children if "worker.child" in process.cmdline()]
+    return child
+
+
+def _is_compressing(bench, job_id: str) -> bool:
+    """Tell whether the job is in the middle of its second training stage, and checkpointed."""
+    job = bench.job(job_id)
+    return job.stage == "compressing" and (job.epoch or 0) in (2, 3) and bool(job.checkpoint_key)
+
+
+def _assert_resumed_and_equal(bench, job_id: str, undisturbed: Undisturbed, attempt: int) -> None:
+    job = bench.job(job_id)
+    assert (job.state, job.attempt) == ("succeeded", attempt), job.error_message
+    resumed = [event for event in bench.events(job_id) if event.type == "resumed"]
+    assert [event.attempt for event in resumed] == list(range(2, attempt + 1))
+    assert resumed[0].data["stage"] == "compressing"
+    assert resumed[0].data["epoch"] in (1, 2, 3, 4)
+    with bench.database.read() as session:
+        artifact = artifacts.get_artifact(session, job_id, "model.atmc")
+    with bench.store.open(blob_key(artifact.sha256)) as file:
+        assert file.read() == undisturbed.artifact
+
+
+def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same(
+    bench, run_next, poll, upload: Upload, undisturbed: Undisturbed
+) -> None:
+    job_id = _add(bench, upload)
+    thread = threading.Thread(target=run_next)
+    thread.start()
+    poll(lambda: _is_compressing(bench, job_id))
+    _child_of(psutil.Process().pid).kill()
+    thread.join(30)
+    killed = bench.job(job_id)
+    assert (killed.state, killed.failed_attempts) == ("queued", 1)
+    errors = [event.data for event in bench.events(job_id) if event.type == "error"]
+    assert "was killed by SIGKILL" in errors[0]["message"]
+    run_next()
+    _assert_resumed_and_equal(bench, job_id, undisturbed, attempt=2)
+
+
+def test_a_job_whose_worker_is_killed_goes_on_in_another_and_ends_the_same(
+    bench, start, start_worker, poll, is_running, upload: Upload, undisturbed: Undisturbed
+) -> None:
+    start("worker.sweep")
+    first = start_worker()
+    job_id = _add(bench, upload)
+    poll(lambda: _is_compressing(bench, job_id))
+    child = _child_of(first.pid).pid
+    first.kill()
+    killed_at = time.monotonic()
+    poll(lambda: not is_running(child))
+    assert time.monotonic() - killed_at < 10
+
+    start_worker()
+    poll(lambda: bench.job(job_id).finished_at)
+    _assert_resumed_and_equal(bench, job_id, undisturbed, attempt=2)
+    codes = [event.data["code"] for event in bench.events(job_id) if event.type == "error"]
+    assert codes == ["worker_lost"]
+    assert list((bench.settings.data_dir / "runs").glob("job_*")) == []
+
+
+def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancelled_in_time(
+    bench, start, start_worker, poll, is_running, upload: Upload
+) -> None:
+    start("worker.sweep")
+    first = start_worker()
+    job_id = _add(bench, upload)
+    poll(lambda: _is_compressing(bench, job_id))
+    child = _child_of(first.pid).pid
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 0
+    assert not is_running(child)
+    given_back = bench.job(job_id)
+    assert (given_back.state, given_back.failed_attempts) == ("queued", 0)
+
+    second = start_worker()
+    poll(lambda: any(event.type == "resumed" for event in bench.events(job_id)))
+    child = _child_of(second.pid).pid
+    bench.cancel(job_id)
+    asked = time.monotonic()
+    poll(lambda: not is_running(child))
+    assert time.monotonic() - asked < 5
+    poll(lambda: bench.job(job_id).finished_at)
+    assert bench.job(job_id).state == "cancelled"
+    assert bench.states(job_id) == [
+        ("queued", 0),
+        ("validating", 1),
+        ("running", 1),
+        ("queued", 1),
+        ("validating", 2),
+        ("running", 2),
+        ("cancelled", 2),
+    ]
+
+
+def _infinite_weight(tensors: dict[str, torch.Tensor], _: dict[str, np.ndarray]) -> None:
+    tensors["conv1.weight"][0, 0, 0, 0] = float("inf")
+
+
+def _foreign_label(_: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> None:
+    arrays["y_train"] = arrays["y_train"].copy()
+    arrays["y_train"][0] = 10
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(_infinite_weight, "non_finite_weights"), (_foreign_label, "label_out_of_range")],
+)
+def test_what_only_the_tensors_show_fails_the_job_in_its_first_stage_and_keeps_all(
+    bench, run_next, change, code: str
+) -> None:
+    bad = _upload(change)
+    job_id = _add(bench, bad)
+    run_next()
+    job = bench.job(job_id)
+    assert (job.state, job.stage, job.error_code) == ("failed", "validating", code)
+    assert job.error_message
+    assert job.error_param
+    told = [event.type for event in bench.events(job_id)]
+    assert told == ["state", "state", "stage", "error", "state"]
+    for content in (bad.model, bad.dataset):
+        assert bench.store.exists(blob_key(hashlib.sha256(content).hexdigest()))
