@@ -9,6 +9,9 @@ from api.problems import Problem
 
 FLOATS = {"F16", "BF16", "F32", "F64"}
 
+# A dimension of no size, or of one class, is no dimension of a classifier.
+_SMALLEST = 2
+
 # How many of each kind of difference a message lists.
 _LISTED = 5
 
@@ -49,10 +52,11 @@ def _difference(
         return f"is {tensor.dtype}, expected one of {', '.join(sorted(allowed))}"
     if len(tensor.shape) == len(entry["shape"]):
         for dimension, length in zip(entry["shape"], tensor.shape, strict=True):
-            if isinstance(dimension, str) and length > 0:
+            if isinstance(dimension, str) and length >= _SMALLEST:
                 dimensions.setdefault(dimension, length)
-    # A name not bound yet stays a name, and so differs from every length.
-    bound = [dimensions.get(dimension, dimension) for dimension in entry["shape"]]
+    # What stays unbound is a text, and so differs from every length.
+    unbound = {name: f"{name} >= {_SMALLEST}" for name in entry["shape"] if isinstance(name, str)}
+    bound = [(unbound | dimensions).get(n, n) for n in entry["shape"]]
     if list(tensor.shape) == bound:
         return None
     return f"is {list(tensor.shape)}, expected [{', '.join(str(length) for length in bound)}]"

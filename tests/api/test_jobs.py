@@ -1,0 +1,353 @@
+"""Jobs: queued, listed, waited for, followed and cancelled."""
+
+import threading
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from jobstore import leases
+from jobstore.events import EventType, NewEvent
+from jobstore.jobs import get_job
+from jobstore.states import JobState
+from jobstore.tables import HEADLINE_FIELDS, CatalogueRow
+from jobstore.wakeups import pending
+from tests.api import files
+from tests.api.conftest import Service, assert_problem, claimed, wait_until
+
+
+def test_a_job_by_ids_is_queued_and_a_worker_is_woken(service: Service) -> None:
+    before = pending(service.services.celery)
+    response = service.send_job(name="a tenth", time_limit_s=60)
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["Location"] == job["links"]["self"] == f"/jobs/{job['id']}"
+    assert job["id"].startswith("job_")
+    assert (job["state"], job["attempt"], job["progress"]) == ("queued", 0, 0)
+    assert (job["name"], job["time_limit_s"]) == ("a tenth", 60)
+    assert job["spec"] == files.SPEC
+    assert (job["headline"], job["error"], job["finished_at"]) == (None, None, None)
+    assert datetime.fromisoformat(job["created_at"]).utcoffset() is not None
+    assert service.http.get(job["links"]["self"]).json() == job
+    assert service.http.get(job["links"]["model"]).json()["id"] == job["model_id"]
+    assert service.http.get(job["links"]["dataset"]).json()["id"] == job["dataset_id"]
+    wait_until(lambda: pending(service.services.celery) == before + 1)
+
+
+def test_a_job_with_its_files_is_queued_in_one_request(service: Service) -> None:
+    response = service.send_whole_job(model=files.torch_file())
+    assert response.status_code == 202
+    job = response.json()
+    assert job["spec"] == files.SPEC
+    assert job["time_limit_s"] == service.settings.time_limit_s
+    model = service.http.get(job["links"]["model"]).json()
+    assert (model["architecture"], model["format"]) == (files.ARCHITECTURE, "torch")
+    assert len(service.stored_files()) == 2
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return files.SPEC | changes
+
+
+N = files.dense_weights()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "param", "said"),
+    [
+        ({"colour": "red"}, "unknown_field", "colour", "time_limit_s"),
+        ({"architecture": "lenet"}, "unknown_field", "architecture", "model_id"),
+        ({"target": {"k": 9, "bits": 4, "x": 1}}, "unknown_field", "target.x", "density"),
+        ({"target": {"k": 9}}, "missing_field", "target.bits", "required"),
+        ({"threat": None}, "invalid_value", "threat", "an object"),
+        ({"method": None}, "missing_field", "method", "GET /methods"),
+        ({"method": 3}, "invalid_value", "method", "GET /methods"),
+        ({"method": "magic"}, "unknown_method", "method", "atmc"),
+        ({"target": {"k": 0, "bits": 4}}, "k_out_of_range", "target.k", f"1 to {N}"),
+        ({"target": {"k": -3, "bits": 4}}, "k_out_of_range", "target.k", f"1 to {N}"),
+        ({"target": {"k": N + 1, "bits": 4}}, "k_out_of_range", "target.k", f"1 to {N}"),
+        ({"target": {"density": 1e-9, "bits": 4}}, "k_out_of_range", "target.density", "leaves 0"),
+        ({"target": {"density": 0, "bits": 4}}, "invalid_value", "target.density", "above 0"),
+        ({"target": {"density": 1.1, "bits": 4}}, "invalid_value", "target.density", "most 1"),
+        ({"target": {"k": 9, "density": 0.1, "bits": 4}}, "invalid_value", "target", "exactly one"),
+        ({"target": {"bits": 4}}, "invalid_value", "target", "exactly one of k, density"),
+        *(
+            ({"target": {"k": 9, "bits": b}}, "invalid_value", "target.bits", f"{b!r}, expected")
+            for b in (0, 9, 15, 17, 31, 33, -1, 4.5, "4", True)
+        ),
+        ({"threat": {"norm": "l7", "epsilon": 0.1}}, "invalid_value", "threat.norm", "linf"),
+        ({"seed": -1}, "invalid_value", "seed", "at least 0"),
+        ({"seed": 1.5}, "invalid_value", "seed", "an integer"),
+        ({"name": ""}, "invalid_value", "name", "at least 1"),
+        ({"name": "a\0b"}, "invalid_value", "name", "pattern"),
+        ({"time_limit_s": 0}, "invalid_value", "time_limit_s", "greater than 0"),
+        ({"model_id": "mdl_0"}, "invalid_value", "model_id", "POST /models"),
+        ({"dataset_id": "dst_0"}, "invalid_value", "dataset_id", "POST /datasets"),
+        ({"model_id": 7}, "invalid_value", "model_id", "string"),
+    ],
+)
+def test_a_spec_that_cannot_be_met_is_refused_with_the_place_and_the_range(
+    shared_ids: dict[str, str],
+    shared: Service,
+    changes: dict[str, Any],
+    code: str,
+    param: str,
+    said: str,
+) -> None:
+    body = {k: v for k, v in (shared_ids | files.SPEC | changes).items() if v is not None}
+    if changes.get("threat", ...) is None:
+        body["threat"] = None
+    detail = assert_problem(shared.http.post("/jobs", json=body), 422, code, param)
+    assert said in detail
+    assert shared.http.get("/jobs").json()["data"] == []
+
+
+@pytest.fixture(scope="module")
+def shared_ids(shared: Service) -> dict[str, str]:
+    """A model and a data set that stay."""
+    return {
+        "model_id": shared.send_model().json()["id"],
+        "dataset_id": shared.send_dataset().json()["id"],
+    }
+
+
+@pytest.mark.parametrize("k", [1, N])
+def test_both_ends_of_the_range_of_k_are_in_it(service: Service, k: int) -> None:
+    assert service.send_job(target={"k": k, "bits": 8}).status_code == 202
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 16, 32])
+def test_all_allowed_bits_are_allowed(
+    shared_ids: dict[str, str], shared: Service, bits: int
+) -> None:
+    # Refused for k, so not for bits.
+    body = shared_ids | changed(target={"k": 0, "bits": bits})
+    assert_problem(shared.http.post("/jobs", json=body), 422, "k_out_of_range")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"seed": NaN}',
+        b'{"seed": 1e999}',
+        b'{"name": "\\ud800"}',
+        b"\xff",
+        b'{"a":' * 50_000,
+        b'{"seed": ' + b"1" * 10_000 + b"}",
+    ],
+)
+def test_a_body_that_is_not_json_is_refused(shared: Service, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = shared.http.post("/jobs", content=body, headers=headers)
+    assert_problem(response, 400, "malformed_json")
+
+
+def test_a_json_body_without_end_is_refused(shared: Service) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = shared.http.post("/jobs", content=b" " * 1_000_000, headers=headers)
+    assert_problem(response, 413, "file_too_large")
+
+
+def test_a_spec_sent_first_is_refused_before_the_files_are_read(shared: Service) -> None:
+    spec = {"architecture": files.ARCHITECTURE, **files.SPEC, "colour": "red"}
+    response = shared.send_whole_job(model=b"not a model", spec=spec)
+    assert_problem(response, 422, "unknown_field", "colour")
+
+
+@pytest.mark.parametrize("missing", ["architecture", "method", "target"])
+def test_what_is_missing_in_the_spec_part_is_named(shared: Service, missing: str) -> None:
+    spec = {"architecture": files.ARCHITECTURE, **files.SPEC}
+    del spec[missing]
+    assert_problem(shared.send_whole_job(spec=spec), 422, "missing_field", missing)
+
+
+def test_without_a_worker_s_catalogue_jobs_and_models_are_not_taken_in(service: Service) -> None:
+    with service.database.write() as session:
+        session.execute(delete(CatalogueRow))
+    for response in (service.send_whole_job(), service.send_model()):
+        assert_problem(response, 503, "no_worker")
+        assert response.headers["Retry-After"] == "5"
+    assert service.stored_files() == []
+
+
+def test_lists_page_through_all_jobs_newest_first(service: Service) -> None:
+    ids = [service.send_job().json()["id"] for _ in range(5)]
+    service.http.post(f"/jobs/{ids[2]}/cancel")
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = service.http.get("/jobs", params=params).json()
+        seen += [job["id"] for job in page["data"]]
+        assert page["has_more"] == (page["next"] is not None)
+        if not page["has_more"]:
+            break
+        cursor = page["next"]
+    assert seen == ids[::-1]
+    cancelled = service.http.get("/jobs", params={"state": "cancelled"}).json()["data"]
+    assert [job["id"] for job in cancelled] == [ids[2]]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "param"),
+    [
+        ("/jobs?state=done", "invalid_value", "state"),
+        ("/jobs?limit=0", "invalid_value", "limit"),
+        ("/jobs?limit=101", "invalid_value", "limit"),
+        ("/jobs?cursor=%00", "invalid_value", "cursor"),
+        ("/jobs?colour=red", "unknown_field", "colour"),
+        ("/jobs/job_0?wait=61", "invalid_value", "wait"),
+        ("/jobs/job_0?wait=x", "invalid_value", "wait"),
+        ("/jobs/job_0/events?after=-1", "invalid_value", "after"),
+    ],
+)
+def test_a_query_that_is_not_understood_is_refused(
+    shared: Service, query: str, code: str, param: str
+) -> None:
+    assert_problem(shared.http.get(query), 422, code, param)
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/report", "/artifacts", "/artifacts/model.atmc"])
+def test_an_unknown_job_is_not_found(shared: Service, path: str) -> None:
+    detail = assert_problem(shared.http.get(f"/jobs/job_0{path}"), 404, "not_found")
+    assert "GET /jobs lists" in detail
+
+
+def report(service: Service, attempt: leases.Attempt, *events: NewEvent) -> None:
+    with service.database.write() as session:
+        leases.report(session, attempt, events)
+
+
+def test_a_long_poll_answers_at_the_change_of_state(service: Service) -> None:
+    job = service.send_job().json()
+    answers: list[tuple[float, dict[str, Any]]] = []
+
+    def wait() -> None:
+        answer = service.http.get(job["links"]["self"], params={"wait": 30}).json()
+        answers.append((time.monotonic(), answer))
+
+    waiters = [threading.Thread(target=wait) for _ in range(8)]
+    for waiter in waiters:
+        waiter.start()
+    wait_until(lambda: len(service.services.watcher._waiters) == 8)
+    assert answers == []
+    changed_at = time.monotonic()
+    claimed(service)
+    for waiter in waiters:
+        waiter.join(timeout=10)
+    assert [answer["state"] for _, answer in answers] == ["validating"] * 8
+    assert max(at for at, _ in answers) - changed_at < 2
+
+
+def test_a_long_poll_ends_in_time_and_leaves_no_poller(service: Service) -> None:
+    job = service.send_job().json()
+    start = time.monotonic()
+    answer = service.http.get(job["links"]["self"], params={"wait": 1}).json()
+    assert answer["state"] == "queued"
+    assert 0.9 < time.monotonic() - start < 5
+    poller = service.services.watcher._poller
+    assert poller is not None
+    wait_until(poller.done)
+
+
+def test_a_long_poll_of_a_final_job_answers_at_once(service: Service) -> None:
+    job = service.send_job().json()
+    service.http.post(job["links"]["cancel"])
+    start = time.monotonic()
+    answer = service.http.get(job["links"]["self"], params={"wait": 30}).json()
+    assert answer["state"] == "cancelled"
+    assert time.monotonic() - start < 5
+
+
+def test_progress_and_events_of_a_running_job_are_told(service: Service) -> None:
+    job = service.send_job().json()
+    attempt = claimed(service)
+    progress = {"stage": "robust", "epoch": 2, "epochs": 5, "progress": 0.25, "eta_s": 12.5}
+    report(
+        service,
+        attempt,
+        NewEvent(EventType.STAGE, {"stage": "robust", "status": "started"}),
+        NewEvent(EventType.PROGRESS, progress),
+    )
+    now = service.http.get(job["links"]["self"]).json()
+    assert progress.items() <= now.items()
+    assert (now["state"], now["attempt"]) == ("running", 1)
+    page = service.http.get(job["links"]["events"]).json()
+    assert (page["has_more"], page["next"]) == (False, None)
+    assert [event["seq"] for event in page["data"]] == list(range(1, len(page["data"]) + 1))
+    assert page["data"][0] | {"time": None} == {
+        "seq": 1,
+        "time": None,
+        "type": "state",
+        "attempt": 0,
+        "state": "queued",
+    }
+    assert progress.items() <= page["data"][-1].items()
+
+
+def test_events_are_read_on_from_the_last_one_seen(service: Service) -> None:
+    job = service.send_job().json()
+    attempt = claimed(service)
+    metrics = [NewEvent(EventType.METRIC, {"stage": "robust", "epoch": n}) for n in range(5)]
+    report(service, attempt, *metrics)
+    whole = service.http.get(job["links"]["events"]).json()["data"]
+    seen: list[dict[str, Any]] = []
+    after = 0
+    while after is not None:
+        params = {"after": after, "limit": 3}
+        page = service.http.get(job["links"]["events"], params=params).json()
+        seen += page["data"]
+        after = page["next"]
+    assert seen == whole
+    assert len(whole) >= 7
+
+
+def test_a_failed_job_keeps_its_error_its_events_and_its_inputs(service: Service) -> None:
+    job = service.send_job().json()
+    attempt = claimed(service)
+    with service.database.write() as session:
+        error = leases.JobError("non_finite_weights", "fc.weight holds NaN", "fc.weight")
+        leases.finish(session, attempt, JobState.FAILED, error=error)
+    failed = service.http.get(job["links"]["self"])
+    assert failed.status_code == 200
+    assert failed.json()["state"] == "failed"
+    assert failed.json()["error"] == {
+        "code": "non_finite_weights",
+        "message": "fc.weight holds NaN",
+        "param": "fc.weight",
+    }
+    assert service.http.get(job["links"]["events"]).json()["data"][-1]["type"] in ("error", "state")
+    assert len(service.stored_files()) == 2
+    detail = assert_problem(service.http.get(job["links"]["report"]), 404, "not_found")
+    assert "the job is failed" in detail
+    assert_problem(service.http.post(job["links"]["cancel"]), 409, "already_finished")
+
+
+def test_a_finished_job_carries_its_headline(finished: dict[str, Any]) -> None:
+    assert finished["state"] == "succeeded"
+    assert set(finished["headline"]) == set(HEADLINE_FIELDS)
+    assert finished["headline"]["nonzeros"] == 5000
+    assert finished["headline"]["file_ratio"] == 0.05
+
+
+def test_a_queued_job_is_cancelled_at_once_and_only_once(service: Service) -> None:
+    job = service.send_job().json()
+    first = service.http.post(job["links"]["cancel"])
+    assert (first.status_code, first.json()["state"]) == (202, "cancelled")
+    again = service.http.post(job["links"]["cancel"])
+    assert (again.status_code, again.json()) == (200, first.json())
+
+
+def test_a_running_job_is_asked_to_end(service: Service) -> None:
+    job = service.send_job().json()
+    claimed(service)
+    answer = service.http.post(job["links"]["cancel"])
+    assert (answer.status_code, answer.json()["state"]) == (202, "validating")
+    assert answer.json()["cancel_requested_at"] is not None
+    with service.database.read() as session:
+        assert get_job(session, job["id"]).cancel_requested_at is not None
