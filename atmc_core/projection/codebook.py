@@ -73,7 +73,7 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
 def _sort(values: Tensor) -> Tensor:
     """Ascending, in float64. (On a CPU numpy's sort is several times faster than torch's.)"""
     if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy())).double()
+        return torch.from_numpy(np.sort(values.numpy())).to(torch.float64)
     ordered: Tensor = torch.sort(values).values
     return ordered.double()
 
