@@ -24,7 +24,7 @@ SPEC = {
     "method": "atmc",
     "target": {"density": 0.1, "bits": 4},
     "threat": {"norm": "linf", "epsilon": 0.1},
-    "training": {"robust_epochs": 20, "compression_epochs": 30, "finish_epochs": 10},
+    "training": {"robust_epochs": 15, "compression_epochs": 20, "finish_epochs": 8},
 }
 # What the last line says of the job; its other field is the demo's own duration.
 FIGURES = (

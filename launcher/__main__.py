@@ -66,8 +66,9 @@ def _settings(given: dict[str, Any]) -> Settings:
     try:
         listen_briefly(settings.host, settings.port)
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise CannotListen(
-            f"cannot listen on {settings.host} port {settings.port} ({os.strerror(error.errno or 0)}): "
+            f"cannot listen on {settings.host} port {settings.port} ({why}): "
             "choose another with --host and --port (0 takes a free one)"
         ) from error
     return settings

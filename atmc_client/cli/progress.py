@@ -39,7 +39,7 @@ def _by_lines() -> OnUpdate:
 
     def update(job: dict[str, Any]) -> None:
         nonlocal said
-        now = job["stage"] or job["state"]
+        now = job["stage"] if _is_active(job) and job["stage"] else job["state"]
         if now != said:
             said = now
             err.print(f"{job['id']}: {now}  {_eta(job)}".rstrip(), markup=False)
@@ -48,13 +48,17 @@ def _by_lines() -> OnUpdate:
 
 
 def _stage(job: dict[str, Any]) -> str:
-    if job["state"] not in ("validating", "running"):
+    if not _is_active(job) or not job["stage"]:
         return str(job["state"])
     epoch = f" {job['epoch']}/{job['epochs']}" if job["epochs"] else ""
-    return f"{job['stage'] or job['state']}{epoch}"
+    return f"{job['stage']}{epoch}"
 
 
 def _eta(job: dict[str, Any]) -> str:
-    if job["eta_s"] is None or job["state"] not in ("validating", "running"):
+    if job["eta_s"] is None or not _is_active(job):
         return ""
     return f"{timedelta(seconds=round(job['eta_s']))} left"
+
+
+def _is_active(job: dict[str, Any]) -> bool:
+    return job["state"] in ("validating", "running")

@@ -1,0 +1,52 @@
+"""One service for all tests of this folder, started and used through the `atmc` command alone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ATMC = (sys.executable, "-m", "atmc_client")
+START_S = 90.0
+
+Atmc = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service that `atmc serve` started."""
+    folder = tmp_path_factory.mktemp("service")
+    log = folder / "serve.log"
+    command = [*ATMC, "serve", "--port", "0", "--data-dir", str(folder)]
+    # One thread a job: tests share the machine, and idle threads that spin slow them all down.
+    environment = os.environ | {"ATMC_THREADS": "1"}
+    with log.open("wb") as output:
+        service = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while not (folder / "service.json").exists():
+            assert service.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield json.loads((folder / "service.json").read_text())["url"]
+    finally:
+        service.terminate()
+        assert service.wait(timeout=45) == 0, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def atmc(service_url: str) -> Atmc:
+    """Runs an `atmc` command against the service."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [*ATMC, "--server", service_url, *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+    return run

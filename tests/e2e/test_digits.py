@@ -1,0 +1,107 @@
+"""The whole path on real digits: submit, follow, show, download, and use what came back."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.digits import save_digits, train_classifier
+
+ROOT = Path(__file__).parents[2]
+SHORT = (
+    "--set=training.robust_epochs=1",
+    "--set=training.compression_epochs=2",
+    "--set=training.finish_epochs=1",
+    "--set=evaluation.pgd_steps=5",
+)
+TARGET = ("--density=0.1", "--bits=4", "--epsilon=0.1")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder with `digits.npz`, a small slice, and `digits.safetensors`, trained on it."""
+    folder = tmp_path_factory.mktemp("digits")
+    save_digits(folder / "digits.npz", train=400, test=150)
+    train_classifier(folder / "digits.npz", folder / "digits.safetensors", epochs=20)
+    return folder
+
+
+@pytest.fixture
+def submit(atmc, digits):
+    """Submits the digits with further options."""
+
+    def run(*options, data="digits.npz"):
+        model = ("--model", digits / "digits.safetensors", "--architecture", "digits_cnn")
+        return atmc("submit", *model, "--data", digits / data, *TARGET, *options)
+
+    return run
+
+
+def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, digits, tmp_path):
+    done = submit(*SHORT, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(": succeeded\n")
+    job = json.loads(done.stdout)
+    headline = job["headline"]
+    assert headline["k"] == round(0.1 * 51_808)
+    assert 0.99 * headline["k"] < headline["nonzeros"] <= headline["k"]
+    factors = [headline[f"nonzeros_{factor}"] for factor in "uvc"]
+    assert sum(factors) == headline["nonzeros"]
+    assert min(factors) > 0
+    assert headline["max_distinct_values"] <= 2**4
+    assert headline["clean_accuracy_before"] > 0.9
+    assert headline["pgd_accuracy_after"] > headline["pgd_accuracy_before"] - 0.2
+
+    fetched = atmc("download", job["id"], "-o", tmp_path)
+    assert fetched.returncode == 0, fetched.stderr
+    assert {Path(line).name for line in fetched.stdout.split()} == {"model.atmc", "report.json"}
+    artifact = tmp_path / "model.atmc"
+    assert artifact.stat().st_size == headline["file_bytes"]
+    assert headline["file_ratio"] == headline["file_bytes"] / headline["dense_bytes"]
+    check = [sys.executable, "-m", "examples.check_artifact", artifact, digits / "digits.npz"]
+    fresh = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(fresh.stdout)["clean_accuracy"] == headline["clean_accuracy_after"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["headline"] == headline
+
+    shown = atmc("show", job["id"]).stdout
+    assert f"{100 * headline['pgd_accuracy_after']:.2f} %" in shown
+    assert f"{headline['file_bytes']:,}" in shown
+    layers = json.loads(atmc("show", job["id"], "--layers", "--json").stdout)
+    assert sum(sum(layer["nonzeros"].values()) for layer in layers) == headline["nonzeros"]
+    assert "fc1.weight" in atmc("show", job["id"], "--layers").stdout
+    events = [
+        json.loads(line)
+        for line in atmc("show", job["id"], "--events", "--json").stdout.splitlines()
+    ]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["state"] == "succeeded"
+
+
+def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits):
+    with np.load(digits / "digits.npz") as arrays:
+        labels = arrays["y_test"].copy()
+        labels[3] = 10
+        np.savez(digits / "wrong.npz", **{**arrays, "y_test": labels})
+    done = submit(*SHORT, data="wrong.npz")
+    assert done.returncode == 1, done.stderr
+    assert "label_out_of_range (y_test)" in done.stdout
+    job_id = done.stdout.split(":")[0]
+    assert (
+        json.loads(atmc("show", job_id, "--json").stdout)["error"]["code"] == "label_out_of_range"
+    )
+
+
+def test_a_running_job_is_cancelled_within_seconds(atmc, submit):
+    done = submit("--set=training.robust_epochs=5000", "--no-wait", "--json")
+    job_id = json.loads(done.stdout)["id"]
+    deadline = time.monotonic() + 30
+    while json.loads(atmc("show", job_id, "--json").stdout)["state"] != "running":
+        assert time.monotonic() < deadline
+    began = time.monotonic()
+    assert json.loads(atmc("cancel", job_id, "--json").stdout)["state"] == "cancelled"
+    assert time.monotonic() - began < 10
