@@ -16,7 +16,7 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 for settings that cannot be served."""
     try:
         settings = Settings()
-        _check_host(settings.host)
+        check_host(settings.host)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -31,7 +31,7 @@ def main() -> int:
     return 0
 
 
-def _check_host(host: str) -> None:
+def check_host(host: str) -> None:
     """Raise ValueError unless `host` can only be reached from this machine."""
     if host == "localhost":
         return

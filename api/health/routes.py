@@ -4,17 +4,20 @@ import logging
 from collections.abc import Callable
 
 from fastapi import APIRouter
-from kombu.exceptions import OperationalError
 from obstore.exceptions import BaseError as StoreError
 from pydantic import BaseModel
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.problems import Problem, documented
 from api.services import Services, ServicesDep
 from jobstore.catalogue import list_entries
-from jobstore.wakeups import pending
 
 router = APIRouter(tags=["health"])
+BROKER_TIMEOUT_S = 2
+
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +43,7 @@ def readyz(services: ServicesDep) -> Health:
     for part, (check, advice) in CHECKS.items():
         try:
             ready = check(services)
-        except (SQLAlchemyError, StoreError, OSError, OperationalError) as error:
+        except (SQLAlchemyError, StoreError, OSError, RedisError) as error:
             log.warning("%s is not ready: %s", part, error)
             ready = False
         if not ready:
@@ -62,7 +65,14 @@ def _store(services: Services) -> bool:
 
 
 def _broker(services: Services) -> bool:
-    return pending(services.celery) >= 0
+    # Celery's connection would try again for seconds, and a probe does not wait that long.
+    with Redis.from_url(
+        services.settings.broker_url,
+        socket_connect_timeout=BROKER_TIMEOUT_S,
+        socket_timeout=BROKER_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    ) as client:
+        return bool(client.ping())
 
 
 def _catalogue(services: Services) -> bool:
