@@ -179,7 +179,8 @@ class SharedWeights(FactorizedWeights):
     What is left to train are the values that the entries of a factor share, the biases and the
     norms. A shared value moves by the *mean* gradient of its entries: that is plain SGD projected
     onto the subspace that the assignment spans. At 32 and 16 bits every non-zero has its own value;
-    at 16 it is rounded to float16 after each step.
+    at 16 the network always sees it rounded to float16, while the optimiser's own copy keeps the
+    steps that are too small to show.
     """
 
     def __init__(
@@ -215,10 +216,9 @@ class SharedWeights(FactorizedWeights):
         for tensor, support, codes, values in zip(
             self.factor_tensors(), self.supports, self.codes, self.values, strict=True
         ):
-            if self.bits == 16:
-                values.copy_(values.half())
+            shown = values.half().float() if self.bits == 16 else values
             tensor.zero_()
-            tensor.view(-1)[support] = values[codes]
+            tensor.view(-1)[support] = shown[codes]
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:

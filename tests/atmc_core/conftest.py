@@ -10,17 +10,21 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from atmc_core.architectures import build
-from atmc_core.config import JobSpec
 from atmc_core.data import DataSet, load_npz
 from atmc_core.job import ModelInput
 from atmc_core.model import Classifier, Normalization
-from atmc_core.schema import from_json
 
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tensors this small gain nothing from a second core."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -68,24 +72,3 @@ def digits_classifier(digits_model: ModelInput) -> Classifier:
     network = build("digits_cnn", 10)
     network.load_state_dict(safetensors.torch.load_file(digits_model.path))
     return Classifier(network, Normalization(), channels=1).eval()
-
-
-@pytest.fixture
-def quick_spec() -> JobSpec:
-    """Every stage, two epochs each, two evaluation batches."""
-    return from_json(
-        JobSpec,
-        {
-            "method": "atmc",
-            "target": {"density": 0.1, "bits": 4},
-            "threat": {"norm": "linf", "epsilon": 0.1, "steps": 2},
-            "training": {
-                "robust_epochs": 2,
-                "compression_epochs": 3,
-                "finish_epochs": 2,
-                "learning_rate": 0.02,
-                "dual_interval": 3,
-            },
-            "evaluation": {"pgd_steps": 3, "pgd_restarts": 2, "batch_size": 200},
-        },
-    )

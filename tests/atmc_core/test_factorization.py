@@ -1,4 +1,4 @@
-"""W = U V + C: seeding changes nothing, composition is differentiable, effects mean what they say."""
+"""W = U V + C: seeding changes nothing, gradients flow, effects mean what they say."""
 
 import pytest
 import torch

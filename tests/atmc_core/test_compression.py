@@ -1,0 +1,145 @@
+"""ADMM and the end game: both constraints hold exactly, on every kind of layer."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from atmc_core.attacks import PGD, ball
+from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights, factorize
+from atmc_core.config import Training
+from atmc_core.factorization import Factors
+from atmc_core.model import Classifier, Normalization
+from atmc_core.training import adversarial_step
+
+TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
+
+
+def _mixed_network() -> nn.Module:
+    """Plain, grouped, depthwise and pointwise convolutions, wide and tall linears, batch norms."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+        nn.Conv2d(8, 16, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 80),
+        nn.ReLU(),
+        nn.Linear(80, 10),
+    )
+
+
+def _train(net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    attack = PGD(ball("linf", 0.05), 2, 0.03)
+    return [
+        float(adversarial_step(net, attack, images, labels, 0.02, generator)) for _ in range(steps)
+    ]
+
+
+def _nonzeros(net: FactorizedWeights) -> int:
+    return sum(int(tensor.count_nonzero()) for tensor in net.factor_tensors())
+
+
+def _most_distinct(net: FactorizedWeights) -> int:
+    return max(len(torch.unique(tensor[tensor != 0])) for tensor in net.factor_tensors())
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    return Classifier(_mixed_network(), Normalization(), channels=1)
+
+
+def test_factorising_changes_no_output(classifier: Classifier) -> None:
+    images = torch.rand(4, 1, 8, 8)
+    classifier.eval()
+    net = FactorizedWeightsView(classifier)
+    with torch.no_grad():
+        before = classifier(images)
+        after = torch.func.functional_call(
+            classifier, {f"network.{name}": w for name, w in net.weights().items()}, (images,)
+        )
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+class FactorizedWeightsView(AdmmWeights):
+    """The factors of a classifier, not yet projected anywhere."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        factors = factorize(classifier, 0.25)
+        super().__init__(classifier, factors, k=10**9, bits=32, training=TRAINING, steps=1)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16, 32])
+def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> None:
+    factors = factorize(classifier, 0.25)
+    k, steps = 300, 12
+    admm = AdmmWeights(classifier, factors, k=k, bits=bits, training=TRAINING, steps=steps)
+    dense = _nonzeros(admm)
+    _train(admm, 3)
+    assert k < _nonzeros(admm) < dense
+    _train(admm, steps - 3)
+    assert admm.at_target
+    assert 0.9 * k < _nonzeros(admm) <= k
+
+    shared = SharedWeights(classifier, admm.factors, bits=bits, training=TRAINING)
+    values = [value.clone() for value in shared.values]
+    losses = _train(shared, 20)
+    assert losses[-1] < losses[0]
+    assert any(
+        not torch.equal(before, after) for before, after in zip(values, shared.values, strict=True)
+    )
+    assert _nonzeros(shared) <= k
+    if bits <= 8:
+        assert _most_distinct(shared) <= 2**bits
+    if bits == 16:
+        assert all(torch.equal(t, t.half().float()) for t in shared.factor_tensors())
+
+
+def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -> None:
+    def distance(rho: float) -> float:
+        torch.manual_seed(0)
+        network = Classifier(_mixed_network(), Normalization(), channels=1)
+        training = Training(shrink_fraction=0, dual_interval=2, rho=rho)
+        factors = factorize(network, 0.25)
+        net = AdmmWeights(network, factors, k=800, bits=2, training=training, steps=60)
+        _train(net, 60)
+        shared = SharedWeights(network, _copied(net), bits=2, training=training)
+        pairs = zip(net.factor_tensors(), shared.factor_tensors(), strict=True)
+        return sum(float((a - b).detach().square().sum()) for a, b in pairs)
+
+    assert distance(rho=1.0) < 0.8 * distance(rho=1e-6)
+
+
+def _copied(net: AdmmWeights) -> dict[str, Factors]:
+    return {
+        name: Factors(f.view, *(t.detach().clone() for t in f.tensors))
+        for name, f in net.factors.items()
+    }
+
+
+def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Normalization(), 1)
+    training = Training(momentum=0, weight_decay=0)
+    factors = factorize(classifier, 1.0)
+    (only,) = factors.values()
+    only.u.zero_()
+    only.c.zero_()
+    only.v.copy_(torch.tensor([[[1.0, 1.0, 2.0, 0.0], [2.0, 0.0, 0.0, 1.0]]]))
+    net = SharedWeights(classifier, factors, bits=1, training=training)
+    gradients = [torch.zeros_like(tensor) for tensor in net.factor_tensors()]
+    gradients[1].copy_(torch.tensor([[[3.0, 6.0, 1.0, 9.0], [2.0, 9.0, 9.0, 0.0]]]))
+    for tensor, gradient in zip(net.factor_tensors(), gradients, strict=True):
+        tensor.grad = gradient
+    net.update(0.1)
+    expected: Tensor = torch.tensor([1 - 0.1 * (3 + 6 + 0) / 3, 2 - 0.1 * (1 + 2) / 2])
+    torch.testing.assert_close(net.values[1].detach(), expected)
+    torch.testing.assert_close(
+        only.v.detach()[0, 0], torch.tensor([expected[0], expected[0], expected[1], 0.0])
+    )

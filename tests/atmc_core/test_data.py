@@ -1,0 +1,115 @@
+"""Data sets: what is read, what is refused, how validation is cut."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atmc_core.data import Split, check_against, hold_out, load_npz
+from atmc_core.errors import InvalidInput
+
+
+def _arrays(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": rng.integers(0, 256, (8, 6, 5, 3), dtype=np.uint8),
+        "y_test": np.arange(8) % 4,
+    } | changes
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _load(path: Path, **changes: Any) -> Any:
+    np.savez(path / "data.npz", **_arrays(**changes))
+    return load_npz(path / "data.npz", validation_fraction=0.3, seed=0)
+
+
+def test_images_come_as_channels_first_and_the_order_is_kept(tmp_path: Path) -> None:
+    data = _load(tmp_path)
+    assert data.test.images.shape == (8, 3, 6, 5)
+    expected = torch.from_numpy(_arrays()["x_test"]).permute(0, 3, 1, 2)
+    assert torch.equal(data.test.images, expected)
+    images, labels = data.test.batch(slice(0, 2))
+    assert images.dtype == torch.float32
+    assert torch.equal(images, expected[:2].float() / 255)
+    assert labels.tolist() == [0, 1]
+
+
+def test_validation_is_cut_from_train_stratified_and_by_seed(tmp_path: Path) -> None:
+    data = _load(tmp_path)
+    assert (len(data.train), len(data.val)) == (28, 12)
+    assert torch.bincount(data.val.labels).tolist() == [3, 3, 3, 3]
+    again = _load(tmp_path)
+    assert torch.equal(data.val.images, again.val.images)
+    together = torch.cat([data.train.images, data.val.images]).flatten(1)
+    assert len(torch.unique(together, dim=0)) == 40
+
+
+def test_a_validation_split_that_is_there_is_used(tmp_path: Path) -> None:
+    data = _load(tmp_path, x_val=_arrays()["x_test"][:3], y_val=np.array([3, 2, 1]))
+    assert (len(data.train), data.val.labels.tolist()) == (40, [3, 2, 1])
+
+
+def test_grey_images_may_leave_out_the_channel(tmp_path: Path) -> None:
+    flat = {name: _arrays()[name][..., 0] for name in ("x_train", "x_test")}
+    assert _load(tmp_path, **flat).train.images.shape[1:] == (1, 6, 5)
+
+
+REFUSED = {
+    "a missing array": ({"y_test": None}, "bad_array", "y_test"),
+    "float images": ({"x_test": np.zeros((8, 6, 5, 3))}, "bad_array", "x_test"),
+    "float labels": ({"y_train": np.zeros(40)}, "bad_array", "y_train"),
+    "too few labels": ({"y_test": np.arange(7)}, "bad_array", "y_test"),
+    "no test images": (
+        {"x_test": np.zeros((0, 6, 5, 3), np.uint8), "y_test": np.zeros(0, int)},
+        "empty_split",
+        "x_test",
+    ),
+    "objects": ({"y_test": np.array([object()] * 8)}, "malformed_dataset", None),
+    "one image a class": (
+        {"x_train": np.zeros((2, 6, 5, 3), np.uint8), "y_train": np.array([0, 1])},
+        "empty_split",
+        "x_train",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name: str, tmp_path: Path) -> None:
+    changes, code, param = REFUSED[name]
+    with pytest.raises(InvalidInput) as refused:
+        _load(tmp_path, **changes)
+    assert (refused.value.code, refused.value.param) == (code, param)
+
+
+def test_refuses_a_file_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"no archive")
+    with pytest.raises(InvalidInput) as refused:
+        load_npz(tmp_path / "data.npz", validation_fraction=0.1, seed=0)
+    assert refused.value.code == "malformed_dataset"
+
+
+def test_images_and_labels_must_fit_the_network(tmp_path: Path) -> None:
+    data = _load(tmp_path)
+    check_against(data, (3, 6, 5), 4)
+    with pytest.raises(InvalidInput, match="takes") as refused:
+        check_against(data, (1, 8, 8), 4)
+    assert refused.value.code == "image_shape_mismatch"
+    with pytest.raises(InvalidInput, match="0 to 2") as refused:
+        check_against(data, (3, 6, 5), 3)
+    assert refused.value.code == "label_out_of_range"
+
+
+def test_an_epoch_sees_every_image_once() -> None:
+    split = Split(torch.zeros(23, 1, 2, 2, dtype=torch.uint8), torch.arange(23))
+    seen = [y for _, y in split.shuffled(5, torch.Generator().manual_seed(0))]
+    assert torch.cat(seen).sort().values.tolist() == list(range(23))
+
+
+def test_hold_out_leaves_single_images_in_train() -> None:
+    split = Split(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 1, 1]))
+    kept, cut = hold_out(split, 0.1, seed=0)
+    assert (len(kept), cut.labels.tolist()) == (4, [1])
