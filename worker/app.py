@@ -69,6 +69,7 @@ _worker: Worker | None = None
 
 def _start(**_: Any) -> None:
     global _worker
+    configure_logs()  # Celery asks for it only later, and says nothing of a failed start.
     try:
         _worker = Worker(settings)
     except Exception as error:

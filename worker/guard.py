@@ -16,6 +16,7 @@ from jobstore.database import Database
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt
 from jobstore.settings import Settings
+from worker.logs import about, brief
 from worker.process import ChildProcess
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Guard:
             reason = self._find_reason()
             if reason is None or self.lost or (self.stopped.is_set() and reason is not _LOST):
                 continue
-            log.info("ending early", extra={"attempt": self._attempt, "reason": reason})
+            log.info("ending early", extra=about(self._attempt, reason=reason))
             self.reason = reason
             self.stopped.set()
             if self._child is not None:
@@ -131,8 +132,8 @@ class Guard:
             left = self._renewed + self._settings.lease_s - time.monotonic()
             log.warning(
                 "the database does not answer: %s",
-                error,
-                extra={"attempt": self._attempt, "lease_left_s": round(left, 1)},
+                brief(error),
+                extra=about(self._attempt, lease_left_s=round(left, 1)),
             )
             return False if left > 0 else None
 

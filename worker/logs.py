@@ -3,6 +3,8 @@
 import logging
 from datetime import UTC, datetime
 
+from jobstore.leases import Attempt
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -16,6 +18,16 @@ class _Formatter(logging.Formatter):
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         pairs = "".join(f" {name}={value}" for name, value in extra.items())
         return super().formatMessage(record) + pairs
+
+
+def about(attempt: Attempt, **more: object) -> dict[str, object]:
+    """Return the `extra` fields of a record on this attempt."""
+    return {"job": attempt.job_id, "attempt": attempt.number} | more
+
+
+def brief(error: Exception) -> str:
+    """Return the first line of the error; what follows is the statement, or a trace."""
+    return str(error).partition("\n")[0]
 
 
 def configure_logs() -> None:

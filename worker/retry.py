@@ -8,6 +8,8 @@ from typing import TypeVar
 from obstore.exceptions import BaseError as StoreError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from worker.logs import brief
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -35,6 +37,6 @@ def retry(action: Callable[[], T], *, what: str, until: Callable[[], bool]) -> T
         except TRANSIENT as error:
             if until():
                 raise GaveUp(what) from error
-            log.warning("%s failed, trying again: %s", what, error)
+            log.warning("%s failed, trying again: %s", what, brief(error))
         time.sleep(delay_s)
         delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

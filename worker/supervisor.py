@@ -27,6 +27,7 @@ from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
 from worker.folder import ARTIFACTS, EventTail, ProtocolError, RunFolder, run_folder, write_json
 from worker.guard import Guard, StopReason
+from worker.logs import about, brief
 from worker.process import ChildProcess
 from worker.retry import TRANSIENT, GaveUp, retry
 
@@ -68,7 +69,7 @@ class Supervisor:
 
     def run(self, job: Job, attempt: Attempt) -> None:
         """Run the claimed job to the end of this attempt, whatever that is."""
-        log.info("attempt begins", extra={"attempt": attempt})
+        log.info("attempt begins", extra=about(attempt))
         try:
             with ExitStack() as stack:
                 name = f"{job.id}-{attempt.number}"
@@ -86,8 +87,8 @@ class Supervisor:
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
             # Nothing may be written any more; the sweep has queued the job or will.
-            log.warning("attempt abandoned: %s", error, extra={"attempt": attempt})
-        log.info("attempt ended", extra={"attempt": attempt})
+            log.warning("attempt abandoned: %s", error, extra=about(attempt))
+        log.info("attempt ended", extra=about(attempt))
 
 
 class _Run:
@@ -108,22 +109,20 @@ class _Run:
         self.shipped: Path | None = None
 
     def to_its_end(self) -> None:
-        """Prepare, supervise, publish; raises `LeaseLost`, `GaveUp` when the lease is gone."""
+        """Prepare, supervise, publish; raises `LeaseLost` or `GaveUp` when the lease is gone."""
         try:
             self._prepare()
-            status = self._supervise()
-            end = self._end(status)
+            self._end(self._supervise())
         except GaveUp:
-            end = self._stopped
+            self._stop()
         except LeaseLost:
             raise
         except ProtocolError as error:
-            end = self._crash(JobError("child_crashed", str(error)))
+            self._fail_attempt(JobError("child_crashed", str(error)))
         except Exception as error:
             # A mistake of ours must not leave the job hanging until its lease runs out.
-            log.exception("the supervisor failed", extra={"attempt": self.attempt})
-            end = self._crash(JobError("internal_error", f"{type(error).__name__}: {error}"))
-        end()
+            log.exception("the supervisor failed", extra=about(self.attempt))
+            self._fail_attempt(JobError("internal_error", f"{type(error).__name__}: {error}"))
 
     def _prepare(self) -> None:
         """Fill the folder: inputs, the checkpoint to resume at, and the job itself."""
@@ -159,7 +158,7 @@ class _Run:
         """Run the child to its end and ship what it leaves; returns its exit status."""
         command = [*self.supervisor.child_command, str(self.folder.path)]
         child = ChildProcess(command, self.folder.log)
-        log.info("child started", extra={"attempt": self.attempt, "pid": child.pid})
+        log.info("child started", extra=about(self.attempt, pid=child.pid))
         try:
             self.guard.watch_over(child)
             while not child.wait(_SHIP_EVERY_S):
@@ -167,7 +166,7 @@ class _Run:
         finally:
             child.end()
             status = child.reap()
-        log.info("child ended", extra={"attempt": self.attempt, "status": status})
+        log.info("child ended", extra=about(self.attempt, status=status))
         if self.folder.outcome.exists():
             self._ship_events()
         else:
@@ -198,26 +197,25 @@ class _Run:
         replaced, self.checkpoint_key, self.shipped = self.checkpoint_key, key, path
         self._delete(replaced)
 
-    def _end(self, status: int) -> Callable[[], None]:
-        """Find how the attempt ends, and store its results; returns what writes the end down."""
+    def _end(self, status: int) -> None:
+        """Make what the child left durable, and write down how it ended."""
         if self.folder.outcome.exists():
-            return self._outcome(json.loads(self.folder.outcome.read_text()))
-        if self.guard.stopped.is_set():
-            return self._stopped
-        message = f"the child process {_describe(status)}"
-        tail = self.folder.log_tail()
-        return self._crash(JobError("child_crashed", f"{message}; its output ends:\n{tail}"))
+            self._publish(json.loads(self.folder.outcome.read_text()))
+        elif self.guard.stopped.is_set():
+            self._stop()
+        else:
+            message = f"the child process {_describe(status)}; its output ends:\n"
+            self._fail_attempt(JobError("child_crashed", message + self.folder.log_tail()))
 
-    def _outcome(self, outcome: dict[str, Any]) -> Callable[[], None]:
+    def _publish(self, outcome: dict[str, Any]) -> None:
         match outcome:
             case {"status": "succeeded", "headline": dict(headline)}:
                 artifacts = [self._store_artifact(name) for name in ARTIFACTS]
-                return lambda: self._finish(
-                    JobState.SUCCEEDED, headline=headline, artifacts=artifacts
-                )
+                self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
             case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
-                return lambda: self._finish(JobState.FAILED, error=JobError(**error))
-        raise ProtocolError(f"not an outcome: {outcome!r}")
+                self._finish(JobState.FAILED, error=JobError(**error))
+            case _:
+                raise ProtocolError(f"not an outcome: {outcome!r}")
 
     def _store_artifact(self, name: str) -> NewArtifact:
         path = self.folder.results / name
@@ -226,7 +224,7 @@ class _Run:
         stored = self._patiently(f"storing {name}", lambda: self.store.put_blob(path))
         return NewArtifact(name, ARTIFACTS[name], stored.sha256, stored.bytes)
 
-    def _stopped(self) -> None:
+    def _stop(self) -> None:
         """Write down the end that the guard has seen a reason for."""
         match self.guard.reason:
             case StopReason.CANCELLED:
@@ -239,20 +237,17 @@ class _Run:
             case _:
                 raise LeaseLost(str(self.attempt))
 
-    def _crash(self, error: JobError) -> Callable[[], None]:
-        def write() -> None:
-            log.warning("attempt failed: %s", error.message, extra={"attempt": self.attempt})
-            state = self._write(
-                "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
-            )
-            if state is not JobState.QUEUED:
-                self._delete(self.checkpoint_key)
-
-        return write
+    def _fail_attempt(self, error: JobError) -> None:
+        log.warning("attempt failed: %s", error.message, extra=about(self.attempt))
+        state = self._write(
+            "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
+        )
+        if state is not JobState.QUEUED:
+            self._delete(self.checkpoint_key)
 
     def _finish(self, state: JobState, **outcome: Any) -> None:
         self._write("finishing", lambda s: leases.finish(s, self.attempt, state, **outcome))
-        log.info("job finished", extra={"attempt": self.attempt, "state": state})
+        log.info("job finished", extra=about(self.attempt, state=state))
         self._delete(self.checkpoint_key)
 
     def _fetch(self, key: str, path: Path) -> None:
@@ -265,7 +260,7 @@ class _Run:
         try:
             self.store.delete(key)
         except TRANSIENT as error:
-            log.warning("%s was not deleted: %s", key, error, extra={"attempt": self.attempt})
+            log.warning("%s was not deleted: %s", key, brief(error), extra=about(self.attempt))
 
     def _patiently(self, what: str, action: Callable[[], T]) -> T:
         """Ask a server until it answers, or until the attempt is stopped."""
@@ -282,6 +277,8 @@ class _Run:
 
 
 def _describe(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "was killed by SIGKILL (which is also how a machine out of memory ends a process)"
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with exit status {status}"

@@ -16,7 +16,7 @@ from jobstore.database import Database, make_engine
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
-from worker.logs import configure_logs
+from worker.logs import brief, configure_logs
 from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             delay_s = settings.sweep_s
         except (BrokerError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
-            log.warning("sweep failed: %s", error, extra={"next_in_s": delay_s})
+            log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
 
 
 def sweep_once(database: Database, store: ObjectStore, celery: Celery) -> None:

@@ -20,8 +20,10 @@ from safetensors.torch import save
 from sklearn.datasets import load_digits
 
 from atmc_core.architectures import build
-from jobstore import artifacts, leases
+from jobstore import artifacts, catalogue, leases
 from jobstore.objects import blob_key
+from jobstore.settings import Settings
+from jobstore.wakeups import make_celery, wake
 from worker.supervisor import Supervisor
 
 SPEC: dict[str, Any] = {
@@ -146,6 +148,11 @@ def _child_of(pid: int) -> psutil.Process:
     return child
 
 
+def _published(bench) -> bool:
+    with bench.database.read() as session:
+        return bool(catalogue.list_entries(session, "method"))
+
+
 def _is_compressing(bench, job_id: str) -> bool:
     """Tell whether the job is in the middle of its second training stage, and checkpointed."""
     job = bench.job(job_id)
@@ -204,11 +211,15 @@ def test_a_job_whose_worker_is_killed_goes_on_in_another_and_ends_the_same(
 
 
 def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancelled_in_time(
-    bench, start, start_worker, poll, is_running, upload: Upload
+    bench, broker: str, start_worker, poll, is_running, upload: Upload
 ) -> None:
-    start("worker.sweep")
+    # Without a sweep: the first worker is woken by the message, the second looks by itself.
     first = start_worker()
+    poll(lambda: _published(bench))
     job_id = _add(bench, upload)
+    celery = make_celery(Settings(broker_url=broker))
+    assert wake(celery)
+    celery.close()
     poll(lambda: _is_compressing(bench, job_id))
     child = _child_of(first.pid).pid
     first.send_signal(signal.SIGTERM)
