@@ -9,6 +9,9 @@ from fastapi.openapi.utils import get_openapi
 from api import problems
 from api.models.schemas import Normalization
 
+LOCATION: dict[str, Any] = {
+    "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
+}
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 

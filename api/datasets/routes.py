@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from api.datasets.intake import Arrays, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetView
 from api.idempotency import IdempotencyKey, answer_once
-from api.openapi import FILE, multipart_body
+from api.openapi import FILE, LOCATION, multipart_body
 from api.paths import PathText
 from api.problems import documented
 from api.services import Services, ServicesDep
@@ -28,19 +28,22 @@ router = APIRouter(tags=["datasets"])
         {"file": FILE | {"description": "`.npz`: `x_train`, `y_train`, `x_test`, `y_test`, ..."}},
         required=("file",),
     ),
-    responses=documented(
-        "malformed_multipart",
-        "file_too_large",
-        "unsupported_media_type",
-        "missing_field",
-        "unknown_field",
-        "invalid_value",
-        "malformed_dataset",
-        "object_array",
-        "bad_array",
-        "dataset_too_large",
-        "idempotency_conflict",
-    ),
+    responses={
+        201: LOCATION,
+        **documented(
+            "malformed_multipart",
+            "file_too_large",
+            "unsupported_media_type",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "malformed_dataset",
+            "object_array",
+            "bad_array",
+            "dataset_too_large",
+            "idempotency_conflict",
+        ),
+    },
 )
 async def create(
     request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None

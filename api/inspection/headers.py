@@ -66,5 +66,6 @@ def is_shape(value: object) -> bool:
 
 
 def clip(name: str, width: int = 80) -> str:
-    """Shorten a name out of an untrusted file so that a message stays readable."""
-    return name if len(name) <= width else f"{name[:width]}…"
+    """Make a name out of an untrusted file fit for a message: short, and possible to send."""
+    shown = name if len(name) <= width else f"{name[:width]}…"
+    return shown.encode(errors="backslashreplace").decode()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.jobs.schemas import NewJobByIds, NewJobWithFiles
-from api.openapi import FILE, multipart
+from api.openapi import FILE, LOCATION, multipart
 from api.problems import documented
 
 _SPEC_EXAMPLE = {
@@ -56,7 +56,7 @@ NEW_JOB_BODY: dict[str, Any] = {
     }
 }
 
-CREATE_RESPONSES = documented(
+CREATE_RESPONSES = {202: LOCATION} | documented(
     "malformed_json",
     "malformed_multipart",
     "file_too_large",

@@ -9,6 +9,8 @@ from api.models.schemas import Normalization
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Job
 
+MAX_TIME_LIMIT_S = 30 * 86_400
+
 # PostgreSQL takes every text but one with a NUL in it.
 _Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
@@ -22,7 +24,7 @@ class NewJob(BaseModel):
     time_limit_s: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
+        le=MAX_TIME_LIMIT_S,
         description="Seconds of running after which the job fails; default: the service's.",
     )
 

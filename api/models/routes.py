@@ -10,7 +10,7 @@ from api.idempotency import IdempotencyKey, answer_once
 from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
 from api.models.schemas import ModelView, Normalization
-from api.openapi import FILE, multipart_body
+from api.openapi import FILE, LOCATION, multipart_body
 from api.paths import PathText
 from api.problems import documented, invalid
 from api.services import Services, ServicesDep
@@ -46,22 +46,25 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
         },
         required=("file", "architecture"),
     ),
-    responses=documented(
-        "malformed_multipart",
-        "malformed_json",
-        "file_too_large",
-        "unsupported_media_type",
-        "missing_field",
-        "unknown_field",
-        "invalid_value",
-        "unknown_architecture",
-        "unsafe_pickle",
-        "torchscript_refused",
-        "malformed_model",
-        "tensor_mismatch",
-        "idempotency_conflict",
-        "no_worker",
-    ),
+    responses={
+        201: LOCATION,
+        **documented(
+            "malformed_multipart",
+            "malformed_json",
+            "file_too_large",
+            "unsupported_media_type",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "unknown_architecture",
+            "unsafe_pickle",
+            "torchscript_refused",
+            "malformed_model",
+            "tensor_mismatch",
+            "idempotency_conflict",
+            "no_worker",
+        ),
+    },
 )
 async def create(
     request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None

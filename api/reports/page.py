@@ -18,7 +18,7 @@ ACCURACIES = {
     "clean": "Clean images",
     "fgsm": "FGSM",
     "pgd": "PGD",
-    "robust": "Every attack (worst case an image)",
+    "robust": "All of them, the worst for each image",
 }
 
 

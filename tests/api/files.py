@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +60,10 @@ def torch_file(value: object | None = None, **options: Any) -> bytes:
 
 def torchscript_file() -> bytes:
     file = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    with warnings.catch_warnings():
+        # TorchScript is deprecated: it is still what users have on their disks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
     return file.getvalue()
 
 

@@ -88,6 +88,12 @@ def test_a_long_list_is_cut_short() -> None:
     )
 
 
+def test_a_key_that_utf_8_cannot_hold_is_told_escaped() -> None:
+    problem = refused(GOOD | {"\ud800": GOOD["fc.bias"]})
+    assert problem.param == "\\ud800"
+    problem.detail.encode()
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
 def test_a_wrapper_s_prefix_is_recognised(prefix: str) -> None:
     problem = refused({prefix + key: tensor for key, tensor in GOOD.items()})

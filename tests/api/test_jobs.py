@@ -83,6 +83,7 @@ N = files.dense_weights()
         ({"name": ""}, "invalid_value", "name", "at least 1"),
         ({"name": "a\0b"}, "invalid_value", "name", "pattern"),
         ({"time_limit_s": 0}, "invalid_value", "time_limit_s", "greater than 0"),
+        ({"time_limit_s": 1e300}, "invalid_value", "time_limit_s", "less than or equal to"),
         ({"model_id": "mdl_0"}, "invalid_value", "model_id", "POST /models"),
         ({"dataset_id": "dst_0"}, "invalid_value", "dataset_id", "POST /datasets"),
         ({"model_id": 7}, "invalid_value", "model_id", "string"),
