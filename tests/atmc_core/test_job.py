@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_file(
         [int(t.count_nonzero()) for t in factors.tensors] for factors in model.factors.values()
     ]
     u, v, c = (sum(column) for column in zip(*counts, strict=True))
-    assert headline["k"] == round(0.1 * 51_808)
+    assert headline["k"] == round(0.1 * 38_160)
     assert headline["nonzeros"] == u + v + c <= headline["k"]
     assert (headline["nonzeros_u"], headline["nonzeros_v"], headline["nonzeros_c"]) == (u, v, c)
     assert min(u, v, c) > 0
@@ -267,7 +267,7 @@ class TestRefuses:
     def test_more_nonzeros_than_weights(
         self, spec: JobSpec, digits_model: ModelInput, digits_path: Path, tmp_path: Path
     ) -> None:
-        target = dataclasses.replace(spec.target, density=None, k=51_809)
+        target = dataclasses.replace(spec.target, density=None, k=38_161)
         refusal = self._refusal(
             dataclasses.replace(spec, target=target), digits_model, digits_path, tmp_path
         )
