@@ -54,7 +54,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class clock(FunctionElement[datetime]):  # reads as the SQL function it is
+class clock(FunctionElement[datetime]):
     """The database's own time, plus `offset_s` seconds: hosts' clocks may disagree, this is one."""
 
     type = UtcDateTime()

@@ -1,4 +1,7 @@
-"""The run folder: all that a child knows, and all it leaves (docs/interfaces.md)."""
+"""The run folder: all that a child knows, and all it leaves (docs/interfaces.md).
+
+The child imports this, so it imports nothing of the store.
+"""
 
 import fcntl
 import json
@@ -8,11 +11,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from jobstore.events import EventType, NewEvent
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,6 @@ ARTIFACTS: Mapping[str, str] = {
 
 _LOCK = "lock"
 _LOG_TAIL_BYTES = 4000
-
-
-class ProtocolError(Exception):
-    """The child left something in its folder that docs/interfaces.md does not have."""
 
 
 @dataclass(frozen=True)
@@ -120,37 +116,3 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(document, allow_nan=False))
     aside.rename(path)
-
-
-class EventTail:
-    """Reads the complete lines that are appended to an events file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._read = 0
-
-    def read(self) -> list[NewEvent]:
-        """Return the events behind the last `confirm`; raises `ProtocolError`."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        # A line without its end is still being written, or its writer was killed over it.
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read = self._offset + len(whole)
-        return [_parse_event(line) for line in whole.splitlines()]
-
-    def confirm(self) -> None:
-        """What the last `read` returned is safe: do not return it again."""
-        self._offset = self._read
-
-
-def _parse_event(line: bytes) -> NewEvent:
-    try:
-        data = json.loads(line)
-        moment = datetime.fromisoformat(data.pop("time"))
-        return NewEvent(EventType(data.pop("type")), data, moment)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"not an event: {line[:200]!r}") from error

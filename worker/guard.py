@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobstore import leases
 from jobstore.database import Database
 from jobstore.errors import LeaseLost
-from jobstore.leases import Attempt
+from jobstore.leases import Attempt, LeaseState
 from jobstore.settings import Settings
 from worker.logs import about, brief
 from worker.process import ChildProcess
@@ -86,7 +86,11 @@ class Guard:
     def _watch(self) -> None:
         while not self._done.wait(_POLL_S):
             reason = self._find_reason()
-            if reason is None or self.lost or (self.stopped.is_set() and reason is not _LOST):
+            if (
+                reason is None
+                or self.lost
+                or (self.stopped.is_set() and reason is not StopReason.LEASE_LOST)
+            ):
                 continue
             log.info("ending early", extra=about(self._attempt, reason=reason))
             self.reason = reason
@@ -95,10 +99,11 @@ class Guard:
                 self._child.end()
 
     def _find_reason(self) -> StopReason | None:
-        cancel = self._keep_lease()
-        if cancel is None:
-            return _LOST
-        if cancel:
+        try:
+            cancelled = self._keep_lease().cancel_requested
+        except LeaseLost:
+            return StopReason.LEASE_LOST
+        if cancelled:
             return StopReason.CANCELLED
         if self._shutdown.is_set():
             return StopReason.SHUTDOWN
@@ -106,17 +111,17 @@ class Guard:
             return StopReason.TIME_LIMIT
         return None
 
-    def _keep_lease(self) -> bool | None:
-        """Renew the lease if it is time to; tells whether a cancel was asked, None if it is lost.
+    def _keep_lease(self) -> LeaseState:
+        """Look at the lease, and renew it if it is time to; raises `LeaseLost`.
 
-        Without the database the lease counts as lost when it has run out by our own clock: from
-        then on another worker may be at work.
+        Without the database it counts as lost when it has run out by our own clock: from then on
+        another worker may be at work.
         """
         now = time.monotonic()
         try:
             if now - self._renewed < self._settings.heartbeat_s:
                 with self._database.read() as session:
-                    return leases.look(session, self._attempt).cancel_requested
+                    return leases.look(session, self._attempt)
             with self._database.write() as session:
                 state = leases.renew(
                     session,
@@ -125,17 +130,11 @@ class Guard:
                     run_seconds=now - self._started,
                 )
             self._renewed = now
-            return state.cancel_requested
-        except LeaseLost:
-            return None
+            return state
         except SQLAlchemyError as error:
-            left = self._renewed + self._settings.lease_s - time.monotonic()
-            log.warning(
-                "the database does not answer: %s",
-                brief(error),
-                extra=about(self._attempt, lease_left_s=round(left, 1)),
-            )
-            return False if left > 0 else None
-
-
-_LOST = StopReason.LEASE_LOST
+            left_s = round(self._renewed + self._settings.lease_s - time.monotonic(), 1)
+            extra = about(self._attempt, lease_left_s=left_s)
+            log.warning("the database does not answer: %s", brief(error), extra=extra)
+            if left_s <= 0:
+                raise LeaseLost(str(self._attempt)) from error
+            return LeaseState(cancel_requested=False)

@@ -25,7 +25,7 @@ def about(attempt: Attempt, **more: object) -> dict[str, object]:
     return {"job": attempt.job_id, "attempt": attempt.number} | more
 
 
-def brief(error: Exception) -> str:
+def brief(error: object) -> str:
     """Return the first line of the error; what follows is the statement, or a trace."""
     return str(error).partition("\n")[0]
 

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +24,8 @@ from jobstore.objects import ObjectStore, blob_key
 from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
-from worker.folder import ARTIFACTS, EventTail, ProtocolError, RunFolder, run_folder, write_json
+from worker.events import EventTail, ProtocolError
+from worker.folder import ARTIFACTS, RunFolder, run_folder, write_json
 from worker.guard import Guard, StopReason
 from worker.logs import about, brief
 from worker.process import ChildProcess
@@ -71,24 +71,26 @@ class Supervisor:
         """Run the claimed job to the end of this attempt, whatever that is."""
         log.info("attempt begins", extra=about(attempt))
         try:
-            with ExitStack() as stack:
-                name = f"{job.id}-{attempt.number}"
-                folder = stack.enter_context(run_folder(runs_folder(self.settings), name))
-                guard = stack.enter_context(
-                    Guard(
-                        self.settings,
-                        self.database,
-                        attempt,
-                        run_seconds=job.run_seconds,
-                        time_limit_s=job.time_limit_s,
-                        shutdown=self.shutdown,
-                    )
-                )
+            name = f"{job.id}-{attempt.number}"
+            with (
+                run_folder(runs_folder(self.settings), name) as folder,
+                self._guard(job, attempt) as guard,
+            ):
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
             # Nothing may be written any more; the sweep has queued the job or will.
             log.warning("attempt abandoned: %s", error, extra=about(attempt))
         log.info("attempt ended", extra=about(attempt))
+
+    def _guard(self, job: Job, attempt: Attempt) -> Guard:
+        return Guard(
+            self.settings,
+            self.database,
+            attempt,
+            run_seconds=job.run_seconds,
+            time_limit_s=job.time_limit_s,
+            shutdown=self.shutdown,
+        )
 
 
 class _Run:
@@ -238,7 +240,7 @@ class _Run:
                 raise LeaseLost(str(self.attempt))
 
     def _fail_attempt(self, error: JobError) -> None:
-        log.warning("attempt failed: %s", error.message, extra=about(self.attempt))
+        log.warning("attempt failed: %s", brief(error.message), extra=about(self.attempt))
         state = self._write(
             "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
         )

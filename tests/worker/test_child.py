@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobstore.events import EventType
 from worker.child import _emitter
-from worker.folder import EventTail
+from worker.events import EventTail
 
 
 def test_an_event_is_one_line_with_its_time_and_null_for_what_json_has_no_number_for(
@@ -60,3 +60,13 @@ def test_a_supervised_child_ends_with_all_it_started_when_its_pipe_closes(
     process.stdin.close()
     assert process.wait(10) == -signal.SIGKILL
     poll(lambda: not is_running(grandchild), 5)
+
+
+def test_a_child_knows_neither_database_nor_broker_nor_store() -> None:
+    script = (
+        "import sys, worker.child\n"
+        "print([name for name in ('jobstore', 'sqlalchemy', 'celery', 'obstore')"
+        " if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert answer.stdout.strip() == b"[]"

@@ -49,9 +49,7 @@ class Upload:
     dataset: bytes
 
 
-def _upload(
-    change: Callable[[dict[str, torch.Tensor], dict[str, np.ndarray]], None] | None = None,
-) -> Upload:
+def _upload(*, infinite_weight: bool = False) -> Upload:
     torch.manual_seed(0)
     tensors = build(ARCHITECTURE, 10).state_dict()
     pixels, labels = load_digits(return_X_y=True)
@@ -62,8 +60,8 @@ def _upload(
         "x_test": images[600:700],
         "y_test": labels[600:700],
     }
-    if change is not None:
-        change(tensors, arrays)
+    if infinite_weight:
+        tensors["conv1.weight"][0, 0, 0, 0] = float("inf")
     file = io.BytesIO()
     np.savez(file, **arrays)
     return Upload(save(tensors), file.getvalue())
@@ -248,29 +246,16 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancel
     ]
 
 
-def _infinite_weight(tensors: dict[str, torch.Tensor], _: dict[str, np.ndarray]) -> None:
-    tensors["conv1.weight"][0, 0, 0, 0] = float("inf")
-
-
-def _foreign_label(_: dict[str, torch.Tensor], arrays: dict[str, np.ndarray]) -> None:
-    arrays["y_train"] = arrays["y_train"].copy()
-    arrays["y_train"][0] = 10
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [(_infinite_weight, "non_finite_weights"), (_foreign_label, "label_out_of_range")],
-)
 def test_what_only_the_tensors_show_fails_the_job_in_its_first_stage_and_keeps_all(
-    bench, run_next, change, code: str
+    bench, run_next
 ) -> None:
-    bad = _upload(change)
+    bad = _upload(infinite_weight=True)
     job_id = _add(bench, bad)
     run_next()
     job = bench.job(job_id)
-    assert (job.state, job.stage, job.error_code) == ("failed", "validating", code)
+    assert (job.state, job.stage) == ("failed", "validating")
+    assert (job.error_code, job.error_param) == ("non_finite_weights", "conv1.weight")
     assert job.error_message
-    assert job.error_param
     told = [event.type for event in bench.events(job_id)]
     assert told == ["state", "state", "stage", "error", "state"]
     for content in (bad.model, bad.dataset):

@@ -1,0 +1,45 @@
+"""Reads the events a child writes, line by line, while it writes them."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from jobstore.events import EventType, NewEvent
+
+
+class ProtocolError(Exception):
+    """The child left something in its folder that docs/interfaces.md does not have."""
+
+
+class EventTail:
+    """Reads the complete lines that are appended to an events file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._read = 0
+
+    def read(self) -> list[NewEvent]:
+        """Return the events behind the last `confirm`; raises `ProtocolError`."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        # A line without its end is still being written, or its writer was killed over it.
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read = self._offset + len(whole)
+        return [_parse_event(line) for line in whole.splitlines()]
+
+    def confirm(self) -> None:
+        """What the last `read` returned is safe: do not return it again."""
+        self._offset = self._read
+
+
+def _parse_event(line: bytes) -> NewEvent:
+    try:
+        data = json.loads(line)
+        moment = datetime.fromisoformat(data.pop("time"))
+        return NewEvent(EventType(data.pop("type")), data, moment)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"not an event: {line[:200]!r}") from error
