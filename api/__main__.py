@@ -1,14 +1,17 @@
 """`python -m api`: serve on `ATMC_HOST` and `ATMC_PORT`."""
 
+import contextlib
 import ipaddress
+import socket
 import sys
 
 import uvicorn
 
 from api.app import create_app
+from api.jobs.waiting import StateWatcher
 from jobstore.settings import Settings
 
-# Long-polls are cut short at the end rather than waited for.
+# Uploads and downloads that take longer are cut off at the end.
 SHUTDOWN_S = 2
 
 
@@ -21,14 +24,30 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
     )
+    # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config, app.state.services.watcher).run()
     return 0
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
+
+    def __init__(self, config: uvicorn.Config, watcher: StateWatcher) -> None:
+        super().__init__(config)
+        self._watcher = watcher
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer the long-polls, then end as uvicorn does."""
+        self._watcher.release()
+        await super().shutdown(sockets)
 
 
 def check_host(host: str) -> None:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from api import openapi, problems
+from api import handlers, openapi, problems
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    problems.install(app)
+    handlers.install(app)
     openapi.install(app)
     return app
 

@@ -10,9 +10,9 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
 from api.artifacts.ranges import is_known, wanted_range
-from api.paths import PathText
 from api.problems import documented
 from api.services import ServicesDep
+from api.text import PathText
 from jobstore.artifacts import get_artifact, list_artifacts
 from jobstore.jobs import get_job
 from jobstore.objects import blob_key
@@ -36,6 +36,7 @@ class ArtifactView(BaseModel):
 
     @classmethod
     def of(cls, artifact: Artifact) -> Self:
+        """Show the artifact's row."""
         return cls(
             name=artifact.name,
             media_type=artifact.media_type,

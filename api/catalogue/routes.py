@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from api.paths import PathText
 from api.problems import documented
 from api.services import ServicesDep
+from api.text import PathText
 from jobstore.catalogue import get_entry, list_entries
 
 

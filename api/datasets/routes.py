@@ -9,9 +9,9 @@ from api.datasets.intake import Arrays, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetView
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import FILE, LOCATION, multipart_body
-from api.paths import PathText
 from api.problems import documented
 from api.services import Services, ServicesDep
+from api.text import PathText
 from api.uploads.receiving import Upload, received
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_dataset

@@ -28,6 +28,7 @@ class DatasetView(BaseModel):
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
+        """Show the dataset's row."""
         return cls(
             id=dataset.id,
             created_at=dataset.created_at,

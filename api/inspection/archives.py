@@ -6,8 +6,8 @@ import zlib
 from typing import BinaryIO
 
 from api.inspection.budget import BudgetedReader
-from api.inspection.headers import clip
 from api.problems import Problem
+from api.text import clip
 
 # What directory and headers may take together: 50,000 members fit.
 MAX_READ_BYTES = 24 * 2**20
@@ -63,6 +63,7 @@ class UntrustedArchive:
             raise self.malformed(f"{clip(name)!r} cannot be read ({clip(str(error))})") from error
 
     def malformed(self, reason: str, param: str | None = None) -> Problem:
+        """Return the refusal of this file."""
         return Problem(self._code, f"The {self._what} cannot be read: {reason}.", param)
 
     def _check(self, member: zipfile.ZipInfo, file_bytes: int) -> None:

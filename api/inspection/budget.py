@@ -20,6 +20,7 @@ class BudgetedReader:
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
+        """Read as the file does; raises the refusal instead if that went past the budget."""
         rest = max(0, self.size - self._file.tell())
         wanted = rest if size < 0 else min(size, rest)
         if wanted > self._left:
@@ -28,12 +29,15 @@ class BudgetedReader:
         return self._file.read(wanted)
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Move as the file does: costs nothing."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
+        """Tell the position in the file."""
         return self._file.tell()
 
     def seekable(self) -> bool:
+        """Tell a library that it need not read in order."""
         return True
 
     def close(self) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.inspection.headers import TensorHeader, clip
+from api.inspection.headers import TensorHeader
 from api.problems import Problem
+from api.text import clip
 
 FLOATS = {"F16", "BF16", "F32", "F64"}
 

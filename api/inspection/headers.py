@@ -37,6 +37,7 @@ class TensorHeader:
 
     @property
     def elements(self) -> int:
+        """The number of numbers in it."""
         return math.prod(self.shape)
 
 
@@ -63,9 +64,3 @@ def is_shape(value: object) -> bool:
         and len(value) <= MAX_DIMENSIONS
         and all(type(length) is int and 0 <= length <= MAX_LENGTH for length in value)
     )
-
-
-def clip(name: str, width: int = 80) -> str:
-    """Make a name out of an untrusted file fit for a message: short, and possible to send."""
-    shown = name if len(name) <= width else f"{name[:width]}…"
-    return shown.encode(errors="backslashreplace").decode()

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from api.inspection.archives import UntrustedArchive
-from api.inspection.headers import ArrayHeader, clip, is_shape
+from api.inspection.headers import ArrayHeader, is_shape
 from api.problems import Problem
+from api.text import clip
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val")

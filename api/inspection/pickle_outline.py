@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.inspection.headers import TensorHeader, clip, is_shape
+from api.inspection.headers import TensorHeader, is_shape
 from api.problems import Problem
+from api.text import clip
 
 # 20,000 tensors take less; more opcodes only cost time.
 MAX_OPCODES = 1_000_000
@@ -85,6 +86,7 @@ def read_outline(pickle: bytes) -> Any:
 
 
 def malformed(reason: str, param: str | None = None) -> Problem:
+    """Return the refusal of an index that torch.save did not write, or not for a state dict."""
     return Problem(
         "malformed_model",
         f"The pickle in the .pt file does not describe a state dict: {reason}. "

@@ -3,8 +3,9 @@
 import json
 from typing import Any, BinaryIO
 
-from api.inspection.headers import ITEM_BYTES, ModelHeader, TensorHeader, clip, is_shape
+from api.inspection.headers import ITEM_BYTES, ModelHeader, TensorHeader, is_shape
 from api.problems import Problem
+from api.text import clip
 
 # 100,000 tensors fit; the format itself allows 100 MB.
 MAX_HEADER_BYTES = 16 * 2**20

@@ -3,9 +3,10 @@
 from typing import Any, BinaryIO
 
 from api.inspection.archives import UntrustedArchive
-from api.inspection.headers import ITEM_BYTES, ModelHeader, clip
+from api.inspection.headers import ITEM_BYTES, ModelHeader
 from api.inspection.pickle_outline import StoredTensor, malformed, read_outline
 from api.problems import Problem
+from api.text import clip
 
 # 20,000 tensors fit.
 MAX_PICKLE_BYTES = 8 * 2**20

@@ -15,10 +15,10 @@ from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
 from api.jobs.schemas import EventPage, EventView, JobPage, JobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
-from api.paths import PathText
 from api.problems import Problem, documented
 from api.services import Services, ServicesDep
 from api.strict_json import parse_object, read_json
+from api.text import PathText
 from api.uploads.receiving import TextRule, received
 from jobstore.events import list_events
 from jobstore.idempotency import Answer

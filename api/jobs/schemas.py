@@ -6,13 +6,13 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.models.schemas import Normalization
+from api.text import WITHOUT_NUL
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Job
 
 MAX_TIME_LIMIT_S = 30 * 86_400
 
-# PostgreSQL takes every text but one with a NUL in it.
-_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
 
 class NewJob(BaseModel):
@@ -79,6 +79,7 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, job: Job) -> Self:
+        """Show the job's row."""
         return cls(
             id=job.id,
             name=job.name,
@@ -123,6 +124,7 @@ class EventView(BaseModel):
 
     @classmethod
     def of(cls, event: Event) -> Self:
+        """Show the event's row."""
         fixed = {
             "seq": event.seq,
             "time": event.time,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.catalogue.lookup import find_method
 from api.jobs.schemas import NewJob
 from api.problems import Problem, invalid
+from api.text import clip, shown
 from jobstore.tables import Document
 
 New = TypeVar("New", bound=NewJob)
@@ -72,11 +73,11 @@ def _refusal(error: SchemaError, also_known: list[str]) -> Problem:
         case "additionalProperties":
             known = list(error.schema["properties"])
             name = next(name for name in error.instance if name not in known)
-            param = ".".join([*path, name])
+            param = clip(".".join([*path, name]))
             listed = ", ".join([*known, *(also_known if not path else [])])
             return Problem("unknown_field", f"{param!r} is not known. Known: {listed}.", param)
     param = ".".join(path)
-    detail = f"{param!r} is {_shown(error.instance)}, expected {_expected(error.schema)}."
+    detail = f"{param!r} is {shown(error.instance)}, expected {_expected(error.schema)}."
     return Problem("invalid_value", detail, param or None)
 
 
@@ -98,8 +99,3 @@ _BOUNDS = {
     "maximum": "of at most",
     "exclusiveMaximum": "below",
 }
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"

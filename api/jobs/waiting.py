@@ -29,9 +29,12 @@ class StateWatcher:
         self._database = database
         self._waiters: set[_Waiter] = set()
         self._poller: asyncio.Task[None] | None = None
+        self._released = False
 
     async def wait(self, job_id: str, known: JobState, timeout_s: float) -> None:
         """Return once the job's state is another than `known`, at the latest after `timeout_s`."""
+        if self._released:
+            return
         waiter = _Waiter(job_id, known, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         if self._poller is None or self._poller.done():
@@ -44,13 +47,20 @@ class StateWatcher:
         finally:
             self._waiters.discard(waiter)
 
+    def release(self) -> None:
+        """End all waiting, now and later: the process is about to stop."""
+        self._released = True
+        for waiter in self._waiters:
+            if not waiter.changed.done():
+                waiter.changed.set_result(None)
+
     async def _poll(self) -> None:
         while self._waiters:
             waiters = list(self._waiters)
             try:
                 states = await run_in_threadpool(self._read, {w.job_id for w in waiters})
             except SQLAlchemyError as error:
-                _fail(waiters, error)
+                self._fail(error)
                 return
             for waiter in waiters:
                 if states.get(waiter.job_id) != waiter.known and not waiter.changed.done():
@@ -62,8 +72,7 @@ class StateWatcher:
         with self._database.read() as session:
             return {row.id: row.state for row in session.execute(query)}
 
-
-def _fail(waiters: Collection[_Waiter], error: Exception) -> None:
-    for waiter in waiters:
-        if not waiter.changed.done():
-            waiter.changed.set_exception(error)
+    def _fail(self, error: Exception) -> None:
+        for waiter in self._waiters:
+            if not waiter.changed.done():
+                waiter.changed.set_exception(error)

@@ -11,10 +11,10 @@ from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
 from api.models.schemas import ModelView, Normalization
 from api.openapi import FILE, LOCATION, multipart_body
-from api.paths import PathText
 from api.problems import documented, invalid
 from api.services import Services, ServicesDep
 from api.strict_json import parse_object
+from api.text import PathText
 from api.uploads.receiving import TextRule, Upload, received
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_model

@@ -41,6 +41,7 @@ class ModelView(BaseModel):
 
     @classmethod
     def of(cls, model: Model) -> Self:
+        """Show the model's row."""
         return cls(
             id=model.id,
             created_at=model.created_at,

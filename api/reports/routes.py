@@ -4,11 +4,11 @@ import json
 
 from fastapi import APIRouter, Request, Response
 
-from api.paths import PathText
 from api.problems import Problem, documented
 from api.reports.accept import prefers_html
 from api.reports.page import render
 from api.services import ServicesDep
+from api.text import PathText
 from jobstore.artifacts import get_artifact
 from jobstore.errors import NotFound
 from jobstore.jobs import get_job

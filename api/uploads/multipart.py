@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from api.problems import Problem
+from api.text import clip
 
 # A part that is not a file: a job spec, a name.
 MAX_TEXT_BYTES = 256 * 1024
@@ -90,9 +91,10 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncIterator[_Event
     raise _malformed("the body ends before its last boundary")
 
 
-def too_large(what: str, max_bytes: int, param: str | None = None) -> Problem:
+def too_large(what: str, max_bytes: int) -> Problem:
+    """Return the refusal of `what`, a half sentence that says how large it is."""
     detail = f"{what}, the limit is {max_bytes} bytes; nothing of it was kept."
-    return Problem("file_too_large", detail, param)
+    return Problem("file_too_large", detail)
 
 
 def _boundary(request: Request) -> bytes:
@@ -131,6 +133,7 @@ class _Wire:
             raise _malformed(str(error)) from error
 
     def write(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body; what they amount to is in `events` then."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -169,7 +172,7 @@ class _Wire:
 
 
 def _decode(text: bytes) -> str:
-    return text.decode(errors="replace").replace("\0", "")
+    return clip(text.decode(errors="replace").replace("\0", ""), 255)
 
 
 def _malformed(reason: str) -> Problem:

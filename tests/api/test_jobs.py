@@ -2,11 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, event, text
 
 from jobstore import leases
 from jobstore.events import EventType, NewEvent
@@ -243,6 +244,32 @@ def test_a_long_poll_answers_at_the_change_of_state(service: Service) -> None:
         waiter.join(timeout=10)
     assert [answer["state"] for _, answer in answers] == ["validating"] * 8
     assert max(at for at, _ in answers) - changed_at < 2
+
+
+def test_all_who_wait_cost_one_query_a_tick(service: Service) -> None:
+    links = [service.send_job().json()["links"]["self"] for _ in range(3)]
+    statements: list[str] = []
+
+    def record(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(service.database.engine, "before_cursor_execute", record)
+    with ThreadPoolExecutor(24) as pool:
+        polls = [pool.submit(service.http.get, links[n % 3], params={"wait": 1}) for n in range(24)]
+    assert all(poll.result().json()["state"] == "queued" for poll in polls)
+    polled = [statement for statement in statements if "IN (" in statement]
+    # A tick is 0.2 s; each of the 24 asks twice more, at its start and at its end.
+    assert 2 <= len(polled) <= 12
+
+
+def test_who_waits_is_told_when_the_database_fails(service: Service) -> None:
+    job = service.send_job().json()
+    with ThreadPoolExecutor() as pool:
+        poll = pool.submit(service.http.get, job["links"]["self"], params={"wait": 30})
+        wait_until(lambda: service.services.watcher._waiters)
+        with service.database.write() as session:
+            session.execute(text("ALTER TABLE jobs RENAME TO elsewhere"))
+        assert_problem(poll.result(timeout=10), 500, "internal_error")
 
 
 def test_a_long_poll_ends_in_time_and_leaves_no_poller(service: Service) -> None:

@@ -1,11 +1,13 @@
 """`python -m api` as a process: quick to start, without torch, modest in memory, soon ended."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +142,16 @@ def test_settings_that_cannot_be_served_end_it_with_a_sentence(
     assert "Traceback" not in result.stderr
 
 
-def test_it_ends_in_order_within_seconds(settings: Settings) -> None:
-    with serving(settings) as (process, url):
+def test_it_ends_within_seconds_even_while_somebody_waits(settings: Settings) -> None:
+    spec = json.dumps({"architecture": files.ARCHITECTURE, **files.SPEC})
+    parts = {"spec": spec, "model": files.torch_file(), "dataset": files.npz_file()}
+    with serving(settings) as (process, url), ThreadPoolExecutor() as pool:
         wait_until(lambda: answers(url), timeout_s=30)
+        job = httpx.post(f"{url}/jobs", files={k: (k, v) for k, v in parts.items()}).json()
+        poll = pool.submit(httpx.get, url + job["links"]["self"], params={"wait": 60}, timeout=60)
+        connections = psutil.Process(process.pid).net_connections
+        wait_until(lambda: any(c.status == "ESTABLISHED" for c in connections("tcp")))
+        assert answers(url)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) in (0, -signal.SIGTERM)
+        assert poll.result().json()["state"] == "queued"

@@ -1,0 +1,87 @@
+"""Turns every error that reaches the application into a problem document."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from api.problems import Problem, invalid
+from api.text import clip, shown
+from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound
+
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app`, the framework's own included, a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, problem: Problem) -> JSONResponse:
+        return problem.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return invalid(error.errors()).response()
+
+    @app.exception_handler(NotFound)
+    async def _not_found(_: Request, error: NotFound) -> JSONResponse:
+        detail = f"There is no {error.kind} {shown(error.id)}. {_WHERE[error.kind]}."
+        return Problem("not_found", detail).response()
+
+    @app.exception_handler(InvalidCursor)
+    async def _invalid_cursor(_: Request, error: InvalidCursor) -> JSONResponse:
+        detail = f"{error}; send the 'next' of the page before, or none for the first page."
+        return Problem("invalid_value", detail, "cursor").response()
+
+    @app.exception_handler(IdempotencyConflict)
+    async def _conflict(_: Request, error: IdempotencyConflict) -> JSONResponse:
+        detail = f"{error} with other content; choose a new key for a new request."
+        return Problem("idempotency_conflict", detail, "Idempotency-Key").response()
+
+    @app.exception_handler(HTTPException)
+    async def _framework(request: Request, error: HTTPException) -> JSONResponse:
+        return _from_framework(request, error).response()
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        detail = (
+            "The service failed; its log says why. Try again, and tell the operator if it stays."
+        )
+        return Problem("internal_error", detail).response()
+
+
+_WHERE = {
+    "job": "GET /jobs lists the jobs",
+    "model": "POST /models uploads one",
+    "dataset": "POST /datasets uploads one",
+    "artifact": "GET /jobs/{id}/artifacts lists those of the job",
+    "architecture": "GET /architectures lists them",
+    "method": "GET /methods lists them",
+    "attack": "GET /attacks lists them",
+}
+
+
+def _from_framework(request: Request, error: HTTPException) -> Problem:
+    path = clip(request.url.path)
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return Problem("not_found", f"There is no {path}. The calls are listed at /docs.")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(method for method in _METHODS if _takes(request, method))
+            detail = f"{path} does not take {request.method}, but {allowed}."
+            return Problem("method_not_allowed", detail, headers={"Allow": allowed})
+    raise error
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+def _takes(request: Request, method: str) -> bool:
+    # The framework's own Allow header names the methods of one route, but a path may have several.
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
