@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-# The watchdog kills what is left of a dead launcher's parts after 8 s; then it is our turn.
-LEFTOVERS_S = 10.0
+from launcher.watchdog import GRACE_S
+
+# By then the watchdog has killed what was left of a dead launcher's parts, if it lives.
+LEFTOVERS_S = GRACE_S + 2.0
 
 
 class FolderInUse(Exception):

@@ -11,7 +11,7 @@ import sys
 import time
 
 # A job's checkpoint is on disk already; this is for the worker to give its lease back.
-GRACE_S = 8.0
+GRACE_S = 5.0
 
 
 def main() -> None:

@@ -20,5 +20,7 @@ def serve(options: tuple[str, ...]) -> None:
             "this is the client alone; to run the service too: "
             "pip install 'atmc[api,worker,embedded,client]'"
         )
+    # The user's own `api` or `worker` in the current folder must not be taken for ours.
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
     # In this process's place, so that no signal and no exit code can get lost between two.
-    os.execv(sys.executable, [sys.executable, "-m", "launcher", *options])
+    os.execve(sys.executable, [sys.executable, "-m", "launcher", *options], environment)

@@ -93,6 +93,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Itera
         "ATMC_DATA_DIR": str(folder),
         "ATMC_PORT": str(port),
         "ATMC_BROKER_URL": broker,
+        "ATMC_MAX_DATASET_BYTES": "1000000",
     }
     with (folder / "api.log").open("wb") as log:
         process = subprocess.Popen(

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-ATMC = (sys.executable, "-m", "atmc_client")
+ATMC = Path(sys.executable).with_name("atmc")
 START_S = 90.0
 
 Atmc = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -22,12 +21,14 @@ def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a service that `atmc serve` started."""
     folder = tmp_path_factory.mktemp("service")
     log = folder / "serve.log"
-    command = [*ATMC, "serve", "--port", "0", "--data-dir", str(folder)]
+    command = [ATMC, "serve", "--port", "0", "--data-dir", folder]
+    # Started from a folder with an `api` of its user's.
+    (folder / "api.py").write_text("raise ImportError('not this one')")
     # One thread a job: tests share the machine, and idle threads that spin slow them all down.
     environment = os.environ | {"ATMC_THREADS": "1"}
     with log.open("wb") as output:
         service = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         deadline = time.monotonic() + START_S
@@ -46,7 +47,7 @@ def atmc(service_url: str) -> Atmc:
     """Runs an `atmc` command against the service."""
 
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [*ATMC, "--server", service_url, *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        command = [ATMC, "--server", service_url, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
     return run
