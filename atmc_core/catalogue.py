@@ -5,14 +5,8 @@ from typing import Annotated, Any
 
 from atmc_core.architectures import ARCHITECTURES
 from atmc_core.config import Evaluation, JobSpec, Threat
+from atmc_core.methods import METHODS
 from atmc_core.schema import json_schema
-
-METHODS = {
-    "atmc": (
-        "Adversarially Trained Model Compression (Gui et al., NeurIPS 2019): pruning, "
-        "factorisation and nonuniform quantisation in one adversarial training, solved by ADMM"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -55,9 +49,13 @@ def catalogue() -> list[CatalogueEntry]:
         CatalogueEntry("architecture", name, architecture.describe())
         for name, architecture in ARCHITECTURES.items()
     ]
-    for name, description in METHODS.items():
-        document = {"name": name, "description": description, "spec_schema": json_schema(JobSpec)}
-        entries.append(CatalogueEntry("method", name, document))
+    for method, system in METHODS.items():
+        document = {
+            "name": method,
+            "description": system.description,
+            "spec_schema": json_schema(JobSpec),
+        }
+        entries.append(CatalogueEntry("method", method, document))
     for name, (description, options) in ATTACKS.items():
         document = {
             "name": name,

@@ -1,16 +1,18 @@
 """ATMC's solver: U, V and C trained under one l0 budget and 2^b values a factor (ADMM)."""
 
+from itertools import compress
+
 import torch
 from torch import Tensor
 
 from atmc_core.config import Training
-from atmc_core.factorization import Factors, compressible_weights, seed_factors
+from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
 from atmc_core.projection import keep_largest, quantize
 from atmc_core.training import State, Trainable, clone_state, make_optimizer, optimizer_step
 
 
-class FactorizedWeights(Trainable):
+class FactorizedWeights:
     """Weights held as U, V and C; the leaves are these and the classifier's other parameters."""
 
     def __init__(self, classifier: Classifier, factors: dict[str, Factors]) -> None:
@@ -45,16 +47,7 @@ class FactorizedWeights(Trainable):
         self.classifier.network.load_state_dict(state["network"])
 
 
-def factorize(classifier: Classifier, rank_fraction: float) -> dict[str, Factors]:
-    """Seed the factors of every conv and linear weight; the network computes what it did."""
-    parameters = dict(classifier.network.named_parameters())
-    return {
-        name: seed_factors(parameters[name], view, rank_fraction)
-        for name, view in compressible_weights(classifier.network).items()
-    }
-
-
-class AdmmWeights(FactorizedWeights):
+class AdmmWeights(FactorizedWeights, Trainable):
     """U, V and C on their way into both constraints.
 
     After each optimiser step the entries that contribute least are set to zero, jointly over all
@@ -65,6 +58,8 @@ class AdmmWeights(FactorizedWeights):
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
         steps: optimiser steps in all.
+        factorised: if not, only the factor that the identity passes on takes part, and the others
+            stay zero: then this is l0-projected training of the plain weights.
     """
 
     def __init__(
@@ -76,9 +71,13 @@ class AdmmWeights(FactorizedWeights):
         bits: int,
         training: Training,
         steps: int,
+        factorised: bool = True,
     ) -> None:
         super().__init__(classifier, factors)
         self.k, self.bits, self.training = k, bits, training
+        self.taking_part = [
+            factorised or tensor is f.carried for f in factors.values() for tensor in f.tensors
+        ]
         self.shrink_steps = round(training.shrink_fraction * steps)
         self.start_budget = sum(int(t.count_nonzero()) for t in self.factor_tensors())
         self.optimizer = make_optimizer(self.leaves(), training)
@@ -127,9 +126,9 @@ class AdmmWeights(FactorizedWeights):
     @torch.no_grad()
     def _project(self, budget: int) -> None:
         scores = [score for factors in self.factors.values() for score in factors.scores()]
-        masks = keep_largest(scores, budget)
-        for tensor, mask in zip(self.factor_tensors(), masks, strict=True):
-            tensor.mul_(mask)
+        masks = iter(keep_largest(list(compress(scores, self.taking_part)), budget))
+        for tensor, takes_part in zip(self.factor_tensors(), self.taking_part, strict=True):
+            tensor.mul_(next(masks) if takes_part else 0)
 
     @torch.no_grad()
     def _renew_duals(self) -> None:
@@ -173,7 +172,7 @@ class AdmmWeights(FactorizedWeights):
         self.codebooks = state["codebooks"]
 
 
-class SharedWeights(FactorizedWeights):
+class SharedWeights(FactorizedWeights, Trainable):
     """The end game: supports and assignments are frozen, so both constraints hold exactly.
 
     What is left to train are the values that the entries of a factor share, the biases and the

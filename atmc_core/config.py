@@ -8,7 +8,7 @@ from atmc_core.schema import Interval
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 Norm = Literal["linf", "l2"]
-Method = Literal["atmc"]
+Method = Literal["nap", "da", "ap", "al0", "alr", "atmc"]
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,14 @@ class Factors:
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.u, self.v, self.c
 
+    @property
+    def carried(self) -> Tensor:
+        """The factor that the identity passes on: V, or U of a tall weight."""
+        return self.v if self.view.wide else self.u
+
     def compose(self) -> Tensor:
         """The weight W in its own shape, convolutions' in channels-last order; differentiable."""
-        carried = self.v if self.view.wide else self.u
-        weight = torch.baddbmm(carried + self.c, self.u, self.v).view(self.view.shape)
+        weight = torch.baddbmm(self.carried + self.c, self.u, self.v).view(self.view.shape)
         # Convolutions whose channels lie together run up to 1.6 times faster
         # (benchmarks.throughput).
         return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
@@ -104,64 +108,7 @@ def compressible_weights(network: nn.Module) -> dict[str, MatrixView]:
     return views
 
 
-@torch.no_grad()
-def seed_factors(weight: Tensor, view: MatrixView, rank_fraction: float) -> Factors:
-    """Split a dense weight into factors that all do different work, without changing it.
-
-    Some rows of W, picked greedily so that they span the most of it, go to V as they are (the
-    identity passes them on free of charge). The other rows are written as combinations of those:
-    the coefficients go to U, what is left to C. No entry is stored twice, so as the budget shrinks
-    each has to earn its own place. (From U = C = 0 they never fill; see docs/method.md.) A tall
-    weight is treated by columns: the picked columns go to U and the coefficients to V.
-
-    Args:
-        weight: of shape ``view.shape``.
-        rank_fraction: share of the rows (columns) that are picked; at least one is.
-    """
-    matrix = weight.detach().reshape(view.groups, view.rows, view.columns)
-    if not view.wide:
-        matrix = matrix.transpose(-2, -1)
-    square, carried, rest = _interpolative_split(matrix, rank_fraction)
-    if view.wide:
-        return Factors(view, square, carried, rest)
-    u, v, c = (part.transpose(-2, -1).contiguous() for part in (carried, square, rest))
-    return Factors(view, u, v, c)
-
-
-def _interpolative_split(matrix: Tensor, rank_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
-    """S, B and R with matrix = (I+S) B + R, B holding picked rows of the matrix."""
-    groups, rows, _ = matrix.shape
-    rank = min(rows, max(1, round(rank_fraction * rows)))
-    picked = _pivot_rows(matrix, rank)
-    basis = matrix.gather(1, picked.unsqueeze(-1).expand(-1, -1, matrix.shape[2]))
-    # Ridge regression of all rows on the picked ones: near-dependent rows give no huge
-    # coefficients.
-    gram = basis @ basis.mT
-    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
-    ridge = 1e-2 * scale[:, None, None] * torch.eye(rank, device=matrix.device, dtype=matrix.dtype)
-    coefficients = torch.linalg.solve(gram + ridge, basis @ matrix.mT).mT
-
-    is_picked = torch.zeros(groups, rows, 1, dtype=torch.bool, device=matrix.device)
-    is_picked.scatter_(1, picked.unsqueeze(-1), True)
-    coefficients = coefficients.masked_fill(is_picked, 0)
-    square = torch.zeros(groups, rows, rows, dtype=matrix.dtype, device=matrix.device)
-    square.scatter_(2, picked.unsqueeze(1).expand(-1, rows, -1), coefficients)
-    carried = matrix * is_picked
-    rest = (matrix - coefficients @ basis).masked_fill(is_picked, 0)
-    return square, carried, rest
-
-
-def _pivot_rows(matrix: Tensor, rank: int) -> Tensor:
-    """Indices ``[groups, rank]`` of rows by greedy pivoted Gram-Schmidt (QR with row pivoting)."""
-    residual = matrix.clone()
-    picked = []
-    taken = torch.zeros(matrix.shape[:2], dtype=torch.bool, device=matrix.device)
-    for _ in range(rank):
-        norms = residual.square().sum(-1).masked_fill(taken, -1)
-        pivot = norms.argmax(1, keepdim=True)
-        taken.scatter_(1, pivot, True)
-        picked.append(pivot)
-        row = residual.gather(1, pivot.unsqueeze(-1).expand(-1, -1, matrix.shape[2]))
-        row = row / row.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        residual -= (residual @ row.mT) * row
-    return torch.cat(picked, 1)
+def dense_weights(network: nn.Module) -> dict[str, tuple[Tensor, MatrixView]]:
+    """The weights that are factorised and how they are seen, by parameter name."""
+    parameters = dict(network.named_parameters())
+    return {name: (parameters[name], view) for name, view in compressible_weights(network).items()}

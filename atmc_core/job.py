@@ -13,6 +13,7 @@ from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
 from atmc_core.data import DataSet, check_against, load_npz
 from atmc_core.errors import InvalidInput
+from atmc_core.methods import check_target
 from atmc_core.model import Classifier, Normalization
 from atmc_core.pipeline import Emit, run_stages
 from atmc_core.report import headline, write_report
@@ -68,7 +69,7 @@ def run(
         normalization=model.normalization,
         artifact=folder / "results" / "model.atmc",
     )
-    spec.target.budget(context.num_weights)
+    check_target(spec.method, spec.target, context.num_weights)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)

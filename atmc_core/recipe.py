@@ -5,18 +5,29 @@ from pathlib import Path
 
 from torch import Tensor
 
-from atmc_core import artifact
-from atmc_core.compression import AdmmWeights, SharedWeights, factorize
+from atmc_core import artifact, seeding
+from atmc_core.attacks import Attack
+from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.config import JobSpec
 from atmc_core.data import DataSet
 from atmc_core.evaluation import Evaluator
-from atmc_core.factorization import Factors, compressible_weights
+from atmc_core.factorization import Factors, compressible_weights, dense_weights
+from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
 from atmc_core.pipeline import Carry, Plan, Stage
-from atmc_core.training import DenseWeights, State, Trainable, Trainer, clone_state, robust_accuracy
+from atmc_core.projection import keep_largest
+from atmc_core.training import (
+    DenseWeights,
+    State,
+    Trainable,
+    Trainer,
+    clone_state,
+    selection_accuracy,
+    training_attack,
+)
 
 #: Places in the run, for the random numbers.
-_ROBUST, _COMPRESS, _FINISH, _SELECT, _REPORT = range(5)
+_DENSE, _COMPRESS, _FINISH, _SELECT, _REPORT = range(5)
 
 
 @dataclass(frozen=True)
@@ -43,35 +54,70 @@ class Context:
     def k(self) -> int:
         return self.spec.target.budget(self.num_weights)
 
+    @property
+    def system(self) -> System:
+        return METHODS[self.spec.method]
+
+    @property
+    def attack(self) -> Attack | None:
+        """Of training, and of the choice between epochs."""
+        return training_attack(self.spec.threat) if self.system.adversarial else None
+
 
 def plans(context: Context) -> list[Plan]:
     """The stages of the job's method, with the cost of a step in forward passes of one image."""
-    spec, data = context.spec, context.data
+    spec, data, system = context.spec, context.data, context.system
     training, evaluation = spec.training, spec.evaluation
     # A backward pass costs about two forward ones; in the attack it needs no weights' gradients.
-    attack = 2 * spec.threat.steps
-    epoch = len(data.train) * (attack + 6) + len(data.val) * (attack + 1)
+    attack = 2 * spec.threat.steps if system.adversarial else 0
+    images = 2 if system.adversarial else 1
+    epoch = len(data.train) * (attack + 3 * images) + len(data.val) * (attack + 1)
     batches = -(-len(data.test) // evaluation.batch_size)
     report = min(evaluation.batch_size, len(data.test)) * (
         4 + 2 * evaluation.pgd_steps * evaluation.pgd_restarts
     )
-    return [
+    dense = "robust_training" if system.adversarial else "clean_training"
+    stages = [
         Plan("evaluating_upload", batches, report, lambda carry: ReportStage(context, "before")),
-        Plan("robust_training", training.robust_epochs, epoch, lambda carry: RobustStage(context)),
-        Plan(
-            "compressing",
-            training.compression_epochs,
-            epoch,
-            lambda carry: CompressStage(context, carry),
-        ),
-        Plan("finishing", training.finish_epochs, epoch, lambda carry: FinishStage(context, carry)),
+        Plan(dense, training.robust_epochs, epoch, lambda carry: DenseStage(context)),
+    ]
+    if system.support == "none":
+        stages.append(Plan("packing", 0, 0, lambda carry: PackStage(context, carry)))
+    else:
+        compress: type[MovingStage | FixedStage] = (
+            MovingStage if system.support == "moving" else FixedStage
+        )
+        epochs = training.compression_epochs
+        stages += [
+            Plan("compressing", epochs, epoch, lambda carry: compress(context, carry)),
+            Plan(
+                "finishing",
+                training.finish_epochs,
+                epoch,
+                lambda carry: FinishStage(context, carry),
+            ),
+        ]
+    stages.append(
         Plan(
             "evaluating_artifact",
             batches,
             report,
             lambda carry: ReportStage(context, "after", _write_artifact(context, carry)),
-        ),
-    ]
+        )
+    )
+    return stages
+
+
+def seed(context: Context, carry: Carry) -> dict[str, Factors]:
+    """The factors of the trained dense network, as the method starts from them."""
+    network = context.classifier.network
+    network.load_state_dict(carry["network"])
+    weights = dense_weights(network)
+    if context.system.factors == "factorised":
+        return seeding.interpolative(weights, context.spec.training.rank_fraction)
+    if context.system.factors == "low_rank":
+        return seeding.low_rank(weights, context.k)
+    return seeding.plain(weights)
 
 
 class TrainingStage(Stage):
@@ -89,7 +135,7 @@ class TrainingStage(Stage):
         self.trainer = Trainer(
             net,
             context.data.train,
-            spec.threat,
+            context.attack,
             spec.training.batch_size,
             epochs,
             peak=peak,
@@ -105,7 +151,7 @@ class TrainingStage(Stage):
     def step(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.epoch(index)}
         accuracy = self.select()
-        return figures if accuracy is None else figures | {"validation_robust_accuracy": accuracy}
+        return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
 
     def select(self) -> float | None:
         """Score the candidate and keep it if it is the best so far; later ones win ties."""
@@ -114,11 +160,11 @@ class TrainingStage(Stage):
             return None
         weights, state = candidate
         spec = self.context.spec
-        accuracy = robust_accuracy(
+        accuracy = selection_accuracy(
             self.context.classifier,
             weights,
             self.context.data.val,
-            spec.threat,
+            self.context.attack,
             spec.evaluation.batch_size,
             (spec.seed, _SELECT),
         )
@@ -134,13 +180,13 @@ class TrainingStage(Stage):
         self.best, self.best_accuracy = state["best"], state["best_accuracy"]
 
 
-class RobustStage(TrainingStage):
-    """Adversarial training of the dense network (DA)."""
+class DenseStage(TrainingStage):
+    """Training of the dense network: adversarial (DA), or clean."""
 
     def __init__(self, context: Context) -> None:
         training = context.spec.training
         net = DenseWeights(context.classifier, training)
-        super().__init__(context, net, training.robust_epochs, _ROBUST, training.learning_rate)
+        super().__init__(context, net, training.robust_epochs, _DENSE, training.learning_rate)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, clone_state(self.context.classifier.network)
@@ -149,24 +195,41 @@ class RobustStage(TrainingStage):
         carry["network"] = self.best or clone_state(self.context.classifier.network)
 
 
-class CompressStage(TrainingStage):
-    """ADMM under both constraints, from the factors of the robust network."""
+class PackStage(Stage):
+    """No compression: the dense network as factors, nothing changed."""
+
+    def __init__(self, context: Context, carry: Carry) -> None:
+        self.net = FactorizedWeights(context.classifier, seed(context, carry))
+
+    def step(self, index: int) -> dict[str, float]:
+        raise IndexError(index)
+
+    def finish(self, carry: Carry) -> None:
+        carry["compressed"] = self.net.model_state()
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None:
+        pass
+
+
+class MovingStage(TrainingStage):
+    """ADMM under both constraints; the support is chosen again after every step."""
 
     net: AdmmWeights
 
     def __init__(self, context: Context, carry: Carry) -> None:
-        spec, classifier = context.spec, context.classifier
-        classifier.network.load_state_dict(carry["network"])
-        factors = factorize(classifier, spec.training.rank_fraction)
+        spec = context.spec
         epochs = spec.training.compression_epochs
-        steps = epochs * -(-len(context.data.train) // spec.training.batch_size)
         net = AdmmWeights(
-            classifier,
-            factors,
+            context.classifier,
+            seed(context, carry),
             k=context.k,
             bits=spec.target.bits,
             training=spec.training,
-            steps=steps,
+            steps=epochs * -(-len(context.data.train) // spec.training.batch_size),
+            factorised=context.system.factors == "factorised",
         )
         super().__init__(context, net, epochs, _COMPRESS, spec.training.learning_rate)
 
@@ -177,6 +240,30 @@ class CompressStage(TrainingStage):
 
     def finish(self, carry: Carry) -> None:
         assert self.best is not None  # the budget has shrunk to k before the last epoch ends
+        carry["compressed"] = self.best
+
+
+class FixedStage(TrainingStage):
+    """Fine-tuning in float32 of a support that is chosen once, by size."""
+
+    net: SharedWeights
+
+    def __init__(self, context: Context, carry: Carry) -> None:
+        training = context.spec.training
+        factors = seed(context, carry)
+        tensors = [tensor for f in factors.values() for tensor in f.tensors]
+        for tensor, mask in zip(
+            tensors, keep_largest([t.abs() for t in tensors], context.k), strict=True
+        ):
+            tensor.mul_(mask)
+        net = SharedWeights(context.classifier, factors, bits=32, training=training)
+        epochs = training.compression_epochs
+        super().__init__(context, net, epochs, _COMPRESS, training.learning_rate)
+
+    def candidate(self) -> tuple[dict[str, Tensor], State]:
+        return self.net.weights(), self.net.model_state()
+
+    def finish(self, carry: Carry) -> None:
         carry["compressed"] = self.best
 
 

@@ -136,7 +136,7 @@ def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
 
 def adversarial_step(
     net: Trainable,
-    attack: Attack,
+    attack: Attack | None,
     images: Tensor,
     labels: Tensor,
     learning_rate: float,
@@ -145,21 +145,21 @@ def adversarial_step(
     """One step on 0.5 loss(x) + 0.5 loss(x_adv), x_adv found by ``attack`` on the current network.
 
     The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
-    statistics stand still), with their graph for the training pass.
+    statistics stand still), with their graph for the training pass. Without an attack the step is
+    on loss(x) alone.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
     weights = net.weights()
-    net.classifier.eval()
-    adversarial = attack.run(
-        frozen_model(net.classifier, weights), images, labels, generator=generator
-    )
+    if attack is not None:
+        model = frozen_model(net.classifier.eval(), weights)
+        adversarial = attack.run(model, images, labels, generator=generator)
+        images, labels = torch.cat([images, adversarial]), labels.repeat(2)
     net.classifier.train()
-    both = torch.cat([images, adversarial])
     named = {f"network.{name}": tensor for name, tensor in weights.items()}
-    logits = functional_call(net.classifier, named, (both,))
-    loss = F.cross_entropy(logits, labels.repeat(2))
+    logits = functional_call(net.classifier, named, (images,))
+    loss = F.cross_entropy(logits, labels)
     loss.backward()  # type: ignore[no-untyped-call]
     net.update(learning_rate)
     return loss.detach()
@@ -171,9 +171,10 @@ def training_attack(threat: Threat) -> Attack:
 
 
 class Trainer:
-    """Adversarial training, one epoch at a time.
+    """Training, one epoch at a time.
 
     Args:
+        attack: of adversarial training; without one it is clean training.
         path: where in the run this is (seed, stage), for the random numbers.
         peak: the peak learning rate.
     """
@@ -182,7 +183,7 @@ class Trainer:
         self,
         net: Trainable,
         split: Split,
-        threat: Threat,
+        attack: Attack | None,
         batch_size: int,
         epochs: int,
         *,
@@ -191,7 +192,7 @@ class Trainer:
     ) -> None:
         self.net = net
         self.split = split
-        self.attack = training_attack(threat)
+        self.attack = attack
         self.batch_size = batch_size
         self.peak = peak
         self.path = path
@@ -235,11 +236,11 @@ def count_correct(model: Model, split: Split, batch_size: int) -> int:
     return int(torch.stack(hits).sum())
 
 
-def robust_accuracy(
+def selection_accuracy(
     classifier: Classifier,
     weights: dict[str, Tensor],
     split: Split,
-    threat: Threat,
+    attack: Attack | None,
     batch_size: int,
     path: tuple[int, ...],
 ) -> float:
@@ -247,15 +248,16 @@ def robust_accuracy(
 
     Args:
         weights: stand in for the classifier's own, by name in its network.
+        attack: without one it is the clean accuracy.
         path: place in the run, for the random starts: the same every time, so that epochs are
             compared on equal terms.
     """
     model = frozen_model(classifier.eval(), weights)
-    attack = training_attack(threat)
     generator = random_generator(split.labels.device, *path)
     hits = []
     for images, labels in split.batches(batch_size):
-        adversarial = attack.run(model, images, labels, generator=generator)
+        if attack is not None:
+            images = attack.run(model, images, labels, generator=generator)
         with torch.no_grad():
-            hits.append((model(adversarial).argmax(1) == labels).sum())
+            hits.append((model(images).argmax(1) == labels).sum())
     return int(torch.stack(hits).sum()) / len(split)

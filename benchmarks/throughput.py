@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atmc_core.architectures import build
-from atmc_core.compression import AdmmWeights, factorize
+from atmc_core.compression import AdmmWeights
 from atmc_core.config import Threat, Training
+from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
+from atmc_core.seeding import interpolative
 from atmc_core.training import adversarial_step, training_attack
 from benchmarks.timing import interleaved, print_result
 
@@ -61,7 +63,7 @@ def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
     """The step that a job runs, at its final budget of one weight in a hundred."""
     classifier = Classifier(build("lenet", 10), Normalization(), channels=1)
     training = Training(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
-    factors = factorize(classifier, training.rank_fraction)
+    factors = interpolative(dense_weights(classifier.network), training.rank_fraction)
     net = AdmmWeights(classifier, factors, k=4_305, bits=8, training=training, steps=1)
     attack, generator = training_attack(THREAT), torch.Generator().manual_seed(0)
 

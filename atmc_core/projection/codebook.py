@@ -72,10 +72,11 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
 
 def _sort(values: Tensor) -> Tensor:
     """Ascending, in float64. (On a CPU numpy's sort is several times faster than torch's.)"""
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy())).to(torch.float64)
-    ordered: Tensor = torch.sort(values).values
-    return ordered.double()
+    on_cpu = values.device.type == "cpu"
+    ordered: Tensor = (
+        torch.from_numpy(np.sort(values.numpy())) if on_cpu else torch.sort(values).values
+    )
+    return ordered.to(torch.float64)
 
 
 def _as_codebook(centres: Tensor) -> Tensor:

@@ -46,6 +46,16 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_digits_path(digits_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 500 training and 150 test images of them."""
+    path = tmp_path_factory.mktemp("small") / "digits.npz"
+    with np.load(digits_path) as arrays:
+        sizes = {"train": 500, "test": 150}
+        np.savez(path, **{name: arrays[name][: sizes[name[2:]]] for name in arrays})
+    return path
+
+
+@pytest.fixture(scope="session")
 def digits(digits_path: Path) -> DataSet:
     return load_npz(digits_path, validation_fraction=0.1, seed=0)
 

@@ -5,13 +5,18 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights, factorize
+from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.config import Training
-from atmc_core.factorization import Factors
+from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
+from atmc_core.seeding import interpolative
 from atmc_core.training import adversarial_step
 
 TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
+
+
+def _factors(classifier: Classifier, rank_fraction: float) -> dict[str, Factors]:
+    return interpolative(dense_weights(classifier.network), rank_fraction)
 
 
 def _mixed_network() -> nn.Module:
@@ -72,13 +77,13 @@ class FactorizedWeightsView(AdmmWeights):
     """The factors of a classifier, not yet projected anywhere."""
 
     def __init__(self, classifier: Classifier) -> None:
-        factors = factorize(classifier, 0.25)
+        factors = _factors(classifier, 0.25)
         super().__init__(classifier, factors, k=10**9, bits=32, training=TRAINING, steps=1)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8, 16, 32])
 def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> None:
-    factors = factorize(classifier, 0.25)
+    factors = _factors(classifier, 0.25)
     k, steps = 300, 12
     admm = AdmmWeights(classifier, factors, k=k, bits=bits, training=TRAINING, steps=steps)
     dense = _nonzeros(admm)
@@ -107,7 +112,7 @@ def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -
         torch.manual_seed(0)
         network = Classifier(_mixed_network(), Normalization(), channels=1)
         training = Training(shrink_fraction=0, dual_interval=2, rho=rho)
-        factors = factorize(network, 0.25)
+        factors = _factors(network, 0.25)
         net = AdmmWeights(network, factors, k=800, bits=2, training=training, steps=60)
         _train(net, 60)
         shared = SharedWeights(network, _copied(net), bits=2, training=training)
@@ -127,7 +132,7 @@ def _copied(net: AdmmWeights) -> dict[str, Factors]:
 def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
     classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Normalization(), 1)
     training = Training(momentum=0, weight_decay=0)
-    factors = factorize(classifier, 1.0)
+    factors = _factors(classifier, 1.0)
     (only,) = factors.values()
     only.u.zero_()
     only.c.zero_()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from atmc_core.factorization import MatrixView, compressible_weights, seed_factors
+from atmc_core import seeding
+from atmc_core.factorization import Factors, MatrixView, compressible_weights, dense_weights
 
 MODULES = {
     "wide linear": nn.Linear(24, 10),
@@ -17,21 +18,24 @@ MODULES = {
 }
 
 
+def _seeded(module: nn.Module, rank_fraction: float) -> Factors:
+    (factors,) = seeding.interpolative(dense_weights(module), rank_fraction).values()
+    return factors
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_seeding_leaves_the_weight_as_it_was(name: str) -> None:
     module = MODULES[name]
-    (view,) = compressible_weights(module).values()
-    factors = seed_factors(module.weight, view, rank_fraction=0.25)
-    assert [tuple(t.shape) for t in factors.tensors] == list(view.factor_shapes)
+    factors = _seeded(module, 0.25)
+    assert [tuple(t.shape) for t in factors.tensors] == list(factors.view.factor_shapes)
     torch.testing.assert_close(factors.compose(), module.weight.detach(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["wide linear", "tall linear", "conv", "grouped conv"])
 def test_seeding_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> None:
     module = MODULES[name]
-    (view,) = compressible_weights(module).values()
-    factors = seed_factors(module.weight, view, rank_fraction=0.25)
-    carried, square = (factors.v, factors.u) if view.wide else (factors.u, factors.v)
+    factors = _seeded(module, 0.25)
+    carried, square = (factors.v, factors.u) if factors.view.wide else (factors.u, factors.v)
     assert square.count_nonzero() > 0
     assert factors.c.count_nonzero() > 0
     assert not ((carried != 0) & (factors.c != 0)).any()
@@ -40,8 +44,7 @@ def test_seeding_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> 
 @pytest.mark.parametrize("name", MODULES)
 def test_effects_are_how_far_the_weight_moves(name: str) -> None:
     module = MODULES[name]
-    (view,) = compressible_weights(module).values()
-    factors = seed_factors(module.weight, view, rank_fraction=0.5)
+    factors = _seeded(module, 0.5)
     before = factors.compose()
     for tensor, effect in zip(factors.tensors, factors.effects(), strict=True):
         place = tuple(size // 2 for size in tensor.shape)
@@ -54,8 +57,7 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
 
 def test_gradients_reach_all_three_factors() -> None:
     module = nn.Conv2d(4, 8, 3)
-    (view,) = compressible_weights(module).values()
-    factors = seed_factors(module.weight, view, rank_fraction=0.25)
+    factors = _seeded(module, 0.25)
     for tensor in factors.tensors:
         tensor.requires_grad_()
     (factors.compose() * torch.randn(8, 4, 3, 3)).sum().backward()
@@ -76,3 +78,37 @@ def test_sees_a_grouped_conv_as_one_matrix_a_group() -> None:
     assert view == MatrixView((12, 2, 3, 3), groups=4)
     assert (view.rows, view.columns) == (3, 18)
     assert view.factor_shapes == ((4, 3, 3), (4, 3, 18), (4, 3, 18))
+
+
+def test_plain_factors_are_the_weight_itself() -> None:
+    network = nn.Sequential(nn.Linear(6, 30), nn.Conv2d(4, 8, 3))
+    factors = seeding.plain(dense_weights(network))
+    for name, (weight, view) in dense_weights(network).items():
+        assert torch.equal(factors[name].compose(), weight.detach())
+        assert [int(t.count_nonzero()) > 0 for t in factors[name].tensors] == [
+            not view.wide,
+            view.wide,
+            False,
+        ]
+
+
+def test_low_rank_factors_are_the_best_of_their_rank_and_fit_the_budget() -> None:
+    network = nn.Sequential(nn.Linear(20, 12), nn.Linear(5, 16))
+    weights = dense_weights(network)
+    k = 3 * (20 + 12) + 2 * (5 + 16)
+    factors = seeding.low_rank(weights, k)
+    nonzeros = sum(int(t.count_nonzero()) for f in factors.values() for t in f.tensors)
+    assert 0 < nonzeros <= k
+    for name, (weight, _) in weights.items():
+        product = factors[name].compose()
+        rank = int(torch.linalg.matrix_rank(product, rtol=1e-4))
+        left, values, right = torch.linalg.svd(weight.detach(), full_matrices=False)
+        values[rank:] = 0
+        torch.testing.assert_close(product, left @ torch.diag(values) @ right, atol=1e-5, rtol=1e-4)
+
+
+def test_low_rank_with_room_for_all_is_exact() -> None:
+    weights = dense_weights(nn.Conv2d(8, 12, 3, groups=4))
+    ((weight, _),) = weights.values()
+    (factors,) = seeding.low_rank(weights, 10**6).values()
+    torch.testing.assert_close(factors.compose(), weight.detach(), atol=1e-5, rtol=1e-4)

@@ -14,7 +14,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.checkpoint import CheckpointFolder
-from atmc_core.config import JobSpec
+from atmc_core.config import Bits, JobSpec, Method, Target
 from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.job import ModelInput, load_classifier, run
@@ -204,17 +204,57 @@ def test_killed_in_any_stage_it_ends_with_the_same_bytes(
 
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(
-    spec: JobSpec, digits_model: ModelInput, digits_path: Path, tmp_path: Path
+    spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
     def until(event: dict[str, Any]) -> bool:
         return event["type"] == "progress" and event["stage"] == "compressing"
 
-    _run(spec, digits_model, digits_path, tmp_path, until)
+    _run(spec, digits_model, small_digits_path, tmp_path, until)
     newest = CheckpointFolder(tmp_path / "checkpoints").paths()[-1]
     newest.write_bytes(newest.read_bytes()[:100])
-    headline, events = _run(spec, digits_model, digits_path, tmp_path)
+    headline, events = _run(spec, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     assert [e["code"] for e in events if e["type"] == "warning"] == ["broken_checkpoint"]
+
+
+@pytest.mark.parametrize("method", ["nap", "ap", "al0", "alr", "atmc"])
+@pytest.mark.parametrize("bits", [2, 16, 32])
+def test_every_method_meets_both_constraints(
+    method: Method,
+    bits: Bits,
+    spec: JobSpec,
+    digits_model: ModelInput,
+    small_digits_path: Path,
+    tmp_path: Path,
+) -> None:
+    training = dataclasses.replace(
+        spec.training, robust_epochs=1, compression_epochs=2, finish_epochs=1
+    )
+    asked = dataclasses.replace(
+        spec, method=method, target=Target(bits, density=0.05), training=training
+    )
+    headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
+    assert headline is not None
+    assert 0.8 * headline["k"] < headline["nonzeros"] <= headline["k"] == round(0.05 * 38_160)
+    if bits <= 8:
+        assert headline["max_distinct_values"] <= 2**bits
+    # Without factorisation only the factor that the identity passes on is used: V, or U if tall.
+    assert (headline["nonzeros_c"] > 0) == (method == "atmc")
+    assert min(headline["nonzeros_u"], headline["nonzeros_v"]) > 0
+
+
+def test_dense_training_compresses_nothing_and_says_so(
+    spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
+) -> None:
+    training = dataclasses.replace(spec.training, robust_epochs=3)
+    dense = dataclasses.replace(spec, method="da", training=training)
+    with pytest.raises(InvalidInput, match="density 1 and 32 bits"):
+        _run(dense, digits_model, small_digits_path, tmp_path)
+    dense = dataclasses.replace(dense, target=Target(32, density=1))
+    headline, _ = _run(dense, digits_model, small_digits_path, tmp_path)
+    assert headline is not None
+    assert headline["nonzeros"] == headline["k"] == 38_160
+    assert headline["pgd_accuracy_after"] > headline["pgd_accuracy_before"]
 
 
 class TestRefuses:

@@ -1,0 +1,85 @@
+"""The paper's systems, each a choice among the same parts.
+
+Gui et al., "Model Compression with Adversarial Robustness: A Unified Optimization Framework",
+NeurIPS 2019. How a method runs is in ``recipe``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from atmc_core.config import Method, Target
+from atmc_core.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class System:
+    """One system.
+
+    Attributes:
+        adversarial: train on adversarial images too, else on clean ones alone.
+        factors: how the weights are held. ``plain``: W itself; ``low_rank``: a truncated singular
+            value decomposition; ``factorised``: U, V and C.
+        support: ``none``: no compression; ``fixed``: chosen once by size; ``moving``: chosen again
+            after every step.
+    """
+
+    description: str
+    adversarial: bool
+    factors: Literal["plain", "low_rank", "factorised"]
+    support: Literal["none", "fixed", "moving"]
+
+
+METHODS: dict[Method, System] = {
+    "nap": System(
+        "Non-adversarial pruning: clean training, magnitude pruning to k, clean fine-tuning",
+        adversarial=False,
+        factors="plain",
+        support="fixed",
+    ),
+    "da": System(
+        "Dense adversarial training, no compression: density 1 and 32 bits",
+        adversarial=True,
+        factors="plain",
+        support="none",
+    ),
+    "ap": System(
+        "Adversarial training, magnitude pruning to k, adversarial fine-tuning of the survivors",
+        adversarial=True,
+        factors="plain",
+        support="fixed",
+    ),
+    "al0": System(
+        "Adversarial training with l0 projection at every step: the support may move",
+        adversarial=True,
+        factors="plain",
+        support="moving",
+    ),
+    "alr": System(
+        "Adversarial training, low rank by a global singular-value threshold, fine-tuning",
+        adversarial=True,
+        factors="low_rank",
+        support="fixed",
+    ),
+    "atmc": System(
+        "Adversarially trained model compression: pruning, factorisation and nonuniform "
+        "quantisation in one adversarial training, solved by ADMM",
+        adversarial=True,
+        factors="factorised",
+        support="moving",
+    ),
+}
+
+
+def check_target(method: Method, target: Target, num_weights: int) -> None:
+    """Check that a method can meet a target.
+
+    Raises:
+        InvalidInput: if ``k`` is out of range, or da is asked to compress.
+    """
+    k = target.budget(num_weights)
+    if METHODS[method].support == "none" and (k, target.bits) != (num_weights, 32):
+        raise InvalidInput(
+            "invalid_value",
+            f"{method} does not compress: ask for density 1 and 32 bits, or another method",
+            "target",
+        )

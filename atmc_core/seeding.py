@@ -1,0 +1,144 @@
+"""Where the factors of a dense network start, for each way of compressing it.
+
+A seed is a function of the network's conv and linear weights and of the budget k.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from atmc_core.factorization import Factors, MatrixView
+
+Weights = Mapping[str, tuple[Tensor, MatrixView]]
+
+
+@torch.no_grad()
+def plain(weights: Weights) -> dict[str, Factors]:
+    """W as it is: all in the factor that the identity passes on, U = C = 0 (or V = C = 0)."""
+    factors = {}
+    for name, (weight, view) in weights.items():
+        tensors = [weight.new_zeros(shape) for shape in view.factor_shapes]
+        carried = tensors[1] if view.wide else tensors[0]
+        carried.copy_(weight.reshape(carried.shape))
+        factors[name] = Factors(view, *tensors)
+    return factors
+
+
+def interpolative(weights: Weights, rank_fraction: float) -> dict[str, Factors]:
+    """Split dense weights into factors that all do different work, without changing them.
+
+    Some rows of W, picked greedily so that they span the most of it, go to V as they are (the
+    identity passes them on free of charge). The other rows are written as combinations of those:
+    the coefficients go to U, what is left to C. No entry is stored twice, so as the budget shrinks
+    each has to earn its own place. (From U = C = 0 they never fill; see docs/method.md.) A tall
+    weight is treated by columns: the picked columns go to U and the coefficients to V.
+
+    Args:
+        rank_fraction: share of the rows (columns) that are picked; at least one is.
+    """
+    return {
+        name: _interpolate(weight, view, rank_fraction) for name, (weight, view) in weights.items()
+    }
+
+
+@torch.no_grad()
+def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
+    """Truncated singular value decompositions that together hold at most k entries.
+
+    The singular values of all layers compete: the largest are kept while their vectors, m + n
+    entries each, fit the budget (one global threshold). The identity is subtracted where a kept
+    column of U meets it, so W is the plain product.
+    """
+    decomposed = {name: _decompose(weight, view) for name, (weight, view) in weights.items()}
+    kept = _largest_singular_values(decomposed, k)
+    factors = {}
+    for name, (left, values, right) in decomposed.items():
+        root = (values * kept[name]).sqrt()
+        square = left * root.unsqueeze(1) - torch.diag_embed(kept[name])
+        carried = root.unsqueeze(2) * right
+        factors[name] = _oriented(weights[name][1], square, carried, torch.zeros_like(carried))
+    return factors
+
+
+def _decompose(weight: Tensor, view: MatrixView) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors and values ``[groups, rank]`` of the wide form of each group's matrix."""
+    left, values, right = torch.linalg.svd(_wide_form(weight, view), full_matrices=False)
+    return left, values, right
+
+
+def _largest_singular_values(
+    decomposed: Mapping[str, tuple[Tensor, Tensor, Tensor]], k: int
+) -> dict[str, Tensor]:
+    """1 where a singular value is kept, 0 elsewhere, in the shape of the values."""
+    entries = [
+        (float(value), left.shape[1] + right.shape[2], name, group, index)
+        for name, (left, values, right) in decomposed.items()
+        for group, row in enumerate(values.tolist())
+        for index, value in enumerate(row)
+    ]
+    kept = {name: torch.zeros_like(values) for name, (_, values, _) in decomposed.items()}
+    for _, cost, name, group, index in sorted(entries, reverse=True):
+        if cost > k:
+            break
+        kept[name][group, index] = 1
+        k -= cost
+    return kept
+
+
+def _wide_form(weight: Tensor, view: MatrixView) -> Tensor:
+    """``[groups, short side, long side]``: transposed where the matrix is tall."""
+    matrix = weight.detach().reshape(view.groups, view.rows, view.columns)
+    return matrix if view.wide else matrix.mT
+
+
+def _oriented(view: MatrixView, square: Tensor, carried: Tensor, rest: Tensor) -> Factors:
+    """Factors of the matrix from those of its wide form."""
+    if view.wide:
+        return Factors(view, square, carried, rest)
+    u, v, c = (part.mT.contiguous() for part in (carried, square, rest))
+    return Factors(view, u, v, c)
+
+
+@torch.no_grad()
+def _interpolate(weight: Tensor, view: MatrixView, rank_fraction: float) -> Factors:
+    return _oriented(view, *_interpolative_split(_wide_form(weight, view), rank_fraction))
+
+
+def _interpolative_split(matrix: Tensor, rank_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
+    """S, B and R with matrix = (I+S) B + R, B holding picked rows of the matrix."""
+    groups, rows, _ = matrix.shape
+    rank = min(rows, max(1, round(rank_fraction * rows)))
+    picked = _pivot_rows(matrix, rank)
+    basis = matrix.gather(1, picked.unsqueeze(-1).expand(-1, -1, matrix.shape[2]))
+    # Ridge regression of all rows on the picked ones: near-dependent rows give no huge
+    # coefficients.
+    gram = basis @ basis.mT
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
+    ridge = 1e-2 * scale[:, None, None] * torch.eye(rank, device=matrix.device, dtype=matrix.dtype)
+    coefficients = torch.linalg.solve(gram + ridge, basis @ matrix.mT).mT
+
+    is_picked = torch.zeros(groups, rows, 1, dtype=torch.bool, device=matrix.device)
+    is_picked.scatter_(1, picked.unsqueeze(-1), True)
+    coefficients = coefficients.masked_fill(is_picked, 0)
+    square = torch.zeros(groups, rows, rows, dtype=matrix.dtype, device=matrix.device)
+    square.scatter_(2, picked.unsqueeze(1).expand(-1, rows, -1), coefficients)
+    carried = matrix * is_picked
+    rest = (matrix - coefficients @ basis).masked_fill(is_picked, 0)
+    return square, carried, rest
+
+
+def _pivot_rows(matrix: Tensor, rank: int) -> Tensor:
+    """Indices ``[groups, rank]`` of rows by greedy pivoted Gram-Schmidt (QR with row pivoting)."""
+    residual = matrix.clone()
+    picked = []
+    taken = torch.zeros(matrix.shape[:2], dtype=torch.bool, device=matrix.device)
+    for _ in range(rank):
+        norms = residual.square().sum(-1).masked_fill(taken, -1)
+        pivot = norms.argmax(1, keepdim=True)
+        taken.scatter_(1, pivot, True)
+        picked.append(pivot)
+        row = residual.gather(1, pivot.unsqueeze(-1).expand(-1, -1, matrix.shape[2]))
+        row = row / row.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        residual -= (residual @ row.mT) * row
+    return torch.cat(picked, 1)
