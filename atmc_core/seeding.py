@@ -94,9 +94,8 @@ def _wide_form(weight: Tensor, view: MatrixView) -> Tensor:
 
 def _oriented(view: MatrixView, square: Tensor, carried: Tensor, rest: Tensor) -> Factors:
     """Factors of the matrix from those of its wide form."""
-    if view.wide:
-        return Factors(view, square, carried, rest)
-    u, v, c = (part.mT.contiguous() for part in (carried, square, rest))
+    parts = (square, carried, rest) if view.wide else (carried.mT, square.mT, rest.mT)
+    u, v, c = (part.contiguous() for part in parts)
     return Factors(view, u, v, c)
 
 

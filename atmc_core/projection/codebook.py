@@ -72,16 +72,15 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
 
 def _sort(values: Tensor) -> Tensor:
     """Ascending, in float64. (On a CPU numpy's sort is several times faster than torch's.)"""
-    on_cpu = values.device.type == "cpu"
-    ordered: Tensor = (
-        torch.from_numpy(np.sort(values.numpy())) if on_cpu else torch.sort(values).values
-    )
-    return ordered.to(torch.float64)
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy())).double()
+    return torch.sort(values).values.double()
 
 
 def _as_codebook(centres: Tensor) -> Tensor:
     rounded = centres.float()
-    return torch.unique(rounded[rounded != 0])
+    codebook: Tensor = torch.unique(rounded[rounded != 0])
+    return codebook
 
 
 def _nearest(flat: Tensor, codebook: Tensor) -> Tensor:

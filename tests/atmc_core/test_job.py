@@ -235,7 +235,9 @@ def test_every_method_meets_both_constraints(
     )
     headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
     assert headline is not None
-    assert 0.8 * headline["k"] < headline["nonzeros"] <= headline["k"] == round(0.05 * 38_160)
+    # A singular value costs hundreds of entries at once, so low rank may leave more of k unused.
+    assert (0.5 if method == "alr" else 0.9) * headline["k"] < headline["nonzeros"]
+    assert headline["nonzeros"] <= headline["k"] == round(0.05 * 38_160)
     if bits <= 8:
         assert headline["max_distinct_values"] <= 2**bits
     # Without factorisation only the factor that the identity passes on is used: V, or U if tall.
