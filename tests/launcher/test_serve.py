@@ -6,6 +6,8 @@ import socket
 import subprocess
 import urllib.request
 
+import pytest
+
 from launcher.broker import prepare_broker
 
 PARTS = ("valkey-server", "-m api", "-m worker.sweep", "-m celery", "-m launcher.watchdog")
@@ -96,4 +98,20 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):
     assert service.process.wait(timeout=60) == 1, service.output()
     assert "does not start; its log ends:" in service.output()
     assert "gopher" in service.output()
+    assert service.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://127.0.0.1/atmc", "'mysql' is not one of postgresql, sqlite"),
+        ("postgresql://atmc@127.0.0.1:1/atmc", "onnection"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named(launch, url, said):
+    service = launch("--port", "0", ATMC_DATABASE_URL=url)
+    assert service.process.wait(timeout=60) == 1, service.output()
+    assert "error: the database that ATMC_DATABASE_URL names: " in service.output()
+    assert said in service.output()
+    assert "Traceback" not in service.output()
     assert service.processes() == []
