@@ -1,7 +1,6 @@
 """The paper's table on real images: every system at every size, trained and evaluated here.
 
-    python -m benchmarks.paper --dataset mnist --methods da ap al0 atmc --densities 0.05 0.01 --bits
-    32 8
+    python -m benchmarks.paper --dataset mnist --methods al0 atmc --densities 0.05 0.01 --bits 8
 
 The dense network is trained once (DA); the methods that compress it start there, NAP from its own
 clean training. Each row is a whole job in a folder of its own and resumes where it stopped;
