@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from atmc_core.architectures import build
+from examples.digits import ARCHITECTURE
+
 ROOT = Path(__file__).parents[2]
 FIELDS = {
     "clean_accuracy_before",
@@ -69,7 +72,8 @@ def test_the_demo_s_last_line_holds_the_figures(tmp_path):
     demo = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     figures = json.loads(demo.stdout.splitlines()[-1])
     assert set(figures) == FIELDS
-    assert figures["k"] == round(0.1 * 51_808)
+    weights = sum(each.numel() for each in build(ARCHITECTURE, 10).parameters() if each.ndim > 1)
+    assert figures["k"] == round(0.1 * weights)
     assert figures["nonzeros"] <= figures["k"]
     assert figures["max_distinct_values"] <= 2 ** figures["bits"] == 16
     assert figures["clean_accuracy_before"] > 0.96

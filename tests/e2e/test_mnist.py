@@ -30,7 +30,7 @@ def mnist(tmp_path_factory):
         cut = {
             f"{array}_{split}": arrays[f"{array}_{split}"][:count]
             for array in "xy"
-            for split, count in (("train", 1500), ("test", 300))
+            for split, count in (("train", 1000), ("test", 200))
         }
     whole.unlink()
     np.savez(folder / "mnist.npz", **cut)
@@ -45,7 +45,7 @@ def trained(images, labels):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     inputs = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
     targets = torch.from_numpy(labels)
-    for _ in range(3):
+    for _ in range(4):
         for index in torch.randperm(len(inputs)).split(64):
             optimizer.zero_grad()
             F.cross_entropy(network(inputs[index]), targets[index]).backward()
@@ -57,7 +57,7 @@ def test_lenet_is_compressed_on_mnist(atmc, mnist):
     done = atmc(
         *("submit", "--model", mnist / "lenet.safetensors", "--architecture", "lenet"),
         *("--data", mnist / "mnist.npz", "--density", 0.05, "--bits", 8, "--epsilon", 76 / 255),
-        *("--set", "training.robust_epochs=1", "--set", "training.compression_epochs=2"),
+        *("--set", "training.robust_epochs=1", "--set", "training.compression_epochs=1"),
         *("--set", "training.finish_epochs=1", "--set", "threat.steps=2"),
         *("--set", "evaluation.pgd_steps=3", "--set", "evaluation.pgd_restarts=1", "--json"),
     )
