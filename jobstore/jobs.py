@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from jobstore.dialects import now
 from jobstore.errors import InvalidCursor, NotFound
 from jobstore.events import append_state_event, change_state
-from jobstore.ids import new_job_id
+from jobstore.ids import is_job_id, new_job_id
 from jobstore.states import ACTIVE, JobState
 from jobstore.tables import Job
 from jobstore.uploads import get_dataset, get_model
@@ -111,6 +111,10 @@ def _encode_cursor(job_id: str) -> str:
 
 def _decode_cursor(cursor: str) -> str:
     try:
-        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
-        raise InvalidCursor(f"not a cursor of this service: {cursor!r}") from error
+        job_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        job_id = ""
+    # Nothing else reaches the database: PostgreSQL, for one, fails on a text with a NUL in it.
+    if not is_job_id(job_id):
+        raise InvalidCursor(f"not a cursor of this service: {cursor!r}")
+    return job_id

@@ -202,6 +202,8 @@ def test_lists_page_through_all_jobs_newest_first(service: Service) -> None:
         ("/jobs?limit=0", "invalid_value", "limit"),
         ("/jobs?limit=101", "invalid_value", "limit"),
         ("/jobs?cursor=%00", "invalid_value", "cursor"),
+        ("/jobs?cursor=AA==", "invalid_value", "cursor"),
+        ("/jobs?cursor=am9iXzA=", "invalid_value", "cursor"),
         ("/jobs?colour=red", "unknown_field", "colour"),
         ("/jobs/job_0?wait=61", "invalid_value", "wait"),
         ("/jobs/job_0?wait=x", "invalid_value", "wait"),

@@ -1,3 +1,4 @@
+import base64
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
 
@@ -88,7 +89,16 @@ def test_jobs_are_filtered_by_state(database: Database, add_job) -> None:
     assert [job.id for job in cancelled] == [first.id]
 
 
-@pytest.mark.parametrize("cursor", ["nonsense!", "////", "a"])
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("nonsense!", "////", "a", "", "ü"),
+        *(
+            base64.urlsafe_b64encode(text).decode()
+            for text in (b"\0", b"job_", b"job_" + b"0" * 31 + b"\0", b"mdl_" + b"0" * 32)
+        ),
+    ],
+)
 def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidCursor):
         jobs.list_jobs(session, cursor=cursor)
