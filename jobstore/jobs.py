@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,12 @@ def get_job(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound("job", job_id)
     return job
+
+
+def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]:
+    """Return the states of those of the jobs that there are, by id, in one query."""
+    query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
+    return {row.id: row.state for row in session.execute(query)}
 
 
 def list_jobs(

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from jobstore.database import Database
+from jobstore.jobs import states_of
 from jobstore.states import JobState
-from jobstore.tables import Job
 
 POLL_S = 0.2
 
@@ -68,9 +67,8 @@ class StateWatcher:
             await asyncio.sleep(POLL_S)
 
     def _read(self, job_ids: Collection[str]) -> dict[str, JobState]:
-        query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
         with self._database.read() as session:
-            return {row.id: row.state for row in session.execute(query)}
+            return states_of(session, job_ids)
 
     def _fail(self, error: Exception) -> None:
         for waiter in self._waiters:
