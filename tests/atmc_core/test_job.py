@@ -282,14 +282,14 @@ class TestRefuses:
     def test_weights_that_are_not_finite(
         self, spec: JobSpec, digits_model: ModelInput, digits_path: Path, tmp_path: Path
     ) -> None:
-        model = self._changed(digits_model, tmp_path, fc1__bias=torch.full((32,), float("nan")))
+        model = self._changed(digits_model, tmp_path, fc1__bias=torch.full((64,), float("nan")))
         refusal = self._refusal(spec, model, digits_path, tmp_path)
         assert refusal == ("non_finite_weights", "fc1.bias")
 
     def test_tensors_that_do_not_fit(
         self, spec: JobSpec, digits_model: ModelInput, digits_path: Path, tmp_path: Path
     ) -> None:
-        for change in (torch.zeros(31), None):
+        for change in (torch.zeros(63), None):
             model = self._changed(digits_model, tmp_path, fc1__bias=change)
             refusal = self._refusal(spec, model, digits_path, tmp_path)
             assert refusal == ("tensor_mismatch", "fc1.bias")
