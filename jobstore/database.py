@@ -41,14 +41,14 @@ def make_engine(settings: Settings) -> Engine:
     raise ValueError(f"ATMC_DATABASE_URL: {backend!r} is not one of postgresql, sqlite")
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision; safe when several processes do it at once."""
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring the schema up to `revision`, the newest; safe when several processes do it at once."""
     with engine.begin() as connection:
         lock_schema(connection)
         config = Config()
         config.set_main_option("script_location", "jobstore:migrations")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 class Database:

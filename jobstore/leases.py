@@ -17,7 +17,7 @@ from jobstore.dialects import clock, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import HEADLINE_FIELDS, Artifact, Job
+from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
@@ -178,7 +178,7 @@ def finish(
     attempt: Attempt,
     state: JobState,
     *,
-    headline: Mapping[str, float | int | None] | None = None,
+    headline: Mapping[str, Figure] | None = None,
     artifacts: Iterable[NewArtifact] = (),
     error: JobError | None = None,
 ) -> None:
@@ -186,8 +186,8 @@ def finish(
 
     It forgets its checkpoint, whose object the caller should delete.
 
-    Raises `LeaseLost`, and ValueError when the headline's figures are not exactly
-    `HEADLINE_FIELDS` or the state does not go with what is given.
+    A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
+    one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
     """
     if state not in FINAL or (headline is not None) != (state is JobState.SUCCEEDED):
         raise ValueError(f"a job does not finish {state} with headline {headline!r}")
@@ -294,9 +294,8 @@ def _set_error(job: Job, error: JobError) -> None:
     job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
 
 
-def _set_headline(job: Job, headline: Mapping[str, float | int | None]) -> None:
-    if set(headline) != set(HEADLINE_FIELDS):
-        differ = sorted(set(headline) ^ set(HEADLINE_FIELDS))
-        raise ValueError(f"the headline's figures are not the known ones: {differ} differ")
+def _set_headline(job: Job, headline: Mapping[str, Figure]) -> None:
+    if unknown := sorted(set(headline) - set(HEADLINE_FIELDS)):
+        raise ValueError(f"the headline has figures that no column is for: {unknown}")
     for name, figure in headline.items():
         setattr(job, name, figure)

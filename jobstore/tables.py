@@ -20,6 +20,7 @@ from jobstore.dialects import UtcDateTime, clock
 from jobstore.states import JobState
 
 Document = dict[str, Any]
+Figure = bool | int | float | None
 
 _id = String(40)
 _sha256 = String(64)
@@ -85,7 +86,9 @@ class Dataset(Base):
 class Headline:
     """The figures a finished job is judged by; all None before it has succeeded.
 
-    Accuracies are fractions of the test split; sizes are in bytes; `seconds` is the compute time.
+    Accuracies are fractions of the test split; sizes are in bytes; `seconds` is the compute time;
+    `accepted` tells whether every threshold of the spec is met, None if it names none. A job that
+    compresses nothing leaves those of the compressed network None.
     """
 
     clean_accuracy_before: Mapped[float | None]
@@ -108,6 +111,7 @@ class Headline:
     file_ratio: Mapped[float | None]
     nominal_ratio: Mapped[float | None]
     seconds: Mapped[float | None]
+    accepted: Mapped[bool | None]
 
 
 HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
@@ -158,7 +162,7 @@ class Job(Headline, Base):
     error_param: Mapped[str | None] = mapped_column(Text)
 
     @property
-    def headline(self) -> dict[str, float | int | None] | None:
+    def headline(self) -> dict[str, Figure] | None:
         """The figures by name once the job has succeeded, else None."""
         if self.state is not JobState.SUCCEEDED:
             return None

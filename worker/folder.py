@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,15 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-ARTIFACTS: Mapping[str, str] = {
-    "model.atmc": "application/octet-stream",
-    "report.json": "application/json",
+REPORT = "report.json"
+"""The one result that every succeeded child leaves; the others are its method's."""
+
+_MEDIA_TYPES: Mapping[str, str] = {
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
 }
-"""The files a succeeded child leaves in `results`, with their media types."""
+_RESULT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _LOCK = "lock"
 _LOG_TAIL_BYTES = 4000
@@ -109,6 +114,17 @@ def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+def is_result(path: Path) -> bool:
+    """Tell whether a child may leave this in `results`: a file with a name fit for a URL."""
+    plain = path.is_file() and not path.is_symlink()
+    return plain and _RESULT_NAME.fullmatch(path.name) is not None
+
+
+def media_type(name: str) -> str:
+    """Return the media type of a result by its name's ending; bytes where it says nothing."""
+    return _MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

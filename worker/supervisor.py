@@ -25,7 +25,7 @@ from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
 from worker.events import EventTail, ProtocolError
-from worker.folder import ARTIFACTS, RunFolder, run_folder, write_json
+from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
 from worker.logs import about, brief
 from worker.process import ChildProcess
@@ -212,19 +212,25 @@ class _Run:
     def _publish(self, outcome: dict[str, Any]) -> None:
         match outcome:
             case {"status": "succeeded", "headline": dict(headline)}:
-                artifacts = [self._store_artifact(name) for name in ARTIFACTS]
+                artifacts = [self._store_artifact(path) for path in self._results()]
                 self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
             case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
                 self._finish(JobState.FAILED, error=JobError(**error))
             case _:
                 raise ProtocolError(f"not an outcome: {outcome!r}")
 
-    def _store_artifact(self, name: str) -> NewArtifact:
-        path = self.folder.results / name
-        if not path.exists():
-            raise ProtocolError(f"a succeeded child left no results/{name}")
-        stored = self._patiently(f"storing {name}", lambda: self.store.put_blob(path))
-        return NewArtifact(name, ARTIFACTS[name], stored.sha256, stored.bytes)
+    def _results(self) -> list[Path]:
+        found = sorted(self.folder.results.iterdir())
+        if REPORT not in (path.name for path in found):
+            raise ProtocolError(f"a succeeded child left no results/{REPORT}")
+        for path in found:
+            if not is_result(path):
+                raise ProtocolError(f"a child left results/{path.name!r}, which is not a result")
+        return found
+
+    def _store_artifact(self, path: Path) -> NewArtifact:
+        stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
+        return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
 
     def _stop(self) -> None:
         """Write down the end that the guard has seen a reason for."""

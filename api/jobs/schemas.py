@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
 from jobstore.states import JobState
-from jobstore.tables import HEADLINE_FIELDS, Event, Job
+from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
 
 MAX_TIME_LIMIT_S = 30 * 86_400
 
@@ -71,8 +71,11 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     cancel_requested_at: datetime | None
-    headline: dict[str, int | float | None] | None = Field(
-        description="Once it has succeeded: " + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
+    headline: dict[str, Figure] | None = Field(
+        description="Once it has succeeded: "
+        + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
+        + ". `accepted` is null where the spec names no thresholds; the figures of a compressed "
+        "network are null for a method that makes none."
     )
     error: JobError | None = Field(description="Once it has failed.")
     links: dict[str, str]

@@ -4,15 +4,21 @@ import textwrap
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
+from jobstore import jobs
 from jobstore.database import Database, make_engine, migrate
 from jobstore.dialects import now
 from jobstore.settings import Settings
 from jobstore.tables import Artifact, Base, Job, Model
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def _model(**changes: object) -> Model:
@@ -40,13 +46,62 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(empty_settings
         migrate(make_engine(Settings(data_dir={str(empty_settings.data_dir)!r},
                                      database_url={empty_settings.database_url!r})))
     """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    newest = ScriptDirectory("jobstore/migrations").get_current_head()
+    python = [sys.executable, "-c", textwrap.dedent(script)]
+    processes = [subprocess.Popen(python, stderr=subprocess.PIPE) for _ in range(3)]
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
     with make_engine(empty_settings).connect() as connection:
-        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == [newest]
+
+
+def test_rows_of_the_first_revision_live_on_in_the_newest(empty_settings: Settings) -> None:
+    database = Database(make_engine(empty_settings))
+    migrate(database.engine, "0001")
+    first = MetaData()
+    first.reflect(database.engine)
+    upload = {"filename": "a", "sha256": "a" * 64, "bytes": 1, "created_at": MOMENT}
+    job = {
+        "spec": {"method": "atmc"},
+        "model_id": "mdl_1",
+        "dataset_id": "dst_1",
+        "state": "succeeded",
+        "progress": 1.0,
+        "time_limit_s": 60.0,
+        "run_seconds": 5.0,
+        "created_at": MOMENT,
+        "k": 7,
+    }
+    job |= dict.fromkeys(("attempt", "failed_attempts", "max_attempts", "last_event_seq"), 1)
+    rows = {
+        "models": {"id": "mdl_1", "format": "torch", "architecture": "lenet", **upload},
+        "datasets": {"id": "dst_1", "summary": {"arrays": {}}, **upload},
+        "jobs": {"id": "job_1", **job},
+    }
+    with database.engine.begin() as connection:
+        for name, row in rows.items():
+            connection.execute(first.tables[name].insert().values(row))
+    migrate(database.engine)
+    with database.read() as session:
+        kept = jobs.get_job(session, "job_1")
+        assert (kept.created_at, kept.spec, kept.k) == (MOMENT, {"method": "atmc"}, 7)
+        assert kept.headline is not None
+        assert kept.headline["accepted"] is None
+        assert session.get(Model, kept.model_id).architecture == "lenet"
+    database.engine.dispose()
+
+
+def test_the_revisions_can_be_undone_one_by_one(database: Database, add_job) -> None:
+    job = add_job()
+    with database.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "jobstore:migrations")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    migrate(database.engine)
+    with database.read() as session:
+        assert jobs.get_job(session, job.id).spec == job.spec
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:

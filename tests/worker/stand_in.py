@@ -36,9 +36,12 @@ def succeed() -> None:
     emit("stage", stage="validating", status="started")
     inputs = {path.name: path.read_text() for path in (FOLDER / "inputs").iterdir()}
     count()
-    (FOLDER / "results" / "model.atmc").write_bytes(b"small")
     report = {"job": JOB, "inputs": inputs, "environment": dict(os.environ)}
-    (FOLDER / "results" / "report.json").write_text(json.dumps(report))
+    for name in SPEC.get("results", ["model.atmc", "report.json"]):
+        content = json.dumps(report) if name == "report.json" else "small"
+        (FOLDER / "results" / name).write_text(content)
+    for name in SPEC.get("links", []):
+        (FOLDER / "results" / name).symlink_to(FOLDER / "job.json")
     finish({"status": "succeeded", "headline": SPEC["headline"]})
 
 

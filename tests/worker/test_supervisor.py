@@ -86,6 +86,47 @@ def test_a_job_that_succeeds_leaves_figures_artifacts_and_events(bench, run) -> 
     assert not any((bench.settings.data_dir / "objects" / "checkpoints").rglob("*.pt"))
 
 
+def test_whatever_files_the_method_leaves_become_artifacts_of_their_type(bench, run) -> None:
+    names = ["model_card.md", "report.html", "report.json", "sub-1_2.bin"]
+    job_id = bench.add_job(SUCCEED | {"results": names, "headline": {"clean_accuracy_before": 0.5}})
+    run()
+    with bench.database.read() as session:
+        found = artifacts.list_artifacts(session, job_id)
+    assert {artifact.name: artifact.media_type for artifact in found} == {
+        "model_card.md": "text/markdown; charset=utf-8",
+        "report.html": "text/html; charset=utf-8",
+        "report.json": "application/json",
+        "sub-1_2.bin": "application/octet-stream",
+    }
+    # Nothing was compressed, so there is no figure of a compressed network.
+    headline = bench.job(job_id).headline
+    assert {name: figure for name, figure in headline.items() if figure is not None} == {
+        "clean_accuracy_before": 0.5
+    }
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ({"results": ["model.atmc"]}, "left no results/report.json"),
+        ({"results": ["report.json", "a b"]}, "'a b'"),
+        ({"results": ["report.json", ".hidden"]}, "'.hidden'"),
+        ({"results": ["report.json", "a" * 101]}, "not a result"),
+        ({"links": ["model.pt"]}, "'model.pt'"),
+    ],
+)
+def test_results_that_break_the_protocol_are_a_crash_and_none_is_published(
+    bench, run, left: dict[str, list[str]], said: str
+) -> None:
+    job_id = bench.add_job(SUCCEED | left, max_attempts=1)
+    run()
+    job = bench.job(job_id)
+    assert (job.state, job.error_code) == ("failed", "child_crashed")
+    assert said in job.error_message
+    with bench.database.read() as session:
+        assert artifacts.list_artifacts(session, job_id) == []
+
+
 def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATMC_STORE_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
