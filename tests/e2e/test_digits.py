@@ -68,7 +68,7 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, di
     fresh = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(fresh.stdout)["clean_accuracy"] == headline["clean_accuracy_after"]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["headline"] == headline
+    assert report["headline"].items() <= headline.items()
 
     shown = atmc("show", job["id"]).stdout
     assert f"{100 * headline['pgd_accuracy_after']:.2f} %" in shown
