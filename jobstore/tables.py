@@ -56,7 +56,10 @@ class Base(DeclarativeBase):
 
 
 class Model(Base):
-    """An uploaded network: its bytes are the blob `sha256`."""
+    """An uploaded network: its bytes are the blob `sha256`; `summary` is what its header says.
+
+    Those uploaded before there was a summary have an empty one.
+    """
 
     __tablename__ = "models"
 
@@ -66,6 +69,7 @@ class Model(Base):
     format: Mapped[str] = mapped_column(String(16))
     architecture: Mapped[str] = mapped_column(Text)
     normalization: Mapped[Document | None]
+    summary: Mapped[Document] = mapped_column(server_default="{}")
     sha256: Mapped[str] = mapped_column(_sha256)
     bytes: Mapped[int]
 

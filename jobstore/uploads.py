@@ -16,16 +16,22 @@ def create_model(
     format: str,
     architecture: str,
     normalization: dict[str, Any] | None,
+    summary: dict[str, Any],
     sha256: str,
     bytes: int,
 ) -> Model:
-    """Record an uploaded network whose blob is stored; `format` is "safetensors" or "torch"."""
+    """Record an uploaded network whose blob is stored; `format` is "safetensors" or "torch".
+
+    `summary` is what its header says: the dimensions that its architecture leaves open, by name,
+    and `dense_weights`, the number of weights that can be compressed.
+    """
     model = Model(
         id=new_model_id(),
         filename=filename,
         format=format,
         architecture=architecture,
         normalization=normalization,
+        summary=summary,
         sha256=sha256,
         bytes=bytes,
     )

@@ -1,5 +1,7 @@
 """Taking in a network: what its file may be, whether it fits, and its row."""
 
+from dataclasses import asdict
+
 from sqlalchemy.orm import Session
 
 from api.catalogue.lookup import find_architecture
@@ -38,8 +40,9 @@ def keep_model(
     upload: Upload[ModelHeader],
     architecture: str,
     normalization: Normalization | None,
+    fitted: Fit,
 ) -> Model:
-    """Make the staged file a blob and record it."""
+    """Make the staged file a blob and record it with what `check_model` found."""
     kept = store.keep(upload.stored)
     return create_model(
         session,
@@ -47,6 +50,7 @@ def keep_model(
         format=upload.header.format,
         architecture=architecture,
         normalization=normalization.model_dump() if normalization else None,
+        summary=asdict(fitted),
         sha256=kept.sha256,
         bytes=kept.bytes,
     )

@@ -93,8 +93,8 @@ def _create(
     key: str | None,
 ) -> JSONResponse:
     def act(session: Session) -> Answer:
-        check_model(session, upload.header, architecture, normalization)
-        row = keep_model(session, services.store, upload, architecture, normalization)
+        fitted = check_model(session, upload.header, architecture, normalization)
+        row = keep_model(session, services.store, upload, architecture, normalization, fitted)
         view = ModelView.of(row)
         return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 

@@ -35,6 +35,15 @@ class ModelView(BaseModel):
     format: str = Field(description="By content: `safetensors` or `torch`.")
     architecture: str
     normalization: Normalization | None
+    dimensions: dict[str, int] = Field(
+        description="What the architecture leaves open, as the file has it.",
+        examples=[{"num_classes": 10}],
+    )
+    dense_weights: int | None = Field(
+        description="N, the number of weights that can be compressed; a target's `k` is at most "
+        "this. Null for a network uploaded to a version that did not write it down.",
+        examples=[430500],
+    )
     sha256: str
     bytes: int
     links: dict[str, str]
@@ -49,6 +58,8 @@ class ModelView(BaseModel):
             format=model.format,
             architecture=model.architecture,
             normalization=Normalization(**model.normalization) if model.normalization else None,
+            dimensions=model.summary.get("dimensions", {}),
+            dense_weights=model.summary.get("dense_weights"),
             sha256=model.sha256,
             bytes=model.bytes,
             links={"self": f"/models/{model.id}"},

@@ -12,6 +12,7 @@ from sqlalchemy import delete, event, text
 from jobstore import leases
 from jobstore.events import EventType, NewEvent
 from jobstore.jobs import get_job
+from jobstore.objects import blob_key
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, CatalogueRow
 from jobstore.wakeups import pending
@@ -118,6 +119,45 @@ def shared_ids(shared: Service) -> dict[str, str]:
 @pytest.mark.parametrize("k", [1, N])
 def test_both_ends_of_the_range_of_k_are_in_it(service: Service, k: int) -> None:
     assert service.send_job(target={"k": k, "bits": 8}).status_code == 202
+
+
+def test_a_job_on_a_stored_model_is_checked_without_reading_its_file_again(
+    service: Service,
+) -> None:
+    model = service.send_model().json()
+    dataset = service.send_dataset().json()
+    ids = {"model_id": model["id"], "dataset_id": dataset["id"]}
+    service.services.store.delete(blob_key(model["sha256"]))
+    for k, status in ((N, 202), (N + 1, 422)):
+        body = ids | changed(target={"k": k, "bits": 4})
+        assert service.http.post("/jobs", json=body).status_code == status
+
+
+def test_k_is_left_to_the_job_where_the_model_s_row_is_of_an_older_version(
+    service: Service,
+) -> None:
+    ids = {
+        "model_id": service.send_model().json()["id"],
+        "dataset_id": service.send_dataset().json()["id"],
+    }
+    with service.database.write() as session:
+        session.execute(text("UPDATE models SET summary = '{}'"))
+    assert service.http.get(f"/models/{ids['model_id']}").json()["dense_weights"] is None
+    body = ids | changed(target={"k": N + 1, "bits": 4})
+    assert service.http.post("/jobs", json=body).status_code == 202
+
+
+def test_a_method_without_a_target_needs_none(service: Service) -> None:
+    method = next(entry.document for entry in files.CATALOGUE if entry.kind == "method")
+    schema = method["spec_schema"] | {"required": ["method"]}
+    document = {"name": "look", "description": "Only looks.", "spec_schema": schema}
+    schema["properties"] = schema["properties"] | {"method": {"enum": ["look"]}}
+    with service.database.write() as session:
+        session.add(CatalogueRow(kind="method", name="look", document=document))
+    spec = {"method": "look"}
+    assert service.send_job(spec).json()["spec"] == spec
+    whole = {"architecture": files.ARCHITECTURE, **spec}
+    assert service.send_whole_job(spec=whole).json()["spec"] == spec
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 16, 32])

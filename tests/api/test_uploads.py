@@ -24,6 +24,8 @@ def test_a_model_is_stored_under_its_digest_and_described(service: Service) -> N
     assert (model["sha256"], model["bytes"]) == (digest, len(content))
     assert (model["format"], model["filename"]) == ("safetensors", "m.safetensors")
     assert model["normalization"] == {"mean": [0.1307], "std": [0.3081]}
+    assert model["dimensions"] == {"num_classes": 10}
+    assert model["dense_weights"] == files.dense_weights()
     assert response.headers["Location"] == f"/models/{model['id']}"
     assert service.http.get(response.headers["Location"]).json() == model
     assert service.stored_files() == [f"blobs/{digest[:2]}/{digest}"]

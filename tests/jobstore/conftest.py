@@ -82,6 +82,7 @@ def add_job(database: Database) -> AddJob:
                 format="safetensors",
                 architecture="lenet",
                 normalization=None,
+                summary={"dimensions": {"num_classes": 10}, "dense_weights": 1000},
                 sha256="a" * 64,
                 bytes=10,
             )

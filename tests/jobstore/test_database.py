@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from jobstore import jobs
+from jobstore import jobs, uploads
 from jobstore.database import Database, make_engine, migrate
 from jobstore.dialects import now
 from jobstore.settings import Settings
@@ -88,7 +88,8 @@ def test_rows_of_the_first_revision_live_on_in_the_newest(empty_settings: Settin
         assert (kept.created_at, kept.spec, kept.k) == (MOMENT, {"method": "atmc"}, 7)
         assert kept.headline is not None
         assert kept.headline["accepted"] is None
-        assert session.get(Model, kept.model_id).architecture == "lenet"
+        model = uploads.get_model(session, kept.model_id)
+        assert (model.architecture, model.summary) == ("lenet", {})
     database.engine.dispose()
 
 

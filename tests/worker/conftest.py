@@ -69,6 +69,7 @@ class Bench:
                 format="safetensors",
                 architecture=architecture,
                 normalization=None,
+                summary={},
                 **blobs[0],
             )
             dataset_row = uploads.create_dataset(
