@@ -10,7 +10,10 @@ ITEM_BYTES = {
     "U8": 1,
     "I8": 1,
     "F8_E4M3": 1,
+    "F8_E4M3FNUZ": 1,
     "F8_E5M2": 1,
+    "F8_E5M2FNUZ": 1,
+    "F8_E8M0": 1,
     "U16": 2,
     "I16": 2,
     "F16": 2,
@@ -21,6 +24,7 @@ ITEM_BYTES = {
     "U64": 8,
     "I64": 8,
     "F64": 8,
+    "C64": 8,
 }
 
 # More dimensions, or longer ones, than any tensor has: past these a header is not a header.

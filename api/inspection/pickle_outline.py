@@ -8,10 +8,12 @@ nothing here that could be called. Any global outside `ALLOWED_GLOBALS` is refus
 import math
 import pickletools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from api.inspection.headers import TensorHeader, is_shape
+from api.inspection.headers import ITEM_BYTES, TensorHeader, is_shape
 from api.problems import Problem
 from api.text import clip
 
@@ -32,11 +34,28 @@ STORAGE_DTYPES = {
     "torch.FloatStorage": "F32",
     "torch.LongStorage": "I64",
     "torch.DoubleStorage": "F64",
+    "torch.ComplexFloatStorage": "C64",
+}
+# The younger types have no storage of their own: a tensor of theirs is a view of plain bytes.
+UNTYPED_STORAGE = "torch.storage.UntypedStorage"
+VIEW_DTYPES = {
+    "torch.uint16": "U16",
+    "torch.uint32": "U32",
+    "torch.uint64": "U64",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "torch.float8_e8m0fnu": "F8_E8M0",
 }
 ORDERED_DICT = "collections.OrderedDict"
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-ALLOWED_GLOBALS = {ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STORAGE_DTYPES}
+REBUILD_VIEW = "torch._utils._rebuild_tensor_v3"
+ALLOWED_GLOBALS = {
+    *(ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, REBUILD_VIEW),
+    *(UNTYPED_STORAGE, *STORAGE_DTYPES, *VIEW_DTYPES),
+}
 
 CONVERT_MODULE = (
     "Send tensors only: torch.save(model.state_dict(), 'state_dict.pt') or "
@@ -53,6 +72,11 @@ class Storage:
     dtype: str
     key: str
     elements: int
+
+    def viewed(self, dtype: str) -> "Storage":
+        """Return the same bytes as numbers of another type."""
+        size = self.elements * ITEM_BYTES[self.dtype]
+        return Storage(dtype, self.key, size // ITEM_BYTES[dtype])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,23 @@ def read_outline(pickle: bytes) -> Any:
     Raises `unsafe_pickle` for a global that is not a tensor's, `malformed_model` for anything
     that torch.save does not write.
     """
+    try:
+        return _interpret(pickle)
+    except Problem as problem:
+        if problem.code == "malformed_model":
+            _refuse_code(pickle)
+        raise
+
+
+def _refuse_code(pickle: bytes) -> None:
+    """Raise `unsafe_pickle` for a global named behind what `_interpret` could not read."""
+    with suppress(ValueError):
+        for opcode, argument, _ in islice(pickletools.genops(pickle), MAX_OPCODES):
+            if opcode.name in ("GLOBAL", "INST"):
+                _allowed(_dotted(argument))
+
+
+def _interpret(pickle: bytes) -> Any:
     machine = _Machine()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
@@ -112,13 +153,11 @@ class _Machine:
         elif opcode in _ACTIONS:
             _ACTIONS[opcode](self, argument)
         else:
+            self._check_protocol()
             raise malformed(f"it contains {opcode}, which torch.save does not write")
 
     def result(self) -> Any:
-        if self.protocol not in PROTOCOLS:
-            raise malformed(
-                f"it uses pickle protocol {self.protocol}; leave pickle_protocol out, it is 2 then"
-            )
+        self._check_protocol()
         return self.pop()
 
     def pop(self) -> Any:
@@ -152,8 +191,7 @@ class _Machine:
         self.stack.append(self.memo[index])
 
     def push_global(self, name: str) -> None:
-        # pickletools joins module and name by a space.
-        self.stack.append(_allowed(name.replace(" ", ".", 1)))
+        self.stack.append(_allowed(_dotted(name)))
 
     def push_stack_global(self, _: None) -> None:
         name, module = self.pop(), self.pop()
@@ -162,7 +200,7 @@ class _Machine:
         self.stack.append(_allowed(f"{module}.{name}"))
 
     def refuse_instance(self, name: str) -> None:
-        raise _unsafe(name.replace(" ", ".", 1))
+        raise _unsafe(_dotted(name))
 
     def refuse_call(self, _: None) -> None:
         raise _unsafe("a class that it would instantiate")
@@ -194,6 +232,12 @@ class _Machine:
                 name == REBUILD_TENSOR
             ):
                 self.stack.append(_tensor(storage, offset, shape, stride))
+            case (
+                _Global(name),
+                (Storage() as storage, offset, shape, stride, _, _, _Global(dtype), *_),
+            ) if name == REBUILD_VIEW and dtype in VIEW_DTYPES:
+                viewed = storage.viewed(VIEW_DTYPES[dtype])
+                self.stack.append(_tensor(viewed, offset, shape, stride))
             case _:
                 raise malformed("it calls something with arguments that torch.save does not write")
 
@@ -209,8 +253,20 @@ class _Machine:
                 name in STORAGE_DTYPES and is_shape([elements])
             ):
                 self.stack.append(Storage(STORAGE_DTYPES[name], key, elements))
+            case ("storage", _Global(name), str(key), str(), size) if (
+                name == UNTYPED_STORAGE and is_shape([size])
+            ):
+                self.stack.append(Storage("U8", key, size))
             case _:
                 raise malformed("it refers to a storage of a kind that is not read")
+
+    def _check_protocol(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            # The first two leave no mark of their own.
+            named = self.protocol or "0 or 1"
+            raise malformed(
+                f"it uses pickle protocol {named}; leave pickle_protocol out, it is 2 then"
+            )
 
     def _top(self) -> Any:
         if not self.stack:
@@ -283,6 +339,11 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent_id,
 }
+
+
+def _dotted(argument: str) -> str:
+    # pickletools joins module and name by a space.
+    return argument.replace(" ", ".", 1)
 
 
 def _allowed(name: str) -> _Global:

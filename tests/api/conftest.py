@@ -44,7 +44,7 @@ class Service:
 
     def stored_files(self) -> list[str]:
         """The keys of all objects in the store."""
-        root = self.settings.data_dir / "objects"
+        root = self.settings.home / "objects"
         return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
 
     def send_model(self, content: bytes | None = None, **fields: str) -> httpx.Response:
@@ -111,9 +111,9 @@ def _answers(client: redis.Redis) -> bool:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, as it is after a worker's start."""
-    settings = Settings(data_dir=tmp_path_factory.mktemp("template"))
+    settings = Settings(home=tmp_path_factory.mktemp("template"))
     prepare_database(settings)
-    return settings.data_dir / "atmc.db"
+    return settings.home / "atmc.db"
 
 
 def prepare_database(settings: Settings) -> None:
@@ -125,12 +125,12 @@ def prepare_database(settings: Settings) -> None:
     engine.dispose()
 
 
-def settings_in(data_dir: Path, template: Path, broker: str) -> Settings:
+def settings_in(home: Path, template: Path, broker: str) -> Settings:
     """Settings of a service with a catalogue, and with limits that a test can pass."""
-    data_dir.mkdir()
-    shutil.copy(template, data_dir / "atmc.db")
+    home.mkdir()
+    shutil.copy(template, home / "atmc.db")
     return Settings(
-        data_dir=data_dir,
+        home=home,
         broker_url=broker,
         max_model_bytes=1_000_000,
         max_dataset_bytes=1_000_000,
@@ -247,7 +247,7 @@ def finished(service: Service) -> dict[str, Any]:
     }
     artifacts = []
     for name, (media_type, content) in results.items():
-        path = service.settings.data_dir / name
+        path = service.settings.home / name
         path.write_bytes(content)
         blob = service.services.store.put_blob(path)
         artifacts.append(leases.NewArtifact(name, media_type, blob.sha256, blob.bytes))

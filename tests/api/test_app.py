@@ -42,7 +42,7 @@ def test_a_method_that_is_not_taken_is_answered_with_those_that_are(
 def test_a_failure_of_the_service_is_a_problem_that_tells_nothing_of_its_inside(
     settings: Settings, tmp_path: Path
 ) -> None:
-    (settings.data_dir / "atmc.db").write_bytes(b"not a database" * 1000)
+    (settings.home / "atmc.db").write_bytes(b"not a database" * 1000)
     service_of = running(settings)
     service = next(service_of)
     response = service.http.get("/jobs")
@@ -225,7 +225,7 @@ def test_a_job_is_taken_in_while_the_broker_is_away(settings: Settings) -> None:
 
 
 def test_the_schema_of_the_database_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
-    app_settings = Settings(data_dir=tmp_path)
+    app_settings = Settings(home=tmp_path)
     create_app(app_settings)
     service_of = running(app_settings)
     service = next(service_of)

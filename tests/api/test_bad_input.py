@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from tests.api import files
@@ -53,6 +54,14 @@ def test_a_whole_pickled_module(send_model: Send) -> None:
         send_model(files.torch_file(torch.nn.Linear(2, 2))), 422, "unsafe_pickle"
     )
     assert "state_dict()" in detail
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16], ids=str)
+def test_weights_of_a_type_that_is_not_trained(send_model: Send, dtype: torch.dtype) -> None:
+    state = {key: torch.from_numpy(array).to(dtype) for key, array in files.weights().items()}
+    for content in (files.torch_file(state), safetensors.torch.save(state)):
+        detail = assert_problem(send_model(content), 422, "tensor_mismatch")
+        assert "expected one of BF16, F16, F32, F64" in detail
 
 
 def test_torchscript(send_model: Send) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from api.inspection import ModelHeader, TensorHeader, read_model_header
@@ -59,7 +60,39 @@ def test_the_content_decides_what_a_file_is_even_where_it_looks_like_a_pickle() 
     assert read(content).tensors == {"a": TensorHeader("U8", (1,))}
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+YOUNG_TYPES = {
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.complex64: "C64",
+}
+
+
+@pytest.mark.parametrize("dtype", YOUNG_TYPES, ids=str)
+def test_a_type_that_no_network_here_has_is_told_as_what_it_is(dtype: torch.dtype) -> None:
+    state = {"a": torch.zeros(2, 3, dtype=dtype), "view": torch.zeros(9, dtype=dtype)[4:]}
+    header = read(files.torch_file(state))
+    name = YOUNG_TYPES[dtype]
+    assert header.tensors == {"a": TensorHeader(name, (2, 3)), "view": TensorHeader(name, (5,))}
+    content = files.torch_file(state)
+    assert refused(content.replace(b"K\x02K\x03\x86", b"K\x03K\x03\x86")).code == "malformed_model"
+    whole = safetensors.torch.save({"a": state["a"]})
+    assert read(whole).tensors == {"a": TensorHeader(name, (2, 3))}
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_an_old_protocol_is_refused_with_the_option_to_leave_out(protocol: int) -> None:
+    problem = refused(files.torch_file({"a": torch.zeros(3)}, pickle_protocol=protocol))
+    assert problem.code == "malformed_model"
+    assert "pickle protocol 0 or 1; leave pickle_protocol out" in problem.detail
+
+
+@pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_that_runs_a_command_is_refused_by_name_and_not_run(
     protocol: int, tmp_path: Path
 ) -> None:
@@ -84,6 +117,10 @@ def test_a_pickle_that_runs_a_command_is_refused_by_name_and_not_run(
         b"\x80\x02\x82\x01.",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
         b"\x80\x02ctorch\nload\n.",
+        # Behind something that no state dict has.
+        b"(dp0\nVa\ncos\nsystem\n.",
+        b"\x80\x02cos\nsystem\n",
+        b"(S'id'\nios\nsystem\n.",
         b"\x80\x02ccollections\nOrderedDict.__init__.__globals__\n.",
     ],
 )

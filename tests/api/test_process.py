@@ -30,7 +30,7 @@ def serving(settings: Settings, **changes: str) -> Iterator[tuple[subprocess.Pop
     """Run `python -m api`; yields the process and its URL at once, before it answers."""
     port = free_port("127.0.0.1")
     environment = {
-        "ATMC_DATA_DIR": str(settings.data_dir),
+        "ATMC_HOME": str(settings.home),
         "ATMC_BROKER_URL": settings.broker_url,
         "ATMC_PORT": str(port),
         **changes,
@@ -131,7 +131,7 @@ def test_settings_that_cannot_be_served_end_it_with_a_sentence(
 ) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "api"],
-        env=os.environ | {"ATMC_DATA_DIR": str(settings.data_dir), setting: value},
+        env=os.environ | {"ATMC_HOME": str(settings.home), setting: value},
         capture_output=True,
         text=True,
         timeout=60,
