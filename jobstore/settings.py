@@ -9,12 +9,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _GIB = 1 << 30
 
 
-def _sqlite_in_data_dir(data: dict[str, Any]) -> str:
-    return f"sqlite:///{data['data_dir'] / 'atmc.db'}"
+def _sqlite_in_home(data: dict[str, Any]) -> str:
+    return f"sqlite:///{data['home'] / 'atmc.db'}"
 
 
-def _folder_in_data_dir(data: dict[str, Any]) -> str:
-    return Path(data["data_dir"], "objects").as_uri()
+def _folder_in_home(data: dict[str, Any]) -> str:
+    return Path(data["home"], "objects").as_uri()
 
 
 class Settings(BaseSettings):
@@ -25,13 +25,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ATMC_")
 
-    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"), validate_default=True
     )
-    database_url: str = Field(default_factory=_sqlite_in_data_dir)
+    database_url: str = Field(default_factory=_sqlite_in_home)
     broker_url: str = "redis://127.0.0.1:6379/0"
 
-    store_url: str = Field(default_factory=_folder_in_data_dir)
+    store_url: str = Field(default_factory=_folder_in_home)
     store_endpoint: str | None = None
     store_access_key_id: str | None = None
     store_secret_access_key: SecretStr | None = None

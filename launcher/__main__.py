@@ -49,7 +49,13 @@ def _parse() -> argparse.Namespace:
         description="Start API, worker, sweep and embedded broker, and end them together on "
         "Ctrl-C. Settings come from ATMC_... in the environment; the options win over them.",
     )
-    parser.add_argument("--data-dir", type=Path, help="where everything is kept (default: ./data)")
+    parser.add_argument(
+        "--data-dir",
+        dest="home",
+        metavar="DIR",
+        type=Path,
+        help="where everything is kept (default: ATMC_HOME, else ./data)",
+    )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="0 for a free one (default: 8000)")
     parser.add_argument("--workers", type=int, default=1, help="Celery workers (default: 1)")

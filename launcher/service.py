@@ -64,7 +64,7 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
     """
     stop = Stop()
     stop.listen()
-    folder = DataFolder(settings.data_dir)
+    folder = DataFolder(settings.home)
     say(f"data folder {folder.path}")
     with folder.owned() as lock:
         embedded = "broker_url" not in settings.model_fields_set
@@ -172,7 +172,7 @@ def _is_ready(base: str) -> bool:
 
 def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
-        "ATMC_DATA_DIR": str(settings.data_dir),
+        "ATMC_HOME": str(settings.home),
         "ATMC_BROKER_URL": settings.broker_url,
         "ATMC_HOST": settings.host,
         "ATMC_PORT": str(settings.port),

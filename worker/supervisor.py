@@ -43,7 +43,7 @@ _MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt"}
 
 def runs_folder(settings: Settings) -> Path:
     """Return where the run folders of this machine are."""
-    return settings.data_dir / "runs"
+    return settings.home / "runs"
 
 
 class Supervisor:

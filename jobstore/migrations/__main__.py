@@ -15,7 +15,7 @@ from jobstore.settings import Settings
 def main() -> None:
     """Compare a freshly migrated database with the mapped classes and write the difference."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = make_engine(Settings(data_dir=Path(folder)))
+        engine = make_engine(Settings(home=Path(folder)))
         migrate(engine)
         with engine.begin() as connection:
             config = Config()

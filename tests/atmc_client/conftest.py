@@ -83,14 +83,14 @@ def api_url(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Itera
         port = listener.getsockname()[1]
     folder = tmp_path_factory.mktemp("api")
     broker = f"redis://127.0.0.1:{closed_port}/0"
-    settings = Settings(data_dir=folder, port=port, broker_url=broker)
+    settings = Settings(home=folder, port=port, broker_url=broker)
     engine = make_engine(settings)
     migrate(engine)
     with Database(engine).write() as session:
         publish(session, catalogue())
     engine.dispose()
     environment = os.environ | {
-        "ATMC_DATA_DIR": str(folder),
+        "ATMC_HOME": str(folder),
         "ATMC_PORT": str(port),
         "ATMC_BROKER_URL": broker,
         "ATMC_MAX_DATASET_BYTES": "1000000",

@@ -40,14 +40,14 @@ def postgres() -> Iterator[str]:
 def empty_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """Settings that name a new database without a schema."""
     if request.param == "sqlite":
-        yield Settings(data_dir=tmp_path)
+        yield Settings(home=tmp_path)
         return
     admin = create_engine(request.getfixturevalue("postgres"), isolation_level="AUTOCOMMIT")
     name = f"test_{uuid4().hex}"
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     url = admin.url.set(drivername="postgresql", database=name)
-    yield Settings(data_dir=tmp_path, database_url=url.render_as_string(hide_password=False))
+    yield Settings(home=tmp_path, database_url=url.render_as_string(hide_password=False))
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
@@ -166,10 +166,10 @@ def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: P
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty object store."""
     if request.param == "folder":
-        return ObjectStore.from_settings(Settings(data_dir=tmp_path))
+        return ObjectStore.from_settings(Settings(home=tmp_path))
     s3 = request.getfixturevalue("s3")
     return ObjectStore.from_settings(
-        Settings(**s3 | {"store_url": f"s3://atmc/{uuid4().hex}"}, data_dir=tmp_path)
+        Settings(**s3 | {"store_url": f"s3://atmc/{uuid4().hex}"}, home=tmp_path)
     )
 
 

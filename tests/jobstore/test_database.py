@@ -43,7 +43,7 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(empty_settings
     script = f"""
         from jobstore.database import make_engine, migrate
         from jobstore.settings import Settings
-        migrate(make_engine(Settings(data_dir={str(empty_settings.data_dir)!r},
+        migrate(make_engine(Settings(home={str(empty_settings.home)!r},
                                      database_url={empty_settings.database_url!r})))
     """
     newest = ScriptDirectory("jobstore/migrations").get_current_head()
@@ -178,6 +178,6 @@ def test_a_reader_does_not_wait_for_a_writer(database: Database, add_job) -> Non
 
 
 def test_an_unknown_database_is_refused_by_name(tmp_path) -> None:
-    settings = Settings(data_dir=tmp_path, database_url="mysql+pymysql://somewhere/atmc")
+    settings = Settings(home=tmp_path, database_url="mysql+pymysql://somewhere/atmc")
     with pytest.raises(ValueError, match="'mysql' is not one of postgresql, sqlite"):
         make_engine(settings)

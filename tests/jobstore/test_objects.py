@@ -57,7 +57,7 @@ def test_the_same_bytes_are_stored_once(store: ObjectStore, tmp_path: Path) -> N
 
 
 def test_a_stream_past_the_limit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    store = ObjectStore.from_settings(Settings(data_dir=tmp_path))
+    store = ObjectStore.from_settings(Settings(home=tmp_path))
     with pytest.raises(TooLarge, match="more than 9 bytes"):
         asyncio.run(store.put_stream(_chunks(b"12345", b"67890"), max_bytes=9))
     assert _files(tmp_path) == []
@@ -113,7 +113,7 @@ def test_a_missing_object_is_told_and_deleting_it_is_no_error(store: ObjectStore
 
 
 def test_a_presigned_url_needs_no_key(s3: dict[str, str], tmp_path: Path) -> None:
-    store = ObjectStore.from_settings(Settings(**s3, data_dir=tmp_path))
+    store = ObjectStore.from_settings(Settings(**s3, home=tmp_path))
     path = tmp_path / "model.atmc"
     path.write_bytes(b"small")
     store.put_file("model.atmc", path)
@@ -124,11 +124,11 @@ def test_a_presigned_url_needs_no_key(s3: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_a_folder_has_no_urls(tmp_path: Path) -> None:
-    store = ObjectStore.from_settings(Settings(data_dir=tmp_path))
+    store = ObjectStore.from_settings(Settings(home=tmp_path))
     assert store.presign("model.atmc", expires_s=60) is None
 
 
 def test_an_unknown_scheme_is_refused_by_name(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, store_url="ftp://somewhere/else")
+    settings = Settings(home=tmp_path, store_url="ftp://somewhere/else")
     with pytest.raises(ValueError, match="ATMC_STORE_URL: 'ftp' is not one of file, s3"):
         ObjectStore.from_settings(settings)

@@ -23,9 +23,7 @@ from jobstore.tables import Event, Job
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Everything in a folder of the test's own; leases and sweeps faster than by default."""
-    return Settings(
-        data_dir=tmp_path, lease_s=3, heartbeat_s=1, sweep_s=0.5, device="cpu", threads=1
-    )
+    return Settings(home=tmp_path, lease_s=3, heartbeat_s=1, sweep_s=0.5, device="cpu", threads=1)
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ class Bench:
         """Queue a job on these bytes; returns its id."""
         blobs = []
         for content in (model, dataset):
-            path = self.settings.data_dir / "upload"
+            path = self.settings.home / "upload"
             path.write_bytes(content)
             stored = self.store.put_blob(path)
             blobs.append({"sha256": stored.sha256, "bytes": stored.bytes})
@@ -139,7 +137,7 @@ def broker(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with ValkeyServer(port=port, data_dir=tmp_path / "valkey"):
+    with ValkeyServer(port=port, home=tmp_path / "valkey"):
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -147,8 +145,8 @@ def broker(tmp_path: Path) -> Iterator[str]:
 def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `python -m ARGUMENTS` with the test's settings; what is left is killed in the end."""
     started = []
-    log = (settings.data_dir / "processes.log").open("ab")
-    names = ("data_dir", "lease_s", "heartbeat_s", "sweep_s", "device", "threads")
+    log = (settings.home / "processes.log").open("ab")
+    names = ("home", "lease_s", "heartbeat_s", "sweep_s", "device", "threads")
     own = {f"ATMC_{name.upper()}": str(getattr(settings, name)) for name in names}
 
     def run(*arguments: str) -> subprocess.Popen[bytes]:
@@ -166,7 +164,7 @@ def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.
         process.kill()
         process.wait()
     log.close()
-    print((settings.data_dir / "processes.log").read_text())
+    print((settings.home / "processes.log").read_text())
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_a_job_that_succeeds_leaves_figures_artifacts_and_events(bench, run) -> 
     ]
     epochs = [event.data["epoch"] for event in bench.events(job_id) if event.type == "progress"]
     assert epochs == [1, 2, 3, 4, 5]
-    assert not any((bench.settings.data_dir / "objects" / "checkpoints").rglob("*.pt"))
+    assert not any((bench.settings.home / "objects" / "checkpoints").rglob("*.pt"))
 
 
 def test_whatever_files_the_method_leaves_become_artifacts_of_their_type(bench, run) -> None:
@@ -297,7 +297,7 @@ def test_the_lease_is_renewed_while_the_child_works(bench, run, poll) -> None:
 
 
 def test_a_store_that_is_away_for_a_moment_costs_nothing(bench, run, poll) -> None:
-    checkpoints = bench.settings.data_dir / "objects" / "checkpoints"
+    checkpoints = bench.settings.home / "objects" / "checkpoints"
     job_id = bench.add_job(SUCCEED | {"crash_at": 3})
     run()
     away = checkpoints.rename(checkpoints.with_name("away"))
