@@ -13,6 +13,7 @@ from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.health import routes as health
 from api.jobs import routes as jobs
+from api.methods import HeadLikeGet
 from api.models import routes as models
 from api.reports import routes as reports
 from api.services import open_services
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(HeadLikeGet)
     for noun in (jobs, models, datasets, reports, artifacts, catalogue, health):
         app.include_router(noun.router)
 

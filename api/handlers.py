@@ -7,8 +7,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
+from api.methods import allowed
 from api.problems import Problem, invalid
 from api.text import clip, shown
 from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound
@@ -72,16 +72,7 @@ def _from_framework(request: Request, error: HTTPException) -> Problem:
         case HTTPStatus.NOT_FOUND:
             return Problem("not_found", f"There is no {path}. The calls are listed at /docs.")
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = ", ".join(method for method in _METHODS if _takes(request, method))
-            detail = f"{path} does not take {request.method}, but {allowed}."
-            return Problem("method_not_allowed", detail, headers={"Allow": allowed})
+            taken = ", ".join(allowed(request.scope))
+            detail = f"{path} does not take {request.method}, but {taken}."
+            return Problem("method_not_allowed", detail, headers={"Allow": taken})
     raise error
-
-
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
-
-def _takes(request: Request, method: str) -> bool:
-    # The framework's own Allow header names the methods of one route, but a path may have several.
-    scope = {**request.scope, "method": method}
-    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

@@ -111,7 +111,7 @@ def _refuse_code(pickle: bytes) -> None:
     with suppress(ValueError):
         for opcode, argument, _ in islice(pickletools.genops(pickle), MAX_OPCODES):
             if opcode.name in ("GLOBAL", "INST"):
-                _allowed(_dotted(argument))
+                _allowed(_dotted(str(argument)))
 
 
 def _interpret(pickle: bytes) -> Any:

@@ -24,19 +24,32 @@ def test_a_path_that_is_not_there_is_a_problem(shared: Service) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/jobs", "GET, POST"),
-        ("POST", "/jobs/job_0/events", "GET"),
+        ("DELETE", "/jobs", "GET, HEAD, POST"),
+        ("POST", "/jobs/job_0/events", "GET, HEAD"),
+        ("HEAD", "/models", "POST"),
         ("PUT", "/models", "POST"),
         ("POST", "/jobs/job_0/artifacts/a", "GET, HEAD"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
     ],
 )
 def test_a_method_that_is_not_taken_is_answered_with_those_that_are(
     shared: Service, method: str, path: str, allowed: str
 ) -> None:
     response = shared.http.request(method, path)
-    assert allowed in assert_problem(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == allowed
+    if method == "HEAD":
+        assert (response.status_code, response.content) == (405, b"")
+    else:
+        assert allowed in assert_problem(response, 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/healthz", "/methods/atmc", "/", "/docs", "/nowhere"])
+def test_a_head_request_is_answered_as_a_get_without_its_body(shared: Service, path: str) -> None:
+    head, get = shared.http.head(path), shared.http.get(path)
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    for name in ("Content-Type", "Content-Length", "Location"):
+        assert head.headers.get(name) == get.headers.get(name)
 
 
 def test_a_failure_of_the_service_is_a_problem_that_tells_nothing_of_its_inside(
