@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from api import handlers, openapi, problems
+from api import docs, handlers, openapi, problems
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=CONTRACT,
         summary=SUMMARY,
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
         responses=problems.documented("internal_error"),
         generate_unique_id_function=_operation_id,
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     handlers.install(app)
     openapi.install(app)
+    docs.install(app)
     return app
 
 

@@ -1,6 +1,7 @@
 """The surface as a whole: errors, documentation, catalogue, health."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,20 @@ def test_the_catalogue_is_given_out_as_it_was_published(shared: Service, kind: s
 def test_the_root_leads_to_the_documentation(shared: Service) -> None:
     response = shared.http.get("/")
     assert (response.status_code, response.headers["Location"]) == (307, "/docs")
-    assert shared.http.get("/docs").headers["Content-Type"].startswith("text/html")
+
+
+def test_the_documentation_needs_no_other_host(shared: Service) -> None:
+    page = shared.http.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "//" not in re.sub(r"<!--.*?-->", "", page.text, flags=re.DOTALL)
+    assert "connect-src 'self'" in page.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    types = {shared.http.get(f"/{url}").headers["Content-Type"].partition(";")[0] for url in loaded}
+    assert types == {"text/javascript", "text/css", "image/png"}
+    assert "url: 'openapi.json'" in page.text
+    assert shared.http.get("/openapi.json").json()["openapi"].startswith("3.")
+    assert_problem(shared.http.get("/docs/assets/../core.py"), 404, "not_found")
+    assert_problem(shared.http.get("/docs/assets/none.js"), 404, "not_found")
 
 
 @pytest.fixture(scope="module")
