@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from api import docs, handlers, openapi, problems
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
+from api.catalogue import schemas
 from api.datasets import routes as datasets
 from api.health import routes as health
 from api.jobs import routes as jobs
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(HeadLikeGet)
-    for noun in (jobs, models, datasets, reports, artifacts, catalogue, health):
+    for noun in (jobs, models, datasets, reports, artifacts, catalogue, schemas, health):
         app.include_router(noun.router)
 
     @app.get("/", include_in_schema=False)

@@ -63,6 +63,7 @@ _WHERE = {
     "architecture": "GET /architectures lists them",
     "method": "GET /methods lists them",
     "attack": "GET /attacks lists them",
+    "schema": "GET /schemas lists them",
 }
 
 

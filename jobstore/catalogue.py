@@ -16,7 +16,7 @@ class CatalogueEntry(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of "architecture", "method", "attack"."""
+        """One of "architecture", "method", "attack", "schema"."""
 
     @property
     def name(self) -> str:

@@ -1,1 +1,1 @@
-"""What may be asked for: architectures, methods and attacks, as the workers published them."""
+"""Architectures, methods, attacks and schemas, as the workers published them."""

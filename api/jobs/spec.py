@@ -82,25 +82,42 @@ def _refusal(error: SchemaError, also_known: list[str]) -> Problem:
             listed = ", ".join([*known, *(also_known if not path else [])])
             return Problem("unknown_field", f"{param!r} is not known. Known: {listed}.", param)
     param = ".".join(path)
-    detail = f"{param!r} is {shown(error.instance)}, expected {_expected(error.schema)}."
+    meant = f" ({error.schema['description']})" if "description" in error.schema else ""
+    detail = f"{param!r} is {shown(error.instance)}, expected {_expected(error.schema)}{meant}."
     return Problem("invalid_value", detail, param or None)
 
 
 def _expected(schema: Mapping[str, Any]) -> str:
     """Say in words what values a schema allows."""
-    if "oneOf" in schema:
+    if all("required" in option for option in schema.get("oneOf", [{}])):
         names = [name for option in schema["oneOf"] for name in option["required"]]
         return f"an object with exactly one of {', '.join(names)}"
     if "enum" in schema:
         return f"one of {', '.join(str(value) for value in schema['enum'])}"
-    bounds = [f"{word} {schema[keyword]}" for keyword, word in _BOUNDS.items() if keyword in schema]
-    article = "an" if schema["type"][0] in "aio" else "a"
-    return f"{article} {schema['type']} {' and '.join(bounds)}".rstrip()
+    if "type" not in schema:
+        return f"what meets {shown(dict(schema))}"
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return " or ".join(_kind(kind, schema) for kind in kinds)
 
 
-_BOUNDS = {
+def _kind(kind: str, schema: Mapping[str, Any]) -> str:
+    article = "an" if kind[0] in "aio" else "a"
+    words = _BOUNDS.get(kind, {})
+    bounds = [f"{word} {schema[keyword]}" for keyword, word in words.items() if keyword in schema]
+    if schema.get("uniqueItems") and kind == "array":
+        bounds.append("none twice")
+    return f"{article} {kind} {' and '.join(bounds)}".rstrip()
+
+
+_RANGE = {
     "minimum": "of at least",
     "exclusiveMinimum": "above",
     "maximum": "of at most",
     "exclusiveMaximum": "below",
+}
+_BOUNDS = {
+    "number": _RANGE,
+    "integer": _RANGE,
+    "string": {"pattern": "that matches"},
+    "array": {"minItems": "with a length of at least", "maxItems": "with a length of at most"},
 }

@@ -12,6 +12,8 @@ from sqlalchemy import delete
 
 from api import problems
 from api.app import create_app
+from atmc_core.catalogue import CatalogueEntry
+from jobstore.catalogue import publish
 from jobstore.settings import Settings
 from jobstore.tables import CatalogueRow
 from tests.api import files
@@ -79,6 +81,29 @@ def test_the_catalogue_is_given_out_as_it_was_published(shared: Service, kind: s
     assert f"GET /{kind}" in detail
 
 
+def test_schemas_are_listed_and_given_out_as_they_were_published(service: Service) -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A test",
+        "description": "Of nothing.",
+        "type": "object",
+    }
+    with service.database.write() as session:
+        publish(session, [CatalogueEntry("schema", "test", schema)])
+    listed = {entry["name"]: entry for entry in service.http.get("/schemas").json()["data"]}
+    assert listed["test"] == {
+        "name": "test",
+        "title": "A test",
+        "description": "Of nothing.",
+        "links": {"self": "/schemas/test"},
+    }
+    response = service.http.get(listed["test"]["links"]["self"])
+    assert response.headers["Content-Type"] == "application/schema+json"
+    assert response.json() == schema
+    detail = assert_problem(service.http.get("/schemas/magic"), 404, "not_found")
+    assert "GET /schemas" in detail
+
+
 def test_the_root_leads_to_the_documentation(shared: Service) -> None:
     response = shared.http.get("/")
     assert (response.status_code, response.headers["Location"]) == (307, "/docs")
@@ -128,6 +153,8 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "GET /jobs/{job_id}/artifacts/{name}",
         *(f"GET /{kind}" for kind in ("architectures", "methods", "attacks")),
         *(f"GET /{kind}/{{name}}" for kind in ("architectures", "methods", "attacks")),
+        "GET /schemas",
+        "GET /schemas/{name}",
         "GET /healthz",
         "GET /readyz",
     }

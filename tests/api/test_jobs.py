@@ -116,6 +116,51 @@ def shared_ids(shared: Service) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def wide_method(shared: Service) -> str:
+    """A method whose schema has what those of today have not."""
+    text = {"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 1, "pattern": "^./.$"}
+    attacks = {"enum": ["fgsm", "pgd"]}
+    properties = {
+        "method": {"enum": ["wide"]},
+        "epsilon": text | {"description": 'a number, or a fraction such as "8/255"'},
+        "attacks": {"type": "array", "items": attacks, "minItems": 1, "uniqueItems": True},
+        "either": {"oneOf": [{"const": 1}, {"const": 2}]},
+    }
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    document = {"name": "wide", "description": "For the test.", "spec_schema": schema}
+    with shared.database.write() as session:
+        session.add(CatalogueRow(kind="method", name="wide", document=document))
+    return "wide"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param", "said"),
+    [
+        ("epsilon", 8, "epsilon", "8, expected a number above 0 and of at most 1 or a string"),
+        ("epsilon", 8, "epsilon", '(a number, or a fraction such as "8/255")'),
+        ("epsilon", "eight", "epsilon", "a string that matches ^./.$"),
+        ("epsilon", None, "epsilon", "a number above 0"),
+        ("attacks", [], "attacks", "an array with a length of at least 1"),
+        ("attacks", ["pgd", "pgd"], "attacks", "none twice"),
+        ("attacks", ["magic"], "attacks.0", "one of fgsm, pgd"),
+        ("either", 3, "either", "oneOf"),
+    ],
+)
+def test_whatever_a_method_s_schema_refuses_is_explained(
+    shared: Service,
+    shared_ids: dict[str, str],
+    wide_method: str,
+    field: str,
+    value: Any,
+    param: str,
+    said: str,
+) -> None:
+    body = shared_ids | {"method": wide_method, field: value}
+    detail = assert_problem(shared.http.post("/jobs", json=body), 422, "invalid_value", param)
+    assert said in detail
+
+
 @pytest.mark.parametrize("k", [1, N])
 def test_both_ends_of_the_range_of_k_are_in_it(service: Service, k: int) -> None:
     assert service.send_job(target={"k": k, "bits": 8}).status_code == 202
