@@ -1,7 +1,34 @@
 """Attacks on classifiers of images in [0, 1], written for whole batches."""
 
-from atmc_core.attacks.base import Attack, Repeated
+from atmc_core.attacks.apgd import APGD, APGDT
+from atmc_core.attacks.autoattack import AutoAttack, AutoAttackState
+from atmc_core.attacks.base import Attack, Found, Repeated, SearchAttack
+from atmc_core.attacks.counting import CountingModel
+from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.gradient import FGSM, PGD
+from atmc_core.attacks.losses import LOSSES
 from atmc_core.attacks.norms import Ball, L2Ball, LinfBall, ball
+from atmc_core.attacks.square import Square
+from atmc_core.attacks.wrm import WRM
 
-__all__ = ["FGSM", "PGD", "Attack", "Ball", "L2Ball", "LinfBall", "Repeated", "ball"]
+__all__ = [
+    "APGD",
+    "APGDT",
+    "FABT",
+    "FGSM",
+    "LOSSES",
+    "PGD",
+    "WRM",
+    "Attack",
+    "AutoAttack",
+    "AutoAttackState",
+    "Ball",
+    "CountingModel",
+    "Found",
+    "L2Ball",
+    "LinfBall",
+    "Repeated",
+    "SearchAttack",
+    "Square",
+    "ball",
+]

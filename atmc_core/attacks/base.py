@@ -26,11 +26,10 @@ class Attack(ABC):
         """Perturbed images of the same shape, within the attack's ball and within [0, 1].
 
         Args:
-            model: differentiable in its input; its weights' gradients are never computed if they do
-                not require any.
+            model: differentiable in its input; its weights' gradients are never computed.
             images: ``[N, C, H, W]`` in [0, 1].
             labels: the true classes, ``[N]``.
-            generator: of the random start, on the images' device.
+            generator: of all that is drawn at random, on the images' device.
         """
 
     def repeat(self, times: int) -> "Repeated":
@@ -71,3 +70,75 @@ class Repeated(Attack):
                 model, images[standing], labels[standing], generator=generator
             )
         return result
+
+
+class Found:
+    """What a search has found so far.
+
+    Attributes:
+        points: the adversarial image where one was found, else the image itself, ``[N, C, H, W]``.
+        fooled: where one was found, bool ``[N]``.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.points = images.clone()
+        self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+    def record(self, numbers: Tensor, points: Tensor) -> None:
+        """Note adversarial ``points`` of the images with these numbers."""
+        self.points[numbers] = points
+        self.fooled[numbers] = True
+
+
+class SearchAttack(Attack):
+    """An attack that is done with an image as soon as the model gets it wrong.
+
+    ``run`` returns an image unchanged where the model errs already, and where nothing was found.
+    """
+
+    def run(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        with torch.no_grad():
+            logits = model(images)
+        standing = (logits.argmax(1) == labels).nonzero()[:, 0]
+        result = images.clone()
+        if len(standing):
+            found = self.search(
+                model, images[standing], labels[standing], logits[standing], generator=generator
+            )
+            result[standing] = found.points
+        return result
+
+    @abstractmethod
+    def search(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        logits: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Found:
+        """Search around images that the model gets right.
+
+        Args:
+            logits: the model's on ``images``, ``[N, classes]``, so that they need not be computed
+                again.
+        """
+
+
+def require_positive(**values: float) -> None:
+    """Check an attack's numbers.
+
+    Raises:
+        ValueError: naming the first that is not above 0.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: it must be above 0")

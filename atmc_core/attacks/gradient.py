@@ -4,44 +4,48 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from atmc_core.attacks.base import Attack, Model
+from atmc_core.attacks.base import Attack, Model, require_positive
+from atmc_core.attacks.losses import Loss, cross_entropy, loss_named
 from atmc_core.attacks.norms import Ball
 
 
-def input_gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of the summed cross-entropy in the images, ``[N, C, H, W]``."""
+def input_gradient(
+    model: Model, images: Tensor, labels: Tensor, loss: Loss = cross_entropy
+) -> Tensor:
+    """Gradient of the summed loss in the images, ``[N, C, H, W]``."""
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = F.cross_entropy(model(images), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
+        total = loss(model(images), labels).sum()
+        (gradient,) = torch.autograd.grad(total, images)
     return gradient
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient ascent on the cross-entropy.
+    """Projected gradient ascent.
 
     Attributes:
         ball: where perturbations stay.
         steps: number of gradient steps.
         step_size: length of each, in the ball's norm.
         random_start: start at a random point of the ball, else at the image itself.
+        loss: what is climbed: "ce" (cross-entropy), "cw" (margin of the logits) or "dlr"; see
+            ``atmc_core.attacks.losses``.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive, or there is no such loss.
     """
 
     ball: Ball
     steps: int
     step_size: float
     random_start: bool = True
+    loss: str = "ce"
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("step_size", self.step_size)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+        require_positive(steps=self.steps, step_size=self.step_size)
+        loss_named(self.loss)
 
     def run(
         self,
@@ -51,9 +55,10 @@ class PGD(Attack):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
+        loss = loss_named(self.loss)
         points = self.ball.random(images, generator) if self.random_start else images
         for _ in range(self.steps):
-            gradient = input_gradient(model, points, labels)
+            gradient = input_gradient(model, points, labels, loss)
             points = self.ball.ascend(points, gradient, self.step_size, images)
         return points
 

@@ -1,0 +1,213 @@
+"""AutoAttack: four different attacks, each on what the ones before it left standing.
+
+Source: Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks" (2020), section 6: the standard version.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atmc_core.attacks.apgd import APGD, APGDT
+from atmc_core.attacks.base import Attack, Model, SearchAttack, require_positive
+from atmc_core.attacks.counting import CountingModel
+from atmc_core.attacks.fab import FABT
+from atmc_core.attacks.norms import Ball
+from atmc_core.attacks.square import Square
+
+
+@dataclass
+class AutoAttackState:
+    """How far a run is: all that the next step depends on, apart from model, images and labels.
+
+    Attributes:
+        seed: of everything drawn at random.
+        adversarial: the adversarial image where one was found, else the image, ``[N, C, H, W]``.
+        logits: the model's on the images, ``[N, classes]``.
+        standing: what no attack has fooled yet, bool ``[N]``.
+        survivors: how many stood after each attack that is finished, by name in running order;
+            first ``clean``, those that the model gets right.
+        pending: the images' numbers that the current attack has still to try, ``[M]``.
+        batch: how many batches the current attack has tried.
+        forward_images: images that went through the model, by attack (and ``clean``).
+        backward_images: images that a gradient was computed for, likewise.
+    """
+
+    seed: int
+    adversarial: Tensor
+    logits: Tensor
+    standing: Tensor
+    survivors: dict[str, int]
+    pending: Tensor
+    batch: int
+    forward_images: dict[str, int]
+    backward_images: dict[str, int]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all fields: tensors, numbers and dicts of numbers, so ``torch.save`` does."""
+        return {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Self:
+        """The inverse of ``state_dict``."""
+        return cls(**{name: _copied(value) for name, value in state.items()})
+
+
+@dataclass(frozen=True)
+class AutoAttack(Attack):
+    """APGD-CE, APGD-T, FAB-T and Square in turn, with the published budgets.
+
+    An image is done with at its first adversarial image; one that stands at the end comes back
+    unchanged. A ``torch.nn.Module`` is attacked as a copy without weight gradients, in
+    channels-last order, which convolutions on a CPU are faster in. With fewer than four classes
+    APGD-T falls back as ``APGDT`` says; targets are at most the number of other classes.
+
+    Attributes:
+        ball: where perturbations stay.
+        targets: classes aimed at by APGD-T and FAB-T, at most.
+        steps: of APGD-CE, and of APGD-T and FAB-T for each target.
+        queries: of Square.
+        batch_size: images (or pairs of image and target) attacked at a time.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    ball: Ball
+    targets: int = field(default=9, kw_only=True)
+    steps: int = field(default=100, kw_only=True)
+    queries: int = field(default=5000, kw_only=True)
+    batch_size: int = field(default=256, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_positive(batch_size=self.batch_size)
+        self.attacks()
+
+    def attacks(self) -> dict[str, SearchAttack]:
+        """The four by name, in running order."""
+        targeted = {"targets": self.targets, "steps": self.steps, "batch_size": self.batch_size}
+        return {
+            "apgd-ce": APGD(self.ball, steps=self.steps),
+            "apgd-t": APGDT(self.ball, **targeted),
+            "fab-t": FABT(self.ball, **targeted),
+            "square": Square(self.ball, queries=self.queries),
+        }
+
+    def run(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        state = self.begin(model, images, labels, generator=generator)
+        for _ in self.stages(model, images, labels, state):
+            pass
+        return state.adversarial
+
+    def begin(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> AutoAttackState:
+        """The state before the first step; arguments as for ``run``.
+
+        Raises:
+            ValueError: if the model knows fewer than two classes.
+        """
+        with torch.no_grad():
+            logits = torch.cat([model(batch) for batch in torch.split(images, self.batch_size)])
+        if logits.shape[1] < 2:
+            raise ValueError(f"the model has {logits.shape[1]} classes: it needs at least 2")
+        standing = logits.argmax(1) == labels
+        seed = torch.randint(2**62, (1,), device=images.device, generator=generator)
+        return AutoAttackState(
+            seed=int(seed),
+            adversarial=images.clone(),
+            logits=logits,
+            standing=standing,
+            survivors={"clean": int(standing.sum())},
+            pending=standing.nonzero()[:, 0],
+            batch=0,
+            forward_images={"clean": len(images)},
+            backward_images={"clean": 0},
+        )
+
+    def stages(
+        self, model: Model, images: Tensor, labels: Tensor, state: AutoAttackState
+    ) -> Iterator[AutoAttackState]:
+        """Go on from ``state``, in place; yields it after every batch of every attack.
+
+        Whoever saves ``state.state_dict()`` then, and passes it in again with the same model,
+        images and labels, gets the adversarial images of an undisturbed run.
+        """
+        model = _frozen_copy(model)
+        for name, attack in list(self.attacks().items())[len(state.survivors) - 1 :]:
+            while len(state.pending):
+                self._attack_batch(name, attack, model, images, labels, state)
+                if not len(state.pending):
+                    break
+                yield state
+            state.survivors[name] = int(state.standing.sum())
+            state.pending, state.batch = state.standing.nonzero()[:, 0], 0
+            yield state
+
+    def _attack_batch(
+        self,
+        name: str,
+        attack: SearchAttack,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        state: AutoAttackState,
+    ) -> None:
+        chosen, state.pending = state.pending[: self.batch_size], state.pending[self.batch_size :]
+        counting = CountingModel(model)
+        found = attack.search(
+            counting,
+            images[chosen],
+            labels[chosen],
+            state.logits[chosen],
+            generator=_generator(images.device, state.seed, len(state.survivors), state.batch),
+        )
+        fallen, points = chosen[found.fooled], found.points[found.fooled]
+        if len(fallen):
+            # On the very boundary an image may fall in one batch and stand in another.
+            with torch.no_grad():
+                wrong = counting(points).argmax(1) != labels[fallen]
+            state.adversarial[fallen[wrong]] = points[wrong]
+            state.standing[fallen[wrong]] = False
+        state.batch += 1
+        for total, count in (
+            (state.forward_images, counting.forward_images),
+            (state.backward_images, counting.backward_images),
+        ):
+            total[name] = total.get(name, 0) + count
+
+
+def _frozen_copy(model: Model) -> Model:
+    if not isinstance(model, nn.Module):
+        return model
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _generator(device: torch.device, *path: int) -> torch.Generator:
+    """A generator of one batch of one attack, whatever was drawn before it."""
+    entropy = np.random.SeedSequence(path).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(entropy >> 1))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return dict(value) if isinstance(value, dict) else value

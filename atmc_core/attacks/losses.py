@@ -1,0 +1,80 @@
+"""What attacks climb: one value per image, the larger the closer to a mistake."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Logits ``[N, classes]`` and labels ``[N]`` to a loss per image, ``[N]``.
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_TINY = 1e-12
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, ``[N]``."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Best other logit minus the true one, ``[N]``; positive where the image is misclassified.
+
+    Source: Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017), the
+    loss f6 of section V, without its constant.
+    """
+    true = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - true[:, 0]
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio, ``[N]``: the margin over the first minus the third logit.
+
+    Source: Croce & Hein, "Reliable evaluation of adversarial robustness" (2020), equation 6.
+
+    Raises:
+        ValueError: with fewer than 3 classes there is no third logit.
+    """
+    _require_classes(logits, 3, "dlr")
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Logit of the target minus the true one, scaled as in equation 7 of Croce & Hein (2020).
+
+    Raises:
+        ValueError: with fewer than 4 classes the scale is not defined.
+    """
+    _require_classes(logits, 4, "targeted dlr")
+    top = logits.topk(4, dim=1).values
+    scale = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + _TINY
+    return target_margin(logits, labels, targets) / scale
+
+
+def target_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Logit of the target minus the true one, ``[N]``."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+
+
+#: The untargeted losses by name.
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
+
+
+def loss_named(name: str) -> Loss:
+    """The untargeted loss of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss is {name!r}: it must be one of {', '.join(map(repr, LOSSES))}")
+    return LOSSES[name]
+
+
+def _require_classes(logits: Tensor, least: int, name: str) -> None:
+    if logits.shape[1] < least:
+        raise ValueError(
+            f"the model has {logits.shape[1]} classes: the {name} loss needs at least {least}"
+        )
