@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from atmc_core.architectures import ARCHITECTURES
-from atmc_core.config import Evaluation, JobSpec, Threat
+from atmc_core.config import Evaluation, Threat, spec_schema
 from atmc_core.methods import METHODS
 from atmc_core.schema import json_schema
 
@@ -53,7 +53,7 @@ def catalogue() -> list[CatalogueEntry]:
         document = {
             "name": method,
             "description": system.description,
-            "spec_schema": json_schema(JobSpec),
+            "spec_schema": spec_schema(method),
         }
         entries.append(CatalogueEntry("method", method, document))
     for name, (description, options) in ATTACKS.items():

@@ -1,14 +1,23 @@
 """What a caller may ask of the method: typed, ranged, with defaults. The names are the paper's."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from atmc_core.errors import InvalidInput
-from atmc_core.schema import Interval
+from atmc_core.schema import Fraction, Interval, json_schema
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 Norm = Literal["linf", "l2"]
-Method = Literal["nap", "da", "ap", "al0", "alr", "atmc"]
+Method = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
+AttackName = Literal["fgsm", "pgd"]
+Level = Literal["quick", "standard", "full"]
+
+#: The attacks and the number of images of each level of evaluation.
+LEVELS: dict[Level, tuple[tuple[AttackName, ...], int]] = {
+    "quick": (("fgsm", "pgd"), 1_000),
+    "standard": (("fgsm", "pgd"), 1_000),
+    "full": (("fgsm", "pgd"), 10_000),
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,12 @@ class Threat:
     """The perturbations that the model must withstand, and the PGD that it is trained with."""
 
     norm: Annotated[Norm, "the norm of the ball"]
-    epsilon: Annotated[float, Interval(gt=0, le=1), "its radius, for images in [0, 1]"]
+    epsilon: Annotated[
+        float,
+        Interval(gt=0, le=1),
+        Fraction('images are in [0, 1], so for {value} grey levels write "{value}/255"'),
+        'its radius, for images in [0, 1]: a number, or a fraction such as "8/255"',
+    ]
     steps: Annotated[int, Interval(ge=1, le=1000), "PGD steps in training"] = 7
     step_size: Annotated[
         float | None, Interval(gt=0, le=1), "of those steps; by default 1.25 epsilon / steps"
@@ -99,20 +113,99 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The attacks of the report; the epsilon and the norm are the threat's."""
+    """The attacks of the report; the epsilon and the norm are the threat's.
 
+    A level chooses attacks and images; each can be chosen by itself, too.
+    """
+
+    level: Annotated[
+        Level,
+        "quick: FGSM and PGD on up to 1,000 images; standard: all attacks on up to 1,000; "
+        "full: all attacks on up to 10,000",
+    ] = "quick"
+    attacks: Annotated[tuple[AttackName, ...] | None, "by default the level's"] = None
+    max_images: Annotated[
+        int | None,
+        Interval(ge=1, le=1_000_000),
+        "images of the test split at most, drawn by seed and stratified; by default the level's",
+    ] = None
     pgd_steps: Annotated[int, Interval(ge=1, le=10_000), "PGD steps"] = 20
     pgd_restarts: Annotated[int, Interval(ge=1, le=1000), "PGD random starts"] = 2
+    curve_images: Annotated[
+        int, Interval(ge=1, le=1_000_000), "images of the curve of accuracy against epsilon"
+    ] = 200
+    curve_steps: Annotated[int, Interval(ge=1, le=10_000), "PGD steps at each of its points"] = 10
     batch_size: Annotated[int, Interval(ge=1, le=65_536), "images a batch"] = 500
+
+    @property
+    def attack_names(self) -> tuple[AttackName, ...]:
+        return self.attacks if self.attacks is not None else LEVELS[self.level][0]
+
+    @property
+    def image_limit(self) -> int:
+        return self.max_images if self.max_images is not None else LEVELS[self.level][1]
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Thresholds that the result is held against; a job that misses one has not failed."""
+
+    robust_accuracy: Annotated[
+        float | None, Interval(ge=0, le=1), "the least robust accuracy of the result"
+    ] = None
+    clean_accuracy_drop: Annotated[
+        float | None, Interval(ge=0, le=1), "the most clean accuracy that may be lost"
+    ] = None
+    file_ratio: Annotated[
+        float | None, Interval(gt=0, le=1), "the largest share of the dense file's bytes"
+    ] = None
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job: a method, a target, a threat, and how to train and evaluate."""
+    """One job: a method, a target, a threat, and how to train and evaluate.
+
+    ``evaluate`` alone takes no target, and nothing that is about training.
+    """
 
     method: Annotated[Method, "the recipe"]
-    target: Target
     threat: Threat
+    target: Target | None = None
     training: Training = field(default_factory=Training)
     evaluation: Annotated[Evaluation, "the report's attacks"] = field(default_factory=Evaluation)
+    accept: Annotated[Accept, "thresholds for the report's verdict"] = field(default_factory=Accept)
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1), "of every random choice"] = 0
+
+    def __post_init__(self) -> None:
+        if self.method != "evaluate":
+            if self.target is None:
+                raise InvalidInput("missing_field", "target is required", "target")
+            return
+        needless = {
+            "target": self.target is not None,
+            "training": self.training != Training(),
+            "threat.steps": self.threat.steps != Threat.steps,
+            "threat.step_size": self.threat.step_size is not None,
+            "accept.clean_accuracy_drop": self.accept.clean_accuracy_drop is not None,
+            "accept.file_ratio": self.accept.file_ratio is not None,
+        }
+        for param, given in needless.items():
+            if given:
+                message = f"method evaluate neither trains nor compresses: leave {param} out"
+                raise InvalidInput("invalid_value", message, param)
+
+
+def spec_schema(method: Method) -> dict[str, Any]:
+    """The JSON Schema of the job specs of one method."""
+    schema = json_schema(JobSpec)
+    properties = schema["properties"]
+    properties["method"] |= {"enum": [method]}
+    if method != "evaluate":
+        return schema | {"required": [*schema["required"], "target"]}
+    for name in ("target", "training"):
+        del properties[name]
+    for name in ("steps", "step_size"):
+        del properties["threat"]["properties"][name]
+    for name in ("clean_accuracy_drop", "file_ratio"):
+        del properties["accept"]["properties"][name]
+    return schema

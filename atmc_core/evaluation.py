@@ -1,29 +1,83 @@
-"""Clean and robust accuracy on the test split, image by image."""
+"""Clean and robust accuracy, image by image, and what is needed to judge them."""
 
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atmc_core.attacks import FGSM, PGD, Attack, ball
-from atmc_core.config import Evaluation, Threat
+from atmc_core import probes
+from atmc_core.attacks import FGSM, PGD, Attack, Ball, ball
+from atmc_core.attacks.base import Model
+from atmc_core.config import AttackName, Evaluation, Threat
 from atmc_core.data import Split
+from atmc_core.errors import InvalidInput
+from atmc_core.evaluation_plan import (
+    PROBE_EFFORT,
+    Step,
+    curve_epsilons,
+    curve_positions,
+    evaluation_steps,
+    probe_positions,
+    shown_positions,
+)
 from atmc_core.model import Classifier
 from atmc_core.training import frozen_model, random_generator
 
+State = dict[str, Any]
 
-def report_attacks(threat: Threat, evaluation: Evaluation) -> dict[str, Attack]:
+#: Places of random numbers, after the seed; attacks draw by their place in ``ATTACK_ORDER``.
+_ATTACK, _CURVE, _PROBE = range(3)
+ATTACK_ORDER: tuple[AttackName, ...] = ("fgsm", "pgd")
+
+
+def report_attacks(threat: Threat, evaluation: Evaluation) -> dict[AttackName, Attack]:
     """The attacks of the report by name; PGD's step is 2.5 epsilon / steps (Madry et al., 2018)."""
     limits = ball(threat.norm, threat.epsilon)
-    pgd = PGD(limits, evaluation.pgd_steps, 2.5 * threat.epsilon / evaluation.pgd_steps)
-    return {"fgsm": FGSM(limits), "pgd": pgd.repeat(evaluation.pgd_restarts)}
+    attacks: dict[AttackName, Attack] = {
+        "fgsm": FGSM(limits),
+        "pgd": pgd(limits, evaluation.pgd_steps).repeat(evaluation.pgd_restarts),
+    }
+    return {name: attacks[name] for name in evaluation.attack_names}
+
+
+def pgd(limits: Ball, steps: int) -> PGD:
+    """PGD with the step size that reaches the ball's far side and back."""
+    return PGD(limits, steps, 2.5 * limits.epsilon / steps)
+
+
+@dataclass
+class PassCounter:
+    """A model that counts images through it, forward and backward."""
+
+    model: Model
+    forward: int = 0
+    backward: int = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.forward += len(images)
+        logits = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
 
 
 class Evaluator:
-    """Evaluates a classifier one batch at a time.
+    """Evaluates a classifier, one step at a time (see ``evaluation_plan``).
 
-    Attributes:
-        hits: for ``clean`` and each attack, which images the model still gets right, bool ``[N]``.
+    What it finds is its ``state``, tensors over the images and plain values:
+
+    - ``clean``: ``right`` bool ``[N]`` and ``predicted`` int64 ``[N]``;
+    - ``attacks``, by name: ``right`` (before and under attack) and ``predicted``, as above;
+      ``size`` float32 ``[N]``, the perturbation in the threat's norm, NaN where the image was
+      wrong to begin with and not attacked; ``seconds``, ``forward`` and ``backward``, image passes;
+    - ``curve``: ``epsilons`` and ``correct``, and which images still stand;
+    - ``probe``: see ``probes``;
+    - ``shown``: the adversarial twins of some images, and how they were found.
     """
 
     def __init__(
@@ -35,45 +89,195 @@ class Evaluator:
         seed: int,
     ) -> None:
         self.model = frozen_model(classifier.eval(), {})
-        self.split = split
+        self.split, self.threat, self.evaluation, self.seed = split, threat, evaluation, seed
         self.attacks = report_attacks(threat, evaluation)
-        self.batch_size = evaluation.batch_size
-        self.seed = seed
-        names = ("clean", *self.attacks)
-        self.hits = {name: torch.zeros(len(split), dtype=torch.bool) for name in names}
+        self.ball = ball(threat.norm, threat.epsilon)
+        self.steps = evaluation_steps(evaluation, threat, len(split), split.images[0].numel())
+        self.epsilons = curve_epsilons(threat, split.images[0].numel())
+        self.curve_positions = curve_positions(split.labels, evaluation, seed)
+        self.probe_positions = probe_positions(split.labels, seed)
+        self.shown_positions = shown_positions(split.labels)
+        self._state = self._blank()
 
-    @property
-    def num_batches(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+    def _blank(self) -> State:
+        n, shown = len(self.split), len(self.shown_positions)
 
-    def batch(self, index: int) -> dict[str, float]:
-        """Evaluate batch ``index``; returns its accuracies."""
-        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        images, labels = self.split.batch(chosen)
-        generator = random_generator(labels.device, self.seed, index)
-        hits = {"clean": self._right(images, labels)}
-        for name, attack in self.attacks.items():
-            adversarial = attack.run(self.model, images, labels, generator=generator)
-            hits[name] = self._right(adversarial, labels)
-        for name, right in hits.items():
-            self.hits[name][chosen] = right.cpu()
-        return {f"{name}_accuracy": right.float().mean().item() for name, right in hits.items()}
+        def outcome() -> State:
+            return {
+                "right": torch.zeros(n, dtype=torch.bool),
+                "predicted": torch.full((n,), -1),
+            }
+
+        return {
+            "clean": outcome(),
+            "attacks": {
+                name: outcome()
+                | {"size": torch.full((n,), torch.nan), "seconds": 0.0, "forward": 0, "backward": 0}
+                for name in self.attacks
+            },
+            "curve": {"epsilons": [], "correct": [], "standing": []},
+            "probe": {},
+            "shown": {
+                "images": torch.zeros(shown, *self.split.images.shape[1:]),
+                "attack": [""] * shown,
+                "predicted": [-1] * shown,
+                "fooled": [False] * shown,
+            },
+        }
+
+    def state(self) -> State:
+        return self._state
+
+    def restore(self, state: State) -> None:
+        self._state = state
+
+    def step(self, index: int) -> dict[str, float]:
+        """Do step ``index``; returns figures worth showing.
+
+        Raises:
+            InvalidInput: ``non_finite_outputs`` if the model returns NaN or infinity.
+        """
+        step = self.steps[index]
+        match step.kind:
+            case "clean":
+                return self._clean(step)
+            case "attack":
+                return self._attack(step)
+            case "curve":
+                return self._curve_point(step)
+            case "probe":
+                return self._probe()
+
+    def _clean(self, step: Step) -> dict[str, float]:
+        positions = self._batch(step)
+        images, labels = self.split.batch(positions)
+        with torch.no_grad():
+            logits = self.model(images)
+        finite = torch.isfinite(logits).flatten(1).all(1).cpu()
+        if not finite.all():
+            count = int((~finite).sum())
+            raise InvalidInput(
+                "non_finite_outputs",
+                f"the model returns NaN or infinite outputs for {count} of {len(finite)} test "
+                "images: check its weights and its normalization",
+                "model",
+            )
+        predicted = logits.argmax(1)
+        clean = self._state["clean"]
+        clean["predicted"][positions] = predicted.cpu()
+        clean["right"][positions] = (predicted == labels).cpu()
+        return {"clean_accuracy": clean["right"][positions].float().mean().item()}
+
+    def _batch(self, step: Step) -> Tensor:
+        size = self.evaluation.batch_size
+        return torch.arange(len(self.split))[step.index * size : (step.index + 1) * size]
+
+    def _attack(self, step: Step) -> dict[str, float]:
+        positions = self._batch(step)
+        standing = positions[self._state["clean"]["right"][positions]]
+        place = ATTACK_ORDER.index(step.name)
+        if len(standing):
+            self._run_attack(step.name, standing, (_ATTACK, place, step.index))
+        right = self._state["attacks"][step.name]["right"][positions]
+        return {f"{step.name}_accuracy": right.float().mean().item()}
+
+    def _run_attack(self, name: str, positions: Tensor, place: tuple[int, ...]) -> None:
+        images, labels = self.split.batch(positions)
+        model = PassCounter(self.model)
+        generator = random_generator(labels.device, self.seed, *place)
+        began = time.monotonic()
+        twins = self.attacks[name].run(model, images, labels, generator=generator)  # type: ignore[index]
+        predicted = self._predict(twins)
+        found = self._state["attacks"][name]
+        found["seconds"] += time.monotonic() - began
+        found["forward"] += model.forward
+        found["backward"] += model.backward
+        size = self.ball.size(twins - images).cpu()
+        # Whatever an attack claims: what lies outside the ball has not fooled the model within it.
+        fooled = (predicted != labels).cpu() & (size <= self.ball.epsilon * (1 + 1e-4) + 1e-6)
+        found["right"][positions] = ~fooled
+        found["predicted"][positions] = predicted.cpu()
+        found["size"][positions] = size
+        self._show(name, positions, twins.cpu(), predicted.cpu(), fooled)
 
     @torch.no_grad()
-    def _right(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.model(images).argmax(1) == labels
+    def _predict(self, images: Tensor) -> Tensor:
+        return self.model(images).argmax(1)
 
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Accuracy, correct images and their number: clean, for each attack, and for all together.
+    def _show(
+        self, name: str, positions: Tensor, twins: Tensor, predicted: Tensor, fooled: Tensor
+    ) -> None:
+        """Keep the twins of the shown images: the first that fools, else the last tried."""
+        shown = self._state["shown"]
+        for place, position in enumerate(self.shown_positions):
+            here = (positions == position).nonzero()[:, 0]
+            if len(here) and not shown["fooled"][place]:
+                at = int(here)
+                shown["images"][place] = twins[at]
+                shown["attack"][place] = name
+                shown["predicted"][place] = int(predicted[at])
+                shown["fooled"][place] = bool(fooled[at])
 
-        ``robust`` is the per-image worst case: right on the clean image and under every attack.
+    def _curve_point(self, step: Step) -> dict[str, float]:
+        """Accuracy within one radius, of the images that stand within the smaller ones.
+
+        A ball holds the smaller ones, so what fell there has fallen here. Once at chance, and with
+        points enough, the curve is complete and the rest of its steps do nothing.
         """
-        robust = torch.stack(list(self.hits.values())).all(0)
-        return {
-            name: {
-                "accuracy": int(right.sum()) / len(right),
-                "correct": int(right.sum()),
-                "count": len(right),
-            }
-            for name, right in {**self.hits, "robust": robust}.items()
+        curve, epsilon = self._state["curve"], self.epsilons[step.index]
+        if step.index == 0:
+            curve["standing"] = self._state["clean"]["right"][self.curve_positions].tolist()
+        elif self._at_chance(curve) and len(curve["correct"]) >= 7:
+            return {}
+        else:
+            standing = torch.tensor(curve["standing"]).nonzero()[:, 0]
+            attack = pgd(ball(self.threat.norm, epsilon), self.evaluation.curve_steps)
+            fallen = standing[self._fooled(attack, self.curve_positions[standing], step)]
+            for place in fallen.tolist():
+                curve["standing"][place] = False
+        curve["epsilons"].append(epsilon)
+        curve["correct"].append(sum(curve["standing"]))
+        return {"epsilon": epsilon, "curve_accuracy": curve["correct"][-1] / len(curve["standing"])}
+
+    def _at_chance(self, curve: State) -> bool:
+        correct, count = curve["correct"][-1], len(curve["standing"])
+        return bool(correct <= count / self._num_classes())
+
+    def _num_classes(self) -> int:
+        with torch.no_grad():
+            return self.model(self.split.batch(slice(0, 1))[0]).shape[1]
+
+    def _fooled(self, attack: Attack, positions: Tensor, step: Step) -> Tensor:
+        """Which of these images the attack fools, bool on the CPU, in batches of the usual size."""
+        fooled = [torch.zeros(0, dtype=torch.bool)]
+        kind = _CURVE if step.kind == "curve" else _PROBE
+        generator = random_generator(self.split.labels.device, self.seed, kind, step.index)
+        for part in torch.split(positions, self.evaluation.batch_size):
+            images, labels = self.split.batch(part)
+            if len(part):
+                twins = attack.run(self.model, images, labels, generator=generator)
+                fooled.append((self._predict(twins) != labels).cpu())
+        return torch.cat(fooled)
+
+    def _probe(self) -> dict[str, float]:
+        step = self.steps[-1]
+        positions = self.probe_positions
+        images, labels = self.split.batch(positions)
+        right = self._state["clean"]["right"][positions]
+        probe = probes.probe(self.model, images, labels, right)
+        standing = positions[self.robust()[positions]]
+        stronger = pgd(self.ball, PROBE_EFFORT * self.evaluation.pgd_steps)
+        fallen = int(self._fooled(stronger, standing, step).sum())
+        probe["effort"] = {
+            "steps": stronger.steps,
+            "images": len(positions),
+            "standing": len(standing),
+            "fallen": fallen,
         }
+        self._state["probe"] = probe
+        return {"probe_fallen": float(fallen)}
+
+    def robust(self) -> Tensor:
+        """The per-image worst case, bool ``[N]``: right when clean and under every attack."""
+        rights = [found["right"] for found in self._state["attacks"].values()]
+        return torch.stack([self._state["clean"]["right"], *rights]).all(0)

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from atmc_core import artifact, recipe
-from atmc_core.architectures import bind_num_classes, build, get_architecture
+from atmc_core.architectures import bind_num_classes, get_architecture
+from atmc_core.architectures import build as build_network
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
-from atmc_core.data import DataSet, check_against, load_npz
+from atmc_core.data import check_against, load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.methods import check_target
 from atmc_core.model import Classifier, Normalization
-from atmc_core.pipeline import Emit, run_stages
-from atmc_core.report import headline, write_report
+from atmc_core.pipeline import Carry, Emit, run_stages
+from atmc_core.report import Findings, build, write
+from atmc_core.report.builder import Compressed
 from atmc_core.state_dict import read_state_dict
 
 VALIDATING = "validating"
@@ -40,7 +42,9 @@ def run(
     device: torch.device,
     emit: Emit,
 ) -> dict[str, Any]:
-    """Compress ``model`` as ``spec`` asks; write ``folder/results/model.atmc`` and ``report.json``.
+    """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
+
+    There will be ``report.json`` and, unless it only evaluates, ``model.atmc``.
 
     Goes on from ``folder/checkpoints`` if there are any. With deterministic algorithms, the same
     versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
@@ -69,30 +73,45 @@ def run(
         normalization=model.normalization,
         artifact=folder / "results" / "model.atmc",
     )
-    check_target(spec.method, spec.target, context.num_weights)
+    if spec.target is not None:
+        check_target(spec.method, spec.target, context.num_weights)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)
     dense_bytes = artifact.dense_bytes(classifier.network)
     carry = run_stages(recipe.plans(context), {}, CheckpointFolder(folder / "checkpoints"), emit)
-    result = artifact.load(context.artifact)
-    figures = headline(result, context.artifact, dense_bytes, carry)
-    environment = {
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    write_report(
-        context.artifact.with_name("report.json"),
-        spec=spec,
-        result=result,
-        headline=figures,
-        carry=carry,
-        images={name: len(split) for name, split in _splits(data).items()},
-        environment=environment,
+    report = build(
+        Findings(
+            spec=spec,
+            architecture=model.architecture,
+            num_classes=num_classes,
+            normalization=model.normalization,
+            upload=model.path,
+            data=data,
+            indices=context.indices,
+            evaluated=context.evaluated,
+            found=carry["before"],
+            compressed=_compressed(context, carry, dense_bytes),
+            seed=context.report_seed,
+            seconds=carry["seconds"],
+            environment={
+                "device": device.type,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        )
     )
+    write(report, context.artifact.parent)
+    figures: dict[str, Any] = report["headline"]
     return figures
+
+
+def _compressed(context: recipe.Context, carry: Carry, dense_bytes: int) -> Compressed | None:
+    if not context.system.compresses:
+        return None
+    model = artifact.load(context.artifact)
+    return Compressed(model, context.artifact, dense_bytes, carry["after"])
 
 
 def load_classifier(model: ModelInput) -> tuple[Classifier, int]:
@@ -107,8 +126,12 @@ def load_classifier(model: ModelInput) -> tuple[Classifier, int]:
         model.architecture, {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     )
     if num_classes < 2:
-        raise InvalidInput("tensor_mismatch", f"a classifier of {num_classes} classes", None)
-    network = build(model.architecture, num_classes)
+        raise InvalidInput(
+            "tensor_mismatch",
+            f"the network has {num_classes} class; a classifier has at least 2",
+            "model",
+        )
+    network = build_network(model.architecture, num_classes)
     expected = network.state_dict()
     for name, tensor in expected.items():
         if name not in tensors:
@@ -128,7 +151,3 @@ def load_classifier(model: ModelInput) -> tuple[Classifier, int]:
             raise InvalidInput("non_finite_weights", f"{name} holds NaN or infinite values", name)
     network.load_state_dict(tensors, strict=False)
     return Classifier(network, model.normalization, architecture.input_shape[0]), num_classes
-
-
-def _splits(data: DataSet) -> dict[str, Any]:
-    return {"train": data.train, "val": data.val, "test": data.test}

@@ -21,12 +21,14 @@ class System:
             value decomposition; ``factorised``: U, V and C.
         support: ``none``: no compression; ``fixed``: chosen once by size; ``moving``: chosen again
             after every step.
+        compresses: whether there is any training and a result at all.
     """
 
     description: str
     adversarial: bool
     factors: Literal["plain", "low_rank", "factorised"]
     support: Literal["none", "fixed", "moving"]
+    compresses: bool = True
 
 
 METHODS: dict[Method, System] = {
@@ -66,6 +68,13 @@ METHODS: dict[Method, System] = {
         adversarial=True,
         factors="factorised",
         support="moving",
+    ),
+    "evaluate": System(
+        "No compression: the report of the uploaded model alone",
+        adversarial=False,
+        factors="plain",
+        support="none",
+        compresses=False,
     ),
 }
 

@@ -38,20 +38,27 @@ class Plan:
     """A stage before it starts: how long it is, and how to make it from what came before.
 
     Attributes:
-        cost: of one step, in the same arbitrary unit for all stages (say, passes over an image).
+        cost: of one step, or of each of them in turn, in the same arbitrary unit for all stages
+            (say, passes over an image).
     """
 
     name: str
     steps: int
-    cost: float
+    cost: float | Sequence[float]
     make: Callable[[Carry], Stage]
+
+    def cost_of(self, first: int, last: int) -> float:
+        """Of the steps from ``first`` up to, not including, ``last``."""
+        if isinstance(self.cost, Sequence):
+            return sum(self.cost[first:last])
+        return (last - first) * self.cost
 
 
 class Progress:
     """Turns steps done into a share of the whole and a time to go."""
 
     def __init__(self, plans: Sequence[Plan], emit: Emit) -> None:
-        self.total = sum(plan.steps * plan.cost for plan in plans) or 1.0
+        self.total = sum(plan.cost_of(0, plan.steps) for plan in plans) or 1.0
         self.done = 0.0
         self.emit = emit
         self._worked = 0.0
@@ -59,12 +66,13 @@ class Progress:
 
     def skip(self, plan: Plan, steps: int) -> None:
         """Count steps that an earlier attempt did."""
-        self.done += steps * plan.cost
+        self.done += plan.cost_of(0, steps)
 
     def advance(self, plan: Plan, step: int) -> None:
         """Count one step done, and say so."""
-        self.done += plan.cost
-        self._worked += plan.cost
+        cost = plan.cost_of(step, step + 1)
+        self.done += cost
+        self._worked += cost
         rate = self._worked / max(time.monotonic() - self._started, 1e-9)
         self.emit(
             {

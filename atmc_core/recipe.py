@@ -1,6 +1,7 @@
 """The methods as rows of stages over the same parts: train, compress, finish, evaluate."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -8,9 +9,11 @@ from torch import Tensor
 from atmc_core import artifact, seeding
 from atmc_core.attacks import Attack
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
-from atmc_core.config import JobSpec
-from atmc_core.data import DataSet
+from atmc_core.config import JobSpec, Target
+from atmc_core.data import DataSet, Split
 from atmc_core.evaluation import Evaluator
+from atmc_core.evaluation_plan import evaluated_indices, evaluation_steps
+from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import Factors, compressible_weights, dense_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
@@ -51,8 +54,31 @@ class Context:
         )
 
     @property
+    def target(self) -> Target:
+        """Of a method that compresses; a spec for one always has it."""
+        assert self.spec.target is not None
+        return self.spec.target
+
+    @property
     def k(self) -> int:
-        return self.spec.target.budget(self.num_weights)
+        return self.target.budget(self.num_weights)
+
+    @property
+    def report_seed(self) -> int:
+        """Of the evaluation."""
+        return self.spec.seed + _REPORT
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """The evaluated images of the test split, on the CPU."""
+        return evaluated_indices(self.data.test.labels, self.spec.evaluation, self.report_seed)
+
+    @cached_property
+    def evaluated(self) -> Split:
+        """Those images."""
+        test = self.data.test
+        index = self.indices.to(test.labels.device)
+        return Split(test.images[index], test.labels[index])
 
     @property
     def system(self) -> System:
@@ -66,45 +92,54 @@ class Context:
 
 def plans(context: Context) -> list[Plan]:
     """The stages of the job's method, with the cost of a step in forward passes of one image."""
+    report = report_costs(context)
+    upload = Plan(
+        "evaluating_upload", len(report), report, lambda carry: UploadReportStage(context)
+    )
+    if not context.system.compresses:
+        return [upload]
+    artifact_report = Plan(
+        "evaluating_artifact",
+        len(report),
+        report,
+        lambda carry: ArtifactReportStage(context, carry),
+    )
+    return [upload, *training_plans(context), artifact_report]
+
+
+def report_costs(context: Context) -> tuple[float, ...]:
+    """Of each step of an evaluation."""
+    split, spec = context.evaluated, context.spec
+    steps = evaluation_steps(spec.evaluation, spec.threat, len(split), split.images[0].numel())
+    return tuple(step.cost for step in steps)
+
+
+def training_plans(context: Context) -> list[Plan]:
+    """The stages between the two evaluations."""
     spec, data, system = context.spec, context.data, context.system
-    training, evaluation = spec.training, spec.evaluation
+    training = spec.training
     # A backward pass costs about two forward ones; in the attack it needs no weights' gradients.
     attack = 2 * spec.threat.steps if system.adversarial else 0
     images = 2 if system.adversarial else 1
     epoch = len(data.train) * (attack + 3 * images) + len(data.val) * (attack + 1)
-    batches = -(-len(data.test) // evaluation.batch_size)
-    report = min(evaluation.batch_size, len(data.test)) * (
-        4 + 2 * evaluation.pgd_steps * evaluation.pgd_restarts
-    )
     dense = "robust_training" if system.adversarial else "clean_training"
-    stages = [
-        Plan("evaluating_upload", batches, report, lambda carry: ReportStage(context, "before")),
-        Plan(dense, training.robust_epochs, epoch, lambda carry: DenseStage(context)),
-    ]
+    stages = [Plan(dense, training.robust_epochs, epoch, lambda carry: DenseStage(context))]
     if system.support == "none":
         stages.append(Plan("packing", 0, 0, lambda carry: PackStage(context, carry)))
-    else:
-        compress: type[MovingStage | FixedStage] = (
-            MovingStage if system.support == "moving" else FixedStage
-        )
-        epochs = training.compression_epochs
-        stages += [
-            Plan("compressing", epochs, epoch, lambda carry: compress(context, carry)),
-            Plan(
-                "finishing",
-                training.finish_epochs,
-                epoch,
-                lambda carry: FinishStage(context, carry),
-            ),
-        ]
-    stages.append(
-        Plan(
-            "evaluating_artifact",
-            batches,
-            report,
-            lambda carry: ReportStage(context, "after", _write_artifact(context, carry)),
-        )
+        return stages
+    compress: type[MovingStage | FixedStage] = (
+        MovingStage if system.support == "moving" else FixedStage
     )
+    epochs = training.compression_epochs
+    stages += [
+        Plan("compressing", epochs, epoch, lambda carry: compress(context, carry)),
+        Plan(
+            "finishing",
+            training.finish_epochs,
+            epoch,
+            lambda carry: FinishStage(context, carry),
+        ),
+    ]
     return stages
 
 
@@ -226,7 +261,7 @@ class MovingStage(TrainingStage):
             context.classifier,
             seed(context, carry),
             k=context.k,
-            bits=spec.target.bits,
+            bits=context.target.bits,
             training=spec.training,
             steps=epochs * -(-len(context.data.train) // spec.training.batch_size),
             factorised=context.system.factors == "factorised",
@@ -277,7 +312,7 @@ class FinishStage(TrainingStage):
         net = SharedWeights(
             classifier,
             restored_factors(context, carry["compressed"]),
-            bits=spec.target.bits,
+            bits=context.target.bits,
             training=spec.training,
         )
         epochs = spec.training.finish_epochs
@@ -292,30 +327,64 @@ class FinishStage(TrainingStage):
 
 
 class ReportStage(Stage):
-    """Evaluates a classifier on the test split, batch by batch."""
+    """Evaluates a classifier on the chosen images, step by step.
 
-    def __init__(self, context: Context, when: str, classifier: Classifier | None = None) -> None:
-        spec = context.spec
-        self.when = when
-        self.evaluator = Evaluator(
-            classifier or context.classifier,
-            context.data.test,
-            spec.threat,
-            spec.evaluation,
-            spec.seed + _REPORT,
-        )
+    Attributes:
+        when: the name under which it leaves what it found.
+    """
+
+    when: str
+    evaluator: Evaluator | FreshEvaluator
 
     def step(self, index: int) -> dict[str, float]:
-        return self.evaluator.batch(index)
+        return self.evaluator.step(index)
 
     def finish(self, carry: Carry) -> None:
-        carry[self.when] = self.evaluator.figures()
+        carry[self.when] = self.evaluator.state()
 
     def state(self) -> State:
-        return {"hits": self.evaluator.hits}
+        return self.evaluator.state()
 
     def restore(self, state: State) -> None:
-        self.evaluator.hits = state["hits"]
+        self.evaluator.restore(state)
+
+
+class UploadReportStage(ReportStage):
+    """Evaluates the uploaded classifier."""
+
+    when = "before"
+
+    def __init__(self, context: Context) -> None:
+        spec = context.spec
+        self.evaluator = Evaluator(
+            context.classifier,
+            context.evaluated,
+            spec.threat,
+            spec.evaluation,
+            context.report_seed,
+        )
+
+
+class ArtifactReportStage(ReportStage):
+    """Writes the artifact, and evaluates what a fresh process reads from it."""
+
+    when = "after"
+    evaluator: FreshEvaluator
+
+    def __init__(self, context: Context, carry: Carry) -> None:
+        spec = context.spec
+        _write_artifact(context, carry)
+        self.evaluator = FreshEvaluator(
+            context.artifact,
+            context.evaluated,
+            spec.threat,
+            spec.evaluation,
+            context.report_seed,
+        )
+
+    def finish(self, carry: Carry) -> None:
+        super().finish(carry)
+        self.evaluator.close()
 
 
 def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
@@ -330,19 +399,15 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
     }
 
 
-def _write_artifact(context: Context, carry: Carry) -> Classifier:
-    """Encode the result to disk and read it back: what is evaluated is what is delivered."""
+def _write_artifact(context: Context, carry: Carry) -> None:
     factors = restored_factors(context, carry["compressed"])
-    target = context.spec.target
     model = artifact.CompressedModel(
         architecture=context.architecture,
         num_classes=context.num_classes,
         normalization=context.normalization,
         factors=factors,
         others=artifact.float_state(context.classifier.network, factors),
-        bits=target.bits,
+        bits=context.target.bits,
         k=context.k,
     )
     artifact.save(model, context.artifact)
-    decoded = artifact.load(context.artifact).classifier()
-    return decoded.to(next(context.classifier.parameters()).device)

@@ -6,10 +6,21 @@ it is"]``. (pydantic would do this too, but the method must run on bare PyTorch.
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from atmc_core.errors import InvalidInput
 
@@ -40,6 +51,36 @@ class Interval:
     def schema(self) -> dict[str, float]:
         keywords = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le}
         return {keyword: bound for keyword, bound in keywords.items() if bound is not None}
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """Marks a number that may also be text such as ``"8/255"``; it is read as the quotient.
+
+    Attributes:
+        hint: added to the refusal of a number above its range; ``{value}`` is that number.
+    """
+
+    PATTERN: ClassVar[str] = r"^[0-9]+(\.[0-9]+)?/[0-9]+(\.[0-9]+)?$"
+
+    hint: str
+
+    def read(self, text: str) -> float:
+        """The quotient; NaN, which no range contains, if it is none."""
+        if not re.fullmatch(self.PATTERN, text):
+            return math.nan
+        numerator, denominator = (float(part) for part in text.split("/"))
+        return numerator / denominator if denominator else math.nan
+
+
+@dataclass(frozen=True)
+class _Hint:
+    """An annotation taken apart: the type without ``None``, and what is said of it."""
+
+    bare: Any
+    interval: Interval
+    fraction: Fraction | None
+    description: str
 
 
 def json_schema(cls: type) -> dict[str, Any]:
@@ -96,11 +137,13 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def _without_none(document: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in document.items()
-        if value is not None
-    }
+    return {key: _plain(value) for key, value in document.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _without_none(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _join(path: str, name: str) -> str:
@@ -112,44 +155,82 @@ def _has_default(field: "dataclasses.Field[Any]") -> bool:
     return field.default is not missing or field.default_factory is not missing
 
 
-def _split(hint: Any) -> tuple[Any, Interval, str]:
-    """The bare type of an annotation (without ``None``), its range and its description."""
-    interval, description = Interval(), ""
+def _split(hint: Any) -> _Hint:
+    extras: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
-        hint, *extras = get_args(hint)
-        interval = next((extra for extra in extras if isinstance(extra, Interval)), interval)
-        description = next((extra for extra in extras if isinstance(extra, str)), "")
+        hint, *rest = get_args(hint)
+        extras = tuple(rest)
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(option for option in get_args(hint) if option is not type(None))
-    return hint, interval, description
+    return _Hint(
+        bare=hint,
+        interval=next((extra for extra in extras if isinstance(extra, Interval)), Interval()),
+        fraction=next((extra for extra in extras if isinstance(extra, Fraction)), None),
+        description=next((extra for extra in extras if isinstance(extra, str)), ""),
+    )
 
 
-def _type_schema(hint: Any) -> dict[str, Any]:
-    bare, interval, description = _split(hint)
-    if dataclasses.is_dataclass(bare):
-        entry = json_schema(bare)  # type: ignore[arg-type]
-    elif get_origin(bare) is Literal:
-        entry = {"enum": list(get_args(bare))}
+def _type_schema(annotation: Any) -> dict[str, Any]:
+    hint = _split(annotation)
+    if dataclasses.is_dataclass(hint.bare):
+        entry = json_schema(hint.bare)  # type: ignore[arg-type]
+    elif get_origin(hint.bare) is Literal:
+        entry = {"enum": list(get_args(hint.bare))}
+    elif get_origin(hint.bare) is tuple:
+        items = _type_schema(get_args(hint.bare)[0])
+        entry = {"type": "array", "items": items, "minItems": 1, "uniqueItems": True}
     else:
-        entry = {"type": _JSON_TYPES[bare]} | interval.schema()
-    return entry | ({"description": description} if description else {})
+        entry = {"type": _JSON_TYPES[hint.bare]} | hint.interval.schema()
+        if hint.fraction:
+            # Bounds are for numbers only, patterns for strings only.
+            entry |= {"type": ["number", "string"], "pattern": Fraction.PATTERN}
+    return entry | ({"description": hint.description} if hint.description else {})
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    bare, interval, _ = _split(hint)
-    if dataclasses.is_dataclass(bare):
-        return from_json(bare, value, path)  # type: ignore[arg-type]
-    if get_origin(bare) is Literal:
-        if isinstance(value, bool) or value not in get_args(bare):
-            allowed = ", ".join(str(option) for option in get_args(bare))
-            raise InvalidInput("invalid_value", f"{value!r} is not one of {allowed}", path)
-        return value
+def _convert(annotation: Any, value: Any, path: str) -> Any:
+    hint = _split(annotation)
+    if dataclasses.is_dataclass(hint.bare):
+        return from_json(hint.bare, value, path)  # type: ignore[arg-type]
+    if get_origin(hint.bare) is Literal:
+        return _choice(get_args(hint.bare), value, path)
+    if get_origin(hint.bare) is tuple:
+        return _several(get_args(hint.bare)[0], value, path)
+    return _scalar(hint, value, path)
+
+
+def _choice(options: tuple[Any, ...], value: Any, path: str) -> Any:
+    if isinstance(value, bool) or value not in options:
+        allowed = ", ".join(str(option) for option in options)
+        raise InvalidInput("invalid_value", f"{value!r} is not one of {allowed}", path)
+    return value
+
+
+def _several(item: Any, value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise InvalidInput("invalid_value", f"{value!r} is not a list of at least one", path)
+    items = tuple(_convert(item, each, f"{path}.{index}") for index, each in enumerate(value))
+    if len(set(items)) < len(items):
+        raise InvalidInput("invalid_value", f"{list(items)} names one twice", path)
+    return items
+
+
+def _scalar(hint: _Hint, value: Any, path: str) -> Any:
+    bare, given = hint.bare, value
+    if hint.fraction and isinstance(value, str):
+        value = hint.fraction.read(value)
+        if math.isnan(value):
+            expected = 'a number, or a fraction such as "8/255"'
+            raise InvalidInput("invalid_value", f"{given!r} is not {expected}", path)
     # JSON Schema calls 3.0 an integer and true no number; so do we.
     if bare is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     accepted = (int, float) if bare is float else bare
     if not isinstance(value, accepted) or isinstance(value, bool) != (bare is bool):
         raise InvalidInput("invalid_value", f"{value!r} is not a {_JSON_TYPES[bare]}", path)
-    if bare in (int, float) and value not in interval:
-        raise InvalidInput("invalid_value", f"{value!r} is out of range: {interval}", path)
+    if bare in (int, float) and value not in hint.interval:
+        message = f"{given!r} is out of range: {hint.interval}"
+        too_large = hint.interval.le is not None and value > hint.interval.le
+        if hint.fraction and too_large and not isinstance(given, str):
+            message += "; " + hint.fraction.hint.format(value=given)
+        raise InvalidInput("invalid_value", message, path)
     return float(value) if bare is float else value

@@ -6,9 +6,9 @@ import jsonschema
 import pytest
 
 from atmc_core.catalogue import catalogue
-from atmc_core.config import JobSpec, Target
+from atmc_core.config import Evaluation, JobSpec, Target, spec_schema
 from atmc_core.errors import InvalidInput
-from atmc_core.schema import from_json, json_schema, to_json
+from atmc_core.schema import from_json, to_json
 
 GOOD: dict[str, Any] = {
     "method": "atmc",
@@ -25,10 +25,31 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no bits": ({"target": {"k": 5}}, "missing_field", "target.bits"),
     "text for k": ({"target": {"bits": 4, "k": "5"}}, "invalid_value", "target.k"),
     "fraction for k": ({"target": {"bits": 4, "k": 5.5}}, "invalid_value", "target.k"),
+    "epsilon 0": ({"threat": {"norm": "linf", "epsilon": 0}}, "invalid_value", "threat.epsilon"),
     "epsilon 8": ({"threat": {"norm": "linf", "epsilon": 8}}, "invalid_value", "threat.epsilon"),
+    "text for epsilon": (
+        {"threat": {"norm": "linf", "epsilon": "8 / 255"}},
+        "invalid_value",
+        "threat.epsilon",
+    ),
     "norm l1": ({"threat": {"norm": "l1", "epsilon": 0.1}}, "invalid_value", "threat.norm"),
     "unknown field": ({"extra": 1}, "unknown_field", "extra"),
     "unknown training": ({"training": {"epochs": 3}}, "unknown_field", "training.epochs"),
+    "no target": ({"target": None}, "invalid_value", "target"),
+    "unknown attack": (
+        {"evaluation": {"attacks": ["fgsm", "magic"]}},
+        "invalid_value",
+        "evaluation.attacks.1",
+    ),
+    "no attack": ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks"),
+    "an attack twice": (
+        {"evaluation": {"attacks": ["fgsm", "fgsm"]}},
+        "invalid_value",
+        "evaluation.attacks",
+    ),
+    "no images": ({"evaluation": {"max_images": 0}}, "invalid_value", "evaluation.max_images"),
+    "unknown level": ({"evaluation": {"level": "best"}}, "invalid_value", "evaluation.level"),
+    "accept 2": ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy"),
     "negative seed": ({"seed": -1}, "invalid_value", "seed"),
     "target a list": ({"target": [1]}, "invalid_value", "target"),
 }
@@ -38,7 +59,7 @@ def test_defaults_are_filled_in_and_survive_json() -> None:
     spec = from_json(JobSpec, GOOD)
     assert spec.training.rho == 0.1
     assert from_json(JobSpec, to_json(spec)) == spec
-    jsonschema.validate(to_json(spec), json_schema(JobSpec))
+    jsonschema.validate(to_json(spec), spec_schema("atmc"))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -49,7 +70,66 @@ def test_bad_values_are_named_by_both(name: str) -> None:
         from_json(JobSpec, document)
     assert (refused.value.code, refused.value.param) == (code, param)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, json_schema(JobSpec))
+        jsonschema.validate(document, spec_schema("atmc"))
+
+
+def test_epsilon_may_be_a_fraction() -> None:
+    threat = {"norm": "linf", "epsilon": "8/255"}
+    spec = from_json(JobSpec, GOOD | {"threat": threat})
+    assert spec.threat.epsilon == 8 / 255
+    assert to_json(spec)["threat"]["epsilon"] == 8 / 255
+    jsonschema.validate(GOOD | {"threat": threat}, spec_schema("atmc"))
+
+
+def test_epsilon_in_grey_levels_is_refused_with_the_way_to_write_it() -> None:
+    with pytest.raises(InvalidInput, match='for 8 grey levels write "8/255"'):
+        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": 8}})
+
+
+@pytest.mark.parametrize("epsilon", ["0/255", "8/0", "-8/255", "300/255", "nan", "8"])
+def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": epsilon}})
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "threat.epsilon")
+
+
+def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
+    assert Evaluation().level == "quick"
+    assert Evaluation().attack_names == ("fgsm", "pgd")
+    assert (Evaluation().image_limit, Evaluation("full").image_limit) == (1_000, 10_000)
+    chosen = from_json(Evaluation, {"level": "full", "attacks": ["pgd"], "max_images": 50})
+    assert (chosen.attack_names, chosen.image_limit) == (("pgd",), 50)
+    assert from_json(Evaluation, to_json(chosen)) == chosen
+
+
+EVALUATE: dict[str, Any] = {"method": "evaluate", "threat": {"norm": "linf", "epsilon": 0.1}}
+
+
+def test_an_evaluation_alone_needs_no_target() -> None:
+    spec = from_json(JobSpec, EVALUATE)
+    assert from_json(JobSpec, to_json(spec)) == spec
+    jsonschema.validate(EVALUATE, spec_schema("evaluate"))
+
+
+@pytest.mark.parametrize(
+    ("param", "changes"),
+    [
+        ("target", {"target": {"density": 0.1, "bits": 4}}),
+        ("training", {"training": {"robust_epochs": 3}}),
+        ("threat.steps", {"threat": {"norm": "linf", "epsilon": 0.1, "steps": 9}}),
+        ("threat.step_size", {"threat": {"norm": "linf", "epsilon": 0.1, "step_size": 0.1}}),
+        ("accept.file_ratio", {"accept": {"file_ratio": 0.1}}),
+        ("accept.clean_accuracy_drop", {"accept": {"clean_accuracy_drop": 0.1}}),
+    ],
+)
+def test_an_evaluation_alone_refuses_what_it_would_ignore(
+    param: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, EVALUATE | changes)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", param)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(EVALUATE | changes, spec_schema("evaluate"))
 
 
 def test_the_budget_is_the_density_times_the_weights() -> None:

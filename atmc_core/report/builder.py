@@ -1,0 +1,173 @@
+"""Puts the report together from what the stages of a job left."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from atmc_core.artifact import CompressedModel
+from atmc_core.config import JobSpec
+from atmc_core.data import SPLITS, DataSet, Split
+from atmc_core.evaluation_plan import curve_positions, probe_positions
+from atmc_core.model import Normalization
+from atmc_core.report import checks, figures, headline
+from atmc_core.report.pictures import pictures
+from atmc_core.report.schema import REPORT_VERSION
+from atmc_core.schema import to_json
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The compressed side.
+
+    Attributes:
+        model: the decoded artifact, from ``path``.
+        dense_bytes: size of the dense float32 state dict as a safetensors file.
+        found: what the evaluation of the artifact in a fresh process found.
+    """
+
+    model: CompressedModel
+    path: Path
+    dense_bytes: int
+    found: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report is made from.
+
+    Attributes:
+        upload: the uploaded file.
+        indices: the evaluated images in the test split, and ``evaluated`` the images themselves.
+        found: what the evaluation of the upload found (see ``Evaluator``).
+        compressed: absent when a job only evaluates.
+        seed: of the evaluation.
+    """
+
+    spec: JobSpec
+    architecture: str
+    num_classes: int
+    normalization: Normalization
+    upload: Path
+    data: DataSet
+    indices: Tensor
+    evaluated: Split
+    found: dict[str, Any]
+    compressed: Compressed | None
+    seed: int
+    seconds: float
+    environment: dict[str, Any]
+
+
+def build(findings: Findings) -> dict[str, Any]:
+    """The report as JSON (see ``schema``)."""
+    labels = findings.evaluated.labels.cpu()
+    before = _side(findings, labels, findings.found, findings.upload, "job")
+    compressed = _compressed(findings, labels)
+    after, difference = compressed.get("after"), compressed.get("difference")
+    sizes = _sizes(findings)
+    verdict = headline.acceptance(
+        findings.spec.accept,
+        after or before,
+        difference and difference["clean"],
+        sizes.get("file_ratio"),
+    )
+    found_checks = _checks(findings, before, after)
+    return {
+        "version": REPORT_VERSION,
+        **_model(findings),
+        "headline": headline.accuracies(before, "before")
+        | (headline.accuracies(after, "after") if after else {})
+        | sizes
+        | {"seconds": findings.seconds, "accepted": verdict["accepted"]},
+        "acceptance": verdict,
+        "before": before,
+        **compressed,
+        "warnings": [check for check in found_checks if check["status"] == "raised"],
+        "checks": found_checks,
+        "evaluation": _evaluation(findings, labels),
+        "examples": _examples(findings),
+        "images": {name: len(getattr(findings.data, name)) for name in SPLITS},
+        "spec": to_json(findings.spec),
+        "environment": findings.environment,
+    }
+
+
+def _model(findings: Findings) -> dict[str, Any]:
+    normalization = findings.normalization
+    return {
+        "method": findings.spec.method,
+        "architecture": findings.architecture,
+        "num_classes": findings.num_classes,
+        "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
+    }
+
+
+def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
+    """What only a job that compresses has to report."""
+    compressed = findings.compressed
+    if compressed is None:
+        return {}
+    return {
+        "after": _side(findings, labels, compressed.found, compressed.path, "fresh"),
+        "difference": figures.differences(findings.found, compressed.found),
+        "layers": headline.layer_table(compressed.model),
+    }
+
+
+def _sizes(findings: Findings) -> dict[str, Any]:
+    compressed = findings.compressed
+    if compressed is None:
+        return {}
+    return headline.sizes(compressed.model, compressed.path, compressed.dense_bytes)
+
+
+def _examples(findings: Findings) -> list[dict[str, Any]]:
+    after = findings.compressed.found if findings.compressed else None
+    return pictures(findings.evaluated, findings.indices, findings.found, after)
+
+
+def _side(
+    findings: Findings, labels: Tensor, found: dict[str, Any], path: Path, process: str
+) -> dict[str, Any]:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"process": process, "sha256": digest} | figures.side(
+        found, labels, findings.num_classes, findings.spec.threat
+    )
+
+
+def _checks(
+    findings: Findings, before: dict[str, Any], after: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    sides = [("before", findings.found, before)]
+    if findings.compressed and after:
+        sides.append(("after", findings.compressed.found, after))
+    found = [
+        {"side": when} | check
+        for when, state, side in sides
+        for check in checks.side_checks(state, side, findings.num_classes)
+    ]
+    data = checks.data_checks(findings.data, findings.evaluated.images, findings.spec.threat)
+    return found + [{"side": "data"} | check for check in data]
+
+
+def _evaluation(findings: Findings, labels: Tensor) -> dict[str, Any]:
+    spec = findings.spec
+    evaluation, seed = spec.evaluation, findings.seed
+    return {
+        "level": evaluation.level,
+        "seed": seed,
+        "norm": spec.threat.norm,
+        "epsilon": spec.threat.epsilon,
+        "attacks": list(evaluation.attack_names),
+        "pgd_steps": evaluation.pgd_steps,
+        "pgd_restarts": evaluation.pgd_restarts,
+        "curve_steps": evaluation.curve_steps,
+        "curve_images": len(curve_positions(labels, evaluation, seed)),
+        "probe_images": len(probe_positions(labels, seed)),
+        "confidence": 0.95,
+        "data_sha256": checks.split_digest(findings.evaluated),
+        "indices": findings.indices.tolist(),
+    }

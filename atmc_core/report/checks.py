@@ -1,0 +1,200 @@
+"""What an auditor would object to, each objection computed."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from atmc_core.config import Threat
+from atmc_core.data import DataSet, Split
+from atmc_core.statistics import images_for
+
+Check = dict[str, Any]
+
+#: The radius that publications use for images of this shape (channels, height, width) and norm.
+USUAL_EPSILON = {
+    ("linf", (3, 32, 32)): (8 / 255, "8/255"),
+    ("linf", (1, 28, 28)): (0.3, "0.3"),
+    ("l2", (3, 32, 32)): (0.5, "0.5"),
+}
+#: Shares of the probed images from which on a finding is more than an accident.
+_FEW = 0.01
+#: As in AutoAttack's own check.
+_SQUARE_MARGIN = 0.002
+_OUTPUT_CHANGE = 1e-4
+_HALF_WIDTH = 0.05
+
+
+def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -> list[Check]:
+    """The checks of one classifier.
+
+    Args:
+        state: what its evaluation found.
+        side: its figures in the report.
+    """
+    return [
+        _vanishing_gradients(state["probe"]),
+        _square(state),
+        _above_chance(side["curve"], num_classes),
+        _effort(state["probe"]["effort"]),
+        _changing_outputs(state["probe"]),
+        _softmax(state["probe"]),
+        _few_images(side["robust"]),
+    ]
+
+
+def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
+    """The checks of the evaluation itself, whatever the classifier.
+
+    Args:
+        images: the evaluated ones, uint8 ``[N, C, H, W]``.
+    """
+    return [_epsilon(threat, tuple(images.shape[1:])), _overlap(data, images)]
+
+
+def _check(code: str, raised: bool | None, message: str, **figures: Any) -> Check:
+    status = {True: "raised", False: "passed", None: "not_run"}[raised]
+    return {"code": code, "status": status, "message": message, "figures": figures}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _vanishing_gradients(probe: dict[str, Any]) -> Check:
+    code, count, of = "vanishing_gradients", probe["vanishing"], probe["right"]
+    if not of:
+        return _check(code, None, "No probed image is classified right, so none has a gradient.")
+    return _check(
+        code,
+        count / of > _FEW,
+        f"The loss gradient vanishes for {count} of {of} probed images; where it does, gradient "
+        "attacks have nothing to climb and robustness may be only apparent.",
+        vanishing=count,
+        images=of,
+    )
+
+
+def _square(state: dict[str, Any]) -> Check:
+    code, attacks = "square_beats_white_box", state["attacks"]
+    if "square" not in attacks:
+        return _check(code, None, "The black-box attack Square did not run; level standard has it.")
+    white = state["clean"]["right"].clone()
+    for name, found in attacks.items():
+        if name != "square":
+            white &= found["right"]
+    extra = int((white & ~attacks["square"]["right"]).sum())
+    return _check(
+        code,
+        extra / len(white) > _SQUARE_MARGIN,
+        f"Square, which sees no gradients, fools the model on {extra} images that withstand every "
+        "white-box attack; when it finds many, gradients are masked.",
+        images=extra,
+        count=len(white),
+    )
+
+
+def _above_chance(curve: list[dict[str, Any]], num_classes: int) -> Check:
+    last, chance = curve[-1], 1 / num_classes
+    return _check(
+        "above_chance_at_large_epsilon",
+        last["accuracy"] > chance,
+        f"At epsilon {last['epsilon']:.3g} accuracy is {_percent(last['accuracy'])}, chance is "
+        f"{_percent(chance)}; a radius that large should leave nothing standing.",
+        epsilon=last["epsilon"],
+        accuracy=last["accuracy"],
+        chance=chance,
+    )
+
+
+def _effort(effort: dict[str, Any]) -> Check:
+    fallen, images = effort["fallen"], effort["images"]
+    return _check(
+        "more_effort_lowers_accuracy",
+        fallen / images > _FEW,
+        f"PGD with {effort['steps']} steps from one more random start fools the model on {fallen} "
+        f"of {images} probed images that had withstood every attack of the report; the attacks "
+        "have converged when it finds none.",
+        **effort,
+    )
+
+
+def _changing_outputs(probe: dict[str, Any]) -> Check:
+    change = probe["output_change"]
+    return _check(
+        "outputs_change_between_runs",
+        change > _OUTPUT_CHANGE,
+        f"Two runs on the same images differ by {change:.2g} of the largest output; a model that "
+        "answers at random needs attacks on its expectation.",
+        relative_change=change,
+    )
+
+
+def _softmax(probe: dict[str, Any]) -> Check:
+    what = "are probabilities" if probe["softmax"] else "are logits"
+    return _check(
+        "softmax_outputs",
+        probe["softmax"],
+        f"The outputs {what}; a softmax inside the model makes gradients vanish and figures "
+        "flatter it.",
+    )
+
+
+def _few_images(robust: dict[str, Any]) -> Check:
+    half = (robust["high"] - robust["low"]) / 2
+    needed = images_for(robust["accuracy"], _HALF_WIDTH)
+    return _check(
+        "few_images",
+        half > _HALF_WIDTH,
+        f"{robust['count']:,} images give the robust accuracy an interval of "
+        f"±{100 * half:.1f} points; {needed:,} are needed for ±{100 * _HALF_WIDTH:.0f} points.",
+        count=robust["count"],
+        needed=needed,
+        half_width=half,
+    )
+
+
+def _epsilon(threat: Threat, shape: tuple[int, ...]) -> Check:
+    code = "epsilon_below_usual"
+    known = USUAL_EPSILON.get((threat.norm, shape))  # type: ignore[arg-type]
+    if known is None:
+        size = "x".join(str(side) for side in shape)
+        return _check(
+            code, None, f"No {threat.norm} radius is usual in publications for {size} images."
+        )
+    usual, written = known
+    return _check(
+        code,
+        threat.epsilon < usual * (1 - 1e-6),
+        f"Epsilon is {threat.epsilon:.4g}; publications on images of this size use {written}, so "
+        "figures at a smaller radius do not compare with theirs.",
+        epsilon=threat.epsilon,
+        usual=usual,
+    )
+
+
+def _overlap(data: DataSet, images: Tensor) -> Check:
+    known = {digest for split in (data.train, data.val) for digest in image_digests(split.images)}
+    found = sum(digest in known for digest in image_digests(images))
+    return _check(
+        "test_images_in_training_data",
+        found > 0,
+        f"{found} of {len(images):,} evaluated images also occur, byte for byte, in the training "
+        "or validation data, where the model has seen the answer.",
+        images=found,
+        count=len(images),
+    )
+
+
+def image_digests(images: Tensor) -> Iterator[bytes]:
+    """SHA-256 of each image's bytes; images uint8 ``[N, C, H, W]``."""
+    for image in images.cpu().numpy():
+        yield hashlib.sha256(image.tobytes()).digest()
+
+
+def split_digest(split: Split) -> str:
+    """SHA-256 of a split's images and labels, in hexadecimal."""
+    digest = hashlib.sha256(split.images.cpu().numpy().tobytes())
+    digest.update(split.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,231 @@
+"""The JSON Schema of the report (draft 2020-12)."""
+
+from typing import Any, get_args
+
+from atmc_core.config import AttackName, Level, Method, Norm
+
+#: Goes up whenever a reader of the older reports would misread a newer one.
+REPORT_VERSION = 2
+
+Schema = dict[str, Any]
+
+_NUMBER: Schema = {"type": "number"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_CHANGE: Schema = {"type": "number", "minimum": -1, "maximum": 1}
+_TEXT: Schema = {"type": "string"}
+_FLAG: Schema = {"type": "boolean"}
+_DIGEST: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_PNG: Schema = {"type": "string", "pattern": "^data:image/png;base64,"}
+
+
+def schema() -> Schema:
+    """The schema that every ``report.json`` of this version meets."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:atmc:report:{REPORT_VERSION}",
+        "title": "Robustness report",
+        "description": (
+            "Clean and robust accuracy of an uploaded classifier and of its compressed form, on "
+            "the same images. Accuracies are shares of the evaluated images with 95 % Wilson "
+            "intervals (low, high); epsilon is for images in [0, 1]."
+        ),
+        **_object(_report(), optional=("after", "difference", "layers")),
+        # A compressed side comes whole or not at all.
+        "dependentRequired": {
+            "after": ["difference", "layers"],
+            "difference": ["after"],
+            "layers": ["after"],
+        },
+        "$defs": _definitions(),
+    }
+
+
+def _report() -> dict[str, Schema]:
+    return {
+        "version": {"const": REPORT_VERSION},
+        "method": {"enum": list(get_args(Method))},
+        "architecture": _TEXT,
+        "num_classes": {"type": "integer", "minimum": 2},
+        "normalization": _object({"mean": _list(_NUMBER), "std": _list(_NUMBER)}),
+        "headline": {"$ref": "#/$defs/headline"},
+        "acceptance": _object(
+            {
+                "accepted": _or_null(_FLAG) | {"description": "null without thresholds"},
+                "thresholds": _list({"$ref": "#/$defs/threshold"}),
+            }
+        ),
+        "before": {"$ref": "#/$defs/side"},
+        "after": {"$ref": "#/$defs/side"},
+        "difference": {
+            "type": "object",
+            "description": "after minus before: clean, for each attack, and the worst case",
+            "required": ["clean", "robust"],
+            "additionalProperties": {"$ref": "#/$defs/difference"},
+        },
+        "warnings": _list({"$ref": "#/$defs/check"}) | {"description": "the checks raised"},
+        "checks": _list({"$ref": "#/$defs/check"}),
+        "evaluation": _evaluation(),
+        "examples": _list({"$ref": "#/$defs/example"}),
+        "layers": _list({"$ref": "#/$defs/layer"}),
+        "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
+        | {"description": "images in each split, before any choice"},
+        "spec": {"type": "object", "description": "the job's spec, defaults filled in"},
+        "environment": {"type": "object", "description": "device, threads and versions"},
+    }
+
+
+def _evaluation() -> Schema:
+    return _object(
+        {
+            "level": {"enum": list(get_args(Level))},
+            "seed": _COUNT,
+            "norm": {"enum": list(get_args(Norm))},
+            "epsilon": _NUMBER,
+            "attacks": _list({"enum": list(get_args(AttackName))}),
+            "pgd_steps": _COUNT,
+            "pgd_restarts": _COUNT,
+            "curve_steps": _COUNT,
+            "curve_images": _COUNT,
+            "probe_images": _COUNT,
+            "confidence": _SHARE,
+            "data_sha256": _DIGEST | {"description": "of the evaluated images and labels"},
+            "indices": _list(_COUNT) | {"description": "the evaluated images in the test split"},
+        }
+    )
+
+
+def _definitions() -> dict[str, Schema]:
+    share = {"accuracy": _SHARE, "low": _SHARE, "high": _SHARE, "correct": _COUNT, "count": _COUNT}
+    return {
+        "share": _object(share),
+        "headline": _headline(),
+        "threshold": _object(
+            {
+                "name": _TEXT,
+                "bound": {"enum": ["at_least", "at_most"]},
+                "limit": _NUMBER,
+                "figure": _NUMBER,
+                "low": _NUMBER,
+                "high": _NUMBER,
+                "passed": _FLAG,
+                "decided": _FLAG
+                | {"description": "whether the whole interval lies on the verdict's side"},
+            }
+        ),
+        "side": _side(),
+        "attack": _object(_attack() | share),
+        "point": _object({"epsilon": _NUMBER, "epsilon_255": _NUMBER} | share),
+        "difference": _object(
+            {
+                "value": _CHANGE,
+                "low": _CHANGE,
+                "high": _CHANGE,
+                **dict.fromkeys(("both", "only_before", "only_after", "neither"), _COUNT),
+                "mcnemar_exact_p": _SHARE,
+                "mcnemar_mid_p": _SHARE,
+            }
+        )
+        | {"description": "with Newcombe's paired 95 % interval"},
+        "check": _object(
+            {
+                "side": {"enum": ["before", "after", "data"]},
+                "code": _TEXT,
+                "status": {"enum": ["raised", "passed", "not_run"]},
+                "message": _TEXT,
+                "figures": {"type": "object"},
+            }
+        ),
+        "example": _example(),
+        "layer": _layer(),
+    }
+
+
+def _headline() -> Schema:
+    accuracies = [f"{name}_accuracy" for name in ("clean", "fgsm", "pgd", "robust")]
+    before = {f"{name}_before": _or_null(_SHARE) for name in accuracies}
+    after = {f"{name}_after": _or_null(_SHARE) for name in accuracies}
+    nonzeros = ("k", "nonzeros", "nonzeros_u", "nonzeros_v", "nonzeros_c")
+    counts = (*nonzeros, "bits", "max_distinct_values", "dense_bytes", "file_bytes")
+    sizes = dict.fromkeys(counts, _COUNT) | dict.fromkeys(("file_ratio", "nominal_ratio"), _NUMBER)
+    always = {"seconds": _NUMBER, "accepted": _or_null(_FLAG)}
+    return _object(before | always | after | sizes, optional=(*after, *sizes))
+
+
+def _side() -> Schema:
+    refer = {"$ref": "#/$defs/share"}
+    return _object(
+        {
+            "process": {"enum": ["job", "fresh"]}
+            | {"description": "fresh: decoded from its file and evaluated in a new process"},
+            "sha256": _DIGEST | {"description": "of the model's file"},
+            "clean": refer,
+            "robust": refer
+            | {"description": "right when clean and under every attack within epsilon"},
+            "attacks": _list({"$ref": "#/$defs/attack"}),
+            "per_class": _list(_object({"class": _TEXT, "clean": refer, "robust": refer})),
+            "curve": _list({"$ref": "#/$defs/point"}) | {"minItems": 7},
+        }
+    )
+
+
+def _attack() -> dict[str, Schema]:
+    sizes = ("mean", "largest", "mean_255", "largest_255")
+    passes = {"type": "integer", "minimum": 0, "description": "images passed through the model"}
+    return {
+        "name": {"enum": list(get_args(AttackName))},
+        "norm": {"enum": list(get_args(Norm))},
+        "epsilon": _NUMBER,
+        "attacked": _COUNT | {"description": "images right to begin with"},
+        "perturbation": _object(dict.fromkeys(sizes, _or_null(_NUMBER)))
+        | {"description": "in the threat's norm; null if nothing was attacked"},
+        "seconds": _NUMBER,
+        "forward_passes": passes,
+        "backward_passes": passes,
+    }
+
+
+def _example() -> Schema:
+    twin = _object(
+        {
+            "predicted": _COUNT,
+            "attack": {"enum": list(get_args(AttackName))},
+            "fooled": _FLAG,
+            "attacked_predicted": _COUNT,
+            "attacked_image": _PNG,
+        },
+        optional=("attack", "fooled", "attacked_predicted", "attacked_image"),
+    )
+    fields = {"index": _COUNT, "label": _COUNT, "image": _PNG, "before": twin, "after": twin}
+    return _object(fields, optional=("after",))
+
+
+def _layer() -> Schema:
+    factors = _object(dict.fromkeys("uvc", _COUNT))
+    return _object(
+        {
+            "weight": _TEXT,
+            "shape": _list(_COUNT),
+            "groups": _COUNT,
+            "weights": _COUNT,
+            "nonzeros": factors,
+            "distinct_values": factors,
+        }
+    )
+
+
+def _object(properties: dict[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+    }
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(of: Schema) -> Schema:
+    return of | {"type": [of["type"], "null"]}
