@@ -1,23 +1,24 @@
-"""`GET /jobs/{id}/report`: JSON, or a page for a browser."""
-
-import json
+"""`GET /jobs/{id}/report`: JSON for programs, the page that the job made for people."""
 
 from fastapi import APIRouter, Request, Response
 
 from api.problems import Problem, documented
 from api.reports.accept import prefers_html
-from api.reports.page import render
 from api.services import ServicesDep
 from api.text import PathText
-from jobstore.artifacts import get_artifact
-from jobstore.errors import NotFound
+from jobstore.artifacts import list_artifacts
 from jobstore.jobs import get_job
 from jobstore.objects import blob_key
 
 REPORT = "report.json"
+PAGE = "report.html"
 
-# The page brings its style along and needs nothing else from anywhere.
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# The page brings its styles and pictures along. Whatever else stands in it, a browser neither runs
+# nor loads nor sends anything.
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 router = APIRouter(tags=["reports"])
 
@@ -28,7 +29,8 @@ router = APIRouter(tags=["reports"])
     response_class=Response,
     responses={
         200: {
-            "description": "The figures before and after; a page where `Accept` prefers HTML.",
+            "description": "The figures, by the schema of `GET /schemas/report`; a page where "
+            "`Accept` prefers HTML and the job made one.",
             "content": {
                 "application/json": {"schema": {"type": "object"}},
                 "text/html": {"schema": {"type": "string"}},
@@ -41,19 +43,20 @@ def get(job_id: PathText, request: Request, services: ServicesDep) -> Response:
     """Return accuracies, sizes and every layer's share, as measured on the decoded artifact."""
     with services.database.read() as session:
         job = get_job(session, job_id)
-        try:
-            artifact = get_artifact(session, job_id, REPORT)
-        except NotFound as error:
-            detail = (
-                f"There is no report: the job is {job.state}, and only one that succeeded has one."
-            )
-            raise Problem("not_found", detail) from error
+        made = {artifact.name: artifact for artifact in list_artifacts(session, job_id)}
+    if REPORT not in made:
+        raise Problem(
+            "not_found",
+            f"There is no report: the job is {job.state}, and only one that succeeded has one.",
+        )
+    as_page = PAGE in made and prefers_html(request.headers.get("Accept", "*/*"))
+    artifact = made[PAGE if as_page else REPORT]
     with services.store.open(blob_key(artifact.sha256)) as file:
-        document = file.read()
-    if not prefers_html(request.headers.get("Accept", "*/*")):
-        return Response(document, media_type="application/json", headers={"Vary": "Accept"})
-    return Response(
-        render(job, json.loads(document)),
-        media_type="text/html",
-        headers={"Vary": "Accept", "Content-Security-Policy": PAGE_POLICY},
-    )
+        content = file.read()
+    headers = {
+        "Content-Type": artifact.media_type,
+        "Content-Security-Policy": PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept",
+    }
+    return Response(content, headers=headers)

@@ -24,7 +24,8 @@ def url(finished: dict[str, Any]) -> str:
 def test_the_files_of_a_job_are_listed(service: Service, finished: dict[str, Any]) -> None:
     listed = service.http.get(finished["links"]["artifacts"]).json()
     assert (listed["has_more"], listed["next"]) == (False, None)
-    assert [artifact["name"] for artifact in listed["data"]] == ["model.atmc", "report.json"]
+    names = [artifact["name"] for artifact in listed["data"]]
+    assert names == ["model.atmc", "report.html", "report.json"]
     artifact = listed["data"][0]
     assert (artifact["bytes"], artifact["sha256"]) == (len(ARTIFACT), DIGEST.hexdigest())
     assert service.http.get(artifact["links"]["self"]).content == ARTIFACT

@@ -448,6 +448,7 @@ def test_a_finished_job_carries_its_headline(finished: dict[str, Any]) -> None:
     assert set(finished["headline"]) == set(HEADLINE_FIELDS)
     assert finished["headline"]["nonzeros"] == 5000
     assert finished["headline"]["file_ratio"] == 0.05
+    assert finished["headline"]["accepted"] is True
 
 
 def test_a_queued_job_is_cancelled_at_once_and_only_once(service: Service) -> None:
