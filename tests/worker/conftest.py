@@ -137,7 +137,7 @@ def broker(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with ValkeyServer(port=port, home=tmp_path / "valkey"):
+    with ValkeyServer(port=port, data_dir=tmp_path / "valkey"):
         yield f"redis://127.0.0.1:{port}/0"
 
 
