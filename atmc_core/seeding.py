@@ -20,7 +20,7 @@ def plain(weights: Weights) -> dict[str, Factors]:
     for name, (weight, view) in weights.items():
         tensors = [weight.new_zeros(shape) for shape in view.factor_shapes]
         carried = tensors[1] if view.wide else tensors[0]
-        carried.copy_(weight.reshape(carried.shape))
+        carried.copy_(view.to_matrices(weight))
         factors[name] = Factors(view, *tensors)
     return factors
 
@@ -88,7 +88,7 @@ def _largest_singular_values(
 
 def _wide_form(weight: Tensor, view: MatrixView) -> Tensor:
     """``[groups, short side, long side]``: transposed where the matrix is tall."""
-    matrix = weight.detach().reshape(view.groups, view.rows, view.columns)
+    matrix = view.to_matrices(weight.detach())
     return matrix if view.wide else matrix.mT
 
 
