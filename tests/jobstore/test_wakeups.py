@@ -9,7 +9,7 @@ from jobstore.wakeups import make_celery, pending, wake
 
 
 def test_a_wake_up_waits_in_the_broker(tmp_path: Path, free_port: int) -> None:
-    with ValkeyServer(port=free_port, home=tmp_path):
+    with ValkeyServer(port=free_port, data_dir=tmp_path):
         celery = make_celery(Settings(broker_url=f"redis://127.0.0.1:{free_port}/0"))
         assert pending(celery) == 0
         assert wake(celery)

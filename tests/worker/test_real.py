@@ -36,7 +36,13 @@ SPEC: dict[str, Any] = {
         "finish_epochs": 2,
         "batch_size": 100,
     },
-    "evaluation": {"pgd_steps": 2, "pgd_restarts": 1, "batch_size": 100},
+    "evaluation": {
+        "attacks": ["fgsm"],
+        "max_images": 50,
+        "curve_images": 10,
+        "curve_steps": 1,
+        "batch_size": 100,
+    },
 }
 ARCHITECTURE = "digits_cnn"
 
