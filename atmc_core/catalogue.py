@@ -1,42 +1,69 @@
 """What may be asked for, as JSON: the worker publishes it, so that the API needs no PyTorch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from atmc_core.architectures import ARCHITECTURES
-from atmc_core.config import Evaluation, Threat, spec_schema
+from atmc_core.config import AttackName, Evaluation, spec_schema
 from atmc_core.methods import METHODS
+from atmc_core.report import schema as report_schema
 from atmc_core.schema import json_schema
 
-
-@dataclass(frozen=True)
-class FgsmOptions:
-    """FGSM has none: one step of the threat's radius from the image itself."""
-
-
-@dataclass(frozen=True)
-class PgdOptions:
-    """Where the report's PGD is configured in a job spec."""
-
-    evaluation: Annotated[Evaluation, "steps and restarts in the report"]
-    threat: Annotated[Threat, "the ball"]
-
-
-ATTACKS = {
-    "fgsm": ("One signed (or normalised) gradient step (Goodfellow et al., 2015)", FgsmOptions),
+#: What each attack is, and the fields of ``evaluation`` in a job spec that set it.
+ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
+    "fgsm": ("One signed (or normalised) gradient step (Goodfellow et al., 2015)", ()),
     "pgd": (
         (
-            "Projected gradient ascent with random starts (Madry et al., 2018); "
-            "the step is 2.5 epsilon / steps in the report"
+            "Projected gradient ascent on the cross-entropy with random starts "
+            "(Madry et al., 2018); the step is 2.5 epsilon / steps"
         ),
-        PgdOptions,
+        ("pgd_steps", "pgd_restarts"),
+    ),
+    "pgd_cw": (
+        "PGD on the margin of the logits (Carlini and Wagner, 2017)",
+        ("pgd_steps", "pgd_restarts"),
+    ),
+    "pgd_dlr": (
+        "PGD on the difference of logits ratio (Croce and Hein, 2020); from three classes on",
+        ("pgd_steps", "pgd_restarts"),
+    ),
+    "wrm": (
+        (
+            "Ascent on the loss against the squared length of the perturbation, within no ball "
+            "(Sinha et al., 2018); stands apart from robust accuracy"
+        ),
+        ("wrm_steps", "wrm_gamma"),
+    ),
+    "autoattack": (
+        (
+            "APGD-CE, APGD-T, FAB-T and Square in turn, each on what is still standing "
+            "(Croce and Hein, 2020)"
+        ),
+        ("autoattack_steps", "autoattack_targets", "square_queries"),
+    ),
+    "apgd_ce": ("Auto-PGD on the cross-entropy (Croce and Hein, 2020)", ("autoattack_steps",)),
+    "apgd_t": (
+        "Auto-PGD on the targeted difference of logits ratio (Croce and Hein, 2020)",
+        ("autoattack_steps", "autoattack_targets"),
+    ),
+    "fab_t": (
+        "Fast adaptive boundary attack on targets (Croce and Hein, 2020)",
+        ("autoattack_steps", "autoattack_targets"),
+    ),
+    "square": (
+        "Random search by squares, without gradients (Andriushchenko et al., 2020)",
+        ("square_queries",),
     ),
 }
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """``kind`` is architecture, method or attack; ``document`` is JSON (see docs/interfaces.md)."""
+    """``document`` is JSON (see docs/interfaces.md).
+
+    Attributes:
+        kind: ``architecture``, ``method``, ``attack``, or ``schema`` of something that jobs make.
+    """
 
     kind: str
     name: str
@@ -44,7 +71,7 @@ class CatalogueEntry:
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every architecture, method and attack of this version."""
+    """Every architecture, method, attack and report schema of this version."""
     entries = [
         CatalogueEntry("architecture", name, architecture.describe())
         for name, architecture in ARCHITECTURES.items()
@@ -56,11 +83,24 @@ def catalogue() -> list[CatalogueEntry]:
             "spec_schema": spec_schema(method),
         }
         entries.append(CatalogueEntry("method", method, document))
-    for name, (description, options) in ATTACKS.items():
+    for attack, (description, options) in ATTACKS.items():
         document = {
-            "name": name,
+            "name": attack,
             "description": description,
-            "options_schema": json_schema(options),
+            "options_schema": _options_schema(options),
         }
-        entries.append(CatalogueEntry("attack", name, document))
+        entries.append(CatalogueEntry("attack", attack, document))
+    entries.append(CatalogueEntry("schema", "report", report_schema()))
     return entries
+
+
+def _options_schema(names: tuple[str, ...]) -> dict[str, Any]:
+    """The part of a job spec that sets an attack."""
+    known = json_schema(Evaluation)["properties"]
+    options = {name: known[name] for name in names}
+    evaluation = {"type": "object", "properties": options, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"evaluation": evaluation} if options else {},
+        "additionalProperties": False,
+    }

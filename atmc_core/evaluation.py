@@ -1,16 +1,14 @@
 """Clean and robust accuracy, image by image, and what is needed to judge them."""
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from atmc_core import probes
-from atmc_core.attacks import FGSM, PGD, Attack, Ball, ball
-from atmc_core.attacks.base import Model
-from atmc_core.config import AttackName, Evaluation, Threat
+from atmc_core.attacks import Attack, CountingModel, ball
+from atmc_core.config import AUTOATTACK, AttackName, Evaluation, Threat
 from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation_plan import (
@@ -23,47 +21,14 @@ from atmc_core.evaluation_plan import (
     shown_positions,
 )
 from atmc_core.model import Classifier
+from atmc_core.report_attacks import pgd, report_attacks
 from atmc_core.training import frozen_model, random_generator
 
 State = dict[str, Any]
 
-#: Places of random numbers, after the seed; attacks draw by their place in ``ATTACK_ORDER``.
+#: Places of random numbers, after the seed; an attack draws by its place among the known ones.
 _ATTACK, _CURVE, _PROBE = range(3)
-ATTACK_ORDER: tuple[AttackName, ...] = ("fgsm", "pgd")
-
-
-def report_attacks(threat: Threat, evaluation: Evaluation) -> dict[AttackName, Attack]:
-    """The attacks of the report by name; PGD's step is 2.5 epsilon / steps (Madry et al., 2018)."""
-    limits = ball(threat.norm, threat.epsilon)
-    attacks: dict[AttackName, Attack] = {
-        "fgsm": FGSM(limits),
-        "pgd": pgd(limits, evaluation.pgd_steps).repeat(evaluation.pgd_restarts),
-    }
-    return {name: attacks[name] for name in evaluation.attack_names}
-
-
-def pgd(limits: Ball, steps: int) -> PGD:
-    """PGD with the step size that reaches the ball's far side and back."""
-    return PGD(limits, steps, 2.5 * limits.epsilon / steps)
-
-
-@dataclass
-class PassCounter:
-    """A model that counts images through it, forward and backward."""
-
-    model: Model
-    forward: int = 0
-    backward: int = 0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.forward += len(images)
-        logits = self.model(images)
-        if logits.requires_grad:
-            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-        return logits
-
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.backward += len(gradient)
+_PLACES: tuple[AttackName, ...] = get_args(AttackName)
 
 
 class Evaluator:
@@ -74,7 +39,9 @@ class Evaluator:
     - ``clean``: ``right`` bool ``[N]`` and ``predicted`` int64 ``[N]``;
     - ``attacks``, by name: ``right`` (before and under attack) and ``predicted``, as above;
       ``size`` float32 ``[N]``, the perturbation in the threat's norm, NaN where the image was
-      wrong to begin with and not attacked; ``seconds``, ``forward`` and ``backward``, image passes;
+      not attacked: wrong to begin with, or fallen to an earlier member of AutoAttack (then it is
+      not ``right`` here either); ``seconds``, ``forward`` and ``backward``, image passes;
+      ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
     - ``curve``: ``epsilons`` and ``correct``, and which images still stand;
     - ``probe``: see ``probes``;
     - ``shown``: the adversarial twins of some images, and how they were found.
@@ -86,14 +53,18 @@ class Evaluator:
         split: Split,
         threat: Threat,
         evaluation: Evaluation,
+        num_classes: int,
         seed: int,
     ) -> None:
+        self.num_classes = num_classes
         self.model = frozen_model(classifier.eval(), {})
         self.split, self.threat, self.evaluation, self.seed = split, threat, evaluation, seed
-        self.attacks = report_attacks(threat, evaluation)
+        self.attacks = report_attacks(threat, evaluation, num_classes)
         self.ball = ball(threat.norm, threat.epsilon)
-        self.steps = evaluation_steps(evaluation, threat, len(split), split.images[0].numel())
-        self.epsilons = curve_epsilons(threat, split.images[0].numel())
+        pixels = split.images[0].numel()
+        attacks = self.attacks.values()
+        self.steps = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
+        self.epsilons = curve_epsilons(threat, pixels)
         self.curve_positions = curve_positions(split.labels, evaluation, seed)
         self.probe_positions = probe_positions(split.labels, seed)
         self.shown_positions = shown_positions(split.labels)
@@ -113,7 +84,12 @@ class Evaluator:
             "attacks": {
                 name: outcome()
                 | {"size": torch.full((n,), torch.nan), "seconds": 0.0, "forward": 0, "backward": 0}
-                for name in self.attacks
+                | {
+                    "settings": dict(attack.settings),
+                    "within_threat": attack.within_threat,
+                    "ensemble": attack.ensemble,
+                }
+                for name, attack in self.attacks.items()
             },
             "curve": {"epsilons": [], "correct": [], "standing": []},
             "probe": {},
@@ -173,32 +149,42 @@ class Evaluator:
         return torch.arange(len(self.split))[step.index * size : (step.index + 1) * size]
 
     def _attack(self, step: Step) -> dict[str, float]:
+        assert step.name is not None
         positions = self._batch(step)
-        standing = positions[self._state["clean"]["right"][positions]]
-        place = ATTACK_ORDER.index(step.name)
+        standing = positions[self._standing(step.name)[positions]]
+        place = (_ATTACK, _PLACES.index(step.name), step.index)
         if len(standing):
-            self._run_attack(step.name, standing, (_ATTACK, place, step.index))
+            self._run_attack(step.name, standing, place)
         right = self._state["attacks"][step.name]["right"][positions]
         return {f"{step.name}_accuracy": right.float().mean().item()}
 
-    def _run_attack(self, name: str, positions: Tensor, place: tuple[int, ...]) -> None:
+    def _standing(self, name: AttackName) -> Tensor:
+        """What this attack is run on, bool ``[N]``."""
+        standing: Tensor = self._state["clean"]["right"]
+        if self.attacks[name].ensemble and name != AUTOATTACK[0]:
+            standing = self._state["attacks"][AUTOATTACK[AUTOATTACK.index(name) - 1]]["right"]
+        return standing
+
+    def _run_attack(self, name: AttackName, positions: Tensor, place: tuple[int, ...]) -> None:
         images, labels = self.split.batch(positions)
-        model = PassCounter(self.model)
+        model = CountingModel(self.model)
         generator = random_generator(labels.device, self.seed, *place)
         began = time.monotonic()
-        twins = self.attacks[name].run(model, images, labels, generator=generator)  # type: ignore[index]
+        twins = self.attacks[name].attack.run(model, images, labels, generator=generator)
         predicted = self._predict(twins)
         found = self._state["attacks"][name]
         found["seconds"] += time.monotonic() - began
-        found["forward"] += model.forward
-        found["backward"] += model.backward
+        found["forward"] += model.forward_images
+        found["backward"] += model.backward_images
         size = self.ball.size(twins - images).cpu()
-        # Whatever an attack claims: what lies outside the ball has not fooled the model within it.
-        fooled = (predicted != labels).cpu() & (size <= self.ball.epsilon * (1 + 1e-4) + 1e-6)
+        fooled = (predicted != labels).cpu()
+        if self.attacks[name].within_threat:
+            # Whatever an attack claims: what lies outside the ball has not fooled within it.
+            fooled &= size <= self.ball.epsilon * (1 + 1e-4) + 1e-6
+            self._show(name, positions, twins.cpu(), predicted.cpu(), fooled)
         found["right"][positions] = ~fooled
         found["predicted"][positions] = predicted.cpu()
         found["size"][positions] = size
-        self._show(name, positions, twins.cpu(), predicted.cpu(), fooled)
 
     @torch.no_grad()
     def _predict(self, images: Tensor) -> Tensor:
@@ -207,12 +193,14 @@ class Evaluator:
     def _show(
         self, name: str, positions: Tensor, twins: Tensor, predicted: Tensor, fooled: Tensor
     ) -> None:
-        """Keep the twins of the shown images: the first that fools, else the last tried."""
+        """Keep the twins of the shown images: the first that fools, else the first tried."""
         shown = self._state["shown"]
         for place, position in enumerate(self.shown_positions):
             here = (positions == position).nonzero()[:, 0]
-            if len(here) and not shown["fooled"][place]:
-                at = int(here)
+            if not len(here):
+                continue
+            at = int(here)
+            if not shown["attack"][place] or (fooled[at] and not shown["fooled"][place]):
                 shown["images"][place] = twins[at]
                 shown["attack"][place] = name
                 shown["predicted"][place] = int(predicted[at])
@@ -241,11 +229,7 @@ class Evaluator:
 
     def _at_chance(self, curve: State) -> bool:
         correct, count = curve["correct"][-1], len(curve["standing"])
-        return bool(correct <= count / self._num_classes())
-
-    def _num_classes(self) -> int:
-        with torch.no_grad():
-            return self.model(self.split.batch(slice(0, 1))[0]).shape[1]
+        return bool(correct <= count / self.num_classes)
 
     def _fooled(self, attack: Attack, positions: Tensor, step: Step) -> Tensor:
         """Which of these images the attack fools, bool on the CPU, in batches of the usual size."""
@@ -265,7 +249,7 @@ class Evaluator:
         images, labels = self.split.batch(positions)
         right = self._state["clean"]["right"][positions]
         probe = probes.probe(self.model, images, labels, right)
-        standing = positions[self.robust()[positions]]
+        standing = positions[worst_case(self._state)[positions]]
         stronger = pgd(self.ball, PROBE_EFFORT * self.evaluation.pgd_steps)
         fallen = int(self._fooled(stronger, standing, step).sum())
         probe["effort"] = {
@@ -277,7 +261,9 @@ class Evaluator:
         self._state["probe"] = probe
         return {"probe_fallen": float(fallen)}
 
-    def robust(self) -> Tensor:
-        """The per-image worst case, bool ``[N]``: right when clean and under every attack."""
-        rights = [found["right"] for found in self._state["attacks"].values()]
-        return torch.stack([self._state["clean"]["right"], *rights]).all(0)
+
+def worst_case(state: State) -> Tensor:
+    """Right when clean and under every attack that keeps to the threat's ball, bool ``[N]``."""
+    attacks = state["attacks"].values()
+    rights = [found["right"] for found in attacks if found["within_threat"]]
+    return torch.stack([state["clean"]["right"], *rights]).all(0)

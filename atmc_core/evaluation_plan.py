@@ -2,13 +2,15 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from atmc_core.config import Evaluation, Threat
+from atmc_core.config import AttackName, Evaluation, Threat
+from atmc_core.report_attacks import ReportAttack
 from atmc_core.training import random_generator
 
 #: Images on which the checks that need extra passes are made.
@@ -34,32 +36,31 @@ class Step:
     """
 
     kind: Literal["clean", "attack", "curve", "probe"]
-    name: str
+    name: AttackName | None
     index: int
     cost: float
 
 
 def evaluation_steps(
-    evaluation: Evaluation, threat: Threat, num_images: int, num_pixels: int
+    evaluation: Evaluation,
+    threat: Threat,
+    attacks: Iterable[ReportAttack],
+    num_images: int,
+    num_pixels: int,
 ) -> list[Step]:
     """All steps of an evaluation of ``num_images`` images of ``num_pixels`` numbers each."""
     size = evaluation.batch_size
     batches = [min(size, num_images - start) for start in range(0, num_images, size)]
-    steps = [Step("clean", "", i, count) for i, count in enumerate(batches)]
-    for name in evaluation.attack_names:
-        passes = attack_passes(name, evaluation)
-        steps += [Step("attack", name, i, count * passes) for i, count in enumerate(batches)]
+    steps = [Step("clean", None, i, count) for i, count in enumerate(batches)]
+    for attack in attacks:
+        costs = [count * attack.passes for count in batches]
+        steps += [Step("attack", attack.name, i, cost) for i, cost in enumerate(costs)]
     points = len(curve_epsilons(threat, num_pixels))
     curve = 2 * evaluation.curve_steps * min(evaluation.curve_images, num_images)
-    steps += [Step("curve", "", i, curve if i else 0) for i in range(points)]
+    steps += [Step("curve", None, i, curve if i else 0) for i in range(points)]
     probe = 4 + 2 * PROBE_EFFORT * evaluation.pgd_steps
-    steps.append(Step("probe", "", 0, probe * min(PROBE_IMAGES, num_images)))
+    steps.append(Step("probe", None, 0, probe * min(PROBE_IMAGES, num_images)))
     return steps
-
-
-def attack_passes(name: str, evaluation: Evaluation) -> float:
-    """About how many forward passes an attack takes an image; a backward one counts as one."""
-    return {"fgsm": 3.0, "pgd": 2.0 * evaluation.pgd_steps * evaluation.pgd_restarts}[name]
 
 
 def curve_epsilons(threat: Threat, num_pixels: int) -> list[float]:

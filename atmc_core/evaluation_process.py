@@ -33,7 +33,12 @@ class FreshEvaluator:
     """
 
     def __init__(
-        self, path: Path, split: Split, threat: Threat, evaluation: Evaluation, seed: int
+        self,
+        path: Path,
+        split: Split,
+        threat: Threat,
+        evaluation: Evaluation,
+        seed: int,
     ) -> None:
         self._process = _start()
         cpu = split.to(torch.device("cpu"))
@@ -140,12 +145,13 @@ def _evaluator(document: dict[str, Any]) -> Evaluator:
     torch.set_num_threads(document["threads"])
     torch.use_deterministic_algorithms(document["deterministic"])
     device = torch.device(document["device"])
-    classifier = artifact.load(Path(document["artifact"])).classifier().to(device)
+    model = artifact.load(Path(document["artifact"]))
     return Evaluator(
-        classifier,
+        model.classifier().to(device),
         Split(document["images"], document["labels"]).to(device),
         from_json(Threat, document["threat"]),
         from_json(Evaluation, document["evaluation"]),
+        model.num_classes,
         document["seed"],
     )
 

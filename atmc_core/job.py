@@ -19,6 +19,7 @@ from atmc_core.model import Classifier, Normalization
 from atmc_core.pipeline import Carry, Emit, run_stages
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
+from atmc_core.report_attacks import report_attacks
 from atmc_core.state_dict import read_state_dict
 
 VALIDATING = "validating"
@@ -44,7 +45,8 @@ def run(
 ) -> dict[str, Any]:
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
-    There will be ``report.json`` and, unless it only evaluates, ``model.atmc``.
+    There will be ``report.json``, ``report.html``, ``model_card.md`` and, unless it only evaluates,
+    ``model.atmc``.
 
     Goes on from ``folder/checkpoints`` if there are any. With deterministic algorithms, the same
     versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
@@ -75,6 +77,7 @@ def run(
     )
     if spec.target is not None:
         check_target(spec.method, spec.target, context.num_weights)
+    report_attacks(spec.threat, spec.evaluation, num_classes)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)

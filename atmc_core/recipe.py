@@ -19,6 +19,7 @@ from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
 from atmc_core.pipeline import Carry, Plan, Stage
 from atmc_core.projection import keep_largest
+from atmc_core.report_attacks import report_attacks
 from atmc_core.training import (
     DenseWeights,
     State,
@@ -109,8 +110,10 @@ def plans(context: Context) -> list[Plan]:
 
 def report_costs(context: Context) -> tuple[float, ...]:
     """Of each step of an evaluation."""
-    split, spec = context.evaluated, context.spec
-    steps = evaluation_steps(spec.evaluation, spec.threat, len(split), split.images[0].numel())
+    split, threat, evaluation = context.evaluated, context.spec.threat, context.spec.evaluation
+    attacks = report_attacks(threat, evaluation, context.num_classes).values()
+    pixels = split.images[0].numel()
+    steps = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
     return tuple(step.cost for step in steps)
 
 
@@ -361,6 +364,7 @@ class UploadReportStage(ReportStage):
             context.evaluated,
             spec.threat,
             spec.evaluation,
+            context.num_classes,
             context.report_seed,
         )
 

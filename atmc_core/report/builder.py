@@ -161,7 +161,7 @@ def _evaluation(findings: Findings, labels: Tensor) -> dict[str, Any]:
         "seed": seed,
         "norm": spec.threat.norm,
         "epsilon": spec.threat.epsilon,
-        "attacks": list(evaluation.attack_names),
+        "attacks": list(evaluation.attack_names(findings.num_classes)),
         "pgd_steps": evaluation.pgd_steps,
         "pgd_restarts": evaluation.pgd_restarts,
         "curve_steps": evaluation.curve_steps,

@@ -82,7 +82,7 @@ def _square(state: dict[str, Any]) -> Check:
         return _check(code, None, "The black-box attack Square did not run; level standard has it.")
     white = state["clean"]["right"].clone()
     for name, found in attacks.items():
-        if name != "square":
+        if name != "square" and found["within_threat"]:
             white &= found["right"]
     extra = int((white & ~attacks["square"]["right"]).sum())
     return _check(

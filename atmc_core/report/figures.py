@@ -5,11 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmc_core.config import Threat
+from atmc_core.config import AUTOATTACK, Threat
+from atmc_core.evaluation import State, worst_case
 from atmc_core.statistics import PairedCounts, mcnemar, paired_difference, wilson
-
-#: What an ``Evaluator`` found (see there).
-State = dict[str, Any]
 
 
 def share(correct: int, count: int) -> dict[str, Any]:
@@ -24,24 +22,18 @@ def share(correct: int, count: int) -> dict[str, Any]:
     }
 
 
-def robust(state: State) -> Tensor:
-    """The per-image worst case, bool ``[N]``: right when clean and under every attack."""
-    rights = [found["right"] for found in state["attacks"].values()]
-    return torch.stack([state["clean"]["right"], *rights]).all(0)
-
-
 def side(state: State, labels: Tensor, num_classes: int, threat: Threat) -> dict[str, Any]:
     """All figures of one classifier.
 
     Args:
         labels: of the evaluated images, int64 ``[N]`` on the CPU.
     """
-    clean, worst = state["clean"]["right"], robust(state)
+    clean, worst = state["clean"]["right"], worst_case(state)
     curve = state["curve"]
     return {
         "clean": _share_of(clean),
         "robust": _share_of(worst),
-        "attacks": [_attack(name, found, threat) for name, found in state["attacks"].items()],
+        "attacks": [_attack(name, found, threat) for name, found in _with_ensemble(state).items()],
         "per_class": [
             {
                 "class": str(label),
@@ -62,11 +54,12 @@ def side(state: State, labels: Tensor, num_classes: int, threat: Threat) -> dict
 def differences(before: State, after: State) -> dict[str, Any]:
     """After minus before on the same images: clean, for each attack, and in the worst case."""
     pairs = {"clean": (before["clean"]["right"], after["clean"]["right"])}
+    others = _with_ensemble(after)
     pairs |= {
-        name: (found["right"], after["attacks"][name]["right"])
-        for name, found in before["attacks"].items()
+        name: (found["right"], others[name]["right"])
+        for name, found in _with_ensemble(before).items()
     }
-    pairs["robust"] = (robust(before), robust(after))
+    pairs["robust"] = (worst_case(before), worst_case(after))
     return {name: _difference(*pair) for name, pair in pairs.items()}
 
 
@@ -74,15 +67,40 @@ def _share_of(right: Tensor) -> dict[str, Any]:
     return share(int(right.sum()), len(right))
 
 
+def _with_ensemble(state: State) -> dict[str, State]:
+    """The attacks that ran, and AutoAttack as the sum of its members where they ran as one."""
+    attacks: dict[str, State] = state["attacks"]
+    last = attacks.get(AUTOATTACK[-1])
+    if last is None or not last["ensemble"]:
+        return attacks
+    members = [attacks[name] for name in AUTOATTACK]
+    sizes = torch.stack([member["size"] for member in members])
+    # Each image counts with what the last member that tried it made of it.
+    size = sizes[0]
+    for later in sizes[1:]:
+        size = torch.where(later.isnan(), size, later)
+    whole = {"right": last["right"], "size": size, "settings": {}, "within_threat": True}
+    whole |= {"ensemble": False}
+    whole |= {
+        name: sum(member[name] for member in members) for name in ("seconds", "forward", "backward")
+    }
+    return attacks | {"autoattack": whole}
+
+
 def _attack(name: str, found: State, threat: Threat) -> dict[str, Any]:
-    sizes = found["size"][~found["size"].isnan()].double()
+    # Some attacks return an image that they could not change for the worse as it is.
+    sizes = found["size"][found["size"] > 0].double()
     mean, largest = (float(sizes.mean()), float(sizes.max())) if len(sizes) else (None, None)
     return {
         "name": name,
+        "settings": found["settings"],
+        "within_threat": found["within_threat"],
+        "member": found["ensemble"],
         "norm": threat.norm,
-        "epsilon": threat.epsilon,
+        "epsilon": threat.epsilon if found["within_threat"] else None,
         **_share_of(found["right"]),
-        "attacked": len(sizes),
+        "attacked": int((~found["size"].isnan()).sum()),
+        "changed": len(sizes),
         "perturbation": {
             "mean": mean,
             "largest": largest,

@@ -5,10 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from atmc_core.report import model_card, page
+
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    """Write ``report.json`` into ``folder``."""
-    (folder / "report.json").write_text(dumps(report))
+    """Write ``report.json``, ``report.html`` and ``model_card.md`` into ``folder``."""
+    (folder / "report.html").write_text(page.render(report), encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card.render(report), encoding="utf-8")
+    (folder / "report.json").write_text(dumps(report), encoding="utf-8")
 
 
 def dumps(report: dict[str, Any]) -> str:

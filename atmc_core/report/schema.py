@@ -175,10 +175,19 @@ def _attack() -> dict[str, Schema]:
     return {
         "name": {"enum": list(get_args(AttackName))},
         "norm": {"enum": list(get_args(Norm))},
-        "epsilon": _NUMBER,
-        "attacked": _COUNT | {"description": "images right to begin with"},
+        "settings": {"type": "object", "additionalProperties": _NUMBER},
+        "within_threat": _FLAG
+        | {"description": "keeps to the threat's norm and epsilon, and counts for robust"},
+        "member": _FLAG
+        | {
+            "description": "one of AutoAttack's four: its accuracy is that after it and the ones "
+            "before it, and it attacked only what these had left"
+        },
+        "epsilon": _or_null(_NUMBER),
+        "attacked": _COUNT,
+        "changed": _COUNT,
         "perturbation": _object(dict.fromkeys(sizes, _or_null(_NUMBER)))
-        | {"description": "in the threat's norm; null if nothing was attacked"},
+        | {"description": "over the changed images, in the threat's norm; null if there are none"},
         "seconds": _NUMBER,
         "forward_passes": passes,
         "backward_passes": passes,

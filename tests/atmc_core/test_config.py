@@ -1,13 +1,14 @@
 """Job specs: defaults, ranges and names, enforced by the dataclasses and by their schema."""
 
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 
 from atmc_core.catalogue import catalogue
-from atmc_core.config import Evaluation, JobSpec, Target, spec_schema
+from atmc_core.config import AttackName, Evaluation, JobSpec, Target, spec_schema
 from atmc_core.errors import InvalidInput
+from atmc_core.report import schema as report_schema
 from atmc_core.schema import from_json, to_json
 
 GOOD: dict[str, Any] = {
@@ -44,6 +45,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no attack": ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks"),
     "an attack twice": (
         {"evaluation": {"attacks": ["fgsm", "fgsm"]}},
+        "invalid_value",
+        "evaluation.attacks",
+    ),
+    "autoattack and one of its own": (
+        {"evaluation": {"attacks": ["autoattack", "square"]}},
         "invalid_value",
         "evaluation.attacks",
     ),
@@ -95,10 +101,10 @@ def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
 
 def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
     assert Evaluation().level == "quick"
-    assert Evaluation().attack_names == ("fgsm", "pgd")
+    assert Evaluation().attack_names(10) == ("fgsm", "pgd")
     assert (Evaluation().image_limit, Evaluation("full").image_limit) == (1_000, 10_000)
     chosen = from_json(Evaluation, {"level": "full", "attacks": ["pgd"], "max_images": 50})
-    assert (chosen.attack_names, chosen.image_limit) == (("pgd",), 50)
+    assert (chosen.attack_names(10), chosen.image_limit) == (("pgd",), 50)
     assert from_json(Evaluation, to_json(chosen)) == chosen
 
 
@@ -152,4 +158,9 @@ def test_the_catalogue_describes_every_architecture() -> None:
     counter = entries["architecture", "resnet18"]["tensors"]["bn1.num_batches_tracked"]
     assert counter == {"shape": [], "optional": True}
     jsonschema.Draft202012Validator.check_schema(entries["method", "atmc"]["spec_schema"])
-    assert {name for kind, name in entries if kind == "attack"} == {"fgsm", "pgd"}
+    attacks = {name for kind, name in entries if kind == "attack"}
+    assert attacks == set(get_args(AttackName))
+    options = entries["attack", "pgd"]["options_schema"]["properties"]["evaluation"]
+    assert set(options["properties"]) == {"pgd_steps", "pgd_restarts"}
+    assert entries["schema", "report"] == report_schema()
+    assert "target" not in entries["method", "evaluate"]["spec_schema"]["properties"]

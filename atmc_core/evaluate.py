@@ -1,0 +1,211 @@
+"""`python -m atmc_core.evaluate REPORT MODEL --data FILE`: get a report's figures again.
+
+MODEL is what the report judges: the uploaded state dict, or the compressed `.atmc` artifact. The
+images, attacks and seeds are the report's. Exit status: 0 if every figure is the report's (or the
+device is of another kind, on which figures may differ), 1 if one differs, 2 for files that cannot
+be used. Progress goes to standard error; the table, or one JSON object, to standard output.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atmc_core import artifact
+from atmc_core.config import JobSpec
+from atmc_core.data import Split, load_npz
+from atmc_core.errors import InvalidInput
+from atmc_core.evaluation import Evaluator
+from atmc_core.job import ModelInput, load_classifier
+from atmc_core.model import Classifier, Normalization
+from atmc_core.report import REPORT_VERSION
+from atmc_core.report.checks import split_digest
+from atmc_core.report.figures import side as figures_of
+from atmc_core.report.words import attack_name, percent
+from atmc_core.schema import from_json
+
+Report = dict[str, Any]
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atmc_core.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("report", type=Path, help="report.json of a job")
+    parser.add_argument("model", type=Path, help="the uploaded model, or the job's model.atmc")
+    parser.add_argument("--data", type=Path, required=True, help="the job's data set (.npz)")
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    try:
+        result = repeat(
+            read_report(arguments.report),
+            arguments.model,
+            arguments.data,
+            torch.device(arguments.device),
+        )
+    except (InvalidInput, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=2) if arguments.json else table(result))
+    return int(result["same_device"] and bool(result["differences"]))
+
+
+def read_report(path: Path) -> Report:
+    """A report of this version.
+
+    Raises:
+        InvalidInput: ``malformed_report``.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        version = report["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("malformed_report", f"{path} is no report: {error}") from error
+    if version != REPORT_VERSION:
+        raise InvalidInput(
+            "malformed_report",
+            f"the report is of version {version}; this release reads {REPORT_VERSION}",
+        )
+    return report  # type: ignore[no-any-return]
+
+
+def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dict[str, Any]:
+    """Evaluate ``model`` as the report says, and compare.
+
+    Returns:
+        ``side`` of the report that the model belongs to; ``same_file``, whether its bytes are those
+        that were judged; ``same_device``; ``figures`` found; ``differences``, each with its name,
+        the ``reported`` and the ``found`` figure.
+
+    Raises:
+        InvalidInput: if model, data and report do not belong together.
+    """
+    # As in the job: sums in another order end in other last digits.
+    torch.set_num_threads(report["environment"]["threads"])
+    torch.use_deterministic_algorithms(True)
+    spec = from_json(JobSpec, report["spec"])
+    classifier, side = _load(report, model)
+    split = _evaluated(report, spec, data)
+    evaluator = Evaluator(
+        classifier.to(device),
+        split.to(device),
+        spec.threat,
+        spec.evaluation,
+        report["num_classes"],
+        report["evaluation"]["seed"],
+    )
+    for index, step in enumerate(evaluator.steps):
+        evaluator.step(index)
+        what = " ".join(filter(None, [step.kind, step.name, str(step.index + 1)]))
+        print(f"[{index + 1}/{len(evaluator.steps)}] {what}", file=sys.stderr, flush=True)
+    found = figures_of(evaluator.state(), split.labels, report["num_classes"], spec.threat)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    return {
+        "side": side,
+        "same_file": digest == report[side]["sha256"],
+        "same_device": device.type == report["environment"]["device"],
+        "figures": found,
+        "differences": differences(report[side], found),
+    }
+
+
+def _load(report: Report, path: Path) -> tuple[Classifier, str]:
+    if path.suffix == ".atmc":
+        if "after" not in report:
+            raise InvalidInput("malformed_report", "the report has no compressed side", "model")
+        model = artifact.load(path)
+        if (model.architecture, model.num_classes) != (
+            report["architecture"],
+            report["num_classes"],
+        ):
+            raise InvalidInput(
+                "tensor_mismatch", f"the artifact is a {model.architecture} of another job", "model"
+            )
+        return model.classifier(), "after"
+    means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
+    given = ModelInput(path, report["architecture"], Normalization(means, stds))
+    classifier, num_classes = load_classifier(given)
+    if num_classes != report["num_classes"]:
+        raise InvalidInput("tensor_mismatch", f"the model has {num_classes} classes", "model")
+    return classifier, "before"
+
+
+def _evaluated(report: Report, spec: JobSpec, path: Path) -> Split:
+    """The images that the report judges by.
+
+    Raises:
+        InvalidInput: ``other_data`` if the file does not hold them.
+    """
+    fraction = spec.training.validation_fraction
+    test = load_npz(path, validation_fraction=fraction, seed=spec.seed).test
+    index: Tensor = torch.tensor(report["evaluation"]["indices"])
+    if int(index.max()) < len(test):
+        split = Split(test.images[index], test.labels[index])
+        if split_digest(split) == report["evaluation"]["data_sha256"]:
+            return split
+    raise InvalidInput(
+        "other_data", "the test split does not hold the images of the report", "data"
+    )
+
+
+def differences(reported: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures that are not the same to the last digit; times and passes are left out."""
+    before, after = _plain(reported), _plain(found)
+    return [
+        {"figure": name, "reported": before.get(name), "found": after.get(name)}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _plain(side: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same, by name."""
+    figures = {name: side[name]["correct"] for name in ("clean", "robust")}
+    for attack in side["attacks"]:
+        figures[attack["name"]] = attack["correct"]
+        figures |= {
+            f"{attack['name']}.{end}": attack["perturbation"][end] for end in ("mean", "largest")
+        }
+    for entry in side["per_class"]:
+        figures |= {
+            f"class {entry['class']}.{name}": entry[name]["correct"] for name in ("clean", "robust")
+        }
+    figures |= {f"curve {point['epsilon']:.6g}": point["correct"] for point in side["curve"]}
+    return figures
+
+
+def table(result: dict[str, Any]) -> str:
+    """The outcome for people."""
+    found = result["figures"]
+    rows = [("clean images", found["clean"])]
+    rows += [(attack_name(attack["name"]), attack) for attack in found["attacks"]]
+    rows.append(("worst case", found["robust"]))
+    lines = [
+        f"{label:24} {share['correct']:>7,} of {share['count']:,}  {percent(share['accuracy'], 2)}"
+        for label, share in rows
+    ]
+    if not result["same_file"]:
+        lines.append("The model's file is not, byte for byte, the one that was judged.")
+    if not result["same_device"]:
+        lines.append("The report was made on another kind of device: figures may differ.")
+    if not result["differences"]:
+        return "\n".join([*lines, "Every figure is the report's."])
+    lines.append("These figures are not the report's:")
+    lines += [
+        f"  {each['figure']}: reported {each['reported']}, found {each['found']}"
+        for each in result["differences"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""``model_card.md``: a README for the model, with the metadata that Hugging Face's hub reads.
+
+The metadata are YAML; JSON values are YAML too, which spares a YAML writer.
+"""
+
+import json
+from typing import Any
+
+from atmc_core.report import words
+
+Report = dict[str, Any]
+
+
+def render(report: Report) -> str:
+    """The card of the model that the report judges: the compressed one, if there is one."""
+    compressed = "after" in report
+    result = report["after" if compressed else "before"]
+    parts = [_metadata(report, result), *_opening(report, compressed), *_figures(report)]
+    if compressed:
+        parts += _sizes(report["headline"])
+    parts += _warnings(report)
+    parts += _again(compressed)
+    return "\n".join(parts) + "\n"
+
+
+def _threat(report: Report) -> str:
+    evaluation = report["evaluation"]
+    return (
+        f"{words.NORMS[evaluation['norm']]} perturbations up to epsilon "
+        f"{evaluation['epsilon']:.4g} ({255 * evaluation['epsilon']:.3g}/255)"
+    )
+
+
+def _metadata(report: Report, result: dict[str, Any]) -> str:
+    name = f"{report['architecture']}-{report['method']}"
+    metrics = [
+        ("Clean accuracy", result["clean"]["accuracy"]),
+        (f"Robust accuracy, {_threat(report)}", result["robust"]["accuracy"]),
+    ]
+    digest = report["evaluation"]["data_sha256"]
+    dataset = {"name": "the job's test images", "type": "image-folder", "revision": digest}
+    results = {
+        "task": {"type": "image-classification"},
+        "dataset": dataset,
+        "metrics": [
+            {"type": "accuracy", "name": label, "value": value} for label, value in metrics
+        ],
+    }
+    tags = ["adversarial-robustness"]
+    if "after" in report:
+        tags += ["model-compression", "pruning", "quantization"]
+    fields = {
+        "library_name": "pytorch",
+        "pipeline_tag": "image-classification",
+        "tags": tags,
+        "metrics": ["accuracy"],
+        "model-index": [{"name": name, "results": [results]}],
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _opening(report: Report, compressed: bool) -> list[str]:
+    what = (
+        f"compressed by method `{report['method']}`" if compressed else "as uploaded, uncompressed"
+    )
+    accepted = report["acceptance"]["accepted"]
+    verdict = {
+        True: "It meets every threshold that its job named.",
+        False: "**It misses a threshold that its job named.**",
+        None: "Its job named no thresholds to hold it against.",
+    }[accepted]
+    return [
+        f"# {report['architecture']}, {report['method']}",
+        "",
+        (
+            f"An image classifier of {report['num_classes']} classes, architecture "
+            f"`{report['architecture']}`, {what}. {verdict}"
+        ),
+        "",
+        "## Intended use",
+        "",
+        (
+            "Classification of images like those it was evaluated on, also where somebody may have "
+            f"perturbed them: {_threat(report)}. Other perturbations were not tried."
+        ),
+        "",
+    ]
+
+
+def _figures(report: Report) -> list[str]:
+    sides = [side for side in ("before", "after") if side in report]
+    names = {"before": "uploaded", "after": "compressed"}
+    header = ["under", *(f"{names[side]} (95 % interval)" for side in sides)]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+
+    def row(label: str, shares: list[dict[str, Any]]) -> str:
+        cells = [
+            f"{words.percent(share['accuracy'])} ({words.interval(share)})" for share in shares
+        ]
+        return "| " + " | ".join([label, *cells]) + " |"
+
+    lines.append(row("clean images", [report[side]["clean"] for side in sides]))
+    for index, attack in enumerate(report["before"]["attacks"]):
+        label = words.attack_name(attack["name"])
+        lines.append(row(label, [report[side]["attacks"][index] for side in sides]))
+    lines.append(row("worst case of each image", [report[side]["robust"] for side in sides]))
+    count, level = report["before"]["clean"]["count"], report["evaluation"]["level"]
+    return [
+        "## Evaluation",
+        "",
+        f"On {count:,} test images, level `{level}`, {_threat(report)}.",
+        "",
+        *lines,
+        "",
+    ]
+
+
+def _sizes(headline: dict[str, Any]) -> list[str]:
+    return [
+        "## Size",
+        "",
+        (
+            f"{headline['file_bytes']:,} bytes, {words.percent(headline['file_ratio'], 2)} of the "
+            f"dense float32 file; {headline['nonzeros']:,} non-zeros of {headline['bits']} bits."
+        ),
+        "",
+    ]
+
+
+def _warnings(report: Report) -> list[str]:
+    of = {"before": "uploaded model", "after": "compressed model", "data": "evaluation"}
+    found = [f"- `{w['code']}` ({of[w['side']]}): {w['message']}" for w in report["warnings"]]
+    return ["## Limitations", "", *(found or ["No check of the report raised a warning."]), ""]
+
+
+def _again(compressed: bool) -> list[str]:
+    model = "model.atmc" if compressed else "MODEL"
+    return [
+        "## The same figures again",
+        "",
+        "```",
+        f"python -m atmc_core.evaluate report.json {model} --data FILE",
+        "```",
+    ]
