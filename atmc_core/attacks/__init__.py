@@ -5,6 +5,7 @@ from atmc_core.attacks.autoattack import AutoAttack, AutoAttackState
 from atmc_core.attacks.base import Attack, Found, Repeated, SearchAttack
 from atmc_core.attacks.counting import CountingModel
 from atmc_core.attacks.fab import FABT
+from atmc_core.attacks.frozen import frozen_copy
 from atmc_core.attacks.gradient import FGSM, PGD
 from atmc_core.attacks.losses import LOSSES
 from atmc_core.attacks.norms import Ball, L2Ball, LinfBall, ball
@@ -31,4 +32,5 @@ __all__ = [
     "SearchAttack",
     "Square",
     "ball",
+    "frozen_copy",
 ]

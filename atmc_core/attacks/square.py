@@ -25,7 +25,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(SearchAttack):
     """Square Attack on the margin loss, at most ``queries`` proposals after the first.
 
-    All images of a batch get each square at the same place, drawn uniformly, as in AutoAttack. A
+    All images of a batch get each square at the same place, drawn as in AutoAttack. A
     proposal that is known to change nothing is not sent to the model: one that equals the image's
     current point, and one that was refused since that point last changed. A model whose outputs
     change between runs might have answered otherwise.
@@ -84,7 +84,8 @@ class Square(SearchAttack):
             if self.ball.norm == "l2":
                 side = max(side, 3) | 1
             side = min(max(side, 1), height, width)
-            rows, columns = height - side + 1, width - side + 1
+            # As published: a square's corner is never at the last place that would hold it.
+            rows, columns = height - side, width - side
             yield Window(
                 side,
                 (int(places[0] * rows), int(places[1] * columns)),
