@@ -85,8 +85,9 @@ def babble() -> None:
 
 
 def hang() -> None:
-    """Ignore SIGTERM, with a grandchild, after one epoch with a checkpoint."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Go on for ever, with a grandchild, after one epoch with a checkpoint; `stubborn`: always."""
+    if SPEC.get("stubborn"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     grandchild = subprocess.Popen(["sleep", "600"])
     (FOLDER / "checkpoints" / "000001.pt").write_text("1")
     emit("metric", stage="training", epoch=1, pid=os.getpid(), grandchild=grandchild.pid)

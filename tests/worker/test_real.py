@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from atmc_core.architectures import build
 from jobstore import artifacts, catalogue, leases
 from jobstore.objects import blob_key
 from jobstore.settings import Settings
+from jobstore.tables import HEADLINE_FIELDS
 from jobstore.wakeups import make_celery, wake
+from worker.folder import is_result
 from worker.supervisor import Supervisor
 
 SPEC: dict[str, Any] = {
@@ -82,6 +85,7 @@ def upload() -> Upload:
 class Undisturbed:
     """A run that nothing happened to."""
 
+    results: Path
     artifact: bytes
     events: list[dict[str, Any]]
     outcome: dict[str, Any]
@@ -112,6 +116,7 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
     command = [sys.executable, "-m", "worker.child", str(folder)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
     return Undisturbed(
+        folder / "results",
         (folder / "results" / "model.atmc").read_bytes(),
         [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
         json.loads((folder / "outcome.json").read_text()),
@@ -120,7 +125,11 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
 
 def test_a_child_runs_by_hand(undisturbed: Undisturbed) -> None:
     assert undisturbed.outcome["status"] == "succeeded"
-    assert undisturbed.outcome["headline"]["file_bytes"] == len(undisturbed.artifact)
+    headline = undisturbed.outcome["headline"]
+    assert headline["file_bytes"] == len(undisturbed.artifact)
+    # All of it can be stored and shown.
+    assert set(headline) <= set(HEADLINE_FIELDS)
+    assert all(is_result(path) for path in undisturbed.results.iterdir())
     first, last = undisturbed.events[0], undisturbed.events[-1]
     assert (first["type"], first["stage"], first["status"]) == ("stage", "validating", "started")
     assert (last["type"], last["status"]) == ("stage", "finished")

@@ -19,6 +19,7 @@ from worker.folder import remove_abandoned, run_folder
 from worker.supervisor import Supervisor, runs_folder
 
 SUCCEED = {"do": "succeed", "headline": dict.fromkeys(HEADLINE_FIELDS, 1)}
+STUBBORN = {"do": "hang", "stubborn": True}
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
@@ -224,7 +225,7 @@ def test_what_is_not_an_event_is_a_crash(bench, run) -> None:
 def test_a_cancel_ends_the_child_and_all_it_started_within_five_seconds(
     bench, run, poll, is_running
 ) -> None:
-    job_id = bench.add_job({"do": "hang"})
+    job_id = bench.add_job(STUBBORN)
     with _running(run) as thread:
         pids = poll(lambda: _hanging(bench, job_id))
         assert is_running(pids["grandchild"])
@@ -239,7 +240,7 @@ def test_a_cancel_ends_the_child_and_all_it_started_within_five_seconds(
 
 
 def test_the_time_limit_counts_all_attempts(bench, run, poll, is_running) -> None:
-    job_id = bench.add_job({"do": "hang"}, time_limit_s=100.0)
+    job_id = bench.add_job(STUBBORN, time_limit_s=100.0)
     with bench.database.write() as session:
         _, attempt = leases.claim(session, "former", lease_s=30)
         leases.renew(session, attempt, lease_s=30, run_seconds=98.0)
@@ -289,7 +290,7 @@ def test_the_lease_is_renewed_while_the_child_works(bench, run, poll) -> None:
     job_id = bench.add_job({"do": "hang"})
     with _running(run):
         first = poll(lambda: bench.job(job_id).lease_expires_at)
-        later = poll(lambda: bench.job(job_id).run_seconds > 2 and bench.job(job_id))
+        later = poll(lambda: bench.job(job_id).run_seconds > 1.2 and bench.job(job_id))
         assert later.lease_expires_at > first
         with bench.database.write() as session:
             assert leases.sweep(session).requeued == []
