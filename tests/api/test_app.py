@@ -100,6 +100,8 @@ def test_schemas_are_listed_and_given_out_as_they_were_published(service: Servic
     response = service.http.get(listed["test"]["links"]["self"])
     assert response.headers["Content-Type"] == "application/schema+json"
     assert response.json() == schema
+    (report,) = [entry.document for entry in files.CATALOGUE if entry.kind == "schema"]
+    assert service.http.get(listed["report"]["links"]["self"]).json() == report
     detail = assert_problem(service.http.get("/schemas/magic"), 404, "not_found")
     assert "GET /schemas" in detail
 

@@ -80,6 +80,12 @@ N = files.dense_weights()
             for b in (0, 9, 15, 17, 31, 33, -1, 4.5, "4", True)
         ),
         ({"threat": {"norm": "l7", "epsilon": 0.1}}, "invalid_value", "threat.norm", "linf"),
+        *(
+            ({"threat": {"norm": "linf", "epsilon": e}}, "invalid_value", "threat.epsilon", "8/255")
+            for e in (0, 8, 1.5, "8", "8/255/2", "", True)
+        ),
+        ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy", "most 1"),
+        ({"accept": {"beauty": 1}}, "unknown_field", "accept.beauty", "robust_accuracy"),
         ({"seed": -1}, "invalid_value", "seed", "at least 0"),
         ({"seed": 1.5}, "invalid_value", "seed", "an integer"),
         ({"name": ""}, "invalid_value", "name", "at least 1"),
@@ -190,6 +196,24 @@ def test_k_is_left_to_the_job_where_the_model_s_row_is_of_an_older_version(
     assert service.http.get(f"/models/{ids['model_id']}").json()["dense_weights"] is None
     body = ids | changed(target={"k": N + 1, "bits": 4})
     assert service.http.post("/jobs", json=body).status_code == 202
+
+
+THREAT = {"norm": "linf", "epsilon": "8/255"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"method": "evaluate", "threat": THREAT},
+        {"method": "evaluate", "threat": THREAT, "accept": {"robust_accuracy": 0.5}},
+        files.SPEC | {"threat": THREAT},
+        files.SPEC | {"accept": {"clean_accuracy_drop": 0.02, "file_ratio": 0.05}},
+    ],
+)
+def test_a_spec_that_the_published_schema_allows_is_kept_as_it_was_sent(
+    service: Service, spec: dict[str, Any]
+) -> None:
+    assert service.send_job(spec).json()["spec"] == spec
 
 
 def test_a_method_without_a_target_needs_none(service: Service) -> None:
