@@ -66,7 +66,9 @@ def figure(value: float | None) -> str:
 
 
 def in_255(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}/255"
+    if value is None:
+        return ""
+    return f"{value:,.0f}/255" if value >= 1000 else f"{value:.3g}/255"
 
 
 def p_value(value: float) -> str:
