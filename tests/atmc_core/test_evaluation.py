@@ -1,6 +1,8 @@
 """Evaluation: which images, what counts as robust, and what speaks against a figure."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +214,11 @@ def test_a_fresh_process_in_this_session_gives_the_same_figures(
     assert figures[0] == figures[1]
     fresh.close()
     assert fresh._process.poll() is not None
+
+
+def test_the_process_ends_when_whoever_started_it_is_gone() -> None:
+    command = [sys.executable, "-m", "atmc_core.evaluation_process"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 0
