@@ -1,0 +1,215 @@
+"""The standard AutoAttack on a robust MNIST network: ours and its authors', in the same run.
+
+    python -m benchmarks.autoattack [--images 1000] [--epsilon 0.15] [--norm linf] [--threads 2]
+
+MNIST is read from the folder that ATMC_DATA_DIR names, or ``../shared/data`` beside the repository;
+without it the benchmark says so and measures nothing. A small convolutional network is first
+trained on PGD (kept in the temporary folder, by seed and epsilon), so that most images stand and
+whole budgets are timed. Both sides get the same network and images, ``pyautoattack`` in batches of
+its default size, and take turns slice by slice, so that noise hits both alike. Prints
+``time_ratio`` (our time over theirs), both robust accuracies, and the passes through the network
+for each image.
+"""
+
+import argparse
+import gzip
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pyautoattack.autoattack import AutoAttack as PublishedAutoAttack
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atmc_core.attacks import PGD, AutoAttack, Ball, CountingModel, ball
+from benchmarks.timing import print_result
+
+TRAINING_IMAGES, EPOCHS, BATCH, PGD_STEPS = 20_000, 4, 128, 5
+PEER_NORMS = {"linf": "Linf", "l2": "L2"}
+REQUIRED_ROBUST_ACCURACY = 0.6
+
+
+def mnist_folder() -> Path | None:
+    """Where the four original files are, if they are anywhere."""
+    here = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ATMC_DATA_DIR", here)) / "mnist"
+    return folder if folder.is_dir() else None
+
+
+def load_mnist(folder: Path, stem: str) -> tuple[Tensor, Tensor]:
+    """Images ``[N, 1, 28, 28]`` in [0, 1] and labels ``[N]`` of ``train`` or ``t10k``."""
+    images = torch.from_numpy(_read_idx(folder / f"{stem}-images-idx3-ubyte.gz"))
+    labels = torch.from_numpy(_read_idx(folder / f"{stem}-labels-idx1-ubyte.gz"))
+    return images[:, None].float() / 255, labels.long()
+
+
+def _read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    raw = gzip.decompress(path.read_bytes())
+    dimensions = raw[3]
+    shape = np.frombuffer(raw, ">i4", dimensions, 4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+
+
+def network() -> nn.Module:
+    """Two convolutions with pooling and two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(256, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+def robust_network(folder: Path, norm: str, epsilon: float, seed: int) -> nn.Module:
+    """The network after PGD training, from the temporary folder if it was trained before."""
+    name = f"atmc-autoattack-{norm}-{epsilon}-{seed}-{TRAINING_IMAGES}x{EPOCHS}.pt"
+    path = Path(tempfile.gettempdir()) / name
+    net = network()
+    if path.exists():
+        net.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        _train(net, *load_mnist(folder, "train"), norm, epsilon, seed)
+        torch.save(net.state_dict(), path)
+    return net.eval()
+
+
+def _train(
+    net: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    generator = torch.Generator().manual_seed(seed)
+    attack = PGD(ball(norm, epsilon), PGD_STEPS, epsilon / 3)
+    optimizer = torch.optim.Adam(net.parameters())
+    steps = EPOCHS * (TRAINING_IMAGES // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
+    for epoch in range(EPOCHS):
+        order = torch.randperm(TRAINING_IMAGES, generator=generator)
+        for chosen in order[: TRAINING_IMAGES // BATCH * BATCH].view(-1, BATCH):
+            adversarial = attack.run(net, images[chosen], labels[chosen], generator=generator)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(adversarial), labels[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        _say(f"trained epoch {epoch + 1} of {EPOCHS}, loss {loss.item():.3f}")
+
+
+@dataclass
+class Outcome:
+    """What a side did to a slice of the images."""
+
+    adversarial: Tensor
+    forward: int
+    backward: int
+
+
+def ours(net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int) -> Outcome:
+    """``atmc_core.attacks.AutoAttack`` as it is called by default."""
+    attack = AutoAttack(limits)
+    generator = torch.Generator().manual_seed(seed)
+    state = attack.begin(net, images, labels, generator=generator)
+    survivors: dict[str, int] = {}
+    for step in attack.stages(net, images, labels, state):
+        if step.survivors != survivors:
+            survivors = dict(step.survivors)
+            _say(f"  ours: {survivors}")
+    forward, backward = state.forward_images.values(), state.backward_images.values()
+    return Outcome(state.adversarial, sum(forward), sum(backward))
+
+
+def theirs(net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int) -> Outcome:
+    """``pyautoattack`` as it is called by default."""
+    model = CountingModel(net)
+    attack = PublishedAutoAttack(model, eps=limits.epsilon, norm=PEER_NORMS[limits.norm], seed=seed)
+    adversarial = attack.run_standard_evaluation(images, labels)[0]
+    return Outcome(adversarial, model.forward_images, model.backward_images)
+
+
+@dataclass
+class Total:
+    """All slices of a side so far."""
+
+    seconds: float = 0.0
+    correct: int = 0
+    forward: int = 0
+    backward: int = 0
+
+    def add(self, seconds: float, outcome: Outcome, net: nn.Module, labels: Tensor) -> None:
+        self.seconds += seconds
+        with torch.no_grad():
+            self.correct += int((net(outcome.adversarial).argmax(1) == labels).sum())
+        self.forward += outcome.forward
+        self.backward += outcome.backward
+
+    def figures(self, prefix: str, images: int) -> dict[str, float]:
+        return {
+            f"{prefix}robust_accuracy": self.correct / images,
+            f"{prefix}forward_passes_per_image": self.forward / images,
+            f"{prefix}backward_passes_per_image": self.backward / images,
+            f"{prefix}seconds": self.seconds,
+        }
+
+
+def compare(
+    net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int, slice_size: int
+) -> dict[str, float]:
+    """Attack slice by slice with both sides in turn; the figures of both."""
+    sides = {"": (ours, Total()), "peer_": (theirs, Total())}
+    for start in range(0, len(images), slice_size):
+        x, y = images[start : start + slice_size], labels[start : start + slice_size]
+        for prefix, (attack, total) in sides.items():
+            began = time.perf_counter()
+            outcome = attack(net, x, y, limits, seed)
+            total.add(time.perf_counter() - began, outcome, net, y)
+            side = "theirs" if prefix else "ours"
+            _say(f"{side}: {start + len(x)} images in {total.seconds:.0f} s")
+    figures = {"time_ratio": sides[""][1].seconds / sides["peer_"][1].seconds}
+    for prefix, (_, total) in sides.items():
+        figures |= total.figures(prefix, len(images))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--slice", type=int, default=250, help="images a side takes at a turn")
+    parser.add_argument("--norm", choices=list(PEER_NORMS), default="linf")
+    parser.add_argument("--epsilon", type=float, default=0.15)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    folder = mnist_folder()
+    if folder is None:
+        print("skipped: no MNIST in $ATMC_DATA_DIR or ../shared/data", file=sys.stderr)
+        return
+    net = robust_network(folder, arguments.norm, arguments.epsilon, arguments.seed)
+    images, labels = (tensor[: arguments.images] for tensor in load_mnist(folder, "t10k"))
+    limits = ball(arguments.norm, arguments.epsilon)
+    figures = compare(net, images, labels, limits, arguments.seed, arguments.slice)
+    if figures["robust_accuracy"] < REQUIRED_ROBUST_ACCURACY:
+        _say("the network is too weak at this epsilon: early exits are timed, not budgets")
+    settings = {"images": len(images), "norm": limits.norm, "epsilon": limits.epsilon}
+    print_result({**figures, **settings, "threads": arguments.threads})
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
