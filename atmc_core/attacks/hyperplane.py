@@ -34,9 +34,9 @@ def to_hyperplane(points: Tensor, normals: Tensor, excess: Tensor, norm: Norm) -
     room = torch.where(direction > 0, 1 - points, points)
     if norm == "linf":
         reach = _level(weight, room, excess.abs())
-        return torch.minimum(room, reach[:, None]).mul_(direction.sign())
-    caps = room / weight.clamp_min(_TINY)
-    reach = _level(weight.square(), caps, excess.abs())
+        return torch.minimum(room, reach[:, None]).mul_(direction.sign_())
+    caps = room.div_(weight.clamp_min(_TINY))
+    reach = _level(weight.square_(), caps, excess.abs())
     return torch.minimum(caps, reach[:, None]).mul_(direction)
 
 
@@ -47,14 +47,19 @@ def _level(gains: Tensor, caps: Tensor, wanted: Tensor) -> Tensor:
     is passed, and when no further one is, so is t.
     """
     level = torch.zeros_like(wanted)
+    scratch = torch.empty_like(gains)  # fresh temporaries of this size cost more than the sums
     for _ in range(_MOST_STEPS):
-        free = caps > level[:, None]
-        slope = (gains * free).sum(1)
-        missing = wanted - (gains * torch.minimum(caps, level[:, None])).sum(1)
-        rise = torch.where(slope > _TINY, missing / slope.clamp_min(_TINY), 0)
-        higher = level + rise.clamp_min(0)
+        slope = _row_products(gains, torch.gt(caps, level[:, None], out=scratch))
+        reached = _row_products(gains, torch.minimum(caps, level[:, None], out=scratch))
+        rise = torch.where(slope > _TINY, (wanted - reached) / slope.clamp_min(_TINY), 0)
+        higher = level + rise.clamp_min_(0)
         done = higher <= level * (1 + 1e-6)
         level = higher
         if done.all():
             break
     return level
+
+
+def _row_products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product of each pair of rows, ``[N]``, without the products in memory."""
+    return torch.bmm(left[:, None], right[:, :, None])[:, 0, 0]
