@@ -2,7 +2,8 @@
 
 Version 1. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor
 (U, V, C of each weight, in the architecture's order) its number of non-zeros, the size of its
-codebook and the Rice parameter of its positions. The tensors:
+codebook and the Rice parameter of its positions. A factor's entries are in the order of
+``MatrixView``: a convolution's columns are its kernel's area times its input channels. The tensors:
 
 - ``remainders``, ``quotients``: gaps between the non-zeros of a flattened factor, Rice-coded: low
   bits of all factors, then their high parts in unary;
