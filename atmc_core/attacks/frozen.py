@@ -80,14 +80,22 @@ class _FewChannels:
 
     def backward(self, gradient: Tensor, height: int, width: int) -> Tensor:
         """Gradient in images of this size, ``[N, C, height, width]``."""
-        side, padding = self.side, []
+        side, sizes, given = self.side, (height, width), gradient.shape[2:]
         steps = [side // stride for stride in self.stride]
-        # `F.pad` takes the last dimension first.
-        for axis, size in ((1, width), (0, height)):
-            needed = (-(-size // side) - 1) * steps[axis] + self.block_weight.shape[2 + axis]
-            before = -self.first[axis]
-            padding += [before, needed - before - gradient.shape[2 + axis]]
-        blocks = F.conv2d(F.pad(gradient, padding), self.block_weight, stride=steps)
+        before = [-first for first in self.first]
+        kernel = self.block_weight.shape[2:]
+        counts = [-(-size // side) for size in sizes]
+        after = [
+            (counts[axis] - 1) * steps[axis] + kernel[axis] - before[axis] - given[axis]
+            for axis in (0, 1)
+        ]
+        # Padding inside the convolution is free, but the same on both sides.
+        inside = min(before) >= 0 and all(a <= b for a, b in zip(after, before, strict=True))
+        if not inside:
+            gradient = F.pad(gradient, (before[1], after[1], before[0], after[0]))
+        blocks = F.conv2d(
+            gradient, self.block_weight, stride=steps, padding=before if inside else 0
+        )
         return F.pixel_shuffle(blocks, side)[:, :, :height, :width]
 
 

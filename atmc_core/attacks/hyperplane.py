@@ -49,8 +49,8 @@ def _level(gains: Tensor, caps: Tensor, wanted: Tensor) -> Tensor:
     level = torch.zeros_like(wanted)
     scratch = torch.empty_like(gains)  # fresh temporaries of this size cost more than the sums
     for _ in range(_MOST_STEPS):
-        slope = _row_products(gains, torch.gt(caps, level[:, None], out=scratch))
-        reached = _row_products(gains, torch.minimum(caps, level[:, None], out=scratch))
+        slope = torch.gt(caps, level[:, None], out=scratch).mul_(gains).sum(1)
+        reached = torch.minimum(caps, level[:, None], out=scratch).mul_(gains).sum(1)
         rise = torch.where(slope > _TINY, (wanted - reached) / slope.clamp_min(_TINY), 0)
         higher = level + rise.clamp_min_(0)
         done = higher <= level * (1 + 1e-6)
@@ -58,8 +58,3 @@ def _level(gains: Tensor, caps: Tensor, wanted: Tensor) -> Tensor:
         if done.all():
             break
     return level
-
-
-def _row_products(left: Tensor, right: Tensor) -> Tensor:
-    """Inner product of each pair of rows, ``[N]``, without the products in memory."""
-    return torch.bmm(left[:, None], right[:, :, None])[:, 0, 0]
