@@ -54,7 +54,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files in this folder")
     keep: Path | None = parser.parse_args().keep
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT by name, too: whatever starts this in the background may have it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     try:

@@ -63,23 +63,27 @@ class Part:
             raise Problem("invalid_value", detail, self.name) from error
 
 
-async def read_parts(request: Request, max_bytes: int) -> AsyncIterator[Part]:
-    """Yield the parts of the request's body in order.
+async def read_parts(
+    request: Request, body: AsyncIterator[bytes], max_bytes: int
+) -> AsyncIterator[Part]:
+    """Yield the parts of the request's body, which `body` streams, in order.
 
     Raises `unsupported_media_type`, `malformed_multipart`, and `file_too_large` once the whole
     body, boundaries and all, has passed `max_bytes`.
     """
-    events = _read_events(request, max_bytes)
+    events = _read_events(_boundary(request), body, max_bytes)
     async for event in events:
         # Whatever the caller left unread of the part before is passed over.
         if isinstance(event, _Begin):
             yield Part(event, events)
 
 
-async def _read_events(request: Request, max_bytes: int) -> AsyncIterator[_Event]:
-    wire = _Wire(_boundary(request))
+async def _read_events(
+    boundary: bytes, body: AsyncIterator[bytes], max_bytes: int
+) -> AsyncIterator[_Event]:
+    wire = _Wire(boundary)
     size = 0
-    async for chunk in request.stream():
+    async for chunk in body:
         size += len(chunk)
         if size > max_bytes:
             raise too_large("The request has more", max_bytes)

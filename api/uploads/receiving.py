@@ -3,13 +3,14 @@
 A part that is refused ends the request at once, whatever was still to follow.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.problems import Problem
 from api.uploads.multipart import MAX_TEXT_BYTES, Part, read_parts, too_large
@@ -17,6 +18,9 @@ from jobstore.errors import TooLarge
 from jobstore.objects import ObjectStore, Stored
 
 T = TypeVar("T")
+
+# How much of a refused body, and for how long, is still read before the answer.
+_DRAINED_BYTES, _DRAINED_S = 8 << 20, 2.0
 
 
 @dataclass(frozen=True)
@@ -121,18 +125,38 @@ async def received(
     `invalid_value` for a part that comes twice, and what inspecting and parsing raise.
     """
     form = Form(store)
+    body = request.stream()
     max_bytes = sum(_max_bytes(rule) for rule in rules) + MAX_TEXT_BYTES
     try:
         _refuse_early(request, max_bytes)
-        async for part in read_parts(request, max_bytes):
+        async for part in read_parts(request, body, max_bytes):
             await form.receive(part, rules)
         yield form
     except Problem as problem:
-        # The rest of the body may be on its way: no request can follow on this connection.
-        problem.headers["Connection"] = "close"
+        if not await _drain(body):
+            # The rest of the body is on its way: no request can follow on this connection.
+            problem.headers["Connection"] = "close"
         raise
     finally:
         await run_in_threadpool(form.discard)
+
+
+async def _drain(body: AsyncIterator[bytes]) -> bool:
+    """Read what is left of a refused body, if that is not much; returns whether that was all.
+
+    A connection that closes with bytes unread is reset, and a client that is still sending may then
+    never see why it was refused.
+    """
+    left = _DRAINED_BYTES
+    try:
+        async with asyncio.timeout(_DRAINED_S):
+            async for chunk in body:
+                left -= len(chunk)
+                if left < 0:
+                    return False
+    except (TimeoutError, ClientDisconnect):
+        return False
+    return True
 
 
 def _max_bytes(rule: Rule) -> int:
