@@ -57,16 +57,16 @@ def _read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def network() -> nn.Module:
-    """Two convolutions with pooling and two linear layers."""
+    """Two 5x5 convolutions with pooling and two linear layers; 46,000 weights."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 5),
+        nn.Conv2d(1, 16, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 5),
+        nn.Conv2d(16, 32, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(256, 64),
+        nn.Linear(512, 64),
         nn.ReLU(),
         nn.Linear(64, 10),
     )
@@ -74,7 +74,7 @@ def network() -> nn.Module:
 
 def robust_network(folder: Path, norm: str, epsilon: float, seed: int) -> nn.Module:
     """The network after PGD training, from the temporary folder if it was trained before."""
-    name = f"atmc-autoattack-{norm}-{epsilon}-{seed}-{TRAINING_IMAGES}x{EPOCHS}.pt"
+    name = f"atmc-autoattack-16-32-{norm}-{epsilon}-{seed}-{TRAINING_IMAGES}x{EPOCHS}.pt"
     path = Path(tempfile.gettempdir()) / name
     net = network()
     if path.exists():
@@ -94,6 +94,7 @@ def _train(
             module.reset_parameters()
     generator = torch.Generator().manual_seed(seed)
     attack = PGD(ball(norm, epsilon), PGD_STEPS, epsilon / 3)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(net.parameters())
     steps = EPOCHS * (TRAINING_IMAGES // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
@@ -107,6 +108,8 @@ def _train(
             optimizer.step()
             schedule.step()
         _say(f"trained epoch {epoch + 1} of {EPOCHS}, loss {loss.item():.3f}")
+    # Both sides get the network as PyTorch makes it, trained just now or before.
+    net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @dataclass
