@@ -107,7 +107,7 @@ class Training:
     finish_epochs: Annotated[
         int, Interval(ge=0, le=10_000), "fine-tuning with support and assignments frozen"
     ] = 10
-    batch_size: Annotated[int, Interval(ge=1, le=65_536), "images a step"] = 128
+    batch_size: Annotated[int, Interval(ge=2, le=65_536), "images a step"] = 128
     learning_rate: Annotated[float, Interval(gt=0, le=10), "peak, decayed by a cosine"] = 0.05
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4

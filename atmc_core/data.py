@@ -77,6 +77,8 @@ def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput("malformed_dataset", f"the .npz cannot be read: {error}") from error
+    if len(splits["train"]) < 2:
+        raise InvalidInput("empty_split", "train holds 1 image: at least 2 are needed", "x_train")
     if "val" not in splits:
         splits["train"], splits["val"] = hold_out(splits["train"], validation_fraction, seed)
     return DataSet(**splits)

@@ -16,7 +16,7 @@ class MatrixView:
 
     Rows are a group's output channels, columns the kernel's area times its input channels, in this
     order: then W comes out with its channels together in memory (channels-last) without a copy, as
-    convolutions run fastest, up to 1.6 times (benchmarks.throughput).
+    convolutions on a CPU run fastest (1.6 times as fast for LeNet on two cores).
     """
 
     shape: tuple[int, ...]

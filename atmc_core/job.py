@@ -12,6 +12,7 @@ from atmc_core.architectures import bind_num_classes, get_architecture
 from atmc_core.architectures import build as build_network
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
+from atmc_core.context import Context
 from atmc_core.data import check_against, load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.methods import check_target
@@ -66,7 +67,7 @@ def run(
     classifier, num_classes = load_classifier(model)
     data = load_npz(dataset, validation_fraction=spec.training.validation_fraction, seed=spec.seed)
     check_against(data, get_architecture(model.architecture).input_shape, num_classes)
-    context = recipe.Context(
+    context = Context(
         spec=spec,
         data=data.to(device),
         classifier=classifier.to(device),
@@ -110,7 +111,7 @@ def run(
     return figures
 
 
-def _compressed(context: recipe.Context, carry: Carry, dense_bytes: int) -> Compressed | None:
+def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed | None:
     if not context.system.compresses:
         return None
     model = artifact.load(context.artifact)

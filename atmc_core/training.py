@@ -170,6 +170,11 @@ def training_attack(threat: Threat) -> Attack:
     return PGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
 
 
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Batches of ``Split.shuffled``: all but a last one of a single image."""
+    return len(split) // batch_size + (len(split) % batch_size > 1)
+
+
 class Trainer:
     """Training, one epoch at a time.
 
@@ -196,8 +201,7 @@ class Trainer:
         self.batch_size = batch_size
         self.peak = peak
         self.path = path
-        rest = len(split) % batch_size
-        self.steps_per_epoch = len(split) // batch_size + (rest > 1)
+        self.steps_per_epoch = steps_per_epoch(split, batch_size)
         self.steps = epochs * self.steps_per_epoch
 
     def epoch(self, index: int) -> float:

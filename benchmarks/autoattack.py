@@ -13,8 +13,6 @@ through the network for each image.
 """
 
 import argparse
-import gzip
-import os
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.attacks import PGD, AutoAttack, Ball, CountingModel, ball
+from benchmarks.datasets import unpacked
 from benchmarks.timing import print_result
 
 TRAINING_IMAGES, EPOCHS, BATCH, PGD_STEPS = 20_000, 4, 128, 5
@@ -35,25 +34,11 @@ PEER_NORMS = {"linf": "Linf", "l2": "L2"}
 REQUIRED_ROBUST_ACCURACY = 0.6
 
 
-def mnist_folder() -> Path | None:
-    """Where the four original files are, if they are anywhere."""
-    here = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("ATMC_DATA_DIR", here)) / "mnist"
-    return folder if folder.is_dir() else None
-
-
-def load_mnist(folder: Path, stem: str) -> tuple[Tensor, Tensor]:
-    """Images ``[N, 1, 28, 28]`` in [0, 1] and labels ``[N]`` of ``train`` or ``t10k``."""
-    images = torch.from_numpy(_read_idx(folder / f"{stem}-images-idx3-ubyte.gz"))
-    labels = torch.from_numpy(_read_idx(folder / f"{stem}-labels-idx1-ubyte.gz"))
-    return images[:, None].float() / 255, labels.long()
-
-
-def _read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    raw = gzip.decompress(path.read_bytes())
-    dimensions = raw[3]
-    shape = np.frombuffer(raw, ">i4", dimensions, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+def load_mnist(split: str) -> tuple[Tensor, Tensor]:
+    """Images ``[N, 1, 28, 28]`` in [0, 1] and labels ``[N]`` of ``train`` or ``test``."""
+    with np.load(unpacked("mnist")) as arrays:
+        images, labels = (torch.from_numpy(arrays[f"{kind}_{split}"]) for kind in "xy")
+    return images.permute(0, 3, 1, 2).float().contiguous() / 255, labels
 
 
 def network() -> nn.Module:
@@ -72,7 +57,7 @@ def network() -> nn.Module:
     )
 
 
-def robust_network(folder: Path, norm: str, epsilon: float, seed: int) -> nn.Module:
+def robust_network(norm: str, epsilon: float, seed: int) -> nn.Module:
     """The network after PGD training, from the temporary folder if it was trained before."""
     name = f"atmc-autoattack-16-32-{norm}-{epsilon}-{seed}-{TRAINING_IMAGES}x{EPOCHS}.pt"
     path = Path(tempfile.gettempdir()) / name
@@ -80,7 +65,7 @@ def robust_network(folder: Path, norm: str, epsilon: float, seed: int) -> nn.Mod
     if path.exists():
         net.load_state_dict(torch.load(path, weights_only=True))
     else:
-        _train(net, *load_mnist(folder, "train"), norm, epsilon, seed)
+        _train(net, *load_mnist("train"), norm, epsilon, seed)
         torch.save(net.state_dict(), path)
     return net.eval()
 
@@ -207,12 +192,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    folder = mnist_folder()
-    if folder is None:
-        print("skipped: no MNIST in $ATMC_DATA_DIR or ../shared/data", file=sys.stderr)
-        return
-    net = robust_network(folder, arguments.norm, arguments.epsilon, arguments.seed)
-    images, labels = (tensor[: arguments.images] for tensor in load_mnist(folder, "t10k"))
+    net = robust_network(arguments.norm, arguments.epsilon, arguments.seed)
+    images, labels = (tensor[: arguments.images] for tensor in load_mnist("test"))
     limits = ball(arguments.norm, arguments.epsilon)
     figures = compare(net, images, labels, limits, arguments.seed, arguments.slice)
     if figures["robust_accuracy"] < REQUIRED_ROBUST_ACCURACY:

@@ -19,14 +19,12 @@ def data_folder() -> Path | None:
 def unpacked(name: str) -> Path:
     """The set as ``.npz`` (images uint8 NHWC, labels int64, official order), kept between runs.
 
-    Raises:
-        SystemExit: if the sets are not on this machine; the message says where to put them.
+    Without the sets on this machine it says where to put them and ends the program: skipped.
     """
     folder = data_folder()
     if folder is None:
-        raise SystemExit(
-            f"skipped: no image sets here; name their folder in ATMC_DATA_DIR ({name})"
-        )
+        print(f"skipped: {name} is not here; name its folder in ATMC_DATA_DIR", file=sys.stderr)
+        raise SystemExit(0)
     path = Path(tempfile.gettempdir()) / f"atmc-{os.getuid()}" / f"{name}.npz"
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)

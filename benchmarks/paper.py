@@ -117,7 +117,7 @@ def _row(
                 "learning_rate": arguments.learning_rate,
                 "batch_size": 256,
             },
-            "evaluation": {"pgd_steps": 40, "pgd_restarts": 5},
+            "evaluation": {"pgd_steps": 40, "pgd_restarts": 5, "max_images": 1_000_000},
             "seed": arguments.seed,
         },
     )

@@ -56,6 +56,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no images": ({"evaluation": {"max_images": 0}}, "invalid_value", "evaluation.max_images"),
     "unknown level": ({"evaluation": {"level": "best"}}, "invalid_value", "evaluation.level"),
     "accept 2": ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy"),
+    "batches of one image": (
+        {"training": {"batch_size": 1}},
+        "invalid_value",
+        "training.batch_size",
+    ),
     "negative seed": ({"seed": -1}, "invalid_value", "seed"),
     "target a list": ({"target": [1]}, "invalid_value", "target"),
 }

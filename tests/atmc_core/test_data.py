@@ -69,6 +69,16 @@ REFUSED = {
         "x_test",
     ),
     "objects": ({"y_test": np.array([object()] * 8)}, "malformed_dataset", None),
+    "a single training image": (
+        {
+            "x_train": np.zeros((1, 6, 5, 3), np.uint8),
+            "y_train": np.array([0]),
+            "x_val": np.zeros((1, 6, 5, 3), np.uint8),
+            "y_val": np.array([0]),
+        },
+        "empty_split",
+        "x_train",
+    ),
     "one image a class": (
         {"x_train": np.zeros((2, 6, 5, 3), np.uint8), "y_train": np.array([0, 1])},
         "empty_split",

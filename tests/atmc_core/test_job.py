@@ -247,6 +247,24 @@ def test_every_method_meets_both_constraints(
     assert min(headline["nonzeros_u"], headline["nonzeros_v"]) > 0
 
 
+def test_a_last_batch_of_one_image_does_not_keep_the_budget_from_k(
+    spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
+) -> None:
+    train = load_npz(small_digits_path, validation_fraction=0.1, seed=spec.seed).train
+    training = dataclasses.replace(
+        spec.training,
+        robust_epochs=0,
+        compression_epochs=1,
+        finish_epochs=0,
+        shrink_fraction=0.95,
+        batch_size=len(train) - 1,
+    )
+    asked = dataclasses.replace(spec, training=training)
+    headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
+    assert headline is not None
+    assert 0.9 * headline["k"] < headline["nonzeros"] <= headline["k"]
+
+
 def test_dense_training_compresses_nothing_and_says_so(
     spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
