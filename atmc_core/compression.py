@@ -9,7 +9,17 @@ from atmc_core.config import Training
 from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
 from atmc_core.projection import keep_largest, quantize
-from atmc_core.training import State, Trainable, clone_state, make_optimizer, optimizer_step
+from atmc_core.training import (
+    State,
+    Trainable,
+    clone_state,
+    make_optimizer,
+    optimizer_step,
+    statistics,
+)
+
+# Power of what is left of the shrinking steps, in the share of the budget that is left to lose.
+_POWERS = {"cubic": 3, "linear": 1}
 
 
 class FactorizedWeights:
@@ -33,6 +43,12 @@ class FactorizedWeights:
     def leaves(self) -> list[Tensor]:
         return [*self.factor_tensors(), *self.others]
 
+    def averaged(self) -> list[Tensor]:
+        return [*self.leaves(), *statistics(self.classifier)]
+
+    def refresh(self) -> None:
+        """Factors and other parameters are the averaged tensors themselves."""
+
     def model_state(self) -> State:
         """Factors and the rest of the network: all that the artifact needs."""
         return {
@@ -51,9 +67,10 @@ class AdmmWeights(FactorizedWeights, Trainable):
     """U, V and C on their way into both constraints.
 
     After each optimiser step the entries that contribute least are set to zero, jointly over all
-    tensors, down to a budget that shrinks along a cubic to k (Zhu and Gupta, 2017). For codebooks,
-    theta' is the nearest quantised point of theta + u and u the scaled dual; both are renewed every
-    ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in between.
+    tensors, down to a budget that shrinks to k, along a cubic by default (Zhu and Gupta, 2017). For
+    codebooks, theta' is the nearest quantised point of theta + u and u the scaled dual; both are
+    renewed every ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in
+    between.
 
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
@@ -78,7 +95,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.taking_part = [
             factorised or tensor is f.carried for f in factors.values() for tensor in f.tensors
         ]
-        self.shrink_steps = round(training.shrink_fraction * steps)
+        shrinks = training.density_schedule != "none"
+        self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
         self.start_budget = sum(int(t.count_nonzero()) for t in self.factor_tensors())
         self.optimizer = make_optimizer(self.leaves(), training)
         self.step = 0
@@ -98,13 +116,19 @@ class AdmmWeights(FactorizedWeights, Trainable):
     @property
     def at_target(self) -> bool:
         """Whether the budget has shrunk to k."""
-        return self.budget() == self.k
+        return self.step >= self.shrink_steps
+
+    def aim_at(self, k: int) -> None:
+        """Change the budget to shrink to; once there, fewer are at once no more than that."""
+        self.k = k
+        if self.at_target:
+            self._project(k)
 
     def budget(self) -> int:
         """Non-zeros allowed after this step."""
         if self.step >= self.shrink_steps:
             return self.k
-        left = (1 - self.step / self.shrink_steps) ** 3
+        left = (1 - self.step / self.shrink_steps) ** _POWERS[self.training.density_schedule]
         return self.k + round((max(self.start_budget, self.k) - self.k) * left)
 
     @torch.no_grad()
@@ -158,6 +182,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
         return self.model_state() | {
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "k": self.k,
             "start_budget": self.start_budget,
             "duals": self.duals,
             "anchors": self.anchors,
@@ -167,7 +192,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def restore(self, state: State) -> None:
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.start_budget = state["step"], state["start_budget"]
+        self.step, self.k, self.start_budget = state["step"], state["k"], state["start_budget"]
         self.duals, self.anchors = state["duals"], state["anchors"]
         self.codebooks = state["codebooks"]
 
@@ -231,6 +256,12 @@ class SharedWeights(FactorizedWeights, Trainable):
             values.grad = total / count
             tensor.grad = None
         optimizer_step(self.optimizer, learning_rate)
+        self._spread()
+
+    def averaged(self) -> list[Tensor]:
+        return [*self.values, *self.others, *statistics(self.classifier)]
+
+    def refresh(self) -> None:
         self._spread()
 
     def state(self) -> State:

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from torch.nn import functional as F
 
 from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
-from atmc_core.config import Threat, Training
+from atmc_core.config import ScheduleName, Threat, Training
 from atmc_core.data import Split
 from atmc_core.model import Classifier
 
 State = dict[str, Any]
+#: The loss of a step, a scalar, of logits (of the clean images, then of their adversarial twins if
+#: there are any) and the labels ``[N]``.
+StepLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Trainable(ABC):
@@ -40,6 +44,14 @@ class Trainable(ABC):
     @abstractmethod
     def update(self, learning_rate: float) -> None:
         """One optimiser step from the gradients of ``leaves``, and whatever keeps it feasible."""
+
+    @abstractmethod
+    def averaged(self) -> list[Tensor]:
+        """What a weight average is taken of: what training moves, and the norms' statistics."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Follow a change of the averaged tensors."""
 
     @abstractmethod
     def state(self) -> State:
@@ -66,6 +78,12 @@ class DenseWeights(Trainable):
     def update(self, learning_rate: float) -> None:
         optimizer_step(self.optimizer, learning_rate)
 
+    def averaged(self) -> list[Tensor]:
+        return [*self.leaves(), *statistics(self.classifier)]
+
+    def refresh(self) -> None:
+        """The classifier's own parameters are the averaged tensors themselves."""
+
     def state(self) -> State:
         return {
             "network": clone_state(self.classifier.network),
@@ -80,6 +98,11 @@ class DenseWeights(Trainable):
 def clone_state(module: nn.Module) -> dict[str, Tensor]:
     """A copy of the state dict that training no longer changes."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def statistics(classifier: Classifier) -> list[Tensor]:
+    """The norms' running means and variances."""
+    return [b for b in classifier.network.buffers() if b.is_floating_point()]
 
 
 def make_optimizer(leaves: list[Tensor], training: Training) -> torch.optim.SGD:
@@ -102,11 +125,17 @@ def optimizer_step(optimizer: torch.optim.SGD, learning_rate: float) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def cosine(step: int, steps: int, peak: float) -> float:
-    """A learning rate that rises over the first 5 % of the steps and falls along a cosine."""
+def scheduled(schedule: ScheduleName, step: int, steps: int, peak: float) -> float:
+    """The learning rate, which rises over the first 5 % of the steps.
+
+    After that it falls along a cosine, or stays, to be a tenth from half of all steps on and a
+    hundredth from three quarters on (Rice et al., 2020).
+    """
     warmup = max(1, steps // 20)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if schedule == "step":
+        return peak * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -134,6 +163,11 @@ def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
     return model
 
 
+def mixed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """0.5 loss(x) + 0.5 loss(x_adv), the paper's; without adversarial images loss(x) alone."""
+    return F.cross_entropy(logits, labels.repeat(len(logits) // len(labels)))
+
+
 def adversarial_step(
     net: Trainable,
     attack: Attack | None,
@@ -141,12 +175,13 @@ def adversarial_step(
     labels: Tensor,
     learning_rate: float,
     generator: torch.Generator,
+    loss_of: StepLoss = mixed_loss,
 ) -> Tensor:
-    """One step on 0.5 loss(x) + 0.5 loss(x_adv), x_adv found by ``attack`` on the current network.
+    """One step on clean images and those that ``attack`` finds on the current network.
 
     The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
     statistics stand still), with their graph for the training pass. Without an attack the step is
-    on loss(x) alone.
+    on the clean images alone.
 
     Returns:
         The loss before the step, a scalar on the device.
@@ -155,11 +190,11 @@ def adversarial_step(
     if attack is not None:
         model = frozen_model(net.classifier.eval(), weights)
         adversarial = attack.run(model, images, labels, generator=generator)
-        images, labels = torch.cat([images, adversarial]), labels.repeat(2)
+        images = torch.cat([images, adversarial])
     net.classifier.train()
     named = {f"network.{name}": tensor for name, tensor in weights.items()}
     logits = functional_call(net.classifier, named, (images,))
-    loss = F.cross_entropy(logits, labels)
+    loss = loss_of(logits, labels)
     loss.backward()  # type: ignore[no-untyped-call]
     net.update(learning_rate)
     return loss.detach()
@@ -175,34 +210,38 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
+@dataclass(frozen=True)
+class Course:
+    """How a stage trains.
+
+    Attributes:
+        attack: of adversarial training; without one it is clean training.
+        peak: the peak learning rate.
+        path: where in the run this is (seed, stage), for the random numbers.
+    """
+
+    attack: Attack | None
+    loss: StepLoss
+    schedule: ScheduleName
+    batch_size: int
+    epochs: int
+    peak: float
+    path: tuple[int, ...]
+
+
 class Trainer:
     """Training, one epoch at a time.
 
     Args:
-        attack: of adversarial training; without one it is clean training.
-        path: where in the run this is (seed, stage), for the random numbers.
-        peak: the peak learning rate.
+        after_step: called after every step.
     """
 
     def __init__(
-        self,
-        net: Trainable,
-        split: Split,
-        attack: Attack | None,
-        batch_size: int,
-        epochs: int,
-        *,
-        peak: float,
-        path: tuple[int, ...],
+        self, net: Trainable, split: Split, course: Course, after_step: Callable[[], None]
     ) -> None:
-        self.net = net
-        self.split = split
-        self.attack = attack
-        self.batch_size = batch_size
-        self.peak = peak
-        self.path = path
-        self.steps_per_epoch = steps_per_epoch(split, batch_size)
-        self.steps = epochs * self.steps_per_epoch
+        self.net, self.split, self.course, self.after_step = net, split, course, after_step
+        self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
+        self.steps = course.epochs * self.steps_per_epoch
 
     def epoch(self, index: int) -> float:
         """Train for epoch ``index``; returns its mean loss.
@@ -210,16 +249,17 @@ class Trainer:
         Raises:
             FloatingPointError: if the loss is no longer finite.
         """
-        device = self.split.labels.device
-        order = random_generator("cpu", *self.path, index, 0)
-        noise = random_generator(device, *self.path, index, 1)
+        course, device = self.course, self.split.labels.device
+        order = random_generator("cpu", *course.path, index, 0)
+        noise = random_generator(device, *course.path, index, 1)
         torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
-        losses = [
-            adversarial_step(self.net, self.attack, images, labels, rate, noise)
-            for (images, labels), rate in zip(
-                self.split.shuffled(self.batch_size, order), self._rates(index), strict=True
+        losses = []
+        for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
+            rate = self._rate(index, step)
+            losses.append(
+                adversarial_step(self.net, course.attack, images, labels, rate, noise, course.loss)
             )
-        ]
+            self.after_step()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise FloatingPointError(
@@ -227,10 +267,9 @@ class Trainer:
             )
         return mean
 
-    def _rates(self, index: int) -> Iterator[float]:
-        first = index * self.steps_per_epoch
-        for step in range(first, first + self.steps_per_epoch):
-            yield cosine(step, self.steps, self.peak)
+    def _rate(self, epoch: int, step: int) -> float:
+        done = epoch * self.steps_per_epoch + step
+        return scheduled(self.course.schedule, done, self.steps, self.course.peak)
 
 
 @torch.no_grad()
