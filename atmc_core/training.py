@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from atmc_core.attacks import PGD, Attack, ball
+from atmc_core.attacks import PGD, Attack, ball, frozen_copy
 from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
 from atmc_core.data import Split
@@ -154,13 +154,9 @@ def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
     Args:
         weights: stand in for the classifier's own, by name in its network.
     """
-    tensors = {name: tensor.detach() for name, tensor in classifier.named_parameters()}
-    tensors |= {f"network.{name}": tensor.detach() for name, tensor in weights.items()}
-
-    def model(images: Tensor) -> Tensor:
-        return functional_call(classifier, tensors, (images,))  # type: ignore[no-any-return]
-
-    return model
+    return frozen_copy(
+        classifier, {f"network.{name}": tensor for name, tensor in weights.items()}
+    )
 
 
 def mixed_loss(logits: Tensor, labels: Tensor) -> Tensor:
