@@ -242,7 +242,11 @@ class Trainer:
     """
 
     def __init__(
-        self, net: Trainable, split: Split, course: Course, after_step: Callable[[], None]
+        self,
+        net: Trainable,
+        split: Split,
+        course: Course,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.net, self.split, self.course, self.after_step = net, split, course, after_step
         self.steps_per_epoch = steps_per_epoch(split, course.batch_size)

@@ -165,7 +165,7 @@ def _row(
     done = work_folder(arguments) / f"{method}-{density}-{bits}" / "row.json"
     if done.exists():
         return
-    _say(f"{method} at density {density}, {bits} bits")
+    say(f"{method} at density {density}, {bits} bits")
     folder = _compressed(arguments, method, density, bits, start)
     headline = json.loads((folder / "headline.json").read_text())
     began = time.monotonic()
@@ -259,7 +259,7 @@ def evaluate(
             PGD(limits, 40, 2.5 * epsilon / 40).repeat(5),
         )
     ):
-        _say(f"  evaluation {index + 1} of 3 on {int(standing.sum())} images")
+        say(f"  evaluation {index + 1} of 3 on {int(standing.sum())} images")
         # Images are uint8 in the split; what falls is not attacked again.
         standing &= _survivors(network, test, attack, standing, (arguments.seed, 99, index))
         shares.append(float(standing.double().mean()))
@@ -291,12 +291,13 @@ def _show(event: dict[str, Any]) -> None:
     if event["type"] == "progress":
         figures = ("stage", "epoch", "epochs", "progress", "eta_s")
         stage, epoch, epochs, progress, eta = (event[name] for name in figures)
-        _say(f"  {stage} {epoch}/{epochs}  {progress:.1%}  {eta:.0f} s left")
+        say(f"  {stage} {epoch}/{epochs}  {progress:.1%}  {eta:.0f} s left")
     elif event["type"] == "metric" and "validation_accuracy" in event:
-        _say(f"  loss {event['loss']:.3f}  validation {event['validation_accuracy']:.4f}")
+        say(f"  loss {event['loss']:.3f}  validation {event['validation_accuracy']:.4f}")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Progress goes to standard error: the last line of standard output is the result."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -337,7 +338,7 @@ def _draw(table: dict[str, Any], path: Path) -> None:
     try:
         from benchmarks.figure import draw
     except ImportError as error:
-        _say(f"no figure: {error}; it is drawn where matplotlib is installed")
+        say(f"no figure: {error}; it is drawn where matplotlib is installed")
         return
     draw(table, path)
 
