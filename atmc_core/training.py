@@ -154,9 +154,7 @@ def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
     Args:
         weights: stand in for the classifier's own, by name in its network.
     """
-    return frozen_copy(
-        classifier, {f"network.{name}": tensor for name, tensor in weights.items()}
-    )
+    return frozen_copy(classifier, {f"network.{name}": tensor for name, tensor in weights.items()})
 
 
 def mixed_loss(logits: Tensor, labels: Tensor) -> Tensor:
