@@ -18,7 +18,7 @@ from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
 from atmc_core.trades import DivergencePGD, TradesLoss
-from atmc_core.training import StepLoss, mixed_loss, training_attack
+from atmc_core.training import MixedLoss, StepLoss, training_attack
 
 #: Places in the run, for the random numbers.
 DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
@@ -118,7 +118,9 @@ class Context:
     def loss(self) -> StepLoss:
         """Of the training step."""
         training = self.spec.training
-        return mixed_loss if training.loss == "mix" else TradesLoss(training.trades_beta)
+        if training.loss == "trades":
+            return TradesLoss(training.trades_beta)
+        return MixedLoss(training.mix_clean_weight)
 
     @property
     def step_cost(self) -> int:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from atmc_core.attacks.base import Attack, Model
 from atmc_core.attacks.gradient import input_gradient
 from atmc_core.attacks.norms import Ball
+from atmc_core.training import StepLoss
 
 # The divergence has no slope at the image itself, so the ascent starts this far off (authors').
 _START = 1e-3
@@ -59,7 +60,7 @@ def divergence(logits: Tensor, clean: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TradesLoss:
+class TradesLoss(StepLoss):
     """The loss of a training step.
 
     Attributes:

@@ -2,14 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from atmc_core.attacks import PGD, Attack, ball, frozen_copy
@@ -21,29 +20,20 @@ from atmc_core.model import Classifier
 State = dict[str, Any]
 #: The loss of a step, a scalar, of logits (of the clean images, then of their adversarial twins if
 #: there are any) and the labels ``[N]``.
-StepLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Trainable(ABC):
     """A classifier together with how its conv and linear weights are held.
 
     Attributes:
-        classifier: gives the graph, the biases, the norms and their buffers.
+        classifier: the graph; its parameters are always what is trained, composed.
     """
 
     classifier: Classifier
 
     @abstractmethod
-    def weights(self) -> dict[str, Tensor]:
-        """Weights that stand in for the network's own, by name; differentiable in the leaves."""
-
-    @abstractmethod
-    def leaves(self) -> list[Tensor]:
-        """What is optimised."""
-
-    @abstractmethod
     def update(self, learning_rate: float) -> None:
-        """One optimiser step from the gradients of ``leaves``, and whatever keeps it feasible."""
+        """One optimiser step from the gradients of the classifier's parameters, which it frees."""
 
     @abstractmethod
     def averaged(self) -> list[Tensor]:
@@ -67,19 +57,13 @@ class DenseWeights(Trainable):
 
     def __init__(self, classifier: Classifier, training: Training) -> None:
         self.classifier = classifier
-        self.optimizer = make_optimizer(self.leaves(), training)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
-
-    def leaves(self) -> list[Tensor]:
-        return list(self.classifier.parameters())
+        self.optimizer = make_optimizer(classifier.parameters(), training)
 
     def update(self, learning_rate: float) -> None:
         optimizer_step(self.optimizer, learning_rate)
 
     def averaged(self) -> list[Tensor]:
-        return [*self.leaves(), *statistics(self.classifier)]
+        return [*self.classifier.parameters(), *statistics(self.classifier)]
 
     def refresh(self) -> None:
         """The classifier's own parameters are the averaged tensors themselves."""
@@ -105,10 +89,10 @@ def statistics(classifier: Classifier) -> list[Tensor]:
     return [b for b in classifier.network.buffers() if b.is_floating_point()]
 
 
-def make_optimizer(leaves: list[Tensor], training: Training) -> torch.optim.SGD:
+def make_optimizer(leaves: Iterable[Tensor], training: Training) -> torch.optim.SGD:
     """SGD with momentum, as the paper trains; Nesterov's form, one fused pass over each tensor."""
     return torch.optim.SGD(
-        leaves,
+        list(leaves),
         lr=training.learning_rate,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
@@ -148,18 +132,50 @@ def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
-def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
+def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> Model:
     """The network with all its tensors detached: gradients reach the images only.
 
     Args:
         weights: stand in for the classifier's own, by name in its network.
     """
-    return frozen_copy(classifier, {f"network.{name}": tensor for name, tensor in weights.items()})
+    return frozen_copy(
+        classifier, {f"network.{name}": tensor for name, tensor in (weights or {}).items()}
+    )
 
 
-def mixed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """0.5 loss(x) + 0.5 loss(x_adv), the paper's; without adversarial images loss(x) alone."""
-    return F.cross_entropy(logits, labels.repeat(len(logits) // len(labels)))
+class StepLoss(ABC):
+    """The loss of a training step.
+
+    Attributes:
+        on_clean: whether the network is run on the clean images, too.
+    """
+
+    on_clean: bool = True
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar, of labels ``[N]`` and logits: the clean images', then the adversarial ones'.
+
+        In clean training, and where ``on_clean`` is false, there are N of them, else 2N.
+        """
+
+
+@dataclass(frozen=True)
+class MixedLoss(StepLoss):
+    """The weighted mean of loss(x) and loss(x_adv); half and half is the paper's."""
+
+    clean_weight: float = 0.5
+
+    @property
+    def on_clean(self) -> bool:  # type: ignore[override]
+        return self.clean_weight > 0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = [F.cross_entropy(part, labels) for part in torch.split(logits, len(labels))]
+        return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
+
+
+PAPERS_MIX = MixedLoss()
 
 
 def adversarial_step(
@@ -169,26 +185,21 @@ def adversarial_step(
     labels: Tensor,
     learning_rate: float,
     generator: torch.Generator,
-    loss_of: StepLoss = mixed_loss,
+    loss_of: StepLoss = PAPERS_MIX,
 ) -> Tensor:
     """One step on clean images and those that ``attack`` finds on the current network.
 
-    The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
-    statistics stand still), with their graph for the training pass. Without an attack the step is
-    on the clean images alone.
+    For the attack the network is in evaluation mode, so that the norms' statistics stand still, and
+    none of its tensors needs a gradient. Without an attack the step is on the clean images alone.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
-    weights = net.weights()
     if attack is not None:
-        model = frozen_model(net.classifier.eval(), weights)
+        model = frozen_model(net.classifier.eval())
         adversarial = attack.run(model, images, labels, generator=generator)
-        images = torch.cat([images, adversarial])
-    net.classifier.train()
-    named = {f"network.{name}": tensor for name, tensor in weights.items()}
-    logits = functional_call(net.classifier, named, (images,))
-    loss = loss_of(logits, labels)
+        images = torch.cat([images, adversarial]) if loss_of.on_clean else adversarial
+    loss = loss_of(net.classifier.train()(images), labels)
     loss.backward()  # type: ignore[no-untyped-call]
     net.update(learning_rate)
     return loss.detach()

@@ -128,6 +128,8 @@ def _training(findings: Findings) -> dict[str, Any]:
     used = to_json(training) | to_json(plan.effort)
     if training.loss == "trades":
         used["beta"] = training.trades_beta
+    else:
+        used["clean_weight"] = training.mix_clean_weight
     return used | {
         "step_size": findings.spec.threat.training_step_size,
         "seconds_per_epoch": plan.seconds_per_epoch,
