@@ -13,7 +13,7 @@ from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import plain
 from atmc_core.trades import DivergencePGD, TradesLoss, divergence
-from atmc_core.training import DenseWeights, adversarial_step, mixed_loss, scheduled
+from atmc_core.training import PAPERS_MIX, DenseWeights, adversarial_step, scheduled
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ IMAGES, LABELS = (
 def test_the_mix_is_half_clean_half_adversarial() -> None:
     logits = torch.randn(16, 3)
     clean, adversarial = (F.cross_entropy(part, LABELS) for part in logits.chunk(2))
-    torch.testing.assert_close(mixed_loss(logits, LABELS), 0.5 * clean + 0.5 * adversarial)
-    torch.testing.assert_close(mixed_loss(logits[:8], LABELS), clean)
+    torch.testing.assert_close(PAPERS_MIX(logits, LABELS), 0.5 * clean + 0.5 * adversarial)
+    torch.testing.assert_close(PAPERS_MIX(logits[:8], LABELS), clean)
 
 
 def test_trades_is_clean_loss_plus_beta_divergence() -> None:
@@ -108,9 +108,7 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
     k = 60
     training = Training(density_schedule="none", dual_interval=2)
     factors = plain(dense_weights(classifier.network))
-    moving = AdmmWeights(
-        classifier, factors, k=k, bits=bits, training=training, steps=9, factorised=False
-    )
+    moving = AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=9)
     average = WeightAverage(moving, decay=0.9)
     for _ in range(9):
         _step(moving)
@@ -118,6 +116,7 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
     with average.applied():
         assert sum(int(t.count_nonzero()) for t in moving.factor_tensors()) <= k
         weights = moving.feasible_weights()
+        assert bool(weights) == (bits == 2)
         if bits == 2:
             assert all(len(torch.unique(w[w != 0])) <= 4 for w in weights.values())
     shared = SharedWeights(classifier, moving.factors, bits=bits, training=training)
