@@ -18,8 +18,6 @@ from atmc_core.data import Split
 from atmc_core.model import Classifier
 
 State = dict[str, Any]
-#: The loss of a step, a scalar, of logits (of the clean images, then of their adversarial twins if
-#: there are any) and the labels ``[N]``.
 
 
 class Trainable(ABC):
