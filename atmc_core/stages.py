@@ -61,7 +61,10 @@ class TrainingStage(Stage):
 
     @abstractmethod
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
-        """The weights to score after this epoch and the state to keep, or None if not eligible."""
+        """What to score after this epoch and the state to keep, or None if it is not eligible.
+
+        Scored are the network's weights, and instead of those the given ones, by name.
+        """
 
     def step(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.epoch(index)}
@@ -144,7 +147,6 @@ class MovingStage(TrainingStage):
             bits=context.target.bits,
             training=spec.training,
             steps=epochs * steps_per_epoch(context.data.train, spec.training.batch_size),
-            factorised=context.system.factors == "factorised",
         )
         super().__init__(context, net, epochs, COMPRESS, spec.training.learning_rate)
 
@@ -166,7 +168,7 @@ class FixedStage(TrainingStage):
     def __init__(self, context: Context, carry: Carry) -> None:
         training = context.spec.training
         factors = seed(context, carry)
-        tensors = [tensor for f in factors.values() for tensor in f.tensors]
+        tensors = [f.tensors[role] for f in factors.values() for role in f.used]
         for tensor, mask in zip(
             tensors, keep_largest([t.abs() for t in tensors], context.k), strict=True
         ):
@@ -176,7 +178,7 @@ class FixedStage(TrainingStage):
         super().__init__(context, net, epochs, COMPRESS, training.learning_rate)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return self.net.weights(), self.net.model_state()
+        return {}, self.net.model_state()
 
     def finish(self, carry: Carry) -> None:
         carry["compressed"] = self.best
@@ -200,7 +202,7 @@ class FinishStage(TrainingStage):
         self.select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return self.net.weights(), self.net.model_state()
+        return {}, self.net.model_state()
 
     def finish(self, carry: Carry) -> None:
         carry["compressed"] = self.best
@@ -273,11 +275,13 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
     classifier = context.classifier
     classifier.network.load_state_dict(compressed["network"])
     device = next(classifier.parameters()).device
+    plain = context.system.factors == "plain"
     parts = iter(compressed["factors"])
-    return {
-        name: Factors(view, *(next(parts).to(device) for _ in range(3)))
-        for name, view in compressible_weights(classifier.network).items()
-    }
+    factors = {}
+    for name, view in compressible_weights(classifier.network).items():
+        u, v, c = (next(parts).to(device) for _ in range(3))
+        factors[name] = Factors(view, u, v, c, plain)
+    return factors
 
 
 def _write_artifact(context: Context, carry: Carry) -> None:

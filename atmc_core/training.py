@@ -2,16 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
-from atmc_core.attacks import PGD, Attack, ball
+from atmc_core.attacks import PGD, Attack, ball, frozen_copy
 from atmc_core.attacks.base import Model
 from atmc_core.config import Threat, Training
 from atmc_core.data import Split
@@ -24,22 +23,14 @@ class Trainable(ABC):
     """A classifier together with how its conv and linear weights are held.
 
     Attributes:
-        classifier: gives the graph, the biases, the norms and their buffers.
+        classifier: the graph; its parameters are always what is trained, composed.
     """
 
     classifier: Classifier
 
     @abstractmethod
-    def weights(self) -> dict[str, Tensor]:
-        """Weights that stand in for the network's own, by name; differentiable in the leaves."""
-
-    @abstractmethod
-    def leaves(self) -> list[Tensor]:
-        """What is optimised."""
-
-    @abstractmethod
     def update(self, learning_rate: float) -> None:
-        """One optimiser step from the gradients of ``leaves``, and whatever keeps it feasible."""
+        """One optimiser step from the gradients of the classifier's parameters, which it frees."""
 
     @abstractmethod
     def state(self) -> State:
@@ -55,13 +46,7 @@ class DenseWeights(Trainable):
 
     def __init__(self, classifier: Classifier, training: Training) -> None:
         self.classifier = classifier
-        self.optimizer = make_optimizer(self.leaves(), training)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
-
-    def leaves(self) -> list[Tensor]:
-        return list(self.classifier.parameters())
+        self.optimizer = make_optimizer(list(classifier.parameters()), training)
 
     def update(self, learning_rate: float) -> None:
         optimizer_step(self.optimizer, learning_rate)
@@ -82,10 +67,10 @@ def clone_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def make_optimizer(leaves: list[Tensor], training: Training) -> torch.optim.SGD:
+def make_optimizer(leaves: Sequence[Tensor], training: Training) -> torch.optim.SGD:
     """SGD with momentum, as the paper trains; Nesterov's form, one fused pass over each tensor."""
     return torch.optim.SGD(
-        leaves,
+        list(leaves),
         lr=training.learning_rate,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
@@ -119,19 +104,15 @@ def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
-def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
+def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> Model:
     """The network with all its tensors detached: gradients reach the images only.
 
     Args:
         weights: stand in for the classifier's own, by name in its network.
     """
-    tensors = {name: tensor.detach() for name, tensor in classifier.named_parameters()}
-    tensors |= {f"network.{name}": tensor.detach() for name, tensor in weights.items()}
-
-    def model(images: Tensor) -> Tensor:
-        return functional_call(classifier, tensors, (images,))  # type: ignore[no-any-return]
-
-    return model
+    return frozen_copy(
+        classifier, {f"network.{name}": tensor for name, tensor in (weights or {}).items()}
+    )
 
 
 def adversarial_step(
@@ -144,21 +125,17 @@ def adversarial_step(
 ) -> Tensor:
     """One step on 0.5 loss(x) + 0.5 loss(x_adv), x_adv found by ``attack`` on the current network.
 
-    The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
-    statistics stand still), with their graph for the training pass. Without an attack the step is
-    on loss(x) alone.
+    For the attack the network is in evaluation mode, so that the norms' statistics stand still, and
+    none of its tensors needs a gradient. Without an attack the step is on loss(x) alone.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
-    weights = net.weights()
     if attack is not None:
-        model = frozen_model(net.classifier.eval(), weights)
+        model = frozen_model(net.classifier.eval())
         adversarial = attack.run(model, images, labels, generator=generator)
         images, labels = torch.cat([images, adversarial]), labels.repeat(2)
-    net.classifier.train()
-    named = {f"network.{name}": tensor for name, tensor in weights.items()}
-    logits = functional_call(net.classifier, named, (images,))
+    logits = net.classifier.train()(images)
     loss = F.cross_entropy(logits, labels)
     loss.backward()  # type: ignore[no-untyped-call]
     net.update(learning_rate)
