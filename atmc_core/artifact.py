@@ -205,7 +205,7 @@ def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Te
     Step counters of batch norms are left out: a network in evaluation mode has no use for them.
     """
     return {
-        name: tensor.detach().clone()
+        name: tensor.detach().cpu().clone()
         for name, tensor in network.state_dict().items()
         if name not in views and tensor.is_floating_point()
     }

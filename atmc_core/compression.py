@@ -10,7 +10,17 @@ from atmc_core.config import Training
 from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
 from atmc_core.projection import keep_largest, quantize, requantize
-from atmc_core.training import State, Trainable, clone_state, make_optimizer, optimizer_step
+from atmc_core.training import (
+    State,
+    Trainable,
+    clone_state,
+    make_optimizer,
+    optimizer_step,
+    statistics,
+)
+
+# Power of what is left of the shrinking steps, in the share of the budget that is left to lose.
+_POWERS = {"cubic": 3, "linear": 1}
 
 
 class FactorizedWeights:
@@ -50,6 +60,13 @@ class FactorizedWeights:
             yield factors, factors.gradients(weight.grad)
             weight.grad = None
 
+    def averaged(self) -> list[Tensor]:
+        return [*self.used_tensors(), *self.others, *statistics(self.classifier)]
+
+    def refresh(self) -> None:
+        """W follows its factors."""
+        self.compose()
+
     def model_state(self) -> State:
         """Factors and the rest of the network: all that the artifact needs."""
         return {
@@ -67,9 +84,10 @@ class AdmmWeights(FactorizedWeights, Trainable):
     """U, V and C on their way into both constraints.
 
     After each optimiser step the entries that contribute least are set to zero, jointly over all
-    tensors, down to a budget that shrinks along a cubic to k (Zhu and Gupta, 2017). For codebooks,
-    theta' is the nearest quantised point of theta + u and u the scaled dual; both are renewed every
-    ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in between.
+    tensors, down to a budget that shrinks to k, along a cubic by default (Zhu and Gupta, 2017). For
+    codebooks, theta' is the nearest quantised point of theta + u and u the scaled dual; both are
+    renewed every ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in
+    between.
 
     Memory: for each entry the value, its momentum, and for codebooks the dual and the point that
     the penalty pulls to; gradients exist for one weight at a time.
@@ -91,7 +109,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
     ) -> None:
         super().__init__(classifier, factors)
         self.k, self.bits, self.training = k, bits, training
-        self.shrink_steps = round(training.shrink_fraction * steps)
+        shrinks = training.density_schedule != "none"
+        self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
         self.start_budget = sum(int(t.count_nonzero()) for t in self.used_tensors())
         self.optimizers = [
             make_optimizer([f.tensors[role] for role in f.used], training) for f in factors.values()
@@ -115,13 +134,19 @@ class AdmmWeights(FactorizedWeights, Trainable):
     @property
     def at_target(self) -> bool:
         """Whether the budget has shrunk to k."""
-        return self.budget() == self.k
+        return self.step >= self.shrink_steps
+
+    def aim_at(self, k: int) -> None:
+        """Change the budget to shrink to; once there, fewer are at once no more than that."""
+        self.k = k
+        if self.at_target:
+            self._project(k)
 
     def budget(self) -> int:
         """Non-zeros allowed after this step."""
         if self.step >= self.shrink_steps:
             return self.k
-        left = (1 - self.step / self.shrink_steps) ** 3
+        left = (1 - self.step / self.shrink_steps) ** _POWERS[self.training.density_schedule]
         return self.k + round((max(self.start_budget, self.k) - self.k) * left)
 
     @torch.no_grad()
@@ -184,6 +209,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "other_optimizer": self.other_optimizer.state_dict(),
             "step": self.step,
+            "k": self.k,
             "start_budget": self.start_budget,
             "duals": self.duals,
             "anchors": self.anchors,
@@ -195,7 +221,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.other_optimizer.load_state_dict(state["other_optimizer"])
-        self.step, self.start_budget = state["step"], state["start_budget"]
+        self.step, self.k, self.start_budget = state["step"], state["k"], state["start_budget"]
         self.duals, self.anchors = state["duals"], state["anchors"]
         self.codebooks = state["codebooks"]
 
@@ -262,6 +288,12 @@ class SharedWeights(FactorizedWeights, Trainable):
                 count = torch.zeros_like(values).index_add_(0, codes, torch.ones_like(gradient))
                 values.grad = total / count
         optimizer_step(self.optimizer, learning_rate)
+        self._spread()
+
+    def averaged(self) -> list[Tensor]:
+        return [*self.values, *self.others, *statistics(self.classifier)]
+
+    def refresh(self) -> None:
         self._spread()
 
     def state(self) -> State:

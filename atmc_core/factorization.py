@@ -4,7 +4,7 @@ How a weight is *seen* stands here (as one matrix a group, with a deviation from
 square factor); what is *done* to the factors (pruning, quantisation) stands elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Factors:
     u: Tensor
     v: Tensor
     c: Tensor
-    plain: bool = False
+    plain: bool = field(default=False, kw_only=True)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
