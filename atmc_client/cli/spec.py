@@ -38,6 +38,9 @@ def build_spec(
             _assign(spec, path, value)
     for setting in settings:
         _assign(spec, *_parse(setting))
+    # A method that compresses nothing takes no target, not even an empty one.
+    if file is None and spec.get("target") == {}:
+        del spec["target"]
     return spec
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.attacks.base import Model
+from atmc_core.attacks.pooling import quicken_pooling
 
 # Side of the block of pixels by the number of input channels, measured over kernels of 3 to 5.
 _BLOCK_SIDES = {1: 4, 2: 2, 3: 2}
@@ -45,6 +46,7 @@ def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Mo
         if _has_few_channels(module):
             # The instance's own forward, so that hooks and the module's place stay as they are.
             module.__dict__["forward"] = _FewChannels(cast(nn.Conv2d, module))
+    quicken_pooling(frozen)
     return cast(Model, frozen)
 
 

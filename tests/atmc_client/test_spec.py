@@ -32,6 +32,12 @@ def test_options_alone_make_a_whole_spec():
     }
 
 
+def test_a_method_that_takes_no_target_gets_none():
+    fields = {"method": "evaluate", "threat.epsilon": "8/255"}
+    threat = {"norm": "linf", "epsilon": "8/255"}
+    assert made(fields=fields) == {"method": "evaluate", "threat": threat}
+
+
 def test_options_win_over_the_file_and_leave_the_rest():
     file = {"method": "atmc", "target": {"k": 100, "bits": 8}, "seed": 3}
     spec = made(file, density=0.5, fields={"target.bits": 2})
