@@ -1,5 +1,6 @@
 """How many non-zeros a target leaves: given, or the most that fit a ratio or a file."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -63,17 +64,19 @@ class Budget:
     def largest(self, kept: Callable[[int], Weights]) -> int:
         """k: the given one, or the largest whose ``kept(k)`` is within the limit.
 
+        Where all there is fits, it is how many would if there were more of the kind.
+
         Args:
             kept: factors whose non-zeros are those that a budget of k leaves.
         """
         given = self.target.budget(self.most)
         if given is not None:
             return given
-        high, low = self.most + 1, 1
-        size = {low: self._measure(kept(low)), self.most: self._measure(kept(self.most))}
-        if size[self.most] <= self._limit:
-            return self.most
-        high, size[high] = self.most, size[self.most]
+        everything = kept(self.most)
+        high, low = _count(everything), 1
+        size = {low: self._measure(kept(low)), high: self._measure(everything)}
+        if size[high] <= self._limit:
+            return min(self.most, high + self._room(kept, high, size[high]))
         halve = False
         while high - low > max(1, _TOLERANCE * low):
             # Size grows nearly in proportion to k, so a straight line hits close; halving in
@@ -85,6 +88,14 @@ class Budget:
             low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
             halve = not halve
         return low
+
+    def _room(self, kept: Callable[[int], Weights], count: int, size: float) -> int:
+        """How many more there could be than the ``count`` there are, if they cost what the last
+        tenth of them does."""
+        fewer = math.floor(0.9 * count)
+        each = (size - self._measure(kept(fewer))) / max(count - fewer, 1)
+        # Not too many at once: what lies further off may cost more.
+        return math.floor(min((self._limit - size) / each, 0.1 * count)) if each > 0 else 0
 
     def trimmed(self, model: CompressedModel) -> CompressedModel:
         """The model, without its smallest entries as long as its file is above ``max_bytes``.
@@ -114,6 +125,10 @@ class Budget:
         if self.target.max_bytes is not None:
             return len(artifact.encode(model))
         return model.nominal_ratio()
+
+
+def _count(factors: Weights) -> int:
+    return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
 
 
 def supports(factors: Weights, k: int) -> Weights:

@@ -141,6 +141,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.k = k
         if self.at_target:
             self._project(k)
+            self.compose()
 
     def budget(self) -> int:
         """Non-zeros allowed after this step."""

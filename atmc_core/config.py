@@ -202,8 +202,8 @@ class Training:
     ] = None
     loss: Annotated[
         LossName,
-        "mix: clean and adversarial cross-entropy, by clean_weight; trades: clean cross-entropy plus beta "
-        "times the divergence of the adversarial outputs (Zhang et al., 2019)",
+        "mix: clean and adversarial cross-entropy, by clean_weight; trades: clean cross-entropy "
+        "plus beta times the divergence of the adversarial outputs (Zhang et al., 2019)",
     ] = "mix"
     clean_weight: Annotated[
         float | None,

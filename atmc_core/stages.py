@@ -68,8 +68,8 @@ class TrainingStage(Stage):
             peak=peak,
             path=(context.spec.seed, place),
         )
-        after_step = self.average.update if self.average else _nothing
-        self.trainer = Trainer(net, context.data.train, course, after_step)
+        after_step = (self.average.update,) if self.average else ()
+        self.trainer = Trainer(net, context.data.train, course, *after_step)
         self.best: State | None = None
         self.best_accuracy = -1.0
 
@@ -114,10 +114,6 @@ class TrainingStage(Stage):
         self.best, self.best_accuracy = state["best"], state["best_accuracy"]
         if self.average:
             self.average.restore(state["average"])
-
-
-def _nothing() -> None:
-    pass
 
 
 class DenseStage(TrainingStage):

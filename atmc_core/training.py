@@ -18,8 +18,6 @@ from atmc_core.data import Split
 from atmc_core.model import Classifier
 
 State = dict[str, Any]
-#: The loss of a step, a scalar, of logits (of the clean images, then of their adversarial twins if
-#: there are any) and the labels ``[N]``.
 
 
 class Trainable(ABC):
@@ -242,7 +240,11 @@ class Trainer:
     """
 
     def __init__(
-        self, net: Trainable, split: Split, course: Course, after_step: Callable[[], None]
+        self,
+        net: Trainable,
+        split: Split,
+        course: Course,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.net, self.split, self.course, self.after_step = net, split, course, after_step
         self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
