@@ -85,6 +85,9 @@ N = files.dense_weights()
             ({"threat": {"norm": "linf", "epsilon": e}}, "invalid_value", "threat.epsilon", "8/255")
             for e in (0, 8, 1.5, "8", "8/255/2", "", True)
         ),
+        ({"evaluation": {"attacks": ["magic"]}}, "invalid_value", "evaluation.attacks.0", "pgd"),
+        ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks", ""),
+        ({"evaluation": {"max_images": 0}}, "invalid_value", "evaluation.max_images", "at least 1"),
         ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy", "most 1"),
         ({"accept": {"beauty": 1}}, "unknown_field", "accept.beauty", "robust_accuracy"),
         ({"seed": -1}, "invalid_value", "seed", "at least 0"),

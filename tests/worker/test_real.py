@@ -94,7 +94,19 @@ class Undisturbed:
 @pytest.fixture(scope="module")
 def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The child run by hand, its standard input closed from the beginning."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = _by_hand(tmp_path_factory.mktemp("undisturbed"), SPEC, upload)
+    command = [sys.executable, "-m", "worker.child", str(folder)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    return Undisturbed(
+        folder / "results",
+        (folder / "results" / "model.atmc").read_bytes(),
+        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
+        json.loads((folder / "outcome.json").read_text()),
+    )
+
+
+def _by_hand(folder: Path, spec: dict[str, Any], upload: Upload) -> Path:
+    """Fill a folder as the supervisor would."""
     for name in ("inputs", "checkpoints", "results"):
         (folder / name).mkdir()
     (folder / "inputs" / "model.safetensors").write_bytes(upload.model)
@@ -102,7 +114,7 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
     job = {
         "job_id": "job_by_hand",
         "attempt": 1,
-        "spec": SPEC,
+        "spec": spec,
         "model": {
             "path": "inputs/model.safetensors",
             "architecture": ARCHITECTURE,
@@ -113,14 +125,7 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
         "threads": 1,
     }
     (folder / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "worker.child", str(folder)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
-    return Undisturbed(
-        folder / "results",
-        (folder / "results" / "model.atmc").read_bytes(),
-        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
-        json.loads((folder / "outcome.json").read_text()),
-    )
+    return folder
 
 
 def test_a_child_runs_by_hand(undisturbed: Undisturbed) -> None:
@@ -259,6 +264,41 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancel
         ("running", 2),
         ("cancelled", 2),
     ]
+
+
+EVALUATE: dict[str, Any] = {
+    "method": "evaluate",
+    "threat": {"norm": "linf", "epsilon": 0.1},
+    "evaluation": SPEC["evaluation"]
+    | {"attacks": ["pgd", "square"], "pgd_steps": 40, "square_queries": 100, "batch_size": 10},
+}
+
+
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(
+    poll, upload: Upload, tmp_path: Path
+) -> None:
+    figures = []
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        folder = _by_hand(tmp_path / name, EVALUATE, upload)
+        command = [sys.executable, "-m", "worker.child", str(folder)]
+        if name == "killed":
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            # In the middle of the attacks' batches.
+            poll(lambda: (folder / "checkpoints" / "000008.pt").exists())  # noqa: B023
+            child.kill()
+            assert child.wait() == -signal.SIGKILL
+            assert not (folder / "outcome.json").exists()
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+        report = json.loads((folder / "results" / "report.json").read_text())
+        attacks = report["before"]["attacks"]
+        figures.append([report["before"]["curve"], report["before"]["per_class"]])
+        figures[-1] += [{**attack, "seconds": 0} for attack in attacks]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (resumed,) = [event for event in events if event["type"] == "resumed"]
+    assert resumed["stage"] == "evaluating_upload"
+    assert resumed["epoch"] >= 7
+    assert figures[0] == figures[1]
 
 
 def test_what_only_the_tensors_show_fails_the_job_in_its_first_stage_and_keeps_all(
