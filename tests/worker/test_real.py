@@ -177,6 +177,17 @@ def _is_compressing(bench, job_id: str) -> bool:
     return job.stage == "compressing" and (job.epoch or 0) in (2, 3) and bool(job.checkpoint_key)
 
 
+def _break_newest_checkpoint(bench, job_id: str) -> None:
+    """As a disk might: one bit, in the store."""
+    job = bench.job(job_id)
+    path = bench.settings.home / "checkpoint"
+    bench.store.get_file(job.checkpoint_key, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    bench.store.put_file(job.checkpoint_key, path)
+
+
 def _assert_resumed_and_equal(bench, job_id: str, undisturbed: Undisturbed, attempt: int) -> None:
     job = bench.job(job_id)
     assert (job.state, job.attempt) == ("succeeded", attempt), job.error_message
@@ -190,7 +201,7 @@ def _assert_resumed_and_equal(bench, job_id: str, undisturbed: Undisturbed, atte
         assert file.read() == undisturbed.artifact
 
 
-def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same(
+def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same_even_with_a_broken_checkpoint(
     bench, run_next, poll, upload: Upload, undisturbed: Undisturbed
 ) -> None:
     job_id = _add(bench, upload)
@@ -203,7 +214,11 @@ def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same(
     assert (killed.state, killed.failed_attempts) == ("queued", 1)
     errors = [event.data for event in bench.events(job_id) if event.type == "error"]
     assert "was killed by SIGKILL" in errors[0]["message"]
+    assert len(killed.checkpoint_keys) == 2
+    _break_newest_checkpoint(bench, job_id)
     run_next()
+    warnings = [event.data for event in bench.events(job_id) if event.type == "warning"]
+    assert [warning["code"] for warning in warnings] == ["broken_checkpoint"]
     _assert_resumed_and_equal(bench, job_id, undisturbed, attempt=2)
 
 
