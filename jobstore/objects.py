@@ -133,6 +133,11 @@ class ObjectStore:
             return False
         return True
 
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys of all objects below `prefix`, in order."""
+        chunks = obstore.list(self._store, prefix or None)
+        return sorted(str(found["path"]) for chunk in chunks for found in chunk)
+
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""
         obstore.rename(self._store, key, new_key)

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
     max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
 
+    # Of a job's process; by default nine tenths of what the machine or the container has.
+    memory_limit_bytes: int | None = Field(default=None, gt=0)
+    # That a job's process may write; what is uploaded is limited above.
+    max_file_bytes: int = Field(default=64 * _GIB, gt=0)
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 

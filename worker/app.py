@@ -24,6 +24,7 @@ from jobstore.settings import Settings
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from worker.folder import remove_abandoned
 from worker.logs import configure_logs
+from worker.process import hide_from_children
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Worker:
     def work_off(self) -> None:
         """Claim and run jobs until nothing is left, or until the shutdown."""
         while not self.shutdown.is_set():
+            self.supervisor.children.warm_up()
             with self.database.write() as session:
                 claimed = leases.claim(session, self.owner, lease_s=self.settings.lease_s)
             if claimed is None:
@@ -70,6 +72,7 @@ _worker: Worker | None = None
 def _start(**_: Any) -> None:
     global _worker
     configure_logs()  # Celery asks for it only later, and says nothing of a failed start.
+    hide_from_children()
     try:
         _worker = Worker(settings)
     except Exception as error:
@@ -81,6 +84,8 @@ def _start(**_: Any) -> None:
 
 def _look_for_work(**_: Any) -> None:
     # Jobs may have waited for the first worker; their wake-ups may be long gone.
+    assert _worker is not None
+    _worker.supervisor.children.warm_up()
     wake(app)
 
 

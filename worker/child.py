@@ -1,12 +1,14 @@
-"""The process that does the work: `python -m worker.child [--supervised] FOLDER`.
+"""The process that does the work: `python -m worker.child FOLDER`.
 
 It knows one folder (docs/interfaces.md) and nothing else: no database, no store, no secrets, so it
 runs by hand on any machine: put `job.json` and the inputs into a folder and call it. Exit status 0
-means that `outcome.json` was written; anything else is a crash, with the reason on standard error.
+means that `outcome.json` was written; anything else is a crash, with the reason on standard error
+and, where there is a name for it, in `crash.json`.
 
-`--supervised` is for the supervisor, which holds the other end of standard input: when that closes,
-the supervisor is gone and the child ends itself with all that it started. By hand, standard input
-is left alone.
+`--supervised` is for the supervisor, which holds the other end of standard input. The child loads
+the method, waits for a line with the folder, and gives up network and limits before it looks into
+it. When standard input closes, the supervisor is gone and the child ends itself with all that it
+started. By hand, standard input is left alone.
 """
 
 import argparse
@@ -28,19 +30,51 @@ from atmc_core.config import JobSpec
 from atmc_core.errors import InvalidInput
 from atmc_core.model import Normalization
 from atmc_core.schema import from_json
+from worker import sandbox
 from worker.folder import RunFolder, write_json
 
 
 def main() -> None:
     """Run the job in the folder and write its outcome."""
     parser = argparse.ArgumentParser(prog="python -m worker.child", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--supervised", action="store_true", help="end when standard input closes")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--supervised", type=int, metavar="MAX_FILE_BYTES")
     arguments = parser.parse_args()
-    if arguments.supervised:
-        threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    folder = RunFolder(arguments.folder)
-    write_json(folder.outcome, _outcome(folder))
+    if arguments.supervised is not None:
+        folder = _wait_for_folder(sandbox.enter(max_file_bytes=arguments.supervised))
+    elif arguments.folder is not None:
+        folder = RunFolder(arguments.folder)
+    else:
+        parser.error("a folder is needed")
+    try:
+        outcome = _outcome(folder)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        _crash(folder, "out_of_memory", error)
+        raise
+    except RuntimeError as error:
+        if "CUDA error" in str(error) or "NCCL error" in str(error):
+            _crash(folder, "cuda_error", error)
+        raise
+    write_json(folder.outcome, outcome)
+
+
+def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
+    write_json(folder.crash, {"code": code, "message": str(error)[:2000]})
+
+
+def _wait_for_folder(said: str) -> RunFolder:
+    """Return the folder the supervisor names; what is printed from then on goes to its log."""
+    line = sys.stdin.buffer.readline()
+    if not line:
+        sys.exit(0)  # Not needed: the supervisor has ended.
+    folder = RunFolder(Path(os.fsdecode(line.rstrip(b"\n"))))
+    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(log, descriptor)
+    os.close(log)
+    print(said, flush=True)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    return folder
 
 
 def _end_with_supervisor() -> None:

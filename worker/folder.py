@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "outcome.json"
 
     @property
+    def crash(self) -> Path:
+        """What the child knows of its own end, when there is no outcome."""
+        return self.path / "crash.json"
+
+    @property
     def log(self) -> Path:
         """What the child printed; the supervisor's, not part of the protocol."""
         return self.path / "child.log"
@@ -70,8 +75,17 @@ class RunFolder:
         """Return the checkpoint with the highest number, if there is one."""
         return max(self.checkpoints.glob("*.pt"), default=None)
 
+    def crash_document(self) -> object:
+        """Return what the child wrote of its own end, None if nothing that can be read."""
+        try:
+            return json.loads(self.crash.read_text())
+        except (OSError, ValueError):
+            return None
+
     def log_tail(self) -> str:
         """Return the end of what the child printed."""
+        if not self.log.exists():
+            return ""
         with self.log.open("rb") as file:
             file.seek(-min(_LOG_TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
             return file.read().decode(errors="replace").strip()

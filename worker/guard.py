@@ -17,6 +17,7 @@ from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt, LeaseState
 from jobstore.settings import Settings
 from worker.logs import about, brief
+from worker.memory import available_memory
 from worker.process import ChildProcess
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class StopReason(StrEnum):
 
     CANCELLED = "cancelled"
     TIME_LIMIT = "time_limit"
+    OUT_OF_MEMORY = "out_of_memory"
     LEASE_LOST = "lease_lost"
     SHUTDOWN = "shutdown"
 
@@ -59,6 +61,7 @@ class Guard:
         self._started = time.monotonic() - run_seconds
         self._time_limit_s = time_limit_s
         self._shutdown = shutdown
+        self.memory_limit = settings.memory_limit_bytes or int(0.9 * available_memory())
         self._renewed = time.monotonic()
         self._child: ChildProcess | None = None
         self._done = threading.Event()
@@ -109,6 +112,8 @@ class Guard:
             return StopReason.SHUTDOWN
         if time.monotonic() - self._started > self._time_limit_s:
             return StopReason.TIME_LIMIT
+        if self._child is not None and self._child.memory() > self.memory_limit:
+            return StopReason.OUT_OF_MEMORY
         return None
 
     def _keep_lease(self) -> LeaseState:

@@ -1,6 +1,7 @@
 """The child as a process: started in a session of its own, ended with all that it started."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -9,10 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 TERM_GRACE_S = 2.0
 """How long the child may take to end by itself; a cancel must be over within five seconds."""
 
 _POLL_S = 0.05
+_PR_SET_DUMPABLE = 4
 
 # What a Python program with torch needs of its surroundings. Not here: our settings and keys.
 _ENVIRONMENT = (
@@ -35,18 +39,25 @@ _DETERMINISM = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
+def hide_from_children() -> None:
+    """Keep processes of the same user from reading our memory and environment, secrets and all.
+
+    Through /proc a child could, as long as we may be dumped. (Root still can.)
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 class ChildProcess:
     """A running child; its methods may be called from several threads.
 
     The child is not reaped before `reap`, so until then its process group cannot be another's.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        """Start `command`; what it prints goes to `log`. Raises OSError."""
+    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
+        """Start `command`; what it prints goes to `log`, if there is one. Raises OSError."""
         inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        with log.open("ab") as output:
-            # The pipe is never written to. It closes with us, however we end, and the child's end
-            # of it is how the child knows.
+        with (log or Path(os.devnull)).open("ab") as output:
+            # The pipe closes with us, however we end, and the child's end of it is how it knows.
             self._popen = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -56,6 +67,26 @@ class ChildProcess:
                 start_new_session=True,
             )
         self._lock = threading.Lock()
+
+    def tell(self, line: str) -> bool:
+        """Write a line to the child's standard input; False if it has ended."""
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.write(os.fsencode(line) + b"\n")
+            self._popen.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return not self.exited()
+
+    def memory(self) -> int:
+        """Return the bytes that the child and all it started hold, 0 once it has ended."""
+        held = 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(self.pid)
+            for process in (leader, *leader.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    held += process.memory_info().rss
+        return held
 
     @property
     def pid(self) -> int:
@@ -97,3 +128,38 @@ class ChildProcess:
             if self._popen.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._popen.pid, number)
+
+
+class ChildFactory:
+    """Has one child wait that has loaded the method already: a job starts at once in it.
+
+    A child is used once and replaced, so no job sees another's memory.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """`command` waits for the folder on its standard input."""
+        self._command = command
+        self._spare: ChildProcess | None = None
+
+    def warm_up(self) -> None:
+        """Have a child wait, unless one does."""
+        if self._spare is None or self._spare.exited():
+            self.close()
+            self._spare = ChildProcess(self._command)
+
+    def start(self, folder: Path) -> ChildProcess:
+        """Return a child at work on `folder`: the waiting one, or a new one. Raises OSError."""
+        child, self._spare = self._spare, None
+        if child is not None:
+            if child.tell(str(folder)):
+                return child
+            child.reap()
+        child = ChildProcess(self._command)
+        child.tell(str(folder))
+        return child
+
+    def close(self) -> None:
+        """End the waiting child."""
+        if self._spare is not None:
+            self._spare.reap()
+            self._spare = None

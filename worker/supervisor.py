@@ -28,14 +28,15 @@ from worker.events import EventTail, ProtocolError
 from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
 from worker.logs import about, brief
-from worker.process import ChildProcess
+from worker.memory import OomKills
+from worker.process import ChildFactory
 from worker.retry import TRANSIENT, GaveUp, retry
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CHILD_COMMAND = (sys.executable, "-m", "worker.child", "--supervised")
+CHILD_COMMAND = (sys.executable, "-m", "worker.child")
 
 _SHIP_EVERY_S = 0.2
 _MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt"}
@@ -57,15 +58,16 @@ class Supervisor:
         *,
         device: str,
         shutdown: threading.Event,
-        child_command: Sequence[str] = CHILD_COMMAND,
+        child_command: Sequence[str] | None = None,
     ) -> None:
-        """`device` is "cpu" or "cuda"; `child_command` is started with the folder appended."""
+        """`device` is "cpu" or "cuda"; `child_command` waits for the folder on standard input."""
         self.settings = settings
         self.database = database
         self.store = store
         self.device = device
         self.shutdown = shutdown
-        self.child_command = child_command
+        limit = str(settings.max_file_bytes)
+        self.children = ChildFactory(child_command or (*CHILD_COMMAND, "--supervised", limit))
 
     def run(self, job: Job, attempt: Attempt) -> None:
         """Run the claimed job to the end of this attempt, whatever that is."""
@@ -108,6 +110,7 @@ class _Run:
         self.guard = guard
         self.events = EventTail(folder.events)
         self.shipped: Path | None = None
+        self.oom_kills = OomKills()
 
     def to_its_end(self) -> None:
         """Prepare, supervise, publish; raises `LeaseLost` or `GaveUp` when the lease is gone."""
@@ -157,11 +160,11 @@ class _Run:
 
     def _supervise(self) -> int:
         """Run the child to its end and ship what it leaves; returns its exit status."""
-        command = [*self.supervisor.child_command, str(self.folder.path)]
-        child = ChildProcess(command, self.folder.log)
+        child = self.supervisor.children.start(self.folder.path)
         log.info("child started", extra=about(self.attempt, pid=child.pid))
         try:
             self.guard.watch_over(child)
+            self.supervisor.children.warm_up()
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
         finally:
@@ -208,8 +211,18 @@ class _Run:
         elif self.guard.stopped.is_set():
             self._stop()
         else:
-            message = f"the child process {_describe(status)}; its output ends:\n"
-            self._fail_attempt(JobError("child_crashed", message + self.folder.log_tail()))
+            self._fail_attempt(self._crash(status))
+
+    def _crash(self, status: int) -> JobError:
+        """Say why the child left no outcome, by a code that tells what to do about it."""
+        message = f"the child process {_describe(status)}; its output ends:\n"
+        message += self.folder.log_tail()
+        if status == -signal.SIGKILL and self.oom_kills.happened():
+            return JobError("out_of_memory", f"the machine's memory ran out: {message}")
+        match self.folder.crash_document():
+            case {"code": "out_of_memory" | "cuda_error" as code, "message": str(said)}:
+                return JobError(code, f"{said}; {message}")
+        return JobError("child_crashed", message)
 
     def _publish(self, outcome: dict[str, Any]) -> None:
         match outcome:
@@ -242,6 +255,12 @@ class _Run:
             case StopReason.TIME_LIMIT:
                 message = f"the job ran longer than its limit of {self.job.time_limit_s:g} seconds"
                 self._finish(JobState.FAILED, error=JobError("time_limit", message))
+            case StopReason.OUT_OF_MEMORY:
+                message = (
+                    f"the job's process needed more than {self.guard.memory_limit:,} bytes: choose "
+                    "smaller batches, or a worker with a larger ATMC_MEMORY_LIMIT_BYTES"
+                )
+                self._finish(JobState.FAILED, error=JobError("out_of_memory", message))
             case StopReason.SHUTDOWN:
                 self._write("giving back", lambda s: leases.release(s, self.attempt))
             case _:

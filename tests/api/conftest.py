@@ -26,7 +26,7 @@ from jobstore.settings import Settings
 from jobstore.states import JobState
 from launcher.broker import prepare_broker
 from tests.api import files
-from tests.conftest import new_database
+from tests.conftest import COLUMNS, EMBEDDED, new_database, production
 
 
 @dataclass
@@ -43,8 +43,7 @@ class Service:
 
     def stored_files(self) -> list[str]:
         """The keys of all objects in the store."""
-        root = self.settings.home / "objects"
-        return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        return self.services.store.keys()
 
     def send_model(self, content: bytes | None = None, **fields: str) -> httpx.Response:
         content = files.safetensors_file() if content is None else content
@@ -137,10 +136,26 @@ def settings_in(home: Path, template: Path, broker: str) -> Settings:
     )
 
 
+@pytest.fixture(params=COLUMNS)
+def column(request: pytest.FixtureRequest) -> str:
+    """Which servers the test runs on."""
+    return str(request.param)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, template: Path, broker: str) -> Settings:
+def settings(
+    request: pytest.FixtureRequest, column: str, tmp_path: Path, template: Path, broker: str
+) -> Iterator[Settings]:
     """Settings of a service of its own for the test."""
-    return settings_in(tmp_path / "data", template, broker)
+    settings = settings_in(tmp_path / "data", template, broker)
+    if column == EMBEDDED:
+        yield settings
+        return
+    servers = (request.getfixturevalue(name) for name in ("postgres", "s3"))
+    with production(*servers) as urls:
+        settings = Settings(**settings.model_dump() | urls)
+        prepare_database(settings)
+        yield settings
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from jobstore.settings import Settings
 from jobstore.tables import CatalogueRow
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, running
+from tests.conftest import EMBEDDED
 
 
 def test_a_path_that_is_not_there_is_a_problem(shared: Service) -> None:
@@ -55,6 +56,7 @@ def test_a_head_request_is_answered_as_a_get_without_its_body(shared: Service, p
         assert head.headers.get(name) == get.headers.get(name)
 
 
+@pytest.mark.parametrize("column", [EMBEDDED])
 def test_a_failure_of_the_service_is_a_problem_that_tells_nothing_of_its_inside(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -1,10 +1,6 @@
 """Real servers: every test of the store runs on SQLite and on PostgreSQL, on a folder and on S3."""
 
-import os
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +13,7 @@ from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
-from tests.conftest import new_database
+from tests.conftest import free_ports, new_database
 
 AddJob = Callable[..., Job]
 
@@ -115,67 +111,6 @@ def add_job(database: Database) -> AddJob:
     return add
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A SeaweedFS server: the settings that reach its bucket."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
-    http = dict(zip(names, _free_ports(len(names)), strict=True))
-    weed = shutil.which("weed", path=f"{Path(os.sys.executable).parent}{os.pathsep}{os.defpath}")
-    assert weed is not None
-    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}={port}" for name, port in http.items()]
-    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    key = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tester"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=os.environ | key, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{http['s3.port']}"
-    settings = {
-        "store_url": "s3://atmc/tests",
-        "store_endpoint": endpoint,
-        "store_access_key_id": key["AWS_ACCESS_KEY_ID"],
-        "store_secret_access_key": key["AWS_SECRET_ACCESS_KEY"],
-    }
-    try:
-        _wait_for_bucket(Settings(**settings), server, folder / "log")
-        yield settings
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            host, port = settings.store_endpoint.removeprefix("http://").split(":")
-            if probe.connect_ex((host, int(port))) == 0:
-                break
-        time.sleep(0.1)
-    ready = log.parent / "ready"
-    ready.write_bytes(b"ready")
-    store = ObjectStore.from_settings(settings)
-    while True:
-        try:
-            store.put_file("ready", ready)
-        except Exception:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        else:
-            return
-
-
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty object store."""
@@ -190,4 +125,4 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 @pytest.fixture
 def free_port() -> int:
     """A port nobody listens on."""
-    return _free_ports(1)[0]
+    return free_ports(1)[0]

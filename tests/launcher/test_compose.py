@@ -64,6 +64,22 @@ def test_every_image_is_built_from_folders_that_exist_and_runs_without_root(name
     assert re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE) == ["10001"]
 
 
+@pytest.mark.parametrize("name", [*OURS, "postgres", "valkey"])
+def test_a_service_has_no_more_of_the_machine_than_it_needs(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"][0] == "/tmp"
+    # Ours get theirs from the Dockerfile.
+    assert name in OURS or service["user"] == "999:999"
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in OURS])
+def test_an_image_of_others_is_pinned_to_a_version(name):
+    assert re.fullmatch(r"[a-z./-]+:\d+\.\d+(\.\d+)?(-alpine)?", SERVICES[name]["image"])
+
+
 def test_the_images_hold_what_their_commands_need():
     api = (ROOT / "docker/api.Dockerfile").read_text()
     worker = (ROOT / "docker/worker.Dockerfile").read_text()

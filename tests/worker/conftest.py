@@ -18,12 +18,26 @@ from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Event, Job
+from tests.conftest import COLUMNS, EMBEDDED, production
+
+
+@pytest.fixture(params=COLUMNS)
+def column(request: pytest.FixtureRequest) -> str:
+    """Which servers the test runs on."""
+    return str(request.param)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Everything in a folder of the test's own; leases and sweeps faster than by default."""
-    return Settings(home=tmp_path, lease_s=3, heartbeat_s=1, sweep_s=0.5, device="cpu", threads=1)
+def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Iterator[Settings]:
+    """Everything of the test's own; leases and sweeps faster than by default."""
+    own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
+    own |= {"device": "cpu", "threads": 1}
+    if column == EMBEDDED:
+        yield Settings(**own)
+        return
+    servers = (request.getfixturevalue(name) for name in ("postgres", "s3"))
+    with production(*servers) as urls:
+        yield Settings(**own, **urls)
 
 
 @pytest.fixture
@@ -141,13 +155,21 @@ def broker(tmp_path: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a process these settings."""
+    secret = settings.store_secret_access_key
+    given = settings.model_dump(exclude_none=True) | (
+        {"store_secret_access_key": secret.get_secret_value()} if secret else {}
+    )
+    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
+
+
 @pytest.fixture
 def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `python -m ARGUMENTS` with the test's settings; what is left is killed in the end."""
     started = []
     log = (settings.home / "processes.log").open("ab")
-    names = ("home", "lease_s", "heartbeat_s", "sweep_s", "device", "threads")
-    own = {f"ATMC_{name.upper()}": str(getattr(settings, name)) for name in names}
+    own = environment(settings)
 
     def run(*arguments: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(

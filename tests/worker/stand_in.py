@@ -1,6 +1,7 @@
 """A child without torch: does what `spec` in job.json says, by the protocol of docs/interfaces.md.
 
-`python stand_in.py FOLDER`. `spec["do"]` is one of the functions below.
+`python stand_in.py`, the folder as a line on standard input. `spec["do"]` is one of the functions
+below.
 """
 
 import json
@@ -12,7 +13,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-FOLDER = Path(sys.argv[1])
+FOLDER = Path(sys.stdin.readline().rstrip("\n"))
+LOG = (FOLDER / "child.log").open("ab")
+os.dup2(LOG.fileno(), 1)
+os.dup2(LOG.fileno(), 2)
 JOB = json.loads((FOLDER / "job.json").read_text())
 SPEC = JOB["spec"]
 
@@ -92,6 +96,17 @@ def hang() -> None:
     (FOLDER / "checkpoints" / "000001.pt").write_text("1")
     emit("metric", stage="training", epoch=1, pid=os.getpid(), grandchild=grandchild.pid)
     time.sleep(600)
+
+
+def hoard() -> None:
+    """Take ever more memory, in a process of its own."""
+    script = "a = []\nwhile True: a.append(bytearray(2**24)); import time; time.sleep(0.01)"
+    subprocess.run([sys.executable, "-c", script], check=False)
+
+
+def tell_why() -> None:
+    (FOLDER / "crash.json").write_text(json.dumps({"code": SPEC["code"], "message": "it says"}))
+    sys.exit(1)
 
 
 if __name__ == "__main__":

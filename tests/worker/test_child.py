@@ -1,13 +1,18 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
 from jobstore.events import EventType
 from worker.child import _emitter
 from worker.events import EventTail
+from worker.process import ChildFactory
 
 
 def test_an_event_is_one_line_with_its_time_and_null_for_what_json_has_no_number_for(
@@ -70,3 +75,65 @@ def test_a_child_knows_neither_database_nor_broker_nor_store() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert answer.stdout.strip() == b"[]"
+
+
+def _sandboxed(script: str) -> list[str]:
+    """The lines that `script` prints after it has entered the sandbox, with files of 1 MiB."""
+    command = [sys.executable, "-c", "from worker import sandbox\n" + script]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return answer.stdout.splitlines()
+
+
+ENTER = "said = sandbox.enter(max_file_bytes=2**20)\n"
+
+
+def test_the_network_is_gone_but_for_a_loopback_of_the_child_s_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        script = (
+            ENTER + "import socket\n"
+            "print(said)\n"
+            "print(sorted(name for _, name in socket.if_nameindex()))\n"
+            f"print(socket.socket().connect_ex(('127.0.0.1', {port})) != 0)\n"
+            "own = socket.create_server(('127.0.0.1', 0))\n"
+            "print(socket.socket().connect_ex(own.getsockname()))\n"
+        )
+        said, interfaces, refused, own = _sandboxed(script)
+    if "NOT dropped" in said:
+        pytest.skip(f"this platform does not let a process drop its network: {said}")
+    assert (interfaces, refused, own) == ("['lo']", "True", "0")
+
+
+def test_a_file_cannot_grow_past_its_limit_and_open_files_are_limited(tmp_path: Path) -> None:
+    script = (
+        ENTER + "import os, resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"file = open({str(tmp_path / 'large')!r}, 'wb', buffering=0)\n"
+        "try:\n    [file.write(bytes(2**19)) for _ in range(3)]\n"
+        "except OSError as error: print(error.strerror)\n"
+        "print(os.path.getsize(file.name))\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 4096)\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[1], os.nice(0) >= 10)\n"
+    )
+    assert _sandboxed(script) == ["File too large", str(2**20), "True", "0 True"]
+
+
+def test_a_waiting_child_costs_a_job_no_start_and_serves_one_job_only(tmp_path: Path, poll) -> None:
+    factory = ChildFactory([sys.executable, "-m", "worker.child", "--supervised", str(2**30)])
+    factory.warm_up()
+    waiting = factory._spare
+    assert waiting is not None
+    # It has loaded the method, and waits for a line.
+    poll(lambda: "torch" in Path(f"/proc/{waiting.pid}/maps").read_text(), 60)
+    poll(lambda: psutil.Process(waiting.pid).status() == psutil.STATUS_SLEEPING)
+    folder = tmp_path / "no job here"
+    folder.mkdir()
+    child = factory.start(folder)
+    assert child is waiting
+    assert child.wait(30)
+    assert child.reap() == 1
+    assert "job.json" in (folder / "child.log").read_text()
+    again = factory.start(folder)
+    assert again.pid != child.pid
+    again.reap()
+    factory.close()

@@ -161,9 +161,11 @@ def _add(bench, upload: Upload) -> str:
 
 
 def _child_of(pid: int) -> psutil.Process:
-    children = psutil.Process(pid).children()
-    (child,) = [process for process in children if "worker.child" in process.cmdline()]
-    return child
+    """The one at work: another one waits for the next job."""
+    for process in psutil.Process(pid).children():
+        if any(file.path.endswith("child.log") for file in process.open_files()):
+            return process
+    raise AssertionError("no child is at work")
 
 
 def _published(bench) -> bool:

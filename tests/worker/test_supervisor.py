@@ -15,6 +15,7 @@ from sqlalchemy import text
 from jobstore import artifacts, leases
 from jobstore.objects import blob_key
 from jobstore.tables import HEADLINE_FIELDS
+from tests.conftest import EMBEDDED
 from worker.folder import remove_abandoned, run_folder
 from worker.supervisor import Supervisor, runs_folder
 
@@ -29,8 +30,7 @@ def shutdown() -> threading.Event:
 
 
 @pytest.fixture
-def run(bench, shutdown: threading.Event) -> Callable[[], None]:
-    """Claims the next job and runs one attempt of it."""
+def supervisor(bench, shutdown: threading.Event) -> Iterator[Supervisor]:
     supervisor = Supervisor(
         bench.settings,
         bench.database,
@@ -39,6 +39,13 @@ def run(bench, shutdown: threading.Event) -> Callable[[], None]:
         shutdown=shutdown,
         child_command=STAND_IN,
     )
+    yield supervisor
+    supervisor.children.close()
+
+
+@pytest.fixture
+def run(bench, supervisor: Supervisor) -> Callable[[], None]:
+    """Claims the next job and runs one attempt of it."""
 
     def run_next() -> None:
         with bench.database.write() as session:
@@ -84,7 +91,7 @@ def test_a_job_that_succeeds_leaves_figures_artifacts_and_events(bench, run) -> 
     ]
     epochs = [event.data["epoch"] for event in bench.events(job_id) if event.type == "progress"]
     assert epochs == [1, 2, 3, 4, 5]
-    assert not any((bench.settings.home / "objects" / "checkpoints").rglob("*.pt"))
+    assert bench.store.keys("checkpoints") == []
 
 
 def test_whatever_files_the_method_leaves_become_artifacts_of_their_type(bench, run) -> None:
@@ -194,6 +201,39 @@ def test_a_crashing_child_is_tried_again_then_fails_with_its_last_words(
     assert [event.attempt for event in bench.events(job_id) if event.type == "error"] == [1, 2]
 
 
+@pytest.mark.parametrize("column", [EMBEDDED])
+@pytest.mark.parametrize("code", ["out_of_memory", "cuda_error"])
+def test_a_child_that_knows_why_it_crashed_is_believed(bench, run, code: str) -> None:
+    job_id = bench.add_job({"do": "tell_why", "code": code}, max_attempts=1)
+    run()
+    job = bench.job(job_id)
+    assert (job.state, job.error_code) == ("failed", code)
+    assert "it says" in job.error_message
+
+
+@pytest.mark.parametrize("column", [EMBEDDED])
+def test_a_crash_has_no_code_but_those_that_are_known(bench, run) -> None:
+    job_id = bench.add_job({"do": "tell_why", "code": "all_is_well"}, max_attempts=1)
+    run()
+    assert bench.job(job_id).error_code == "child_crashed"
+
+
+@pytest.mark.parametrize("column", [EMBEDDED])
+def test_a_job_past_its_memory_ends_alone_and_says_how_much_it_may_have(
+    bench, run, supervisor, poll
+) -> None:
+    supervisor.settings.memory_limit_bytes = 200 * 2**20
+    job_id = bench.add_job({"do": "hoard"})
+    run()
+    job = bench.job(job_id)
+    assert (job.state, job.error_code) == ("failed", "out_of_memory")
+    assert "209,715,200 bytes" in job.error_message
+    # The worker lives and goes on.
+    after = bench.add_job(SUCCEED)
+    run()
+    assert bench.job(after).state == "succeeded"
+
+
 def test_after_a_crash_the_job_goes_on_at_its_checkpoint(bench, run) -> None:
     job_id = bench.add_job(SUCCEED | {"crash_at": 3})
     run()
@@ -297,6 +337,7 @@ def test_the_lease_is_renewed_while_the_child_works(bench, run, poll) -> None:
         bench.cancel(job_id)
 
 
+@pytest.mark.parametrize("column", [EMBEDDED])  # tests/e2e/test_faults.py stops an S3 server.
 def test_a_store_that_is_away_for_a_moment_costs_nothing(bench, run, poll) -> None:
     checkpoints = bench.settings.home / "objects" / "checkpoints"
     job_id = bench.add_job(SUCCEED | {"crash_at": 3})

@@ -1,0 +1,385 @@
+"""Kills every part of the service while jobs train, and counts what was lost.
+
+`python -m benchmarks.chaos --minutes 10` keeps small but real ATMC jobs coming to two workers and,
+at random moments, sends SIGKILL to the child, a whole worker, the API, the broker (which comes
+back empty), PostgreSQL, and takes the object store away; or it pauses a worker past its lease. The
+last line is one JSON object:
+
+- `jobs` that were accepted, `kills` that hit while the events showed training, by `victims`;
+- `lost`: jobs that are gone, did not succeed, or whose artifact cannot be fetched;
+- `wrong`: artifacts whose hash is not the undisturbed run's, and histories that break a rule;
+- `seed`: repeats the schedule of victims and pauses (the machine's own timing is not repeated).
+"""
+
+import argparse
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from safetensors.torch import save
+from sklearn.datasets import load_digits
+from sqlalchemy import select
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from atmc_core.architectures import build
+from benchmarks.house import House, house, wait_until
+from benchmarks.timing import print_result
+from jobstore import artifacts, events, jobs
+from jobstore.objects import blob_key
+from jobstore.states import ACTIVE, FINAL, JobState
+from jobstore.tables import Job
+
+ARCHITECTURE = "digits_cnn"
+TRAINING = ("robust_training", "compressing", "finishing")
+SPEC: dict[str, Any] = {
+    "method": "atmc",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
+    "training": {
+        "robust_epochs": 3,
+        "compression_epochs": 4,
+        "finish_epochs": 2,
+        "batch_size": 100,
+    },
+    "evaluation": {
+        "attacks": ["fgsm"],
+        "max_images": 50,
+        "curve_images": 10,
+        "curve_steps": 1,
+        "batch_size": 100,
+    },
+}
+# Different jobs, so that one's result in another's place would be seen.
+SEEDS = (0, 1, 2)
+SETTINGS = {
+    "lease_s": 4,
+    "heartbeat_s": 1,
+    "sweep_s": 1,
+    "max_attempts": 1000,
+    "threads": 1,
+    "device": "cpu",
+}
+STORE_AWAY_S = 20.0
+PAUSE_S = 8.0
+VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause")
+
+
+def uploads() -> tuple[bytes, bytes]:
+    """A network (safetensors) and a data set (.npz) that a job takes a few seconds for."""
+    torch.manual_seed(0)
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        x_train=images[:600],
+        y_train=labels[:600],
+        x_test=images[600:700],
+        y_test=labels[600:700],
+    )
+    return save(build(ARCHITECTURE, 10).state_dict()), file.getvalue()
+
+
+def undisturbed(seed: int) -> str:
+    """The hash of the artifact that the child, run by hand, makes of the job with this seed."""
+    model, dataset = uploads()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for each in ("inputs", "checkpoints", "results"):
+            (folder / each).mkdir()
+        (folder / "inputs" / "model.safetensors").write_bytes(model)
+        (folder / "inputs" / "dataset.npz").write_bytes(dataset)
+        document = {
+            "job_id": "job_by_hand",
+            "attempt": 1,
+            "spec": SPEC | {"seed": seed},
+            "model": {
+                "path": "inputs/model.safetensors",
+                "architecture": ARCHITECTURE,
+                "normalization": None,
+            },
+            "dataset": {"path": "inputs/dataset.npz"},
+            "device": "cpu",
+            "threads": 1,
+        }
+        (folder / "job.json").write_text(json.dumps(document))
+        subprocess.run([sys.executable, "-m", "worker.child", name], check=True)
+        return sha256((folder / "results" / "model.atmc").read_bytes()).hexdigest()
+
+
+@dataclass
+class Chaos:
+    """One run: what was accepted, what was killed, and what became of it."""
+
+    house: House
+    draw: random.Random
+    victims: tuple[str, ...] = VICTIMS
+    accepted: dict[str, int] = field(default_factory=dict)
+    kills: Counter[str] = field(default_factory=Counter)
+    _ids: dict[str, str] = field(default_factory=dict)
+    _back: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+
+    def submit(self) -> None:
+        """Send one more job, again and again under one key until an answer comes."""
+        number = len(self.accepted)
+        body = self._upload() | SPEC | {"seed": SEEDS[number % len(SEEDS)], "name": f"{number}"}
+        answer = self._post("/jobs", f"job-{number}", json=body)
+        self.accepted[answer["id"]] = body["seed"]
+
+    def _upload(self) -> dict[str, str]:
+        if not self._ids:
+            model, dataset = uploads()
+            sent = {"file": ("m.safetensors", model)}
+            architecture = {"architecture": ARCHITECTURE}
+            made = self._post("/models", "model", files=sent, data=architecture)
+            data = self._post("/datasets", "dataset", files={"file": ("d.npz", dataset)})
+            self._ids = {"model_id": made["id"], "dataset_id": data["id"]}
+        return self._ids
+
+    def _post(self, path: str, key: str, **content: Any) -> dict[str, Any]:
+        headers = {"Idempotency-Key": key}
+        for _ in range(600):
+            self.bring_back()
+            with suppress(httpx.TransportError):
+                url = f"{self.house.url}{path}"
+                answer = httpx.post(url, headers=headers, timeout=10, **content)
+                if answer.is_success:
+                    document: dict[str, Any] = answer.json()
+                    return document
+                if answer.status_code < 500:
+                    raise RuntimeError(answer.text)
+            time.sleep(0.2)
+        raise TimeoutError(f"POST {path} was not answered")
+
+    def training(self) -> list[tuple[str, str]]:
+        """The active jobs whose events show an epoch of training, with their owners."""
+        database = self.house.database()
+        try:
+            with database.read() as session:
+                held = session.scalars(select(Job).where(Job.state.in_(ACTIVE))).all()
+                return [
+                    (job.id, job.owner)
+                    for job in held
+                    if job.owner is not None
+                    and job.stage in TRAINING
+                    and any(
+                        event.type == "progress" and event.data["stage"] in TRAINING
+                        for event in events.list_events(session, job.id)
+                    )
+                ]
+        except (OperationalError, InterfaceError):
+            return []
+        finally:
+            database.engine.dispose()
+
+    def unfinished(self) -> int:
+        """How many of the accepted jobs have not ended; all of them while the database is away."""
+        database = self.house.database()
+        try:
+            with database.read() as session:
+                states = jobs.states_of(session, self.accepted)
+        except (OperationalError, InterfaceError):
+            return len(self.accepted)
+        finally:
+            database.engine.dispose()
+        return sum(state not in FINAL for state in states.values())
+
+    def kill_one(self) -> None:
+        """Wait until a job trains, then kill the next victim; it comes back as it would."""
+        victim = self.draw.choice(self.victims)
+        time.sleep(self.draw.uniform(0.0, 1.5))
+        self._wait_for(lambda: self.training() or not self.unfinished())
+        found = self.training()
+        if found and getattr(self, f"_kill_{victim}")(self.draw.choice(found)[1]):
+            self.kills[victim] += 1
+            print(f"{victim} killed while {len(found)} trained", file=sys.stderr, flush=True)
+
+    def _wait_for(self, true: Callable[[], object]) -> None:
+        def check() -> object:
+            self.bring_back()
+            return true()
+
+        wait_until(check, 300, "a job in training")
+
+    def bring_back(self) -> None:
+        """Start again what has been away for long enough."""
+        due = [action for moment, action in self._back if moment <= time.monotonic()]
+        self._back = [each for each in self._back if each[0] > time.monotonic()]
+        for action in due:
+            action()
+
+    def _owner_part(self, owner: str) -> str | None:
+        for name, part in self.house.parts.items():
+            if name.startswith("worker") and part.process and f"-{part.process.pid}-" in owner:
+                return name
+        return None
+
+    def _kill_child(self, owner: str) -> bool:
+        name = self._owner_part(owner)
+        for process in self.house.parts[name].children() if name else []:
+            with suppress(Exception):
+                # The one at work: another one waits for the next job.
+                if any(file.path.endswith("child.log") for file in process.open_files()):
+                    process.kill()
+                    return True
+        return False
+
+    def _kill_worker(self, owner: str) -> bool:
+        name = self._owner_part(owner)
+        if name is None:
+            return False
+        self.house.parts[name].start()
+        return True
+
+    def _kill_pause(self, owner: str) -> bool:
+        name = self._owner_part(owner)
+        process = self.house.parts[name].process if name else None
+        if process is None:
+            return False
+        process.send_signal(signal.SIGSTOP)
+        wake = lambda: process.send_signal(signal.SIGCONT)  # noqa: E731
+        self._back.append((time.monotonic() + PAUSE_S, wake))
+        return True
+
+    def _kill_api(self, _: str) -> bool:
+        self.house.parts["api"].start()
+        return True
+
+    def _kill_broker(self, _: str) -> bool:
+        self.house.parts["broker"].start()
+        return True
+
+    def _kill_postgres(self, _: str) -> bool:
+        self.house.restart_postgres()
+        return True
+
+    def _kill_s3(self, _: str) -> bool:
+        part = self.house.parts["s3"]
+        if part.process is None or part.process.poll() is not None:
+            return False
+        part.kill()
+        self._back.append((time.monotonic() + STORE_AWAY_S, part.start))
+        return True
+
+    def settle(self, within_s: float) -> None:
+        """Let everything come back and every job end."""
+        deadline = time.monotonic() + within_s
+        while self.unfinished() and time.monotonic() < deadline:
+            self.bring_back()
+            time.sleep(0.2)
+        while self._back:
+            self.bring_back()
+            time.sleep(0.2)
+
+    def count(self, expected: dict[int, str]) -> dict[str, Any]:
+        """Return `lost` and `wrong`, and print what they are."""
+        lost, wrong = [], []
+        database, store = self.house.database(), self.house.store()
+        with database.read() as session:
+            for job_id, seed in self.accepted.items():
+                job = session.get(Job, job_id)
+                if job is None or job.state is not JobState.SUCCEEDED:
+                    lost.append(f"{job_id}: {job.state if job else 'gone'}")
+                    continue
+                artifact = artifacts.get_artifact(session, job_id, "model.atmc")
+                wait_until(lambda: _reachable(store), 60, "the object store")
+                with store.open(blob_key(artifact.sha256)) as file:
+                    digest = sha256(file.read()).hexdigest()
+                if not digest == artifact.sha256 == expected[seed]:
+                    wrong.append(f"{job_id}: artifact {digest}, expected {expected[seed]}")
+                wrong += history_faults(job, events.list_events(session, job_id, limit=100_000))
+        database.engine.dispose()
+        for line in [*lost, *wrong]:
+            print(line, file=sys.stderr)
+        return {"lost": len(lost), "wrong": len(wrong)}
+
+
+def _reachable(store: Any) -> bool:
+    try:
+        store.exists("probe")
+    except Exception:
+        return False
+    return True
+
+
+_NEXT = {
+    "queued": {"validating"},
+    "validating": {"running", "queued", "succeeded"},
+    "running": {"queued", "succeeded"},
+    "succeeded": set[str](),
+}
+
+
+def history_faults(job: Job, told: list[Any]) -> list[str]:
+    """What the job's events say that no undisturbed order of things could."""
+    faults = []
+    if [event.seq for event in told] != list(range(1, job.last_event_seq + 1)):
+        faults.append(f"{job.id}: gaps in its events")
+    states = [event.data["state"] for event in told if event.type == "state"]
+    for before, after in pairwise(states):
+        if after not in _NEXT[before]:
+            faults.append(f"{job.id}: {before} became {after}")
+    numbers = [event.attempt for event in told]
+    if numbers != sorted(numbers):
+        faults.append(f"{job.id}: a former attempt wrote after a later one")
+    return faults
+
+
+def run(
+    *, seed: int, seconds: float, batch: int | None = None, victims: tuple[str, ...] = VICTIMS
+) -> dict[str, Any]:
+    """Run and count. With `batch` that many jobs; else jobs keep coming for `seconds`."""
+    expected = {each: undisturbed(each) for each in SEEDS}
+    with house(2, settings=SETTINGS) as made:
+        chaos = Chaos(made, random.Random(seed), victims)
+        until = time.monotonic() + seconds
+        for _ in range(batch or 4):
+            chaos.submit()
+        while chaos.unfinished() and (batch is not None or time.monotonic() < until):
+            chaos.kill_one()
+            while batch is None and time.monotonic() < until and chaos.unfinished() < 4:
+                chaos.submit()
+            if time.monotonic() > until + 600:
+                break
+        chaos.settle(600)
+        figures = chaos.count(expected)
+    kills = sum(chaos.kills.values())
+    return (
+        {"jobs": len(chaos.accepted), "kills": kills}
+        | figures
+        | {"seed": seed, "victims": dict(sorted(chaos.kills.items()))}
+    )
+
+
+def main() -> int:
+    """Print one JSON line; 1 if anything was lost or wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--jobs", type=int, help="a batch of so many instead of a stream")
+    parser.add_argument("--seed", type=int, default=None, help="by default a new one")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    figures = run(seed=seed, seconds=60 * options.minutes, batch=options.jobs)
+    print_result(figures)
+    return int(figures["lost"] + figures["wrong"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

