@@ -185,7 +185,8 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
             dense = np.zeros(int(np.prod(shape)), np.float32)
             dense[next(positions)] = next(values)
             parts.append(torch.from_numpy(dense).view(shape))
-        factors[name] = Factors(view, *parts)
+        u, v, c = parts
+        factors[name] = Factors(view, u, v, c)
     others = _split_others(tensors["others"], float_state(network, views))
     return CompressedModel(
         architecture=header["architecture"],
@@ -204,7 +205,7 @@ def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Te
     Step counters of batch norms are left out: a network in evaluation mode has no use for them.
     """
     return {
-        name: tensor.detach().clone()
+        name: tensor.detach().cpu().clone()
         for name, tensor in network.state_dict().items()
         if name not in views and tensor.is_floating_point()
     }

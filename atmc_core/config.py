@@ -1,6 +1,6 @@
 """What a caller may ask of the method: typed, ranged, with defaults. The names are the paper's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from atmc_core.errors import InvalidInput
@@ -22,6 +22,12 @@ AttackName = Literal[
     "square",
 ]
 Level = Literal["quick", "standard", "full"]
+Structure = Literal["element", "channel"]
+Preset = Literal["fast", "standard", "paper", "auto"]
+LossName = Literal["mix", "trades"]
+ScheduleName = Literal["cosine", "step"]
+Averaging = Literal["none", "ema"]
+DensitySchedule = Literal["cubic", "linear", "none"]
 
 #: The four attacks that ``autoattack`` stands for, in running order.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -37,30 +43,56 @@ LEVELS: dict[Level, tuple[tuple[AttackName, ...], int]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """How small: k non-zeros over all of U, V, C, each stored in b bits.
+    """How small: so many non-zeros over all of U, V, C, each stored in b bits.
 
-    Exactly one of ``k`` and ``density`` is given; ``bits`` 1 to 8 mean codebooks of 2^b values, 16
-    means float16 values and 32 means no quantisation.
+    Exactly one of ``k``, ``density``, ``nominal_ratio`` and ``max_bytes`` is given; for the last
+    two ``budget.Budget`` finds k. ``bits`` 1 to 8 mean codebooks of 2^b values, 16 means float16
+    values and 32 means no quantisation.
     """
 
-    SCHEMA_EXTRA: ClassVar[dict[str, object]] = {
-        "oneOf": [{"required": ["k"]}, {"required": ["density"]}]
-    }
+    SIZES: ClassVar[tuple[str, ...]] = ("k", "density", "nominal_ratio", "max_bytes")
+    SCHEMA_EXTRA: ClassVar[dict[str, object]] = {"oneOf": [{"required": [size]} for size in SIZES]}
 
     bits: Annotated[Bits, "bits a non-zero: 1 to 8 a codebook, 16 float16, 32 float32"]
     k: Annotated[int | None, "number of non-zeros of U, V, C together"] = None
     density: Annotated[float | None, Interval(gt=0, le=1), "k over the dense weights"] = None
+    nominal_ratio: Annotated[
+        float | None,
+        Interval(gt=0, le=1),
+        "at most this: bits of non-zeros and codebooks over those of the dense weights",
+    ] = None
+    max_bytes: Annotated[
+        int | None, Interval(ge=1, le=2**40), "the artifact's file is at most that large"
+    ] = None
+    structure: Annotated[
+        Structure,
+        "what is kept or dropped: single entries, or whole output channels with all that reads "
+        "them, so that the network really has fewer",
+    ] = "element"
 
     def __post_init__(self) -> None:
-        if (self.k is None) == (self.density is None):
-            raise InvalidInput("invalid_value", "give exactly one of k and density")
+        if sum(getattr(self, size) is not None for size in self.SIZES) != 1:
+            listed = ", ".join(self.SIZES)
+            raise InvalidInput("invalid_value", f"give exactly one of {listed}")
 
-    def budget(self, num_weights: int) -> int:
-        """k for a network of ``num_weights`` dense conv and linear weights.
+    def budget(self, num_weights: int) -> int | None:
+        """k for a network of ``num_weights`` dense conv and linear weights; None if not yet known.
 
         Raises:
-            InvalidInput: if k is 0 or above ``num_weights``.
+            InvalidInput: if k is 0 or above ``num_weights``, or no non-zero fits the ratio.
         """
+        if self.max_bytes is not None:
+            return None
+        if self.nominal_ratio is not None:
+            least = least_nominal_ratio(self.bits, num_weights)
+            if self.nominal_ratio < least:
+                raise InvalidInput(
+                    "k_out_of_range",
+                    f"nominal_ratio {self.nominal_ratio} leaves no non-zero; with one it is "
+                    f"{least:.3g}: ask for more",
+                    "nominal_ratio",
+                )
+            return None
         k = self.k if self.k is not None else round((self.density or 0) * num_weights)
         if not 1 <= k <= num_weights:
             given = "k" if self.k is not None else "density"
@@ -71,6 +103,11 @@ class Target:
                 given,
             )
         return k
+
+
+def least_nominal_ratio(bits: int, num_weights: int) -> float:
+    """The nominal ratio of a network with a single non-zero."""
+    return (bits + (32 if bits <= 8 else 0)) / (32 * num_weights)
 
 
 @dataclass(frozen=True)
@@ -95,28 +132,107 @@ class Threat:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What a preset decides: how long each stage trains, and how steps and weights are tempered."""
+
+    robust_epochs: int
+    compression_epochs: int
+    finish_epochs: int
+    schedule: ScheduleName = "cosine"
+    averaging: Averaging = "none"
+
+
+#: ``auto`` starts from the standard one, and then chooses the epochs (see ``planning``).
+PRESETS: dict[Preset, Effort] = {
+    "fast": Effort(robust_epochs=6, compression_epochs=9, finish_epochs=3),
+    "standard": Effort(robust_epochs=20, compression_epochs=30, finish_epochs=10),
+    # Two phases of 200 epochs each, AL0 and then ATMC-32, are one stage here.
+    "paper": Effort(robust_epochs=200, compression_epochs=400, finish_epochs=150),
+    "auto": Effort(robust_epochs=20, compression_epochs=30, finish_epochs=10),
+}
+EPOCHS = ("robust_epochs", "compression_epochs", "finish_epochs")
+
+_Epochs = Interval(ge=0, le=10_000)
+
+
+@dataclass(frozen=True)
 class Training:
     """How long and how fast; rho and dual_interval are the paper's ADMM settings."""
 
+    SCHEMA_EXTRA: ClassVar[dict[str, object]] = {
+        "dependentSchemas": {
+            "beta": {"properties": {"loss": {"const": "trades"}}, "required": ["loss"]},
+            "clean_weight": {"properties": {"loss": {"const": "mix"}}},
+            "time_budget_s": {"properties": {"preset": {"const": "auto"}}, "required": ["preset"]},
+        }
+    }
+
+    preset: Annotated[
+        Preset,
+        "sets the epochs of all stages, schedule and averaging where they are left out; auto "
+        "chooses the epochs by the size of the data and by time_budget_s",
+    ] = "standard"
+    time_budget_s: Annotated[
+        float | None,
+        Interval(gt=0, le=30 * 86_400),
+        "with preset auto: seconds that all training together should take",
+    ] = None
     robust_epochs: Annotated[
-        int, Interval(ge=0, le=10_000), "adversarial training of the dense network"
-    ] = 20
-    compression_epochs: Annotated[int, Interval(ge=1, le=10_000), "ADMM under both constraints"] = (
-        30
-    )
+        int | None,
+        _Epochs,
+        "adversarial training of the dense network; by default the preset's, or 0 if the upload "
+        "is found to be robust already",
+    ] = None
+    compression_epochs: Annotated[
+        int | None,
+        Interval(ge=1, le=10_000),
+        "training under the constraints; by default the preset's",
+    ] = None
     finish_epochs: Annotated[
-        int, Interval(ge=0, le=10_000), "fine-tuning with support and assignments frozen"
-    ] = 10
+        int | None,
+        _Epochs,
+        "fine-tuning with support and assignments frozen; by default the preset's",
+    ] = None
     batch_size: Annotated[int, Interval(ge=2, le=65_536), "images a step"] = 128
-    learning_rate: Annotated[float, Interval(gt=0, le=10), "peak, decayed by a cosine"] = 0.05
+    learning_rate: Annotated[float, Interval(gt=0, le=10), "the schedule's peak"] = 0.05
+    schedule: Annotated[
+        ScheduleName | None,
+        "of the learning rate: a cosine, or a tenth from half of the steps on and a hundredth "
+        "from three quarters on; by default the preset's",
+    ] = None
+    loss: Annotated[
+        LossName,
+        "mix: clean and adversarial cross-entropy, by clean_weight; trades: clean cross-entropy "
+        "plus beta times the divergence of the adversarial outputs (Zhang et al., 2019)",
+    ] = "mix"
+    clean_weight: Annotated[
+        float | None,
+        Interval(ge=0, le=0.9),
+        "of the clean images in the mix; by default 0.5, the paper's; 0 trains on adversarial "
+        "images alone, which is faster and more robust, at some clean accuracy",
+    ] = None
+    beta: Annotated[
+        float | None, Interval(gt=0, le=1000), "TRADES' weight of the divergence; by default 6"
+    ] = None
+    averaging: Annotated[
+        Averaging | None,
+        "ema: what is kept is an exponential moving average of the weights; by default the "
+        "preset's",
+    ] = None
+    averaging_decay: Annotated[
+        float, Interval(ge=0, le=0.9999), "share of the average that each step leaves as it is"
+    ] = 0.99
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
     rho: Annotated[float, Interval(gt=0, le=100), "weight of the ADMM penalty"] = 0.1
     dual_interval: Annotated[int, Interval(ge=1, le=10_000), "steps between dual updates"] = 10
+    density_schedule: Annotated[
+        DensitySchedule, "how the budget shrinks from dense to k; none: it is k from the start"
+    ] = "cubic"
     shrink_fraction: Annotated[
         float,
         Interval(ge=0, le=0.95),
-        "share of the compression epochs in which the budget shrinks from dense to k",
+        "share of the compression epochs in which the budget shrinks",
     ] = 0.6
     rank_fraction: Annotated[
         float, Interval(ge=0, le=1), "share of the rows that seed the shared basis in V"
@@ -124,6 +240,30 @@ class Training:
     validation_fraction: Annotated[
         float, Interval(gt=0, le=0.5), "share of train held out if there is no validation split"
     ] = 0.1
+
+    def __post_init__(self) -> None:
+        if self.beta is not None and self.loss != "trades":
+            raise InvalidInput("invalid_value", "beta is of TRADES: set loss to trades", "beta")
+        if self.clean_weight is not None and self.loss != "mix":
+            message = "clean_weight is of the mix: leave loss at mix"
+            raise InvalidInput("invalid_value", message, "clean_weight")
+        if self.time_budget_s is not None and self.preset != "auto":
+            message = "a time budget is for preset auto, which fits the epochs to it"
+            raise InvalidInput("invalid_value", message, "time_budget_s")
+
+    def effort(self) -> Effort:
+        """The preset's, with what is set explicitly in its place."""
+        names = [field.name for field in fields(Effort)]
+        explicit = {name: getattr(self, name) for name in names}
+        return replace(PRESETS[self.preset], **{k: v for k, v in explicit.items() if v is not None})
+
+    @property
+    def mix_clean_weight(self) -> float:
+        return self.clean_weight if self.clean_weight is not None else 0.5
+
+    @property
+    def trades_beta(self) -> float:
+        return self.beta if self.beta is not None else 6.0
 
 
 @dataclass(frozen=True)
@@ -237,6 +377,7 @@ class JobSpec:
         if self.method != "evaluate":
             if self.target is None:
                 raise InvalidInput("missing_field", "target is required", "target")
+            self._check_method()
             return
         needless = {
             "target": self.target is not None,
@@ -251,6 +392,19 @@ class JobSpec:
                 message = f"method evaluate neither trains nor compresses: leave {param} out"
                 raise InvalidInput("invalid_value", message, param)
 
+    def _check_method(self) -> None:
+        """Refuse what this method would ignore."""
+        if self.target and self.target.structure == "channel" and self.method not in CHANNELS:
+            message = f"method {self.method} knows no channels: leave structure out"
+            raise InvalidInput("invalid_value", message, "target.structure")
+        if self.method == "nap" and self.training.loss != "mix":
+            message = "method nap trains on clean images alone: leave loss out"
+            raise InvalidInput("invalid_value", message, "training.loss")
+
+
+#: The methods that can drop whole channels.
+CHANNELS: tuple[Method, ...] = ("nap", "ap", "al0", "atmc")
+
 
 def spec_schema(method: Method) -> dict[str, Any]:
     """The JSON Schema of the job specs of one method."""
@@ -258,6 +412,10 @@ def spec_schema(method: Method) -> dict[str, Any]:
     properties = schema["properties"]
     properties["method"] |= {"enum": [method]}
     if method != "evaluate":
+        if method not in CHANNELS:
+            properties["target"]["properties"]["structure"]["enum"] = ["element"]
+        if method == "nap":
+            properties["training"]["properties"]["loss"]["enum"] = ["mix"]
         return schema | {"required": [*schema["required"], "target"]}
     for name in ("target", "training"):
         del properties[name]

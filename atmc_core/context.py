@@ -1,19 +1,24 @@
 """What the stages of one job share."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from atmc_core.attacks import Attack
-from atmc_core.config import JobSpec, Target
+from atmc_core.artifact import CompressedModel, float_state
+from atmc_core.attacks import Attack, ball
+from atmc_core.budget import Budget
+from atmc_core.config import Effort, JobSpec, Target
 from atmc_core.data import DataSet, Split
 from atmc_core.evaluation_plan import evaluated_indices
-from atmc_core.factorization import dense_weights
+from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
-from atmc_core.training import training_attack
+from atmc_core.trades import DivergencePGD, TradesLoss
+from atmc_core.training import MixedLoss, StepLoss, training_attack
 
 #: Places in the run, for the random numbers.
 DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
@@ -21,7 +26,11 @@ DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of a job share; ``classifier`` is the uploaded one at the start."""
+    """What all stages of a job share; ``classifier`` is the uploaded one at the start.
+
+    Attributes:
+        effort: the epochs, schedule and averaging that training settled on (see ``planning``).
+    """
 
     spec: JobSpec
     data: DataSet
@@ -30,11 +39,16 @@ class Context:
     num_classes: int
     normalization: Normalization
     artifact: Path
+    effort: Effort
 
     @property
     def num_weights(self) -> int:
         """N: the dense conv and linear weights."""
-        return sum(weight.numel() for weight, _ in dense_weights(self.classifier.network).values())
+        return sum(math.prod(view.shape) for view in self._views.values())
+
+    @cached_property
+    def _views(self) -> dict[str, MatrixView]:
+        return compressible_weights(self.classifier.network)
 
     @property
     def target(self) -> Target:
@@ -42,9 +56,26 @@ class Context:
         assert self.spec.target is not None
         return self.spec.target
 
-    @property
-    def k(self) -> int:
-        return self.target.budget(self.num_weights)
+    @cached_property
+    def budget(self) -> Budget:
+        """How many non-zeros the target leaves."""
+        zeros = {
+            name: Factors(view, *(torch.zeros(shape) for shape in view.factor_shapes))
+            for name, view in self._views.items()
+        }
+        return Budget(self.target, self.compressed(zeros, k=self.num_weights), self.num_weights)
+
+    def compressed(self, factors: dict[str, Factors], k: int) -> CompressedModel:
+        """The classifier, as it is now, with these factors as its weights."""
+        return CompressedModel(
+            architecture=self.architecture,
+            num_classes=self.num_classes,
+            normalization=self.normalization,
+            factors=factors,
+            others=float_state(self.classifier.network, factors),
+            bits=self.target.bits,
+            k=k,
+        )
 
     @property
     def report_seed(self) -> int:
@@ -69,5 +100,37 @@ class Context:
 
     @property
     def attack(self) -> Attack | None:
-        """Of training, and of the choice between epochs."""
+        """Of the choice between epochs."""
         return training_attack(self.spec.threat) if self.system.adversarial else None
+
+    @property
+    def inner_attack(self) -> Attack | None:
+        """Of the training step; TRADES climbs its own loss."""
+        attack = self.attack
+        if attack is None or self.spec.training.loss == "mix":
+            return attack
+        threat = self.spec.threat
+        return DivergencePGD(
+            ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size
+        )
+
+    @property
+    def loss(self) -> StepLoss:
+        """Of the training step."""
+        training = self.spec.training
+        if training.loss == "trades":
+            return TradesLoss(training.trades_beta)
+        return MixedLoss(training.mix_clean_weight)
+
+    @property
+    def step_cost(self) -> int:
+        """Of a training step for each of its images, in forward passes of one."""
+        # A backward pass costs about two forward ones; in the attack it needs no weights'
+        # gradients.
+        return 2 * self.spec.threat.steps + 6 if self.system.adversarial else 3
+
+    @property
+    def epoch_cost(self) -> int:
+        """Of training and selection of one epoch, in the same unit."""
+        attack = 2 * self.spec.threat.steps if self.system.adversarial else 0
+        return len(self.data.train) * self.step_cost + len(self.data.val) * (attack + 1)

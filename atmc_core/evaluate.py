@@ -1,9 +1,11 @@
 """`python -m atmc_core.evaluate REPORT MODEL --data FILE`: get a report's figures again.
 
 MODEL is what the report judges: the uploaded state dict, or the compressed `.atmc` artifact. The
-images, attacks and seeds are the report's. Exit status: 0 if every figure is the report's (or the
-device is of another kind, on which figures may differ), 1 if one differs, 2 for files that cannot
-be used. Progress goes to standard error; the table, or one JSON object, to standard output.
+images, attacks and seeds are the report's. Exit status: 0 if every figure is the report's, 1 if one
+differs, 2 for files that cannot be used, 3 if one differs on another kind of device than the
+report's, which neither confirms nor refutes it: sums are rounded otherwise there, and images on the
+very boundary fall to the other side. Progress goes to standard error; the table, or one JSON
+object, to standard output.
 """
 
 import argparse
@@ -31,6 +33,9 @@ from atmc_core.schema import from_json
 
 Report = dict[str, Any]
 
+#: Exit status where figures differ, but the device is not of the report's kind.
+OTHER_DEVICE = 3
+
 
 def main() -> int:
     """Run from the command line; returns the exit status."""
@@ -56,7 +61,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result, indent=2) if arguments.json else table(result))
-    return int(result["same_device"] and bool(result["differences"]))
+    if not result["differences"]:
+        return 0
+    return 1 if result["same_device"] else OTHER_DEVICE
 
 
 def read_report(path: Path) -> Report:
@@ -196,7 +203,9 @@ def table(result: dict[str, Any]) -> str:
     if not result["same_file"]:
         lines.append("The model's file is not, byte for byte, the one that was judged.")
     if not result["same_device"]:
-        lines.append("The report was made on another kind of device: figures may differ.")
+        lines.append(
+            "The report was made on another kind of device: small differences are no error."
+        )
     if not result["differences"]:
         return "\n".join([*lines, "Every figure is the report's."])
     lines.append("These figures are not the report's:")

@@ -57,7 +57,7 @@ class Evaluator:
         seed: int,
     ) -> None:
         self.num_classes = num_classes
-        self.model = frozen_model(classifier.eval(), {})
+        self.model = frozen_model(classifier.eval())
         self.split, self.threat, self.evaluation, self.seed = split, threat, evaluation, seed
         self.attacks = report_attacks(threat, evaluation, num_classes)
         self.ball = ball(threat.norm, threat.epsilon)

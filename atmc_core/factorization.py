@@ -4,7 +4,7 @@ How a weight is *seen* stands here (as one matrix a group, with a deviation from
 square factor); what is *done* to the factors (pruning, quantisation) stands elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -56,25 +56,54 @@ class MatrixView:
 
 @dataclass
 class Factors:
-    """One weight's U, V and C, each ``[groups, ., .]``, dense tensors that hold many zeros."""
+    """One weight's U, V and C, each ``[groups, ., .]``, dense tensors that hold many zeros.
+
+    Attributes:
+        plain: only the carried factor is used, and the other two are zero and stay so: no product
+            is formed and nothing is trained but W itself.
+    """
 
     view: MatrixView
     u: Tensor
     v: Tensor
     c: Tensor
+    plain: bool = field(default=False, kw_only=True)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.u, self.v, self.c
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """Which of ``tensors`` may hold anything."""
+        return ((1,) if self.view.wide else (0,)) if self.plain else (0, 1, 2)
+
+    @property
     def carried(self) -> Tensor:
         """The factor that the identity passes on: V, or U of a tall weight."""
         return self.v if self.view.wide else self.u
 
+    @torch.no_grad()
     def compose(self) -> Tensor:
-        """The weight W in its own shape; differentiable."""
+        """The weight W in its own shape."""
+        if self.plain:
+            return self.view.to_weight(self.carried)
         return self.view.to_weight(torch.baddbmm(self.carried + self.c, self.u, self.v))
+
+    @torch.no_grad()
+    def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients in U, V and C from that in W (the chain rule, the identity included).
+
+        Those of factors that are not ``used`` are not computed: W's stands in for them. Some share
+        memory.
+        """
+        whole = self.view.to_matrices(gradient)
+        if self.plain:
+            return whole, whole, whole
+        in_u, in_v = whole @ self.v.mT, self.u.mT @ whole
+        if self.view.wide:
+            return in_u, in_v.add_(whole), whole
+        return in_u.add_(whole), in_v, whole
 
     @torch.no_grad()
     def effects(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """A whole job: from an uploaded model and data set to an artifact and a report, resumable."""
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from atmc_core.data import check_against, load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.methods import check_target
 from atmc_core.model import Classifier, Normalization
-from atmc_core.pipeline import Carry, Emit, run_stages
+from atmc_core.pipeline import Carry, Emit, resume, run_stages
+from atmc_core.planning import TrainingPlan, plan_training
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
 from atmc_core.report_attacks import report_attacks
@@ -75,15 +76,22 @@ def run(
         num_classes=num_classes,
         normalization=model.normalization,
         artifact=folder / "results" / "model.atmc",
+        effort=spec.training.effort(),
     )
     if spec.target is not None:
-        check_target(spec.method, spec.target, context.num_weights)
+        check_target(spec.method, context.budget)
     report_attacks(spec.threat, spec.evaluation, num_classes)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    saved = resume(checkpoints, emit)
+    # Chosen once: measured again, a resumed job might train for another number of epochs.
+    carry: Carry = saved.carry if saved else {"training": plan_training(context, emit).to_json()}
+    plan = TrainingPlan.from_json(carry["training"])
+    context = replace(context, effort=plan.effort)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)
     dense_bytes = artifact.dense_bytes(classifier.network)
-    carry = run_stages(recipe.plans(context), {}, CheckpointFolder(folder / "checkpoints"), emit)
+    carry = run_stages(recipe.plans(context, plan), carry, saved, checkpoints, emit)
     report = build(
         Findings(
             spec=spec,
@@ -96,6 +104,7 @@ def run(
             evaluated=context.evaluated,
             found=carry["before"],
             compressed=_compressed(context, carry, dense_bytes),
+            training=plan,
             seed=context.report_seed,
             seconds=carry["seconds"],
             environment={

@@ -7,7 +7,8 @@ NeurIPS 2019. How a method runs is in ``recipe``.
 from dataclasses import dataclass
 from typing import Literal
 
-from atmc_core.config import Method, Target
+from atmc_core.budget import Budget
+from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
 
 
@@ -79,14 +80,14 @@ METHODS: dict[Method, System] = {
 }
 
 
-def check_target(method: Method, target: Target, num_weights: int) -> None:
+def check_target(method: Method, budget: Budget) -> None:
     """Check that a method can meet a target.
 
     Raises:
-        InvalidInput: if ``k`` is out of range, or da is asked to compress.
+        InvalidInput: if ``k`` is out of range, nothing fits, or da is asked to compress.
     """
-    k = target.budget(num_weights)
-    if METHODS[method].support == "none" and (k, target.bits) != (num_weights, 32):
+    budget.check()
+    if METHODS[method].support == "none" and (budget.target.bits != 32 or not budget.holds_all()):
         raise InvalidInput(
             "invalid_value",
             f"{method} does not compress: ask for density 1 and 32 bits, or another method",

@@ -12,6 +12,8 @@ from atmc_core.checkpoint import CheckpointFolder
 Carry = dict[str, Any]
 Emit = Callable[[dict[str, Any]], None]
 
+_FINISHED = {"status": "finished"}
+
 
 class Stage(ABC):
     """One stage at work."""
@@ -40,12 +42,14 @@ class Plan:
     Attributes:
         cost: of one step, or of each of them in turn, in the same arbitrary unit for all stages
             (say, passes over an image).
+        skipped: why it has no steps though one might expect some; its last event tells.
     """
 
     name: str
     steps: int
     cost: float | Sequence[float]
     make: Callable[[Carry], Stage]
+    skipped: str | None = None
 
     def cost_of(self, first: int, last: int) -> float:
         """Of the steps from ``first`` up to, not including, ``last``."""
@@ -86,22 +90,41 @@ class Progress:
         )
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Where an earlier attempt got to: ``done`` steps of stage number ``stage``."""
+
+    stage: int
+    done: int
+    state: dict[str, Any]
+    carry: Carry
+
+
+def resume(checkpoints: CheckpointFolder, emit: Emit) -> Saved | None:
+    """What the newest readable checkpoint holds; warns of those that cannot be read."""
+    saved, broken = checkpoints.load()
+    for name in broken:
+        emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
+    return Saved(**saved) if saved is not None else None
+
+
 def run_stages(
-    plans: Sequence[Plan], carry: Carry, checkpoints: CheckpointFolder, emit: Emit
+    plans: Sequence[Plan],
+    carry: Carry,
+    saved: Saved | None,
+    checkpoints: CheckpointFolder,
+    emit: Emit,
 ) -> Carry:
-    """Run all stages in turn, from the last checkpoint if there is one.
+    """Run all stages in turn, from ``saved`` on if there is something.
 
     ``carry["seconds"]`` adds up the time spent, over all attempts.
 
     Returns:
         What the last stage left.
     """
-    saved, broken = checkpoints.load()
-    for name in broken:
-        emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
     first, done, state = 0, 0, None
     if saved is not None:
-        first, done, state, carry = saved["stage"], saved["done"], saved["state"], saved["carry"]
+        first, done, state, carry = saved.stage, saved.done, saved.state, saved.carry
         emit({"type": "resumed", "stage": plans[first].name, "epoch": done})
     progress = Progress(plans, emit)
     for plan in plans[:first]:
@@ -123,5 +146,6 @@ def run_stages(
             )
         stage.finish(carry)
         done, state = 0, None
-        emit({"type": "stage", "stage": plan.name, "status": "finished"})
+        ended = {"status": "skipped", "message": plan.skipped} if plan.skipped else _FINISHED
+        emit({"type": "stage", "stage": plan.name} | ended)
     return carry

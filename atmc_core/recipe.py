@@ -3,6 +3,7 @@
 from atmc_core.context import Context
 from atmc_core.evaluation_plan import evaluation_steps
 from atmc_core.pipeline import Plan
+from atmc_core.planning import TrainingPlan
 from atmc_core.report_attacks import report_attacks
 from atmc_core.stages import (
     ArtifactReportStage,
@@ -15,7 +16,7 @@ from atmc_core.stages import (
 )
 
 
-def plans(context: Context) -> list[Plan]:
+def plans(context: Context, plan: TrainingPlan) -> list[Plan]:
     """The stages of the job's method, with the cost of a step in forward passes of one image."""
     report = report_costs(context)
     upload = Plan(
@@ -29,7 +30,7 @@ def plans(context: Context) -> list[Plan]:
         report,
         lambda carry: ArtifactReportStage(context, carry),
     )
-    return [upload, *training_plans(context), artifact_report]
+    return [upload, *training_plans(context, plan), artifact_report]
 
 
 def report_costs(context: Context) -> tuple[float, ...]:
@@ -41,30 +42,21 @@ def report_costs(context: Context) -> tuple[float, ...]:
     return tuple(step.cost for step in steps)
 
 
-def training_plans(context: Context) -> list[Plan]:
+def training_plans(context: Context, plan: TrainingPlan) -> list[Plan]:
     """The stages between the two evaluations."""
-    spec, data, system = context.spec, context.data, context.system
-    training = spec.training
-    # A backward pass costs about two forward ones; in the attack it needs no weights' gradients.
-    attack = 2 * spec.threat.steps if system.adversarial else 0
-    images = 2 if system.adversarial else 1
-    epoch = len(data.train) * (attack + 3 * images) + len(data.val) * (attack + 1)
+    effort, system, cost = context.effort, context.system, context.epoch_cost
     dense = "robust_training" if system.adversarial else "clean_training"
-    stages = [Plan(dense, training.robust_epochs, epoch, lambda carry: DenseStage(context))]
+    kept = plan.recognition.words() if plan.recognition and plan.recognition.robust else None
+    stages = [Plan(dense, effort.robust_epochs, cost, lambda carry: DenseStage(context), kept)]
     if system.support == "none":
         stages.append(Plan("packing", 0, 0, lambda carry: PackStage(context, carry)))
         return stages
     compress: type[MovingStage | FixedStage] = (
         MovingStage if system.support == "moving" else FixedStage
     )
-    epochs = training.compression_epochs
+    epochs, finish = effort.compression_epochs, effort.finish_epochs
     stages += [
-        Plan("compressing", epochs, epoch, lambda carry: compress(context, carry)),
-        Plan(
-            "finishing",
-            training.finish_epochs,
-            epoch,
-            lambda carry: FinishStage(context, carry),
-        ),
+        Plan("compressing", epochs, cost, lambda carry: compress(context, carry)),
+        Plan("finishing", finish, cost, lambda carry: FinishStage(context, carry)),
     ]
     return stages

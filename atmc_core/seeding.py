@@ -21,7 +21,8 @@ def plain(weights: Weights) -> dict[str, Factors]:
         tensors = [weight.new_zeros(shape) for shape in view.factor_shapes]
         carried = tensors[1] if view.wide else tensors[0]
         carried.copy_(view.to_matrices(weight))
-        factors[name] = Factors(view, *tensors)
+        u, v, c = tensors
+        factors[name] = Factors(view, u, v, c, plain=True)
     return factors
 
 

@@ -1,18 +1,22 @@
 """The stages of a job at work: train, compress, finish, evaluate."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
 
 from torch import Tensor
 
 from atmc_core import artifact, seeding
+from atmc_core.averaging import WeightAverage
+from atmc_core.budget import Weights, supports
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.context import COMPRESS, DENSE, FINISH, SELECT, Context
 from atmc_core.evaluation import Evaluator
 from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import Factors, compressible_weights, dense_weights
 from atmc_core.pipeline import Carry, Stage
-from atmc_core.projection import keep_largest
 from atmc_core.training import (
+    Course,
     DenseWeights,
     State,
     Trainable,
@@ -23,16 +27,21 @@ from atmc_core.training import (
 )
 
 
-def seed(context: Context, carry: Carry) -> dict[str, Factors]:
-    """The factors of the trained dense network, as the method starts from them."""
+def seed(context: Context, carry: Carry) -> Callable[[int], Weights]:
+    """The factors of the trained dense network as the method starts from them, for a budget of k.
+
+    Only low rank depends on k; the others are cut to it later.
+    """
     network = context.classifier.network
     network.load_state_dict(carry["network"])
     weights = dense_weights(network)
-    if context.system.factors == "factorised":
-        return seeding.interpolative(weights, context.spec.training.rank_fraction)
     if context.system.factors == "low_rank":
-        return seeding.low_rank(weights, context.k)
-    return seeding.plain(weights)
+        return lambda k: seeding.low_rank(weights, k)
+    if context.system.factors == "factorised":
+        factors = seeding.interpolative(weights, context.spec.training.rank_fraction)
+    else:
+        factors = seeding.plain(weights)
+    return lambda k: factors
 
 
 class TrainingStage(Stage):
@@ -45,23 +54,31 @@ class TrainingStage(Stage):
     def __init__(
         self, context: Context, net: Trainable, epochs: int, place: int, peak: float
     ) -> None:
-        spec = context.spec
+        training, effort = context.spec.training, context.effort
         self.context, self.net = context, net
-        self.trainer = Trainer(
-            net,
-            context.data.train,
-            context.attack,
-            spec.training.batch_size,
-            epochs,
+        self.average = None
+        if effort.averaging == "ema":
+            self.average = WeightAverage(net, training.averaging_decay)
+        course = Course(
+            attack=context.inner_attack,
+            loss=context.loss,
+            schedule=effort.schedule,
+            batch_size=training.batch_size,
+            epochs=epochs,
             peak=peak,
-            path=(spec.seed, place),
+            path=(context.spec.seed, place),
         )
+        after_step = (self.average.update,) if self.average else ()
+        self.trainer = Trainer(net, context.data.train, course, *after_step)
         self.best: State | None = None
         self.best_accuracy = -1.0
 
     @abstractmethod
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
-        """The weights to score after this epoch and the state to keep, or None if not eligible."""
+        """What to score after this epoch and the state to keep, or None if it is not eligible.
+
+        Scored are the network's weights, and instead of those the given ones, by name.
+        """
 
     def step(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.epoch(index)}
@@ -70,38 +87,44 @@ class TrainingStage(Stage):
 
     def select(self) -> float | None:
         """Score the candidate and keep it if it is the best so far; later ones win ties."""
-        candidate = self.candidate()
-        if candidate is None:
-            return None
-        weights, state = candidate
-        spec = self.context.spec
-        accuracy = selection_accuracy(
-            self.context.classifier,
-            weights,
-            self.context.data.val,
-            self.context.attack,
-            spec.evaluation.batch_size,
-            (spec.seed, SELECT),
-        )
+        with self.average.applied() if self.average else nullcontext():
+            candidate = self.candidate()
+            if candidate is None:
+                return None
+            weights, state = candidate
+            spec = self.context.spec
+            accuracy = selection_accuracy(
+                self.context.classifier,
+                weights,
+                self.context.data.val,
+                self.context.attack,
+                spec.evaluation.batch_size,
+                (spec.seed, SELECT),
+            )
         if accuracy >= self.best_accuracy:
             self.best, self.best_accuracy = state, accuracy
         return accuracy
 
     def state(self) -> State:
-        return {"net": self.net.state(), "best": self.best, "best_accuracy": self.best_accuracy}
+        state = {"net": self.net.state(), "best": self.best, "best_accuracy": self.best_accuracy}
+        return state | ({"average": self.average.state()} if self.average else {})
 
     def restore(self, state: State) -> None:
         self.net.restore(state["net"])
         self.best, self.best_accuracy = state["best"], state["best_accuracy"]
+        if self.average:
+            self.average.restore(state["average"])
 
 
 class DenseStage(TrainingStage):
     """Training of the dense network: adversarial (DA), or clean."""
 
     def __init__(self, context: Context) -> None:
-        training = context.spec.training
+        training, epochs = context.spec.training, context.effort.robust_epochs
         net = DenseWeights(context.classifier, training)
-        super().__init__(context, net, training.robust_epochs, DENSE, training.learning_rate)
+        super().__init__(context, net, epochs, DENSE, training.learning_rate)
+        if epochs:
+            self.select()  # training must not make the upload worse
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, clone_state(self.context.classifier.network)
@@ -114,13 +137,14 @@ class PackStage(Stage):
     """No compression: the dense network as factors, nothing changed."""
 
     def __init__(self, context: Context, carry: Carry) -> None:
-        self.net = FactorizedWeights(context.classifier, seed(context, carry))
+        self.k = context.num_weights
+        self.net = FactorizedWeights(context.classifier, seed(context, carry)(self.k))
 
     def step(self, index: int) -> dict[str, float]:
         raise IndexError(index)
 
     def finish(self, carry: Carry) -> None:
-        carry["compressed"] = self.net.model_state()
+        carry["compressed"] = self.net.model_state() | {"k": self.k}
 
     def state(self) -> State:
         return {}
@@ -135,23 +159,28 @@ class MovingStage(TrainingStage):
     net: AdmmWeights
 
     def __init__(self, context: Context, carry: Carry) -> None:
-        spec = context.spec
-        epochs = spec.training.compression_epochs
+        training, epochs = context.spec.training, context.effort.compression_epochs
+        factors = seed(context, carry)(context.num_weights)
         net = AdmmWeights(
             context.classifier,
-            seed(context, carry),
-            k=context.k,
+            factors,
+            k=context.budget.largest(lambda k: supports(factors, k)),
             bits=context.target.bits,
-            training=spec.training,
-            steps=epochs * steps_per_epoch(context.data.train, spec.training.batch_size),
-            factorised=context.system.factors == "factorised",
+            training=training,
+            steps=epochs * steps_per_epoch(context.data.train, training.batch_size),
         )
-        super().__init__(context, net, epochs, COMPRESS, spec.training.learning_rate)
+        super().__init__(context, net, epochs, COMPRESS, training.learning_rate)
+
+    def select(self) -> float | None:
+        # What fits a file or a ratio depends on where the non-zeros are now.
+        factors = self.net.factors
+        self.net.aim_at(self.context.budget.largest(lambda k: supports(factors, k)))
+        return super().select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
         if not self.net.at_target:
             return None
-        return self.net.feasible_weights(), self.net.model_state()
+        return self.net.feasible_weights(), self.net.model_state() | {"k": self.net.k}
 
     def finish(self, carry: Carry) -> None:
         assert self.best is not None  # the budget has shrunk to k before the last epoch ends
@@ -164,19 +193,22 @@ class FixedStage(TrainingStage):
     net: SharedWeights
 
     def __init__(self, context: Context, carry: Carry) -> None:
-        training = context.spec.training
-        factors = seed(context, carry)
-        tensors = [tensor for f in factors.values() for tensor in f.tensors]
-        for tensor, mask in zip(
-            tensors, keep_largest([t.abs() for t in tensors], context.k), strict=True
-        ):
-            tensor.mul_(mask)
+        training, epochs = context.spec.training, context.effort.compression_epochs
+        seeded = seed(context, carry)
+
+        def kept(k: int) -> Weights:
+            return supports(seeded(k), k)
+
+        self.k = context.budget.largest(kept)
+        factors = seeded(self.k)
+        for own, support in zip(factors.values(), kept(self.k).values(), strict=True):
+            for tensor, mask in zip(own.tensors, support.tensors, strict=True):
+                tensor.mul_(mask)
         net = SharedWeights(context.classifier, factors, bits=32, training=training)
-        epochs = training.compression_epochs
         super().__init__(context, net, epochs, COMPRESS, training.learning_rate)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return self.net.weights(), self.net.model_state()
+        return {}, self.net.model_state() | {"k": self.k}
 
     def finish(self, carry: Carry) -> None:
         carry["compressed"] = self.best
@@ -188,19 +220,17 @@ class FinishStage(TrainingStage):
     net: SharedWeights
 
     def __init__(self, context: Context, carry: Carry) -> None:
-        spec, classifier = context.spec, context.classifier
+        training, epochs = context.spec.training, context.effort.finish_epochs
+        factors = restored_factors(context, carry["compressed"])
+        self.k: int = carry["compressed"]["k"]
         net = SharedWeights(
-            classifier,
-            restored_factors(context, carry["compressed"]),
-            bits=context.target.bits,
-            training=spec.training,
+            context.classifier, factors, bits=context.target.bits, training=training
         )
-        epochs = spec.training.finish_epochs
-        super().__init__(context, net, epochs, FINISH, 0.2 * spec.training.learning_rate)
+        super().__init__(context, net, epochs, FINISH, 0.2 * training.learning_rate)
         self.select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return self.net.weights(), self.net.model_state()
+        return {}, self.net.model_state() | {"k": self.k}
 
     def finish(self, carry: Carry) -> None:
         carry["compressed"] = self.best
@@ -273,22 +303,16 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
     classifier = context.classifier
     classifier.network.load_state_dict(compressed["network"])
     device = next(classifier.parameters()).device
+    plain = context.system.factors == "plain"
     parts = iter(compressed["factors"])
-    return {
-        name: Factors(view, *(next(parts).to(device) for _ in range(3)))
-        for name, view in compressible_weights(classifier.network).items()
-    }
+    factors = {}
+    for name, view in compressible_weights(classifier.network).items():
+        u, v, c = (next(parts).to(device) for _ in range(3))
+        factors[name] = Factors(view, u, v, c, plain=plain)
+    return factors
 
 
 def _write_artifact(context: Context, carry: Carry) -> None:
     factors = restored_factors(context, carry["compressed"])
-    model = artifact.CompressedModel(
-        architecture=context.architecture,
-        num_classes=context.num_classes,
-        normalization=context.normalization,
-        factors=factors,
-        others=artifact.float_state(context.classifier.network, factors),
-        bits=context.target.bits,
-        k=context.k,
-    )
-    artifact.save(model, context.artifact)
+    model = context.compressed(factors, k=carry["compressed"]["k"])
+    artifact.save(context.budget.trimmed(model), context.artifact)

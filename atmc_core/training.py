@@ -2,18 +2,18 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
-from atmc_core.attacks import PGD, Attack, ball
+from atmc_core.attacks import PGD, Attack, ball, frozen_copy
 from atmc_core.attacks.base import Model
-from atmc_core.config import Threat, Training
+from atmc_core.config import ScheduleName, Threat, Training
 from atmc_core.data import Split
 from atmc_core.model import Classifier
 
@@ -24,22 +24,22 @@ class Trainable(ABC):
     """A classifier together with how its conv and linear weights are held.
 
     Attributes:
-        classifier: gives the graph, the biases, the norms and their buffers.
+        classifier: the graph; its parameters are always what is trained, composed.
     """
 
     classifier: Classifier
 
     @abstractmethod
-    def weights(self) -> dict[str, Tensor]:
-        """Weights that stand in for the network's own, by name; differentiable in the leaves."""
-
-    @abstractmethod
-    def leaves(self) -> list[Tensor]:
-        """What is optimised."""
-
-    @abstractmethod
     def update(self, learning_rate: float) -> None:
-        """One optimiser step from the gradients of ``leaves``, and whatever keeps it feasible."""
+        """One optimiser step from the gradients of the classifier's parameters, which it frees."""
+
+    @abstractmethod
+    def averaged(self) -> list[Tensor]:
+        """What a weight average is taken of: what training moves, and the norms' statistics."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Follow a change of the averaged tensors."""
 
     @abstractmethod
     def state(self) -> State:
@@ -55,16 +55,16 @@ class DenseWeights(Trainable):
 
     def __init__(self, classifier: Classifier, training: Training) -> None:
         self.classifier = classifier
-        self.optimizer = make_optimizer(self.leaves(), training)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
-
-    def leaves(self) -> list[Tensor]:
-        return list(self.classifier.parameters())
+        self.optimizer = make_optimizer(classifier.parameters(), training)
 
     def update(self, learning_rate: float) -> None:
         optimizer_step(self.optimizer, learning_rate)
+
+    def averaged(self) -> list[Tensor]:
+        return [*self.classifier.parameters(), *statistics(self.classifier)]
+
+    def refresh(self) -> None:
+        """The classifier's own parameters are the averaged tensors themselves."""
 
     def state(self) -> State:
         return {
@@ -82,10 +82,15 @@ def clone_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def make_optimizer(leaves: list[Tensor], training: Training) -> torch.optim.SGD:
+def statistics(classifier: Classifier) -> list[Tensor]:
+    """The norms' running means and variances."""
+    return [b for b in classifier.network.buffers() if b.is_floating_point()]
+
+
+def make_optimizer(leaves: Iterable[Tensor], training: Training) -> torch.optim.SGD:
     """SGD with momentum, as the paper trains; Nesterov's form, one fused pass over each tensor."""
     return torch.optim.SGD(
-        leaves,
+        list(leaves),
         lr=training.learning_rate,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
@@ -102,11 +107,17 @@ def optimizer_step(optimizer: torch.optim.SGD, learning_rate: float) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def cosine(step: int, steps: int, peak: float) -> float:
-    """A learning rate that rises over the first 5 % of the steps and falls along a cosine."""
+def scheduled(schedule: ScheduleName, step: int, steps: int, peak: float) -> float:
+    """The learning rate, which rises over the first 5 % of the steps.
+
+    After that it falls along a cosine, or stays, to be a tenth from half of all steps on and a
+    hundredth from three quarters on (Rice et al., 2020).
+    """
     warmup = max(1, steps // 20)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if schedule == "step":
+        return peak * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -119,19 +130,50 @@ def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
-def frozen_model(classifier: Classifier, weights: dict[str, Tensor]) -> Model:
+def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> Model:
     """The network with all its tensors detached: gradients reach the images only.
 
     Args:
         weights: stand in for the classifier's own, by name in its network.
     """
-    tensors = {name: tensor.detach() for name, tensor in classifier.named_parameters()}
-    tensors |= {f"network.{name}": tensor.detach() for name, tensor in weights.items()}
+    return frozen_copy(
+        classifier, {f"network.{name}": tensor for name, tensor in (weights or {}).items()}
+    )
 
-    def model(images: Tensor) -> Tensor:
-        return functional_call(classifier, tensors, (images,))  # type: ignore[no-any-return]
 
-    return model
+class StepLoss(ABC):
+    """The loss of a training step.
+
+    Attributes:
+        on_clean: whether the network is run on the clean images, too.
+    """
+
+    on_clean: bool = True
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A scalar, of labels ``[N]`` and logits: the clean images', then the adversarial ones'.
+
+        In clean training, and where ``on_clean`` is false, there are N of them, else 2N.
+        """
+
+
+@dataclass(frozen=True)
+class MixedLoss(StepLoss):
+    """The weighted mean of loss(x) and loss(x_adv); half and half is the paper's."""
+
+    clean_weight: float = 0.5
+
+    @property
+    def on_clean(self) -> bool:  # type: ignore[override]
+        return self.clean_weight > 0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = [F.cross_entropy(part, labels) for part in torch.split(logits, len(labels))]
+        return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
+
+
+PAPERS_MIX = MixedLoss()
 
 
 def adversarial_step(
@@ -141,25 +183,21 @@ def adversarial_step(
     labels: Tensor,
     learning_rate: float,
     generator: torch.Generator,
+    loss_of: StepLoss = PAPERS_MIX,
 ) -> Tensor:
-    """One step on 0.5 loss(x) + 0.5 loss(x_adv), x_adv found by ``attack`` on the current network.
+    """One step on clean images and those that ``attack`` finds on the current network.
 
-    The weights are composed once: detached for the attack (in evaluation mode, so that the norms'
-    statistics stand still), with their graph for the training pass. Without an attack the step is
-    on loss(x) alone.
+    For the attack the network is in evaluation mode, so that the norms' statistics stand still, and
+    none of its tensors needs a gradient. Without an attack the step is on the clean images alone.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
-    weights = net.weights()
     if attack is not None:
-        model = frozen_model(net.classifier.eval(), weights)
+        model = frozen_model(net.classifier.eval())
         adversarial = attack.run(model, images, labels, generator=generator)
-        images, labels = torch.cat([images, adversarial]), labels.repeat(2)
-    net.classifier.train()
-    named = {f"network.{name}": tensor for name, tensor in weights.items()}
-    logits = functional_call(net.classifier, named, (images,))
-    loss = F.cross_entropy(logits, labels)
+        images = torch.cat([images, adversarial]) if loss_of.on_clean else adversarial
+    loss = loss_of(net.classifier.train()(images), labels)
     loss.backward()  # type: ignore[no-untyped-call]
     net.update(learning_rate)
     return loss.detach()
@@ -175,34 +213,42 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
+@dataclass(frozen=True)
+class Course:
+    """How a stage trains.
+
+    Attributes:
+        attack: of adversarial training; without one it is clean training.
+        peak: the peak learning rate.
+        path: where in the run this is (seed, stage), for the random numbers.
+    """
+
+    attack: Attack | None
+    loss: StepLoss
+    schedule: ScheduleName
+    batch_size: int
+    epochs: int
+    peak: float
+    path: tuple[int, ...]
+
+
 class Trainer:
     """Training, one epoch at a time.
 
     Args:
-        attack: of adversarial training; without one it is clean training.
-        path: where in the run this is (seed, stage), for the random numbers.
-        peak: the peak learning rate.
+        after_step: called after every step.
     """
 
     def __init__(
         self,
         net: Trainable,
         split: Split,
-        attack: Attack | None,
-        batch_size: int,
-        epochs: int,
-        *,
-        peak: float,
-        path: tuple[int, ...],
+        course: Course,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self.net = net
-        self.split = split
-        self.attack = attack
-        self.batch_size = batch_size
-        self.peak = peak
-        self.path = path
-        self.steps_per_epoch = steps_per_epoch(split, batch_size)
-        self.steps = epochs * self.steps_per_epoch
+        self.net, self.split, self.course, self.after_step = net, split, course, after_step
+        self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
+        self.steps = course.epochs * self.steps_per_epoch
 
     def epoch(self, index: int) -> float:
         """Train for epoch ``index``; returns its mean loss.
@@ -210,16 +256,17 @@ class Trainer:
         Raises:
             FloatingPointError: if the loss is no longer finite.
         """
-        device = self.split.labels.device
-        order = random_generator("cpu", *self.path, index, 0)
-        noise = random_generator(device, *self.path, index, 1)
+        course, device = self.course, self.split.labels.device
+        order = random_generator("cpu", *course.path, index, 0)
+        noise = random_generator(device, *course.path, index, 1)
         torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
-        losses = [
-            adversarial_step(self.net, self.attack, images, labels, rate, noise)
-            for (images, labels), rate in zip(
-                self.split.shuffled(self.batch_size, order), self._rates(index), strict=True
+        losses = []
+        for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
+            rate = self._rate(index, step)
+            losses.append(
+                adversarial_step(self.net, course.attack, images, labels, rate, noise, course.loss)
             )
-        ]
+            self.after_step()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise FloatingPointError(
@@ -227,10 +274,9 @@ class Trainer:
             )
         return mean
 
-    def _rates(self, index: int) -> Iterator[float]:
-        first = index * self.steps_per_epoch
-        for step in range(first, first + self.steps_per_epoch):
-            yield cosine(step, self.steps, self.peak)
+    def _rate(self, epoch: int, step: int) -> float:
+        done = epoch * self.steps_per_epoch + step
+        return scheduled(self.course.schedule, done, self.steps, self.course.peak)
 
 
 @torch.no_grad()

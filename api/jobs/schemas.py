@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.jobs.acceptance import Threshold, acceptance
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
 from jobstore.states import JobState
@@ -77,6 +78,10 @@ class JobView(BaseModel):
         + ". `accepted` is null where the spec names no thresholds; the figures of a compressed "
         "network are null for a method that makes none."
     )
+    acceptance: list[Threshold] | None = Field(
+        description="Once it has succeeded: each threshold of the spec's `accept`, met or missed; "
+        "the report says so with intervals. A job that misses one has not failed."
+    )
     error: JobError | None = Field(description="Once it has failed.")
     links: dict[str, str]
 
@@ -102,6 +107,7 @@ class JobView(BaseModel):
             finished_at=job.finished_at,
             cancel_requested_at=job.cancel_requested_at,
             headline=job.headline,
+            acceptance=acceptance(job),
             error=_error(job),
             links=_links(job),
         )

@@ -46,11 +46,15 @@ def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New
 def check_k(spec: Document, dense_weights: int) -> None:
     """Raise `k_out_of_range` unless the target leaves between 1 and `dense_weights` non-zeros.
 
-    A method whose schema lets the target out compresses nothing, and has no k to check.
+    A method whose schema lets the target out compresses nothing, and has no k to check. How many
+    fit `max_bytes` depends on the network's other tensors: the job's first stage finds out.
     """
-    if "target" not in spec:
+    target = spec.get("target")
+    if target is None or "max_bytes" in target:
         return
-    target = spec["target"]
+    if "nominal_ratio" in target:
+        _check_ratio(target, dense_weights)
+        return
     given = "k" if "k" in target else "density"
     k = target["k"] if given == "k" else round(target["density"] * dense_weights)
     if not 1 <= k <= dense_weights:
@@ -60,6 +64,19 @@ def check_k(spec: Document, dense_weights: int) -> None:
             f"{wanted}, and the network has {dense_weights} weights: "
             f"choose from 1 to {dense_weights} non-zeros.",
             f"target.{given}",
+        )
+
+
+def _check_ratio(target: Document, dense_weights: int) -> None:
+    # One non-zero, and the codebook's value for it, over the dense weights.
+    bits = target["bits"] + (32 if target["bits"] <= 8 else 0)
+    least = bits / (32 * dense_weights)
+    if target["nominal_ratio"] < least:
+        raise Problem(
+            "k_out_of_range",
+            f"nominal_ratio {target['nominal_ratio']} leaves 0 non-zeros, and with one it is "
+            f"{least:.3g} for a network of {dense_weights} weights: ask for more.",
+            "target.nominal_ratio",
         )
 
 

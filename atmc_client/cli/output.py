@@ -37,7 +37,10 @@ def print_job(job: dict[str, Any]) -> None:
         out.print(f"{error['code']}{param}: {error['message']}", markup=False)
     if job["headline"]:
         out.print(accuracy_table(job["headline"]))
-        out.print(size_table(job["headline"]))
+        if job["headline"]["file_bytes"] is not None:
+            out.print(size_table(job["headline"]))
+    if job.get("acceptance"):
+        out.print(acceptance_table(job["acceptance"]))
 
 
 def new_table(*headers: str) -> Table:
@@ -46,14 +49,32 @@ def new_table(*headers: str) -> Table:
 
 
 def accuracy_table(headline: dict[str, Any]) -> Table:
-    """Accuracies on the test split before and after, in percent."""
+    """Accuracies on the test split in percent; after, too, if something was compressed."""
     table = new_table("test split")
-    for column in ("before", "after", "change"):
+    compressed = headline["clean_accuracy_after"] is not None
+    for column in ("before", "after", "change") if compressed else ("as uploaded",):
         table.add_column(column, justify="right")
     for key, label in ACCURACIES.items():
         before, after = headline[f"{key}_before"], headline[f"{key}_after"]
-        change = f"{100 * (after - before):+.2f}"
-        table.add_row(label, f"{100 * before:.2f} %", f"{100 * after:.2f} %", change)
+        if before is None:
+            continue  # the job's attacks were others
+        cells = [f"{100 * before:.2f} %"]
+        if after is not None:
+            cells += [f"{100 * after:.2f} %", f"{100 * (after - before):+.2f}"]
+        table.add_row(label, *cells)
+    return table
+
+
+def acceptance_table(thresholds: list[dict[str, Any]]) -> Table:
+    """Each threshold that the job names, and whether it is met."""
+    table = new_table("threshold", "verdict")
+    for column in ("figure", "asked for"):
+        table.add_column(column, justify="right")
+    for each in thresholds:
+        bound = {"at_least": "at least", "at_most": "at most"}[each["bound"]]
+        verdict = "[green]met[/green]" if each["passed"] else "[red]missed[/red]"
+        name = each["name"].replace("_", " ")
+        table.add_row(name, verdict, f"{each['figure']:.4f}", f"{bound} {each['limit']:.4f}")
     return table
 
 

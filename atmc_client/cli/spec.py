@@ -12,31 +12,35 @@ Spec = dict[str, Any]
 def build_spec(
     file: IO[str] | None,
     *,
-    k: int | None,
-    density: float | None,
+    sizes: Mapping[str, float | None],
     fields: Mapping[str, Any],
     settings: Sequence[str],
 ) -> Spec:
     """Return the spec in `file` (None: ATMC in the l-infinity norm) with the options put over it.
 
-    `fields` are values by path, None where not given; `settings` are `PATH=VALUE`. What a spec may
-    hold only the service knows. Raises `click.UsageError` for options that contradict each other
-    or the file's form.
+    `sizes` are the ways to say how small, by name, and `fields` values by path, None where not
+    given; `settings` are `PATH=VALUE`. What a spec may hold only the service knows. Raises
+    `click.UsageError` for options that contradict each other or the file's form.
     """
     spec = _read(file)
-    if k is not None and density is not None:
-        raise click.UsageError("--k and --density both set the number of non-zeros: give one")
-    if k is not None or density is not None:
-        # The file's budget may be of the other kind.
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if len(given) > 1:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{options} both say how small: give one")
+    if given:
+        # The file's may be of another kind.
         target = _object(spec, "target", "target")
-        for name in ("k", "density"):
+        for name in sizes:
             target.pop(name, None)
-        target.update({"k": k} if k is not None else {"density": density})
+        target.update(given)
     for path, value in fields.items():
         if value is not None:
             _assign(spec, path, value)
     for setting in settings:
         _assign(spec, *_parse(setting))
+    # A method that compresses nothing takes no target, not even an empty one.
+    if file is None and spec.get("target") == {}:
+        del spec["target"]
     return spec
 
 

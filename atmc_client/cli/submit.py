@@ -11,12 +11,16 @@ from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# Options that say how small, one of which is given.
+_SIZES = ("density", "k", "nominal_ratio", "max_bytes")
 # Options that are one field of the spec each.
 _PATHS = {
     "method": "method",
     "bits": "target.bits",
+    "structure": "target.structure",
     "norm": "threat.norm",
     "epsilon": "threat.epsilon",
+    "preset": "training.preset",
     "seed": "seed",
 }
 
@@ -42,10 +46,14 @@ class Numbers(click.ParamType[list[float]]):
 @click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
 @click.option("--density", type=float, help="Non-zeros over dense weights, above 0 to 1.")
 @click.option("--k", type=int, help="Number of non-zeros, instead of --density.")
+@click.option("--nominal-ratio", type=float, help="Instead: bits of non-zeros over dense ones.")
+@click.option("--max-bytes", type=int, help="Instead: the file is at most that large.")
 @click.option("--bits", type=int, help="Bits a non-zero: 1 to 8, 16 or 32.")
 @click.option("--epsilon", type=float, help="Radius to be robust in, for images in [0, 1].")
 @click.option("--norm", help="Norm of that radius.  [default: linf]")
 @click.option("--method", help="See `atmc methods`.  [default: atmc]")
+@click.option("--structure", help="element, or channel: whole channels go.  [default: element]")
+@click.option("--preset", help="fast, standard, paper or auto.  [default: standard]")
 @click.option("--seed", type=int, help="Of every random choice.  [default: 0]")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any other field.")
 @click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
@@ -81,8 +89,7 @@ def submit(
     """
     spec = build_spec(
         wanted["spec"],
-        k=wanted["k"],
-        density=wanted["density"],
+        sizes={name: wanted[name] for name in _SIZES},
         fields={path: wanted[option] for option, path in _PATHS.items()},
         settings=wanted["settings"],
     )

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from atmc_core.attacks.apgd import APGD, APGDT
-from atmc_core.attacks.base import Attack, Model, SearchAttack, require_positive
+from atmc_core.attacks.base import (
+    Attack,
+    Model,
+    SearchAttack,
+    require_attackable,
+    require_positive,
+)
 from atmc_core.attacks.counting import CountingModel
 from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.frozen import frozen_copy
@@ -122,12 +128,12 @@ class AutoAttack(Attack):
         """The state before the first step; arguments as for ``run``.
 
         Raises:
-            ValueError: if the model knows fewer than two classes.
+            ValueError: if there are no images, or the model knows fewer than two classes.
+            FloatingPointError: if it returns NaN or infinity.
         """
         with torch.no_grad():
             logits = torch.cat([model(batch) for batch in torch.split(images, self.batch_size)])
-        if logits.shape[1] < 2:
-            raise ValueError(f"the model has {logits.shape[1]} classes: it needs at least 2")
+        require_attackable(logits)
         standing = logits.argmax(1) == labels
         seed = torch.randint(2**62, (1,), device=images.device, generator=generator)
         return AutoAttackState(

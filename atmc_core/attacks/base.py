@@ -93,7 +93,8 @@ class Found:
 class SearchAttack(Attack):
     """An attack that is done with an image as soon as the model gets it wrong.
 
-    ``run`` returns an image unchanged where the model errs already, and where nothing was found.
+    ``run`` returns an image unchanged where the model errs already, and where nothing was found;
+    it raises what ``require_attackable`` does.
     """
 
     def run(
@@ -106,6 +107,7 @@ class SearchAttack(Attack):
     ) -> Tensor:
         with torch.no_grad():
             logits = model(images)
+        require_attackable(logits)
         standing = (logits.argmax(1) == labels).nonzero()[:, 0]
         result = images.clone()
         if len(standing):
@@ -131,6 +133,27 @@ class SearchAttack(Attack):
             logits: the model's on ``images``, ``[N, classes]``, so that they need not be computed
                 again.
         """
+
+
+def require_attackable(logits: Tensor) -> None:
+    """Check the outputs on the images themselves, ``[N, classes]``, before an attack is run.
+
+    Raises:
+        ValueError: if there are no images, or fewer than two classes.
+        FloatingPointError: if an output is not finite.
+    """
+    if not len(logits):
+        raise ValueError("there are no images to attack")
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        classes = logits.shape[1] if logits.ndim == 2 else 0
+        raise ValueError(f"the model has {classes} classes: it needs at least 2")
+    finite = torch.isfinite(logits).all(1)
+    if not finite.all():
+        count = int((~finite).sum())
+        raise FloatingPointError(
+            f"the model returns NaN or infinite outputs for {count} of {len(logits)} images: "
+            "no attack can tell what fools it"
+        )
 
 
 def require_positive(**values: float) -> None:

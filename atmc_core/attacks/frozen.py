@@ -7,6 +7,7 @@ channels (measured on one core: 48 us to 12 us an image for 5x5 and 1 to 8 chann
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,26 +15,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.attacks.base import Model
+from atmc_core.attacks.pooling import quicken_pooling
 
 # Side of the block of pixels by the number of input channels, measured over kernels of 3 to 5.
 _BLOCK_SIDES = {1: 4, 2: 2, 3: 2}
 
 
-def frozen_copy(model: Model) -> Model:
+def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Model:
     """A copy of a ``torch.nn.Module`` for attacks; any other callable is returned as it is.
 
     Its weights need no gradients and are in channels-last order, which convolutions on a CPU are
-    faster in. It is in training or evaluation mode as the model is. Outputs and gradients differ
-    from the model's by rounding only.
+    faster in; where they are in that order already they are not copied, so the copy lasts until
+    the model is next trained. It is in training or evaluation mode as the model is. Outputs and
+    gradients differ from the model's by rounding only.
+
+    Args:
+        weights: stand in for the model's own, by parameter name.
     """
     if not isinstance(model, nn.Module):
         return model
-    frozen = copy.deepcopy(model).requires_grad_(False)
+    shared = {
+        id(parameter): nn.Parameter(
+            (weights or {}).get(name, parameter).detach(), requires_grad=False
+        )
+        for name, parameter in model.named_parameters()
+    }
+    frozen = copy.deepcopy(model, shared)
     frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in frozen.modules():
         if _has_few_channels(module):
             # The instance's own forward, so that hooks and the module's place stay as they are.
             module.__dict__["forward"] = _FewChannels(cast(nn.Conv2d, module))
+    quicken_pooling(frozen)
     return cast(Model, frozen)
 
 

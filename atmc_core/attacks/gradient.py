@@ -34,7 +34,8 @@ class PGD(Attack):
             ``atmc_core.attacks.losses``.
 
     Raises:
-        ValueError: if a number is not positive, or there is no such loss.
+        ValueError: if a number is not positive, there is no such loss, or ``run`` gets no images.
+        FloatingPointError: if the model's gradient is not finite at the first step.
     """
 
     ball: Ball
@@ -56,9 +57,13 @@ class PGD(Attack):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         loss = loss_named(self.loss)
+        if not len(images):
+            raise ValueError("there are no images to attack")
         points = self.ball.random(images, generator) if self.random_start else images
-        for _ in range(self.steps):
+        for step in range(self.steps):
             gradient = input_gradient(model, points, labels, loss)
+            if step == 0 and not torch.isfinite(gradient).all():
+                raise FloatingPointError("the model returns NaN or infinite outputs or gradients")
             points = self.ball.ascend(points, gradient, self.step_size, images)
         return points
 

@@ -1,5 +1,6 @@
 """The balls that perturbations stay in: where to start, which way to step, how to come back."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -51,11 +52,18 @@ class Region(Rows):
 
 
 def ball(norm: str, epsilon: float) -> Ball:
-    """The ball of a norm by name.
+    """The ball of a norm by name, for images in [0, 1].
 
     Raises:
-        ValueError: if the norm is unknown.
+        ValueError: if the norm is unknown, or epsilon not above 0, or (linf) above 1.
     """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise ValueError(f"epsilon is {epsilon}: it must be above 0")
+    if norm == "linf" and epsilon > 1:
+        raise ValueError(
+            f"epsilon is {epsilon}: it must be at most 1, as images are in [0, 1]; for "
+            f"{epsilon:g} grey levels write {epsilon:g}/255"
+        )
     if norm == "linf":
         return LinfBall(epsilon)
     if norm == "l2":

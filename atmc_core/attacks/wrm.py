@@ -15,8 +15,8 @@ class WRM(Attack):
 
     The result is cut to [0, 1] and to nothing else: report it with the perturbation it made.
     Source: Sinha, Namkoong & Duchi, "Certifying Some Distributional Robustness with Principled
-    Adversarial Training" (2018), equation 2b and algorithm 1; gamma and the step 1/sqrt(t + 1) are
-    the ATMC paper's.
+    Adversarial Training" (2018), equation 2b and algorithm 1, and 15 steps as in its authors' code;
+    gamma and the step 1/sqrt(t + 1) are the ATMC paper's.
 
     Attributes:
         gamma: weight of the loss against half the squared length.

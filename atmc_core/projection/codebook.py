@@ -18,6 +18,7 @@ from torch import Tensor
 EXACT_LIMIT = 1024
 _LLOYD_ITERATIONS = 100
 _LLOYD_TOLERANCE = 1e-5
+_RENEWALS = 2
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.int64]
@@ -70,6 +71,31 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
     return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
 
 
+def requantize(tensor: Tensor, codebook: Tensor) -> Quantized:
+    """The nearest tensor with as many distinct values, from a codebook that fitted before.
+
+    A few of Lloyd's iterations on a tensor that has moved little: not exact, but cheap, and nothing
+    waits for the device.
+
+    Args:
+        tensor: any shape; zeros stay zero.
+        codebook: distinct non-zero values, ascending; one that serves no entry stays as it is.
+    """
+    flat = tensor.detach().reshape(-1)
+    one = flat.new_ones((), dtype=torch.double)
+    for _ in range(_RENEWALS):
+        centres = _with_zero(codebook)
+        cell = torch.bucketize(flat, _boundaries(centres))
+        sums = torch.zeros(2, len(centres), dtype=torch.double, device=flat.device)
+        sums[0].scatter_add_(0, cell, flat.double())
+        sums[1].scatter_add_(0, cell, one.expand_as(cell))
+        means = (sums[0] / sums[1].clamp_min(1)).float()
+        means = torch.where(sums[1] > 0, means, centres)
+        # Cells are intervals, so the order stays: what was below zero keeps its place.
+        codebook = torch.where(centres[:-1] < 0, means[:-1], means[1:])
+    return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
+
+
 def _sort(values: Tensor) -> Tensor:
     """Ascending, in float64. (On a CPU numpy's sort is several times faster than torch's.)"""
     if values.device.type == "cpu":
@@ -83,10 +109,18 @@ def _as_codebook(centres: Tensor) -> Tensor:
     return codebook
 
 
+def _with_zero(codebook: Tensor) -> Tensor:
+    """The codebook and the centre at zero, ascending."""
+    return torch.cat([codebook, codebook.new_zeros(1)]).sort().values
+
+
+def _boundaries(centres: Tensor) -> Tensor:
+    return (centres[1:] + centres[:-1]) / 2
+
+
 def _nearest(flat: Tensor, codebook: Tensor) -> Tensor:
-    centres = torch.cat([codebook, codebook.new_zeros(1)]).sort().values
-    boundaries = (centres[1:] + centres[:-1]) / 2
-    nearest = centres[torch.bucketize(flat.float(), boundaries)]
+    centres = _with_zero(codebook)
+    nearest = centres[torch.bucketize(flat.float(), _boundaries(centres))]
     return nearest.masked_fill_(flat == 0, 0).to(flat.dtype)
 
 

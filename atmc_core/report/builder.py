@@ -1,7 +1,7 @@
 """Puts the report together from what the stages of a job left."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from atmc_core.config import JobSpec
 from atmc_core.data import SPLITS, DataSet, Split
 from atmc_core.evaluation_plan import curve_positions, probe_positions
 from atmc_core.model import Normalization
+from atmc_core.planning import TrainingPlan
 from atmc_core.report import checks, figures, headline
 from atmc_core.report.pictures import pictures
 from atmc_core.report.schema import REPORT_VERSION
@@ -43,6 +44,7 @@ class Findings:
         indices: the evaluated images in the test split, and ``evaluated`` the images themselves.
         found: what the evaluation of the upload found (see ``Evaluator``).
         compressed: absent when a job only evaluates.
+        training: what it settled on; of no meaning when a job only evaluates.
         seed: of the evaluation.
     """
 
@@ -56,6 +58,7 @@ class Findings:
     evaluated: Split
     found: dict[str, Any]
     compressed: Compressed | None
+    training: TrainingPlan
     seed: int
     seconds: float
     environment: dict[str, Any]
@@ -114,6 +117,23 @@ def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
         "after": _side(findings, labels, compressed.found, compressed.path, "fresh"),
         "difference": figures.differences(findings.found, compressed.found),
         "layers": headline.layer_table(compressed.model),
+        "training": _training(findings),
+    }
+
+
+def _training(findings: Findings) -> dict[str, Any]:
+    """Every value that training used, whether it was given, a default, or chosen."""
+    training, plan = findings.spec.training, findings.training
+    recognition = asdict(plan.recognition) if plan.recognition else None
+    used = to_json(training) | to_json(plan.effort)
+    if training.loss == "trades":
+        used["beta"] = training.trades_beta
+    else:
+        used["clean_weight"] = training.mix_clean_weight
+    return used | {
+        "step_size": findings.spec.threat.training_step_size,
+        "seconds_per_epoch": plan.seconds_per_epoch,
+        "upload": recognition,
     }
 
 

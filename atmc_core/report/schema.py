@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from atmc_core.config import AttackName, Level, Method, Norm
+from atmc_core.config import EPOCHS, AttackName, Level, Method, Norm, Preset
 
 #: Goes up whenever a reader of the older reports would misread a newer one.
 REPORT_VERSION = 2
@@ -30,12 +30,13 @@ def schema() -> Schema:
             "the same images. Accuracies are shares of the evaluated images with 95 % Wilson "
             "intervals (low, high); epsilon is for images in [0, 1]."
         ),
-        **_object(_report(), optional=("after", "difference", "layers")),
+        **_object(_report(), optional=("after", "difference", "layers", "training")),
         # A compressed side comes whole or not at all.
         "dependentRequired": {
-            "after": ["difference", "layers"],
+            "after": ["difference", "layers", "training"],
             "difference": ["after"],
             "layers": ["after"],
+            "training": ["after"],
         },
         "$defs": _definitions(),
     }
@@ -68,10 +69,35 @@ def _report() -> dict[str, Schema]:
         "evaluation": _evaluation(),
         "examples": _list({"$ref": "#/$defs/example"}),
         "layers": _list({"$ref": "#/$defs/layer"}),
+        "training": _training(),
         "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
         | {"description": "images in each split, before any choice"},
         "spec": {"type": "object", "description": "the job's spec, defaults filled in"},
         "environment": {"type": "object", "description": "device, threads and versions"},
+    }
+
+
+def _training() -> Schema:
+    accuracies = ("clean_accuracy", "robust_accuracy", "robust_accuracy_at_twice")
+    upload = _object(
+        {"images": _COUNT, **dict.fromkeys(accuracies, _SHARE), "robust": _FLAG},
+    )
+    return {
+        "type": "object",
+        "description": "the values that training used: given, by default, or chosen by the job",
+        "required": ["preset", "robust_epochs", "compression_epochs", "finish_epochs", "upload"],
+        "properties": {
+            "preset": {"enum": list(get_args(Preset))},
+            **dict.fromkeys(EPOCHS, _COUNT),
+            "step_size": _NUMBER,
+            "seconds_per_epoch": _or_null(_NUMBER)
+            | {"description": "as measured before training, where there is a time budget"},
+            "upload": _or_null(upload)
+            | {
+                "description": "validation accuracies of the upload, by which robust training is "
+                "skipped; null where the job did not ask"
+            },
+        },
     }
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, text
 
+from api.jobs.acceptance import acceptance
 from jobstore import leases
 from jobstore.events import EventType, NewEvent
 from jobstore.jobs import get_job
 from jobstore.objects import blob_key
 from jobstore.states import JobState
-from jobstore.tables import HEADLINE_FIELDS, CatalogueRow
+from jobstore.tables import HEADLINE_FIELDS, CatalogueRow, Job
 from jobstore.wakeups import pending
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, claimed, wait_until
@@ -473,6 +474,28 @@ def test_a_finished_job_carries_its_headline(finished: dict[str, Any]) -> None:
     assert finished["headline"]["nonzeros"] == 5000
     assert finished["headline"]["file_ratio"] == 0.05
     assert finished["headline"]["accepted"] is True
+
+
+@pytest.mark.parametrize(
+    ("accept", "passed"),
+    [
+        (None, None),
+        ({"robust_accuracy": 0.8175}, [True]),
+        ({"robust_accuracy": 0.82, "file_ratio": 0.05}, [False, True]),
+        # 0.98 - 0.96 is not 0.02 in binary.
+        ({"clean_accuracy_drop": 0.02}, [True]),
+    ],
+)
+def test_a_finished_job_says_of_each_threshold_whether_it_is_met(
+    accept: dict[str, float] | None, passed: list[bool] | None
+) -> None:
+    figures = {"clean_accuracy_before": 0.98, "clean_accuracy_after": 0.96, "file_ratio": 0.05}
+    figures |= {"robust_accuracy_before": 0.84, "robust_accuracy_after": 0.8175}
+    job = Job(spec={"accept": accept} if accept else {}, state=JobState.SUCCEEDED, **figures)
+    found = acceptance(job)
+    assert (found and [threshold.passed for threshold in found]) == passed
+    job.state = JobState.RUNNING
+    assert acceptance(job) is None
 
 
 def test_a_queued_job_is_cancelled_at_once_and_only_once(service: Service) -> None:

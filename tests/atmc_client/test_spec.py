@@ -9,11 +9,12 @@ import pytest
 from atmc_client.cli.spec import build_spec
 
 
-def made(file: object = None, *, k=None, density=None, fields=None, settings=()):
+def made(file: object = None, *, fields=None, settings=(), **sizes):
     text = (
         None if file is None else io.StringIO(file if isinstance(file, str) else json.dumps(file))
     )
-    return build_spec(text, k=k, density=density, fields=fields or {}, settings=settings)
+    sizes = dict.fromkeys(("k", "density", "nominal_ratio", "max_bytes")) | sizes
+    return build_spec(text, sizes=sizes, fields=fields or {}, settings=settings)
 
 
 def test_options_alone_make_a_whole_spec():
@@ -29,6 +30,12 @@ def test_options_alone_make_a_whole_spec():
         "training": {"robust_epochs": 3},
         "evaluation": {"pgd_steps": 10},
     }
+
+
+def test_a_method_that_takes_no_target_gets_none():
+    fields = {"method": "evaluate", "threat.epsilon": "8/255"}
+    threat = {"norm": "linf", "epsilon": "8/255"}
+    assert made(fields=fields) == {"method": "evaluate", "threat": threat}
 
 
 def test_options_win_over_the_file_and_leave_the_rest():
@@ -49,6 +56,7 @@ def test_a_setting_is_json_or_else_a_string(setting, value):
     ("arguments", "message"),
     [
         ({"k": 1, "density": 0.1}, "give one"),
+        ({"max_bytes": 1, "nominal_ratio": 0.1}, "--nominal-ratio and --max-bytes|give one"),
         ({"file": "{"}, "not JSON"),
         ({"file": "[]"}, "not a JSON object"),
         ({"settings": ["epochs"]}, "PATH=VALUE"),

@@ -67,9 +67,8 @@ def test_factorising_changes_no_output(classifier: Classifier) -> None:
     net = FactorizedWeightsView(classifier)
     with torch.no_grad():
         before = classifier(images)
-        after = torch.func.functional_call(
-            classifier, {f"network.{name}": w for name, w in net.weights().items()}, (images,)
-        )
+        net.compose()
+        after = classifier(images)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
 
 
@@ -138,10 +137,8 @@ def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
     only.c.zero_()
     only.v.copy_(torch.tensor([[[1.0, 1.0, 2.0, 0.0], [2.0, 0.0, 0.0, 1.0]]]))
     net = SharedWeights(classifier, factors, bits=1, training=training)
-    gradients = [torch.zeros_like(tensor) for tensor in net.factor_tensors()]
-    gradients[1].copy_(torch.tensor([[[3.0, 6.0, 1.0, 9.0], [2.0, 9.0, 9.0, 0.0]]]))
-    for tensor, gradient in zip(net.factor_tensors(), gradients, strict=True):
-        tensor.grad = gradient
+    (weight,) = net.composed.values()
+    weight.grad = torch.tensor([[3.0, 6.0, 1.0, 9.0], [2.0, 9.0, 9.0, 0.0]])
     net.update(0.1)
     expected: Tensor = torch.tensor([1 - 0.1 * (3 + 6 + 0) / 3, 2 - 0.1 * (1 + 2) / 2])
     torch.testing.assert_close(net.values[1].detach(), expected)

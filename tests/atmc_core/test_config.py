@@ -1,12 +1,23 @@
 """Job specs: defaults, ranges and names, enforced by the dataclasses and by their schema."""
 
+import dataclasses
 from typing import Any, get_args
 
 import jsonschema
 import pytest
 
 from atmc_core.catalogue import catalogue
-from atmc_core.config import AttackName, Evaluation, JobSpec, Target, spec_schema
+from atmc_core.config import (
+    PRESETS,
+    AttackName,
+    Effort,
+    Evaluation,
+    JobSpec,
+    Method,
+    Target,
+    Training,
+    spec_schema,
+)
 from atmc_core.errors import InvalidInput
 from atmc_core.report import schema as report_schema
 from atmc_core.schema import from_json, to_json
@@ -23,6 +34,30 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "bits true": ({"target": {"density": 0.1, "bits": True}}, "invalid_value", "target.bits"),
     "no size": ({"target": {"bits": 4}}, "invalid_value", "target"),
     "two sizes": ({"target": {"bits": 4, "k": 5, "density": 0.1}}, "invalid_value", "target"),
+    "bytes and ratio": (
+        {"target": {"bits": 4, "max_bytes": 5, "nominal_ratio": 0.1}},
+        "invalid_value",
+        "target",
+    ),
+    "ratio 2": (
+        {"target": {"bits": 4, "nominal_ratio": 2}},
+        "invalid_value",
+        "target.nominal_ratio",
+    ),
+    "no bytes": ({"target": {"bits": 4, "max_bytes": 0}}, "invalid_value", "target.max_bytes"),
+    "structure": (
+        {"target": {"bits": 4, "k": 9, "structure": "row"}},
+        "invalid_value",
+        "target.structure",
+    ),
+    "beta without TRADES": ({"training": {"beta": 6}}, "invalid_value", "training.beta"),
+    "a time budget without auto": (
+        {"training": {"time_budget_s": 60, "preset": "fast"}},
+        "invalid_value",
+        "training.time_budget_s",
+    ),
+    "loss": ({"training": {"loss": "mart"}}, "invalid_value", "training.loss"),
+    "schedule": ({"training": {"schedule": "linear"}}, "invalid_value", "training.schedule"),
     "no bits": ({"target": {"k": 5}}, "missing_field", "target.bits"),
     "text for k": ({"target": {"bits": 4, "k": "5"}}, "invalid_value", "target.k"),
     "fraction for k": ({"target": {"bits": 4, "k": 5.5}}, "invalid_value", "target.k"),
@@ -169,3 +204,39 @@ def test_the_catalogue_describes_every_architecture() -> None:
     assert set(options["properties"]) == {"pgd_steps", "pgd_restarts"}
     assert entries["schema", "report"] == report_schema()
     assert "target" not in entries["method", "evaluate"]["spec_schema"]["properties"]
+
+
+def test_a_preset_sets_what_is_left_out() -> None:
+    training = from_json(Training, {"preset": "fast", "finish_epochs": 7, "averaging": "ema"})
+    fast = PRESETS["fast"]
+    assert training.effort() == dataclasses.replace(fast, finish_epochs=7, averaging="ema")
+    assert Training().effort() == Effort(20, 30, 10, "cosine", "none")
+
+
+def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
+    Target(8, nominal_ratio=40 / (32 * 100)).budget(100)
+    Target(32, nominal_ratio=1 / 100).budget(100)
+    for target in (Target(8, nominal_ratio=39 / (32 * 100)), Target(32, nominal_ratio=0.0099)):
+        with pytest.raises(InvalidInput) as refused:
+            target.budget(100)
+        assert (refused.value.code, refused.value.param) == ("k_out_of_range", "nominal_ratio")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "param"),
+    [
+        ("alr", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
+        ("da", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
+        ("nap", {"training": {"loss": "trades"}}, "training.loss"),
+    ],
+)
+def test_a_method_refuses_what_it_would_ignore(
+    method: Method, changes: dict[str, Any], param: str
+) -> None:
+    document = GOOD | changes | {"method": method}
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, document)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", param)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, spec_schema(method))
+    jsonschema.validate(document | {"method": "ap"}, spec_schema("ap"))

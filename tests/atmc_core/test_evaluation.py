@@ -1,8 +1,10 @@
 """Evaluation: which images, what counts as robust, and what speaks against a figure."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.report.checks import data_checks, side_checks
-from atmc_core.report.figures import side
+from atmc_core.report.figures import share, side
 from atmc_core.seeding import plain
 
 THREAT = Threat("linf", 0.1)
@@ -184,6 +186,69 @@ def test_images_seen_in_training_and_small_radii_are_raised(digits: DataSet) -> 
     for epsilon, status in ((4 / 255, "raised"), (8 / 255, "passed")):
         checks = data_checks(digits, colour, Threat("linf", epsilon))
         assert checks[0]["status"] == status
+
+
+def _soundest() -> tuple[dict[str, Any], dict[str, Any]]:
+    """A state and figures of 1,000 images that no check objects to."""
+    standing, fallen = torch.ones(1000, dtype=torch.bool), torch.arange(1000) < 600
+    state = {
+        "clean": {"right": standing},
+        "attacks": {
+            "pgd": {"right": fallen, "within_threat": True},
+            "square": {"right": fallen.clone(), "within_threat": True},
+            "wrm": {"right": ~standing, "within_threat": False},
+        },
+        "probe": {
+            "images": 100,
+            "right": 100,
+            "vanishing": 1,
+            "output_change": 1e-6,
+            "softmax": False,
+            "effort": {"steps": 60, "images": 100, "standing": 60, "fallen": 1},
+        },
+    }
+    figures = {"curve": [{"epsilon": 1.0, "accuracy": 0.1}], "robust": share(600, 1000)}
+    return state, figures
+
+
+@pytest.mark.parametrize(
+    ("code", "object_to"),
+    [
+        ("vanishing_gradients", lambda state, _: state["probe"].update(vanishing=2)),
+        (
+            "square_beats_white_box",
+            # Three of the 600 that withstand PGD.
+            lambda state, _: state["attacks"]["square"]["right"].__setitem__(slice(3), False),
+        ),
+        (
+            "above_chance_at_large_epsilon",
+            lambda _, figures: figures["curve"][-1].update(accuracy=0.105),
+        ),
+        (
+            "more_effort_lowers_accuracy",
+            lambda state, _: state["probe"]["effort"].update(fallen=2),
+        ),
+        ("outputs_change_between_runs", lambda state, _: state["probe"].update(output_change=1e-3)),
+        ("softmax_outputs", lambda state, _: state["probe"].update(softmax=True)),
+        ("few_images", lambda _, figures: figures.update(robust=share(60, 100))),
+    ],
+)
+def test_each_warning_is_raised_by_its_cause_alone_and_said_in_a_sentence(
+    code: str, object_to: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
+    state, figures = _soundest()
+    assert {check["status"] for check in side_checks(state, figures, 10)} == {"passed"}
+    object_to(state, figures)
+    raised = [check for check in side_checks(state, figures, 10) if check["status"] == "raised"]
+    assert [check["code"] for check in raised] == [code]
+    assert re.fullmatch(r"[A-Z±\d].{40,}\.", raised[0]["message"])
+
+
+def test_images_never_seen_in_training_and_usual_radii_pass(digits: DataSet) -> None:
+    unseen = torch.arange(4 * 28 * 28, dtype=torch.uint8).view(4, 1, 28, 28)
+    for epsilon, status in ((0.3, "passed"), (0.2, "raised")):
+        checks = data_checks(digits, unseen, Threat("linf", epsilon))
+        assert [check["status"] for check in checks] == [status, "passed"]
 
 
 def test_a_fresh_process_in_this_session_gives_the_same_figures(

@@ -55,15 +55,22 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
         assert moved == pytest.approx(effect.expand_as(tensor)[place].item(), rel=1e-3)
 
 
-def test_gradients_reach_all_three_factors() -> None:
-    module = nn.Conv2d(4, 8, 3)
+@pytest.mark.parametrize(
+    "module", [nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 1, groups=2), nn.Linear(4, 9)]
+)
+def test_gradients_are_those_of_w_through_the_chain_rule(module: nn.Module) -> None:
     factors = _seeded(module, 0.25)
-    for tensor in factors.tensors:
-        tensor.requires_grad_()
-    (factors.compose() * torch.randn(8, 4, 3, 3)).sum().backward()
-    assert all(
-        tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in factors.tensors
-    )
+    gradient = torch.randn(factors.view.shape)
+    leaves = [tensor.clone().requires_grad_() for tensor in factors.tensors]
+    u, v, c = leaves
+    identity = torch.eye((u if factors.view.wide else v).shape[-1])
+    product = (u + identity) @ v if factors.view.wide else u @ (v + identity)
+    weight = factors.view.to_weight(product + c)
+    torch.testing.assert_close(weight.detach(), factors.compose())
+    for ours, expected in zip(
+        factors.gradients(gradient), torch.autograd.grad(weight, leaves, gradient), strict=True
+    ):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_finds_every_conv_and_linear_and_a_shared_weight_once() -> None:

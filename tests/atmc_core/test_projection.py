@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from atmc_core.projection import codebook, keep_largest, quantize
+from atmc_core.projection import codebook, keep_largest, quantize, requantize, sparsity
 
 # Multiples of 1/8 are exact in float32, and equal values are common.
 _values = st.integers(-40, 40).map(lambda i: i / 8)
@@ -50,6 +50,15 @@ class TestKeepLargest:
         assert mask.tolist() == [True, False, False, True]
         (again,) = keep_largest([(tensor * mask).abs()], 2)
         assert again.tolist() == mask.tolist()
+
+    @given(_vectors(40), st.integers(1, 39))
+    def test_counting_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
+        ordinals = [part.abs().view(torch.int32) for part in tensor.split(7)]
+        k = min(k, len(tensor))
+        for own, other in zip(
+            sparsity.by_counting(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
+        ):
+            assert int(own) == int(other)
 
     def test_refuses_a_negative_budget(self) -> None:
         with pytest.raises(ValueError, match="k is -1"):
@@ -113,6 +122,33 @@ class TestQuantize:
     def test_refuses_nan(self) -> None:
         with pytest.raises(ValueError, match="NaN"):
             quantize(torch.tensor([1.0, float("nan"), 2.0]), 2)
+
+
+class TestRequantize:
+    @settings(max_examples=100, deadline=None)
+    @given(_vectors(40), _vectors(40), st.integers(1, 4))
+    def test_is_feasible_keeps_zeros_and_takes_the_nearest_value(
+        self, before: Tensor, tensor: Tensor, bits: int
+    ) -> None:
+        found = requantize(tensor, quantize(before, bits).codebook)
+        assert len(torch.unique(found.values[found.values != 0])) <= 2**bits
+        assert (found.values[tensor == 0] == 0).all()
+        allowed = torch.cat([found.codebook, torch.zeros(1)])
+        nearest = (tensor.unsqueeze(1) - allowed).abs().min(1).values
+        kept = tensor != 0
+        torch.testing.assert_close((tensor - found.values).abs()[kept], nearest[kept])
+
+    def test_leaves_what_fits_as_it_is(self) -> None:
+        found = quantize(torch.randn(1000), 3)
+        again = requantize(found.values, found.codebook)
+        torch.testing.assert_close(again.values, found.values)
+
+    def test_follows_a_tensor_that_has_moved_a_little(self) -> None:
+        tensor = torch.randn(20_000)
+        first = quantize(tensor, 4)
+        moved = 1.02 * tensor + 0.01 * torch.randn(20_000)
+        best = _error(moved, quantize(moved, 4).values)
+        assert _error(moved, requantize(moved, first.codebook).values) <= 1.05 * best
 
 
 def _brute_force_error(tensor: Tensor, size: int) -> float:

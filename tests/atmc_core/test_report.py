@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
+from huggingface_hub import ModelCard
 
 from atmc_core.config import Accept, JobSpec
 from atmc_core.errors import InvalidInput
@@ -262,15 +264,21 @@ def test_text_in_the_report_cannot_become_markup(compressed: Path) -> None:
 def test_the_model_card_has_the_metadata_of_the_hub(compressed: Path) -> None:
     card = (compressed / "results" / "model_card.md").read_text()
     _, metadata, body = card.split("---\n", 2)
-    # Every value is JSON, which is YAML.
-    lines = (line.split(": ", 1) for line in metadata.splitlines())
-    fields = {key: json.loads(value) for key, value in lines}
+    fields = yaml.safe_load(metadata)
     assert fields["pipeline_tag"] == "image-classification"
     (result,) = fields["model-index"][0]["results"]
     headline = _report(compressed)["headline"]
     values = [metric["value"] for metric in result["metrics"]]
     assert values == [headline["clean_accuracy_after"], headline["robust_accuracy_after"]]
     assert "## Limitations" in body
+    # The hub's own reader finds each metric, and what it was measured on.
+    found = ModelCard(card).data
+    assert (found.library_name, found.pipeline_tag) == ("pytorch", "image-classification")
+    assert [result.metric_value for result in found.eval_results] == values
+    assert {result.metric_type for result in found.eval_results} == {"accuracy"}
+    assert {result.task_type for result in found.eval_results} == {"image-classification"}
+    assert all(result.dataset_name and result.dataset_type for result in found.eval_results)
+    assert all(result.dataset_revision for result in found.eval_results)
 
 
 def _evaluate(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -299,6 +307,11 @@ def test_a_figure_that_differs_is_an_error_and_so_is_other_data(
     done = _evaluate(changed, digits_model.path, "--data", digits_path)
     assert done.returncode == 1
     assert "robust: reported" in done.stdout
+    report["environment"]["device"] = "cuda"
+    changed.write_text(json.dumps(report))
+    done = _evaluate(changed, digits_model.path, "--data", digits_path)
+    assert done.returncode == 3
+    assert "another kind of device" in done.stdout
     with np.load(digits_path) as arrays:
         np.savez(tmp_path / "other.npz", **{n: arrays[n][::-1] for n in arrays})
     done = _evaluate(changed, digits_model.path, "--data", tmp_path / "other.npz")

@@ -1,5 +1,6 @@
 """Intervals and tests: published worked examples, and scipy."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,42 @@ def test_the_paired_difference_has_the_published_interval() -> None:
     # first share minus the second.
     estimate = paired_difference(PairedCounts(1, 1, 7, 12))
     assert (estimate.low, estimate.high) == pytest.approx((0.026, 0.507), abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        (20, 12, 2, 16),  # Armitage and Berry (1994), two media for one culture
+        (59, 6, 16, 80),  # Cavo et al. (2012), response before and after a therapy
+        (1, 1, 7, 12),  # Bentur et al. (2009)
+        (30, 20, 20, 10),  # negative correlation: no correction for continuity
+        (5, 5, 5, 6),  # a correlation that the correction takes whole
+        (43, 0, 7, 0),  # nobody wrong twice
+    ],
+)
+def test_the_paired_difference_is_wilsons_ends_squared_and_added(
+    table: tuple[int, int, int, int],
+) -> None:
+    """Newcombe's method 10 from scipy's Wilson limits and numpy's correlation of the images."""
+    counts = PairedCounts(*table)
+    first = np.repeat([1, 1, 0, 0], table)
+    second = np.repeat([1, 0, 1, 0], table)
+    ends = []
+    for right in (first, second):
+        interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+        ends.append((right.mean() - interval.low, interval.high - right.mean()))
+    phi = 0.0 if 0 in (first.std(), second.std()) else np.corrcoef(first, second)[0, 1]
+    if phi > 0:
+        product = table[0] * table[3] - table[1] * table[2]
+        phi *= max(0, product - len(first) / 2) / product
+    (down1, up1), (down2, up2) = ends
+    low = np.sqrt(down2**2 + up1**2 - 2 * phi * down2 * up1)
+    high = np.sqrt(down1**2 + up2**2 - 2 * phi * down1 * up2)
+    difference = second.mean() - first.mean()
+    estimate = paired_difference(counts)
+    assert estimate.value == pytest.approx(difference)
+    assert estimate.low == pytest.approx(max(-1, difference - low))
+    assert estimate.high == pytest.approx(min(1, difference + high))
 
 
 cells = st.integers(0, 500)

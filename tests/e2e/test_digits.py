@@ -108,3 +108,44 @@ def test_a_running_job_is_cancelled_within_seconds(atmc, submit):
     began = time.monotonic()
     assert json.loads(atmc("cancel", job_id, "--json").stdout)["state"] == "cancelled"
     assert time.monotonic() - began < 10
+
+
+def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
+    done = atmc(
+        *("submit", "--method", "evaluate", "--model", digits / "digits.safetensors"),
+        *("--architecture", "digits_cnn", "--data", digits / "digits.npz", "--epsilon", 0.1),
+        *("--set", "evaluation.level=standard", "--set", "evaluation.max_images=60"),
+        *("--set", "evaluation.autoattack_steps=5", "--set", "evaluation.square_queries=30"),
+        *("--set", "accept.robust_accuracy=0.99", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    headline = job["headline"]
+    assert headline["clean_accuracy_before"] > 0.9 > headline["robust_accuracy_before"]
+    compressed = ("clean_accuracy_after", "robust_accuracy_after", "k", "file_bytes")
+    assert [headline[name] for name in compressed] == [None] * 4
+    # A missed threshold is no failed job.
+    assert (job["state"], headline["accepted"]) == ("succeeded", False)
+    (threshold,) = job["acceptance"]
+    assert threshold["figure"] == headline["robust_accuracy_before"]
+    assert (threshold["name"], threshold["passed"]) == ("robust_accuracy", False)
+    shown = atmc("show", job["id"]).stdout
+    assert "missed" in shown
+    assert f"{100 * headline['robust_accuracy_before']:.2f} %" in shown
+
+    assert atmc("download", job["id"], "-o", tmp_path).returncode == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["headline"].items() <= headline.items()
+    names = {attack["name"] for attack in report["before"]["attacks"]}
+    assert {"fgsm", "pgd", "wrm", "apgd_ce", "apgd_t", "fab_t", "square", "autoattack"} <= names
+    again = subprocess.run(
+        [
+            *(sys.executable, "-m", "atmc_core.evaluate", tmp_path / "report.json"),
+            *(digits / "digits.safetensors", "--data", digits / "digits.npz"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Every figure is the report's." in again.stdout

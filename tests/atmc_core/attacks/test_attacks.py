@@ -170,3 +170,22 @@ def test_refuses_nonsense() -> None:
         AutoAttack(ball("linf", 0.1), queries=0)
     with pytest.raises(ValueError, match="gamma is 0"):
         WRM(gamma=0)
+    with pytest.raises(ValueError, match=r"epsilon is 0: it must be above 0"):
+        ball("linf", 0)
+    with pytest.raises(ValueError, match=r"epsilon is 8: it must be at most 1.* write 8/255"):
+        ball("linf", 8)
+    with pytest.raises(ValueError, match="epsilon is nan"):
+        ball("l2", float("nan"))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_refuses_no_images_and_outputs_that_are_no_numbers(
+    name: str, digits_classifier: Classifier
+) -> None:
+    attack = MAKERS[name](ball("linf", 0.1))
+    none, labels = torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long)
+    with pytest.raises(ValueError, match="no images to attack"):
+        attack.run(digits_classifier, none, labels)
+    images, labels = torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(FloatingPointError, match="NaN or infinite outputs"):
+        attack.run(lambda images: digits_classifier(images) * torch.nan, images, labels)

@@ -104,10 +104,10 @@ def test_few_classes_are_attacked_with_the_losses_that_are_defined(classes: int)
 
 def test_a_model_of_one_class_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
-    with pytest.raises(ValueError, match="1 classes: it needs at least 2"):
-        AutoAttack(ball("linf", 0.1)).run(
-            model, torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)
-        )
+    limits = ball("linf", 0.1)
+    for attack in (AutoAttack(limits), *AutoAttack(limits).attacks().values()):
+        with pytest.raises(ValueError, match="1 classes: it needs at least 2"):
+            attack.run(model, torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long))
 
 
 def test_losses_are_those_of_the_papers() -> None:

@@ -48,3 +48,34 @@ def test_what_is_no_module_is_returned_as_it_is() -> None:
         return images.flatten(1)
 
     assert frozen_copy(model) is model
+
+
+@pytest.mark.parametrize("size", [8, 11])
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True)]
+)
+def test_pooling_is_the_models_with_and_without_a_gradient(pool: nn.MaxPool2d, size: int) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), pool, nn.Conv2d(5, 2, 1), pool)
+    images = torch.rand(4, 1, size, size, requires_grad=True)
+    frozen = frozen_copy(model)
+    expected = model(images)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(images), expected)
+    outputs = frozen(images)
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(outputs.sum(), images), torch.autograd.grad(expected.sum(), images)
+    )
+
+
+def test_relu_waits_for_the_pooling_only_where_nobody_can_tell() -> None:
+    relu = nn.ReLU()
+    model = nn.Sequential(relu, nn.MaxPool2d(2))
+    images = torch.randn(2, 3, 6, 6)
+    seen = []
+    relu.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    torch.testing.assert_close(frozen_copy(model)(images), model(images))
+    torch.testing.assert_close(*seen)
+    # Its parts can still be called one by one.
+    frozen = frozen_copy(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
+    torch.testing.assert_close(frozen[0](images), images.relu())

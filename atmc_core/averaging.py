@@ -1,0 +1,68 @@
+"""Weight averaging: what is kept is a moving average of what training passes through.
+
+Averaged weights overfit less robustly than any single epoch's (Izmailov et al., 2018; Gowal et al.,
+2020). An average of feasible points need not be feasible, so it is taken where it is: of values
+that are shared, and of entries as long as they stay in the support.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from atmc_core.training import Trainable
+
+
+class WeightAverage:
+    """An exponential moving average of a net's tensors.
+
+    Args:
+        decay: share of the average that a step leaves as it is; less in the first steps, so that
+            the start is soon forgotten.
+    """
+
+    def __init__(self, net: Trainable, decay: float) -> None:
+        self.net, self.decay, self.steps = net, decay, 0
+        self.tensors = [tensor.detach().clone() for tensor in net.averaged()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the net's present tensors in.
+
+        An entry that is zero is none here, either, and one that has just come into the support
+        starts with its present value: so the average has no more non-zeros than the net.
+        """
+        self.steps += 1
+        weight = 1 - min(self.decay, self.steps / (self.steps + 9))
+        for average, tensor in zip(self.tensors, self.net.averaged(), strict=True):
+            mixed = torch.where(average == 0, tensor, average.lerp(tensor, weight))
+            average.copy_(mixed.mul_(tensor != 0))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The net has the averaged tensors inside, and its own again afterwards."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for average, tensor in zip(self.tensors, self.net.averaged(), strict=True):
+            own = tensor.clone()
+            tensor.copy_(average)
+            average.copy_(own)
+        self.net.refresh()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"steps": self.steps, "tensors": self.tensors}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.steps = state["steps"]
+        for average, saved in zip(self.tensors, state["tensors"], strict=True):
+            average.copy_(saved)

@@ -1,0 +1,177 @@
+"""How many non-zeros a target leaves: given, or the most that fit a ratio or a file."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from atmc_core import artifact
+from atmc_core.artifact import CompressedModel
+from atmc_core.config import Target
+from atmc_core.errors import InvalidInput
+from atmc_core.factorization import Factors
+from atmc_core.projection import keep_largest
+
+Weights = dict[str, Factors]
+
+# The search for k ends when it is known this closely.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The k of a target, for a network.
+
+    How large a file or a nominal ratio gets depends on where the non-zeros are, so for those k is
+    looked for among actual supports: each is measured with the worst values that it could take.
+
+    Attributes:
+        blank: the network as an artifact; its factors' values do not matter.
+        most: N, the dense conv and linear weights; k is never above.
+    """
+
+    target: Target
+    blank: CompressedModel
+    most: int
+
+    def check(self) -> None:
+        """Check that the target can be met at all.
+
+        Raises:
+            InvalidInput: ``k_out_of_range``, or ``max_bytes_too_small`` with the least size.
+        """
+        self.target.budget(self.most)
+        if self.target.max_bytes is None:
+            return
+        least = self._measure(_single(self.blank.factors))
+        if least > self.target.max_bytes:
+            raise InvalidInput(
+                "max_bytes_too_small",
+                f"biases, norms and a single non-zero take {least:,.0f} bytes, more than "
+                f"max_bytes, {self.target.max_bytes:,}: ask for at least {least:.0f}",
+                "target.max_bytes",
+            )
+
+    def holds_all(self) -> bool:
+        """Whether all weights may stay."""
+        given = self.target.budget(self.most)
+        if given is not None:
+            return given == self.most
+        dense = {name: _filled(factors) for name, factors in self.blank.factors.items()}
+        return self._measure(dense) <= self._limit
+
+    def largest(self, kept: Callable[[int], Weights]) -> int:
+        """k: the given one, or the largest whose ``kept(k)`` is within the limit.
+
+        Where all there is fits, it is how many would if there were more of the kind.
+
+        Args:
+            kept: factors whose non-zeros are those that a budget of k leaves.
+        """
+        given = self.target.budget(self.most)
+        if given is not None:
+            return given
+        everything = kept(self.most)
+        high, low = _count(everything), 1
+        size = {low: self._measure(kept(low)), high: self._measure(everything)}
+        if size[high] <= self._limit:
+            return min(self.most, high + self._room(kept, high, size[high]))
+        halve = False
+        while high - low > max(1, _TOLERANCE * low):
+            # Size grows nearly in proportion to k, so a straight line hits close; halving in
+            # between keeps both ends moving.
+            share = (self._limit - size[low]) / max(size[high] - size[low], 1e-9)
+            middle = low + round((0.5 if halve else share) * (high - low))
+            middle = min(max(middle, low + 1), high - 1)
+            size[middle] = self._measure(kept(middle))
+            low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
+            halve = not halve
+        return low
+
+    def _room(self, kept: Callable[[int], Weights], count: int, size: float) -> int:
+        """How many more there could be than the ``count`` there are, if they cost what the last
+        tenth of them does."""
+        fewer = math.floor(0.9 * count)
+        each = (size - self._measure(kept(fewer))) / max(count - fewer, 1)
+        # Not too many at once: what lies further off may cost more.
+        return math.floor(min((self._limit - size) / each, 0.1 * count)) if each > 0 else 0
+
+    def trimmed(self, model: CompressedModel) -> CompressedModel:
+        """The model, without its smallest entries as long as its file is above ``max_bytes``.
+
+        The search for k measures the worst case, so hardly anything is ever left to trim: a file's
+        size may differ by some bytes once entries have become zero in training.
+        """
+        while self.target.max_bytes and len(artifact.encode(model)) > self.target.max_bytes:
+            count = sum(model.nonzeros())
+            smaller = supports(model.factors, count - max(1, count // 1000))
+            factors = {
+                name: Factors(f.view, *(t * m for t, m in zip(f.tensors, s.tensors, strict=True)))
+                for (name, f), s in zip(model.factors.items(), smaller.values(), strict=True)
+            }
+            model = replace(model, factors=factors)
+        return model
+
+    @property
+    def _limit(self) -> float:
+        limit = self.target.max_bytes or self.target.nominal_ratio
+        assert limit is not None
+        return limit
+
+    def _measure(self, factors: Weights) -> float:
+        """Bytes of the file, or the nominal ratio, at worst, with these supports."""
+        model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
+        if self.target.max_bytes is not None:
+            return len(artifact.encode(model))
+        return model.nominal_ratio()
+
+
+def _count(factors: Weights) -> int:
+    return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
+
+
+def supports(factors: Weights, k: int) -> Weights:
+    """Ones where the k entries are that contribute the most to the weights, zeros elsewhere."""
+    tensors = [tensor for f in factors.values() for tensor in f.tensors]
+    scores = [score for f in factors.values() for score in f.scores()]
+    masks = iter(
+        [
+            (mask & (tensor != 0)).float()
+            for mask, tensor in zip(keep_largest(scores, k), tensors, strict=True)
+        ]
+    )
+    return {name: Factors(f.view, *(next(masks) for _ in f.tensors)) for name, f in factors.items()}
+
+
+@torch.no_grad()
+def _worst_values(factors: Weights, bits: int) -> Weights:
+    """The same supports with as many distinct values as the bits allow."""
+    size = 2 ** min(bits, 8)
+    return {
+        name: Factors(f.view, *(_counted(t, size) for t in f.tensors))
+        for name, f in factors.items()
+    }
+
+
+def _counted(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    """Non-zeros numbered in turn from 1 to ``size``."""
+    place = (tensor != 0).flatten().cumsum(0).view_as(tensor)
+    return torch.where(tensor != 0, (place - 1) % size + 1, 0).float()
+
+
+def _filled(factors: Factors) -> Factors:
+    """All of a weight in the factor that the identity passes on."""
+    tensors = [torch.ones_like(t) if t is factors.carried else t for t in factors.tensors]
+    return Factors(factors.view, *tensors)
+
+
+def _single(factors: Weights) -> Weights:
+    """One non-zero, at the last place of the largest factor: the dearest place there is."""
+    single = {
+        name: Factors(f.view, *(torch.zeros_like(t) for t in f.tensors))
+        for name, f in factors.items()
+    }
+    largest = max((t for f in single.values() for t in f.tensors), key=torch.Tensor.numel)
+    largest.view(-1)[-1] = 1.0
+    return single

@@ -1,0 +1,170 @@
+"""What the factors bring: ATMC against AL0 at equal k, epochs and seeds, on MNIST.
+
+    python -m benchmarks.ablation [--densities 0.05 0.01] [--ranks 0.25 0.05] [--seeds 0 1 2]
+
+Both start from the same robust LeNet (``benchmarks.paper`` trains it and keeps it), see the same
+batches and random starts for a seed, and differ in how the weights are held: plain, or as U, V and
+C seeded with a share of the rows as their common basis (``rank_fraction``). Float32, so that the
+support alone is compared. Every run is kept; the whole resumes where it stopped. Writes
+``benchmarks/results/ablation-NAME.json``: for each run clean and PGD accuracy on test images and
+the non-zeros of U, V and C per layer; for each rank and density the mean difference to AL0 with its
+95 % interval over the seeds (Student's t).
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from scipy import stats
+
+from atmc_core.architectures import build
+from atmc_core.attacks import PGD, ball
+from atmc_core.compression import AdmmWeights
+from atmc_core.config import Training
+from atmc_core.data import Split, load_npz
+from atmc_core.factorization import Factors, dense_weights
+from atmc_core.model import Classifier, Normalization
+from atmc_core.seeding import interpolative, plain
+from atmc_core.training import (
+    Course,
+    MixedLoss,
+    Trainer,
+    frozen_model,
+    random_generator,
+    steps_per_epoch,
+)
+from benchmarks import paper
+from benchmarks.timing import print_result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    paper.add_training_arguments(parser)
+    parser.add_argument("--densities", nargs="+", type=float, default=[0.05, 0.01])
+    parser.add_argument("--ranks", nargs="+", type=float, default=[0.25, 0.05])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--attacked-images", type=int, default=2000)
+    arguments = parser.parse_args()
+    paper.prepare(arguments)
+    runs = [
+        _kept(arguments, density, rank, seed)
+        for density in arguments.densities
+        for seed in arguments.seeds
+        for rank in (None, *arguments.ranks)
+    ]
+    differences = [
+        _difference(runs, density, rank)
+        for density in arguments.densities
+        for rank in arguments.ranks
+    ]
+    settings = {name: value for name, value in vars(arguments).items() if name != "work"}
+    result = {"settings": settings, "differences": differences, "runs": runs}
+    paper.RESULTS.mkdir(exist_ok=True)
+    path = paper.RESULTS / f"ablation-{arguments.name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print_result({"differences": differences, "runs": len(runs)})
+
+
+def _kept(
+    arguments: argparse.Namespace, density: float, rank: float | None, seed: int
+) -> dict[str, Any]:
+    """One run's figures, from its file or by running it; without a rank it is AL0."""
+    name = f"ablation-{density}-{rank}-{seed}-{arguments.epochs}.json"
+    path: Path = paper.work_folder(arguments) / name
+    if not path.exists():
+        path.write_text(json.dumps(_run(arguments, density, rank, seed)))
+    run: dict[str, Any] = json.loads(path.read_text())
+    return run
+
+
+def _run(
+    arguments: argparse.Namespace, density: float, rank: float | None, seed: int
+) -> dict[str, Any]:
+    network = build(arguments.architecture, 10)
+    network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
+    classifier = Classifier(network, Normalization(), channels=1)
+    weights = dense_weights(network)
+    factors = plain(weights) if rank is None else interpolative(weights, rank)
+    k = round(density * sum(weight.numel() for weight, _ in weights.values()))
+    data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed)
+    training = Training(learning_rate=arguments.learning_rate, batch_size=arguments.batch_size)
+    steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
+    net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
+    epsilon, length = arguments.epsilon, 0.4 * arguments.epsilon
+    course = Course(
+        attack=PGD(ball("linf", epsilon), arguments.steps, length),
+        loss=MixedLoss(arguments.clean_weight),
+        schedule="cosine",
+        batch_size=arguments.batch_size,
+        epochs=arguments.epochs,
+        peak=arguments.learning_rate,
+        path=(seed, 1),
+    )
+    trainer = Trainer(net, data.train, course)
+    for epoch in range(arguments.epochs):
+        loss = trainer.epoch(epoch)
+        paper.say(f"density {density}, rank {rank}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
+    clean, robust = _accuracies(classifier, data.test, arguments)
+    return {
+        "density": density,
+        "rank_fraction": rank,
+        "seed": seed,
+        "k": k,
+        "clean_accuracy": clean,
+        "pgd_accuracy": robust,
+        "nonzeros": {name: _nonzeros(own) for name, own in factors.items()},
+    }
+
+
+def _accuracies(
+    classifier: Classifier, test: Split, arguments: argparse.Namespace
+) -> tuple[float, float]:
+    """Clean and PGD-20 accuracy on the first test images."""
+    count, epsilon = arguments.attacked_images, arguments.epsilon
+    sample = Split(test.images[:count], test.labels[:count])
+    model, generator = frozen_model(classifier.eval()), random_generator("cpu", 7)
+    attack = PGD(ball("linf", epsilon), 20, 2.5 * epsilon / 20)
+    clean = robust = 0
+    for images, labels in sample.batches(250):
+        attacked = attack.run(model, images, labels, generator=generator)
+        with torch.no_grad():
+            clean += int((model(images).argmax(1) == labels).sum())
+            robust += int((model(attacked).argmax(1) == labels).sum())
+    return clean / len(sample), robust / len(sample)
+
+
+def _nonzeros(factors: Factors) -> list[int]:
+    return [int(tensor.count_nonzero()) for tensor in factors.tensors]
+
+
+def _difference(runs: list[dict[str, Any]], density: float, rank: float) -> dict[str, Any]:
+    """Mean of ATMC's PGD accuracy less AL0's over the seeds, with its 95 % interval."""
+
+    def figures(wanted: float | None) -> list[float]:
+        chosen = [r for r in runs if (r["density"], r["rank_fraction"]) == (density, wanted)]
+        return [run["pgd_accuracy"] for run in sorted(chosen, key=lambda run: run["seed"])]
+
+    pairs = np.array(figures(rank)) - np.array(figures(None))
+    mean = float(pairs.mean())
+    half = float("nan")
+    if len(pairs) > 1:
+        half = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs)
+        half /= len(pairs) ** 0.5
+    return {
+        "density": density,
+        "rank_fraction": rank,
+        "al0": round(float(np.mean(figures(None))), 4),
+        "atmc": round(float(np.mean(figures(rank))), 4),
+        "difference": round(mean, 4),
+        "interval": [round(mean - half, 4), round(mean + half, 4)],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What ATMC adds to a large network: time of the projections, and memory. ResNet-34, 21 M weights.
+
+    python -m benchmarks.resnet [--batch 128] [--bits 8]
+
+Time: a PGD-7 training step of ATMC, and in the same run its l0 projection (every step) and its
+codebook projections of all tensors (every ``dual_interval`` steps). ``projection_share`` is theirs,
+so amortised, of the whole. Memory: dense training and ATMC's each run in a process of its own on a
+small batch; ``floats_above_dense`` is the difference of the peaks, in float32 numbers a dense
+weight.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from atmc_core.architectures import build
+from atmc_core.compression import AdmmWeights
+from atmc_core.config import Threat, Training
+from atmc_core.factorization import dense_weights
+from atmc_core.model import Classifier, Normalization
+from atmc_core.seeding import interpolative
+from atmc_core.training import DenseWeights, Trainable, adversarial_step, training_attack
+from benchmarks.timing import print_result
+
+THREAT = Threat("linf", 8 / 255, steps=7)
+TRAINING = Training(shrink_fraction=0)
+DENSITY, MEMORY_BATCH, MEMORY_STEPS = 0.01, 4, 2
+
+
+def atmc(bits: int) -> AdmmWeights:
+    """ResNet-34 held as U, V and C at its final budget."""
+    classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
+    weights = dense_weights(classifier.network)
+    total = sum(weight.numel() for weight, _ in weights.values())
+    factors = interpolative(weights, TRAINING.rank_fraction)
+    return AdmmWeights(
+        classifier, factors, k=round(DENSITY * total), bits=bits, training=TRAINING, steps=1
+    )
+
+
+def step(net: Trainable, batch: int) -> None:
+    """One training step on random images."""
+    images, labels = torch.rand(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+    generator = torch.Generator().manual_seed(0)
+    adversarial_step(net, training_attack(THREAT), images, labels, 0.01, generator)
+
+
+def timed(run: Callable[[], object], repeats: int) -> float:
+    """Mean CPU seconds: other processes do not count."""
+    began = time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.process_time() - began) / repeats
+
+
+def peak(side: str, bits: int) -> int:
+    """Peak resident bytes of training one side, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.resnet", "--side", side, "--bits", str(bits)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(json.loads(done.stdout)["peak_bytes"])
+
+
+def train_side(side: str, bits: int) -> None:
+    """What ``peak`` starts: a few steps, then the process's peak."""
+    if side == "dense":
+        classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
+        net: Trainable = DenseWeights(classifier, TRAINING)
+    else:
+        net = atmc(bits)
+        net.step = TRAINING.dual_interval - 1  # the first step renews the duals, too
+    for _ in range(MEMORY_STEPS):
+        step(net, MEMORY_BATCH)
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak_bytes": peak_bytes}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--bits", type=int, default=8, choices=range(1, 9))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--side", choices=("dense", "atmc"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if arguments.side:
+        train_side(arguments.side, arguments.bits)
+        return
+    dense, own = peak("dense", arguments.bits), peak("atmc", arguments.bits)
+    net = atmc(arguments.bits)
+    total = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
+    with torch.no_grad():
+        sparsity = timed(lambda: net._project(net.k), 3)
+        codebooks = timed(net._renew_duals, 1)
+    whole = timed(lambda: step(net, arguments.batch), 1)
+    share = (sparsity + codebooks / TRAINING.dual_interval) / (
+        whole + codebooks / TRAINING.dual_interval
+    )
+    print_result(
+        {
+            "projection_share": share,
+            "step_cpu_s": whole,
+            "sparsity_cpu_s": sparsity,
+            "codebooks_cpu_s": codebooks,
+            "floats_above_dense": (own - dense) / 4 / total,
+            "dense_peak_mib": dense / 2**20,
+            "atmc_peak_mib": own / 2**20,
+            "weights": total,
+            "batch": arguments.batch,
+            "threads": arguments.threads,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

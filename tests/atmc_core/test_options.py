@@ -1,0 +1,253 @@
+"""Whole jobs under the options of training and target: met exactly, reported, and resumable."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from atmc_core import artifact
+from atmc_core.config import JobSpec
+from atmc_core.errors import InvalidInput
+from atmc_core.job import ModelInput, run
+from atmc_core.schema import from_json
+
+Events = list[dict[str, Any]]
+
+SPEC: dict[str, Any] = {
+    "method": "al0",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 2},
+    "training": {
+        "robust_epochs": 1,
+        "compression_epochs": 3,
+        "finish_epochs": 1,
+        "learning_rate": 0.02,
+        "batch_size": 64,
+    },
+    "evaluation": {
+        "attacks": ["fgsm"],
+        "max_images": 40,
+        "curve_images": 5,
+        "curve_steps": 1,
+    },
+}
+
+
+class Killed(Exception):
+    """Stands for the end of the process at this very event."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Runs jobs on a few real digits."""
+
+    model: ModelInput
+    data: Path
+    folder: Path
+
+    def run(
+        self,
+        name: str = "job",
+        until: Callable[[dict[str, Any]], bool] = lambda event: False,
+        **changes: dict[str, Any] | str,
+    ) -> tuple[dict[str, Any], Events]:
+        """The report and the events of a job whose spec is ``SPEC`` with ``changes``."""
+        events: Events = []
+
+        def emit(event: dict[str, Any]) -> None:
+            events.append(event)
+            if until(event):
+                raise Killed
+
+        spec = from_json(JobSpec, SPEC | changes)
+        folder = self.folder / name
+        run(spec, self.model, self.data, folder, device=torch.device("cpu"), emit=emit)
+        return json.loads((folder / "results" / "report.json").read_text()), events
+
+    def artifact(self, name: str = "job") -> bytes:
+        """The file that a job made."""
+        return (self.folder / name / "results" / "model.atmc").read_bytes()
+
+
+@pytest.fixture
+def bench(digits_model: ModelInput, small_digits_path: Path, tmp_path: Path) -> Bench:
+    return Bench(digits_model, small_digits_path, tmp_path)
+
+
+def _training(**changes: Any) -> dict[str, Any]:
+    return SPEC["training"] | changes
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "limit", "least"),
+    [("nap", 1, 2_000, 1_900), ("al0", 3, 4_000, 3_900), ("alr", 8, 9_000, 7_000)],
+)
+def test_a_file_is_at_most_as_large_as_asked(
+    method: str, bits: int, limit: int, least: int, bench: Bench
+) -> None:
+    report, _ = bench.run(method=method, target={"max_bytes": limit, "bits": bits})
+    assert least < report["headline"]["file_bytes"] == len(bench.artifact()) <= limit
+    assert report["headline"]["nonzeros"] <= report["headline"]["k"]
+
+
+def test_a_nominal_ratio_is_met_from_below(bench: Bench) -> None:
+    report, _ = bench.run(method="atmc", target={"nominal_ratio": 0.05, "bits": 16})
+    assert 0.048 < report["headline"]["nominal_ratio"] <= 0.05
+    assert report["headline"]["nonzeros"] <= report["headline"]["k"]
+
+
+def test_a_file_that_is_too_small_is_refused_in_time(bench: Bench) -> None:
+    with pytest.raises(InvalidInput, match="ask for at least") as refused:
+        bench.run(target={"max_bytes": 50, "bits": 4})
+    assert (refused.value.code, refused.value.param) == ("max_bytes_too_small", "target.max_bytes")
+    assert not (bench.folder / "job" / "checkpoints").exists()
+
+
+OPTIONS: dict[str, Any] = {
+    "target": {"max_bytes": 4_000, "bits": 4},
+    "threat": {"norm": "l2", "epsilon": 0.5, "steps": 2},
+    "training": _training(
+        loss="trades",
+        beta=3,
+        averaging="ema",
+        averaging_decay=0.9,
+        schedule="step",
+        density_schedule="linear",
+        dual_interval=3,
+    ),
+}
+
+
+def test_killed_in_any_stage_a_job_of_many_options_ends_with_the_same_bytes(bench: Bench) -> None:
+    expected, _ = bench.run("undisturbed", **OPTIONS)
+    for stage, epoch in (("robust_training", 1), ("compressing", 3), ("finishing", 1)):
+
+        def until(event: dict[str, Any], place: tuple[str, int] = (stage, epoch)) -> bool:
+            return event["type"] == "progress" and (event["stage"], event["epoch"]) == place
+
+        with pytest.raises(Killed):
+            bench.run(stage, until, **OPTIONS)
+        report, events = bench.run(stage, **OPTIONS)
+        assert any(event["type"] == "resumed" for event in events)
+        assert bench.artifact(stage) == bench.artifact("undisturbed")
+        assert report["training"] == expected["training"]
+
+
+def test_each_option_makes_a_difference(bench: Bench) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "trades": {"loss": "trades"},
+        "step": {"schedule": "step"},
+        "ema": {"averaging": "ema"},
+    }
+    results = set()
+    for name, option in options.items():
+        training = _training(compression_epochs=1, finish_epochs=0, **option)
+        with pytest.raises(Killed):
+            bench.run(name, _at_the_artifact, training=training)
+        results.add(_result(bench.folder / name))
+    assert len(results) == len(options)
+
+
+def _at_the_artifact(event: dict[str, Any]) -> bool:
+    return event["type"] == "stage" and event["stage"] == "evaluating_artifact"
+
+
+def _has_artifact(event: dict[str, Any]) -> bool:
+    return event["type"] == "progress" and event["stage"] == "evaluating_artifact"
+
+
+def _result(folder: Path) -> bytes:
+    """The best factors of the last stage that has a checkpoint."""
+    newest = sorted((folder / "checkpoints").glob("*.pt"))[-1]
+    factors = torch.load(newest, weights_only=True)["state"]["best"]["factors"]
+    return b"".join(factor.numpy().tobytes() for factor in factors)
+
+
+class TestTheUpload:
+    """A robust one is recognised and kept; one that is not is made robust first."""
+
+    def _unset(self) -> dict[str, Any]:
+        training = _training(preset="fast", compression_epochs=1, batch_size=250)
+        del training["robust_epochs"]
+        return training
+
+    def test_that_was_trained_on_clean_images_is_made_robust(self, bench: Bench) -> None:
+        threat = {"norm": "linf", "epsilon": 0.2, "steps": 2}
+        report, events = bench.run(threat=threat, training=self._unset())
+        upload = report["training"]["upload"]
+        assert not upload["robust"]
+        assert upload["robust_accuracy"] < 0.5 < upload["clean_accuracy"]
+        assert report["training"]["robust_epochs"] == 6
+        assert {"type": "stage", "stage": "robust_training", "status": "finished"} in events
+
+    def test_that_is_robust_is_kept(self, bench: Bench) -> None:
+        training = _training(robust_epochs=6, batch_size=32)
+        threat = {"norm": "linf", "epsilon": 0.05, "steps": 2}
+        dense = {"density": 1, "bits": 32}
+        with pytest.raises(Killed):  # once the artifact is written
+            bench.run(
+                "da", _has_artifact, method="da", threat=threat, target=dense, training=training
+            )
+        network = artifact.decode(bench.artifact("da")).classifier().network
+        path = bench.folder / "robust.safetensors"
+        tensors = {name: t.contiguous() for name, t in network.state_dict().items()}
+        safetensors.torch.save_file(tensors, path)
+        robust = dataclasses.replace(bench, model=dataclasses.replace(bench.model, path=path))
+
+        report, events = robust.run(threat=threat, training=self._unset())
+        assert report["training"]["upload"]["robust"]
+        assert report["training"]["robust_epochs"] == 0
+        (skipped,) = [event for event in events if event.get("status") == "skipped"]
+        assert skipped["stage"] == "robust_training"
+        assert "is robust already and kept" in skipped["message"]
+        (metric,) = [event for event in events if "upload_robust" in event]
+        assert metric["upload_robust_accuracy"] == (report["training"]["upload"]["robust_accuracy"])
+
+        def until(event: dict[str, Any]) -> bool:
+            return event["type"] == "progress" and event["stage"] == "robust_training"
+
+        with pytest.raises(Killed):  # given explicitly, there is training, and no question
+            robust.run("explicit", until, threat=threat)
+
+
+class TestAuto:
+    """Preset auto fits the epochs to the data and the time, once."""
+
+    def test_a_time_budget_shortens_training(self, bench: Bench) -> None:
+        training = {"preset": "auto", "batch_size": 64, "finish_epochs": 1}
+        report, _ = bench.run(training=training | {"time_budget_s": 2})
+        used = report["training"]
+        assert used["seconds_per_epoch"] > 0
+        assert used["finish_epochs"] == 1
+        chosen = used["robust_epochs"] + used["compression_epochs"]
+        assert chosen == 2 or chosen * used["seconds_per_epoch"] <= 2
+        assert used["schedule"] == "cosine"
+
+    def test_a_choice_outlives_the_process(self, bench: Bench) -> None:
+        options = {"training": {"preset": "auto", "batch_size": 64, "time_budget_s": 1}}
+
+        def until(event: dict[str, Any]) -> bool:
+            return event["type"] == "progress" and event["stage"] == "robust_training"
+
+        with pytest.raises(Killed):
+            bench.run(until=until, **options)
+        checkpoint = sorted((bench.folder / "job" / "checkpoints").glob("*.pt"))[-1]
+        chosen = torch.load(checkpoint, weights_only=True)["carry"]["training"]
+        report, _ = bench.run(**options)
+        for name, value in chosen["effort"].items():
+            assert report["training"][name] == value
+        assert report["training"]["seconds_per_epoch"] == chosen["seconds_per_epoch"]
+
+    def test_too_little_time_is_warned_of(self, bench: Bench) -> None:
+        training = {"preset": "auto", "batch_size": 64, "time_budget_s": 0.001}
+        report, events = bench.run(training=training)
+        codes = [event["code"] for event in events if event["type"] == "warning"]
+        assert codes == ["time_budget_too_short"]
+        epochs = [report["training"][f"{n}_epochs"] for n in ("robust", "compression", "finish")]
+        assert epochs == [1, 1, 1]
