@@ -28,9 +28,10 @@ from safetensors.numpy import save as save_safetensors
 from torch import Tensor
 
 from atmc_core import bitpacking
-from atmc_core.architectures import build, get_architecture
+from atmc_core.blueprint import Blueprint
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, compressible_weights
+from atmc_core.graph import Graph
 from atmc_core.model import Classifier, Normalization
 
 FORMAT_VERSION = 1
@@ -41,7 +42,9 @@ class CompressedModel:
     """A network whose conv and linear weights are factors.
 
     Attributes:
-        architecture: a known name.
+        architecture: a known name, or ``onnx``.
+        input_shape: channels, height, width, where the architecture does not say.
+        graph: of an ``onnx`` network: the file needs nothing beside it.
         factors: U, V and C by weight name, in the architecture's order.
         others: the rest of the state dict that is float, in its order.
         bits: 1 to 8, 16 or 32.
@@ -55,14 +58,24 @@ class CompressedModel:
     others: dict[str, Tensor]
     bits: int
     k: int
+    input_shape: tuple[int, int, int] | None = None
+    graph: Graph | None = None
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The network without its weights."""
+        return Blueprint.of(self.architecture, self.num_classes, self.input_shape, self.graph)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights composed, and the rest, as the architecture has them."""
+        return self.others | {name: factors.compose() for name, factors in self.factors.items()}
 
     def classifier(self) -> Classifier:
         """The runnable network, in evaluation mode, its weights composed."""
-        network = build(self.architecture, self.num_classes)
-        weights = {name: factors.compose() for name, factors in self.factors.items()}
-        network.load_state_dict(self.others | weights, strict=False)
-        channels = get_architecture(self.architecture).input_shape[0]
-        return Classifier(network, self.normalization, channels).eval()
+        blueprint = self.blueprint
+        network = blueprint.build()
+        network.load_state_dict(self.state_dict(), strict=False)
+        return Classifier(network, self.normalization, blueprint.input_shape[0]).eval()
 
     def nonzeros(self) -> tuple[int, int, int]:
         """Of U, V and C, over all weights."""
@@ -141,6 +154,10 @@ def encode(model: CompressedModel) -> bytes:
         "k": model.k,
         "factors": layout,
     }
+    if model.input_shape is not None:
+        header["input_shape"] = model.input_shape
+    if model.graph is not None:
+        header["graph"] = model.graph.to_text()
     return save_safetensors(tensors, {"atmc": json.dumps(header, separators=(",", ":"))})
 
 
@@ -171,7 +188,14 @@ def _read_header(content: bytes) -> dict[str, Any]:
 
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> CompressedModel:
-    network = build(header["architecture"], header["num_classes"])
+    shape, graph = header.get("input_shape"), header.get("graph")
+    blueprint = Blueprint.of(
+        header["architecture"],
+        header["num_classes"],
+        tuple(shape) if shape else None,
+        Graph.from_text(graph) if graph else None,
+    )
+    network = blueprint.build()
     views = compressible_weights(network)
     layout = header["factors"]
     if len(layout) != 3 * len(views):
@@ -196,6 +220,8 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
         others=others,
         bits=header["bits"],
         k=header["k"],
+        input_shape=blueprint.input_shape if shape else None,
+        graph=blueprint.graph,
     )
 
 

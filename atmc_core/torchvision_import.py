@@ -38,8 +38,8 @@ def torchvision_models() -> ModuleType:
         )
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(name + _SIGNATURE)
+            library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            library.define(name + _SIGNATURE)  # type: ignore[no-untyped-call]
             _kept.append(library)
     with warnings.catch_warnings():
         # That its compiled part cannot be loaded is why this module is there.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.architectures import Architecture, bind_num_classes, get_architecture
-from atmc_core.architectures.registry import ImageShape
 from atmc_core.architectures.torchvision_models import PREFIX, check_supported
 from atmc_core.blueprint import ONNX, Blueprint
 from atmc_core.errors import InvalidInput

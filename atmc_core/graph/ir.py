@@ -3,8 +3,11 @@
 It travels in an artifact's header, so it is checked like any other input.
 """
 
+import base64
+import json
 import keyword
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _OPTION = re.compile(r"[a-z_]+")
 MAX_NODES = 20_000
 _MAX_NUMBER = 2**31
+_MAX_TEXT = 2**24
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,22 @@ class Graph:
             raise _malformed(f"not a graph: {error}") from error
         graph.check()
         return graph
+
+    def to_text(self) -> str:
+        """Its JSON, deflated, in base64: what an artifact's header carries."""
+        text = json.dumps(self.to_json(), separators=(",", ":"))
+        return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> "Graph":
+        """The inverse of ``to_text``; raises as ``from_json`` does."""
+        try:
+            inflater = zlib.decompressobj()
+            content = inflater.decompress(base64.b64decode(text, validate=True), _MAX_TEXT)
+            document = json.loads(content)
+        except (TypeError, ValueError, zlib.error) as error:
+            raise _malformed(f"not a graph: {error}") from error
+        return cls.from_json(document)
 
     def check(self) -> None:
         """Check all that does not depend on the operations.

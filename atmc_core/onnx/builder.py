@@ -151,8 +151,4 @@ class GraphBuilder:
 
 
 def unsupported(operation: Operation, reason: str) -> InvalidInput:
-    return InvalidInput(
-        "unsupported_operator", f"{operation.label}: {reason}", operation.label
-    )
-
-
+    return InvalidInput("unsupported_operator", f"{operation.label}: {reason}", operation.label)

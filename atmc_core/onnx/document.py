@@ -196,8 +196,10 @@ def _image_dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _operation(index: int, node: onnx.NodeProto) -> Operation:
-    label = f"{node.op_type[:40]} node {node.name[:80]!r}" if node.name else (
-        f"{node.op_type[:40]} node number {index}"
+    label = (
+        f"{node.op_type[:40]} node {node.name[:80]!r}"
+        if node.name
+        else (f"{node.op_type[:40]} node number {index}")
     )
     if node.domain not in ("", "ai.onnx"):
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Operations on constants, done at import: shapes that are computed, weights that are transposed."""
+"""Operations on constants, done at import: computed shapes, transposed weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,9 +37,9 @@ def integers(array: Array | None) -> list[int]:
     return [int(each) for each in array.reshape(-1)]
 
 
-def slices(ndim: int, starts: Array, stops: Array, axes: Array | None, steps: Array | None) -> list[
-    tuple[int, slice]
-]:
+def slices(
+    ndim: int, starts: Array, stops: Array, axes: Array | None, steps: Array | None
+) -> list[tuple[int, slice]]:
     """The slices of ONNX's Slice, by axis."""
     first, last = integers(starts), integers(stops)
     along = list(range(len(first))) if axes is None else integers(axes)

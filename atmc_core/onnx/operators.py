@@ -52,8 +52,15 @@ def _axis(operation: Operation, axis: int, ndim: int) -> int:
     return axis % ndim
 
 
-def _pads(builder: GraphBuilder, operation: Operation, value: Value, kernel: list[int],
-          stride: list[int], dilation: list[int], fill: float) -> tuple[Value, list[int]]:
+def _pads(
+    builder: GraphBuilder,
+    operation: Operation,
+    value: Value,
+    kernel: list[int],
+    stride: list[int],
+    dilation: list[int],
+    fill: float,
+) -> tuple[Value, list[int]]:
     """Symmetric padding for a module; what is not symmetric is padded beforehand."""
     mode = operation.attributes.get("auto_pad", "NOTSET")
     pads = operation.attributes.get("pads") or [0, 0, 0, 0]
@@ -73,9 +80,7 @@ def _pads(builder: GraphBuilder, operation: Operation, value: Value, kernel: lis
         return value, pads[:2]
     top, left, bottom, right = pads
     widths = [left, right, top, bottom]
-    padded = builder.function(
-        operation, "pad", [value], widths=widths, mode="constant", value=fill
-    )
+    padded = builder.function(operation, "pad", [value], widths=widths, mode="constant", value=fill)
     return padded, [0, 0]
 
 
@@ -107,7 +112,11 @@ def _conv(builder: GraphBuilder, operation: Operation, operands: Operands) -> Va
         "bias": int(bias is not None),
     }
     return builder.module(
-        operation, "conv", value, options, _weights(operation, weight, bias),
+        operation,
+        "conv",
+        value,
+        options,
+        _weights(operation, weight, bias),
         _module_name(operation),
     )
 
@@ -131,7 +140,11 @@ def _linear(
         "bias": int(bias is not None),
     }
     return builder.module(
-        operation, "linear", value, options, _weights(operation, weight, bias),
+        operation,
+        "linear",
+        value,
+        options,
+        _weights(operation, weight, bias),
         _module_name(operation),
     )
 
@@ -181,9 +194,7 @@ def _batch_norm(builder: GraphBuilder, operation: Operation, operands: Operands)
         # exported for inference it says nothing.
         "momentum": 0.1,
     }
-    return builder.module(
-        operation, "batch_norm", value, options, tensors, _module_name(operation)
-    )
+    return builder.module(operation, "batch_norm", value, options, tensors, _module_name(operation))
 
 
 def _layer_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
@@ -200,9 +211,7 @@ def _layer_norm(builder: GraphBuilder, operation: Operation, operands: Operands)
     if bias is not None and bias.shape != scale.shape:
         raise malformed(f"{operation.label} has a bias of {list(bias.shape)}", operation.label)
     tensors = {"weight": scale} | ({} if bias is None else {"bias": bias})
-    return builder.module(
-        operation, "layer_norm", value, options, tensors, _module_name(operation)
-    )
+    return builder.module(operation, "layer_norm", value, options, tensors, _module_name(operation))
 
 
 def _pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
@@ -226,17 +235,13 @@ def _pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Va
         return builder.module(operation, "max_pool", padded, options | {"dilation": dilation})
     if dilation != [1, 1] or (padded is not value and not counted):
         raise unsupported(operation, "a dilated average, or uneven padding that is not counted")
-    return builder.module(
-        operation, "average_pool", padded, options | {"count_padding": counted}
-    )
+    return builder.module(operation, "average_pool", padded, options | {"count_padding": counted})
 
 
 def _global_pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
     value = _value(operation, operands)
     op = "mean" if operation.op == "GlobalAveragePool" else "max"
-    return builder.function(
-        operation, op, [value], dims=list(range(2, value.ndim)), keepdim=1
-    )
+    return builder.function(operation, op, [value], dims=list(range(2, value.ndim)), keepdim=1)
 
 
 def _reduce(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
@@ -404,9 +409,7 @@ def _split(builder: GraphBuilder, operation: Operation, operands: Operands) -> l
         raise malformed(f"{operation.label} splits {size} into {sizes[:8]}", operation.label)
     ends = np.cumsum(sizes).tolist()
     return [
-        builder.function(
-            operation, "slice", [value], dim=axis, start=end - n, stop=end, step=1
-        )
+        builder.function(operation, "slice", [value], dim=axis, start=end - n, stop=end, step=1)
         for end, n in zip(ends, sizes, strict=True)
     ]
 
@@ -448,7 +451,9 @@ def _module(op: str, **names: tuple[str, Any]) -> Rule:
 
     def rule(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
         attributes = operation.attributes
-        options = {option: attributes.get(name, default) for option, (name, default) in names.items()}
+        options = {
+            option: attributes.get(name, default) for option, (name, default) in names.items()
+        }
         return builder.module(operation, op, _value(operation, operands), options)
 
     return rule

@@ -27,16 +27,16 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
         )
     except Exception as error:
         # It has a dozen exception types of its own, of no common base but this.
-        raise InvalidInput("malformed_model", f"onnxruntime refuses it: {error}", "model") from error
+        raise InvalidInput(
+            "malformed_model", f"onnxruntime refuses it: {error}", "model"
+        ) from error
     (given,) = session.get_inputs()
     dtype = np.float16 if given.type == "tensor(float16)" else np.float32
     batch = given.shape[0] if isinstance(given.shape[0], int) else None
 
     def run(images: Tensor) -> Tensor:
-        parts = [images] if batch is None else list(images.split(batch))
-        outputs = [
-            session.run(None, {given.name: part.numpy().astype(dtype)})[0] for part in parts
-        ]
+        parts = [images] if batch is None else list(torch.split(images, batch))
+        outputs = [session.run(None, {given.name: part.numpy().astype(dtype)})[0] for part in parts]
         return torch.from_numpy(np.concatenate(outputs).astype(np.float32))
 
     return run

@@ -38,8 +38,8 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
     if theirs.shape != ours.shape or not torch.isfinite(theirs).all():
         raise InvalidInput(
             "malformed_model",
-            f"onnxruntime makes {list(theirs.shape)} of the images, or numbers that are not finite; "
-            f"expected {list(ours.shape)}",
+            f"onnxruntime makes {list(theirs.shape)} of the images, or numbers that are not "
+            f"finite; expected {list(ours.shape)}",
             "model",
         )
     difference = relative_difference(ours, theirs)
