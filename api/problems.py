@@ -23,7 +23,10 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
     },
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
-    HTTPStatus.CONFLICT: {"already_finished": "The job has already ended"},
+    HTTPStatus.CONFLICT: {
+        "already_finished": "The job has already ended",
+        "not_retryable": "The job cannot be queued again as it is",
+    },
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"file_too_large": "The upload is too large"},
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {
         "unsupported_media_type": "The content type is not accepted here",

@@ -1,6 +1,6 @@
 """The compressed model on disk: one safetensors file that holds factors, never their product.
 
-Version 1. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor
+Version 2. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor
 (U, V, C of each weight, in the architecture's order) its number of non-zeros, the size of its
 codebook and the Rice parameter of its positions. A factor's entries are in the order of
 ``MatrixView``: a convolution's columns are its kernel's area times its input channels. The tensors:
@@ -10,12 +10,16 @@ codebook and the Rice parameter of its positions. A factor's entries are in the 
 - ``codes`` (bits 1 to 8): indices into the factor's codebook, as many bits each as it needs;
   ``codebooks``: float32 values;
 - ``values`` (bits 16, 32): the non-zeros themselves, float16 or float32;
-- ``others``: biases, norm parameters and buffers, float32, in the order of the state dict.
+- ``others``: biases, norm parameters and buffers, float32, in the order of the state dict;
+- ``channels``, only where channels are gone: a bit for each of the architecture's channel classes
+  (see ``channels``), 1 where it is kept. All else is then of the network without the others.
+
+Version 1 is the same without ``channels``, and is read, too.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +29,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core import bitpacking
 from atmc_core.blueprint import Blueprint
+from atmc_core.channels import channel_graph
+from atmc_core.compaction import remove
 from atmc_core.errors import InvalidInput
-from atmc_core.factorization import Factors, compressible_weights
+from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.graph import Graph
 from atmc_core.model import Classifier, Normalization
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class CompressedModel:
         others: the rest of the state dict that is float, in its order.
         bits: 1 to 8, 16 or 32.
         k: the budget it was made for; the non-zeros are at most that.
+        kept: the channel classes that are left, bool; None if all are.
     """
 
     architecture: str
@@ -58,6 +66,7 @@ class CompressedModel:
     others: dict[str, Tensor]
     bits: int
     k: int
+    kept: Tensor | None = None
     input_shape: tuple[int, int, int] | None = None
     graph: Graph | None = None
 
@@ -67,13 +76,13 @@ class CompressedModel:
         return Blueprint.of(self.architecture, self.num_classes, self.input_shape, self.graph)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights composed, and the rest, as the architecture has them."""
+        """The weights composed, and the rest."""
         return self.others | {name: factors.compose() for name, factors in self.factors.items()}
 
     def classifier(self) -> Classifier:
         """The runnable network, in evaluation mode, its weights composed."""
         blueprint = self.blueprint
-        network = blueprint.build()
+        network = build_kept(blueprint, self.kept)
         network.load_state_dict(self.state_dict(), strict=False)
         return Classifier(network, self.normalization, blueprint.input_shape[0]).eval()
 
@@ -94,8 +103,24 @@ class CompressedModel:
         """(b nonzeros + 32 bits for each codebook value) / (32 N), as the paper's code counts."""
         codebooks = sum(sum(counts) for counts in self.distinct_values().values())
         table = 32 * codebooks if self.bits <= 8 else 0
-        dense = sum(int(np.prod(factors.view.shape)) for factors in self.factors.values())
+        views = compressible_weights(self.blueprint.build())
+        dense = sum(int(np.prod(view.shape)) for view in views.values())
         return (self.bits * sum(self.nonzeros()) + table) / (32 * dense)
+
+
+def build_kept(blueprint: Blueprint, kept: Tensor | None) -> nn.Module:
+    """The network with only some of its channel classes; None keeps all.
+
+    Raises:
+        ValueError: if there is another number of classes than of bits in ``kept``.
+    """
+    network = blueprint.build()
+    if kept is not None:
+        graph = channel_graph(network)
+        if graph is None or graph.count != len(kept):
+            raise ValueError(f"{blueprint.architecture} has no {len(kept)} channel classes")
+        remove(network, graph, ~kept)
+    return network
 
 
 def save(model: CompressedModel, path: Path) -> int:
@@ -144,6 +169,8 @@ def encode(model: CompressedModel) -> bytes:
         tensors["codebooks"] = _concatenate(codebooks)
     else:
         tensors["values"] = np.concatenate(values)
+    if model.kept is not None:
+        tensors["channels"] = np.packbits(model.kept.numpy())
     header = {
         "version": FORMAT_VERSION,
         "architecture": model.architecture,
@@ -179,10 +206,10 @@ def _read_header(content: bytes) -> dict[str, Any]:
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata["atmc"])
-    if header["version"] != FORMAT_VERSION:
+    if header["version"] not in _READABLE:
         raise ValueError(
             f"format version {header['version']}; "
-            f"this release reads version {FORMAT_VERSION}: update atmc_core"
+            f"this release reads versions up to {FORMAT_VERSION}: update atmc_core"
         )
     return header
 
@@ -195,8 +222,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
         tuple(shape) if shape else None,
         Graph.from_text(graph) if graph else None,
     )
-    network = blueprint.build()
-    views = compressible_weights(network)
+    network, views, kept = _without_channels(blueprint, tensors.get("channels"))
     layout = header["factors"]
     if len(layout) != 3 * len(views):
         raise ValueError(f"{len(layout)} factors; {header['architecture']} has {3 * len(views)}")
@@ -220,8 +246,32 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
         others=others,
         bits=header["bits"],
         k=header["k"],
+        kept=kept,
         input_shape=blueprint.input_shape if shape else None,
         graph=blueprint.graph,
+    )
+
+
+def _without_channels(
+    blueprint: Blueprint, channels: NDArray[np.uint8] | None
+) -> tuple[nn.Module, dict[str, MatrixView], Tensor | None]:
+    """The network, how its weights are seen, and the channel classes that it kept."""
+    whole = blueprint.build()
+    views = compressible_weights(whole)
+    if channels is None:
+        return whole, views, None
+    graph = channel_graph(whole)
+    count = graph.count if graph is not None else 0
+    if len(channels) != -(-count // 8):
+        raise ValueError(f"channels holds {len(channels)} bytes for {count} classes")
+    kept = torch.from_numpy(np.unpackbits(channels, count=count).astype(np.bool_))
+    network = build_kept(blueprint, kept)
+    # A weight that has lost channels is still seen the way round that it was.
+    small = compressible_weights(network)
+    return (
+        network,
+        {name: replace(view, oriented=views[name].wide) for name, view in small.items()},
+        kept,
     )
 
 

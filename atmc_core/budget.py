@@ -11,9 +11,7 @@ from atmc_core.artifact import CompressedModel
 from atmc_core.config import Target
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors
-from atmc_core.projection import keep_largest
-
-Weights = dict[str, Factors]
+from atmc_core.structure import Structure, Weights
 
 # The search for k ends when it is known this closely.
 _TOLERANCE = 1e-3
@@ -105,7 +103,7 @@ class Budget:
         """
         while self.target.max_bytes and len(artifact.encode(model)) > self.target.max_bytes:
             count = sum(model.nonzeros())
-            smaller = supports(model.factors, count - max(1, count // 1000))
+            smaller = Structure().supports(model.factors, count - max(1, count // 1000))
             factors = {
                 name: Factors(f.view, *(t * m for t, m in zip(f.tensors, s.tensors, strict=True)))
                 for (name, f), s in zip(model.factors.items(), smaller.values(), strict=True)
@@ -129,19 +127,6 @@ class Budget:
 
 def _count(factors: Weights) -> int:
     return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
-
-
-def supports(factors: Weights, k: int) -> Weights:
-    """Ones where the k entries are that contribute the most to the weights, zeros elsewhere."""
-    tensors = [tensor for f in factors.values() for tensor in f.tensors]
-    scores = [score for f in factors.values() for score in f.scores()]
-    masks = iter(
-        [
-            (mask & (tensor != 0)).float()
-            for mask, tensor in zip(keep_largest(scores, k), tensors, strict=True)
-        ]
-    )
-    return {name: Factors(f.view, *(next(masks) for _ in f.tensors)) for name, f in factors.items()}
 
 
 @torch.no_grad()

@@ -1,5 +1,9 @@
-"""Checkpoints in a folder: written aside and renamed, so a reader sees whole ones only."""
+"""Checkpoints in a folder: written aside and renamed, so a reader sees whole ones only.
 
+The name holds the content's hash, so what a disk or a transfer has done to it is seen on resume.
+"""
+
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -11,8 +15,12 @@ import torch
 _KEPT = 2
 
 
+class BrokenCheckpoint(Exception):
+    """The content is not what the name says."""
+
+
 class CheckpointFolder:
-    """Numbered files ``NNNNNN.pt`` of tensors and plain values, the newest two."""
+    """Numbered files ``NNNNNN-SHA256.pt`` of tensors and plain values, the newest two."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,13 +33,15 @@ class CheckpointFolder:
     def save(self, state: dict[str, Any]) -> Path:
         """Write ``state`` as the newest checkpoint, on disk before it gets its name."""
         paths = self.paths()
-        number = int(paths[-1].stem) + 1 if paths else 1
-        path = self.folder / f"{number:06d}.pt"
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
+        number = int(paths[-1].stem.partition("-")[0]) + 1 if paths else 1
+        aside = self.folder / f"{number:06d}.tmp"
+        with aside.open("w+b") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        path = self.folder / f"{number:06d}-{digest}.pt"
         aside.rename(path)
         for old in self.paths()[:-_KEPT]:
             old.unlink(missing_ok=True)
@@ -45,7 +55,21 @@ class CheckpointFolder:
         broken: list[str] = []
         for path in reversed(self.paths()):
             try:
+                _check(path)
                 return torch.load(path, map_location="cpu", weights_only=True), broken
-            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            except _UNREADABLE as error:
                 broken.append(f"{path.name}: {error}")
         return None, broken
+
+
+_UNREADABLE = (BrokenCheckpoint, RuntimeError, EOFError, OSError, pickle.UnpicklingError)
+
+
+def _check(path: Path) -> None:
+    expected = path.stem.partition("-")[2]
+    # Without a hash: written by a version that had none, and carried over by an upgrade.
+    if not expected:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+            raise BrokenCheckpoint("its content has another hash than its name")

@@ -9,7 +9,8 @@ from torch import Tensor
 from atmc_core.config import Training
 from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
-from atmc_core.projection import keep_largest, quantize, requantize
+from atmc_core.projection import quantize, requantize
+from atmc_core.structure import Structure
 from atmc_core.training import (
     State,
     Trainable,
@@ -95,6 +96,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
         steps: optimiser steps in all.
+        structure: what is kept or dropped under the budget; by default single entries.
     """
 
     def __init__(
@@ -106,9 +108,11 @@ class AdmmWeights(FactorizedWeights, Trainable):
         bits: int,
         training: Training,
         steps: int,
+        structure: Structure | None = None,
     ) -> None:
         super().__init__(classifier, factors)
         self.k, self.bits, self.training = k, bits, training
+        self.structure = structure or Structure()
         shrinks = training.density_schedule != "none"
         self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
         self.start_budget = sum(int(t.count_nonzero()) for t in self.used_tensors())
@@ -169,9 +173,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.compose()
 
     def _project(self, budget: int) -> None:
-        scores = [f.scores()[role] for f in self.factors.values() for role in f.used]
-        for tensor, mask in zip(self.used_tensors(), keep_largest(scores, budget), strict=True):
-            tensor.mul_(mask)
+        self.structure.shrink(self.factors, budget)
 
     def _renew_duals(self) -> None:
         # Afresh where the last codebooks no longer fit: at the start, and once the budget is k.

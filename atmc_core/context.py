@@ -18,6 +18,7 @@ from atmc_core.evaluation_plan import evaluated_indices
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
+from atmc_core.structure import Channels, Structure
 from atmc_core.trades import DivergencePGD, TradesLoss
 from atmc_core.training import MixedLoss, StepLoss, training_attack
 
@@ -59,6 +60,12 @@ class Context:
         """Of a method that compresses; a spec for one always has it."""
         assert self.spec.target is not None
         return self.spec.target
+
+    def new_structure(self) -> Structure:
+        """What the target keeps or drops, with nothing dropped yet."""
+        if self.target.structure == "channel":
+            return Channels(self.classifier.network)
+        return Structure()
 
     @cached_property
     def budget(self) -> Budget:

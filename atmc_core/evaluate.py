@@ -206,9 +206,7 @@ def table(result: dict[str, Any]) -> str:
     if not result["same_file"]:
         lines.append("The model's file is not, byte for byte, the one that was judged.")
     if not result["same_device"]:
-        lines.append(
-            "The report was made on another kind of device: small differences are no error."
-        )
+        lines.append("The report was made on another kind of device: figures may differ a little.")
     if not result["differences"]:
         return "\n".join([*lines, "Every figure is the report's."])
     lines.append("These figures are not the report's:")

@@ -18,8 +18,12 @@ def write_exports(model: CompressedModel, folder: Path, emit: Emit) -> None:
     normalisation inside and the uploaded graph's names of input and output. What cannot be written
     is said in a warning: the artifact is there whatever happens here.
     """
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / STATE_DICT)
+    if model.kept is None:
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        safetensors.torch.save_file(state, folder / STATE_DICT)
+    else:
+        message = f"no {STATE_DICT}: whole channels are gone, so it would not fit the architecture"
+        emit({"type": "warning", "code": "state_dict_not_exported", "message": message})
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")):
         message = "no model.onnx: onnx and onnxruntime are not installed (pip install atmc[worker])"
         emit({"type": "warning", "code": "onnx_not_exported", "message": message})

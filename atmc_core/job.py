@@ -69,7 +69,7 @@ def run(
         effort=spec.training.effort(),
     )
     if spec.target is not None:
-        check_target(spec.method, context.budget)
+        check_target(spec.method, context.budget, context.new_structure())
     report_attacks(spec.threat, spec.evaluation, blueprint.num_classes)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = resume(checkpoints, emit)

@@ -10,6 +10,7 @@ from typing import Literal
 from atmc_core.budget import Budget
 from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
+from atmc_core.structure import Channels, Structure
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,22 @@ METHODS: dict[Method, System] = {
 }
 
 
-def check_target(method: Method, budget: Budget) -> None:
+def check_target(method: Method, budget: Budget, structure: Structure) -> None:
     """Check that a method can meet a target.
 
     Raises:
-        InvalidInput: if ``k`` is out of range, nothing fits, or da is asked to compress.
+        InvalidInput: if ``k`` is out of range, nothing fits, the channels are not known, or da is
+            asked to compress.
     """
     budget.check()
+    k = budget.target.budget(budget.most)
+    if k is not None and isinstance(structure, Channels) and k < structure.least():
+        raise InvalidInput(
+            "k_out_of_range",
+            f"{k} non-zeros asked for; with one channel a layer the network has "
+            f"{structure.least()}: ask for as many, or for structure element",
+            "target",
+        )
     if METHODS[method].support == "none" and (budget.target.bits != 32 or not budget.holds_all()):
         raise InvalidInput(
             "invalid_value",

@@ -1,20 +1,25 @@
 """The stages of a job at work: train, compress, finish, evaluate."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 from torch import Tensor
 
 from atmc_core import artifact, seeding
+from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.averaging import WeightAverage
-from atmc_core.budget import Weights, supports
+from atmc_core.channels import channel_graph
+from atmc_core.compaction import dead_channels, remove
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.context import COMPRESS, DENSE, FINISH, SELECT, Context
 from atmc_core.evaluation import Evaluator
 from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import Factors, compressible_weights, dense_weights
 from atmc_core.pipeline import Carry, Stage
+from atmc_core.structure import Channels, Structure, Weights
 from atmc_core.training import (
     Course,
     DenseWeights,
@@ -52,10 +57,17 @@ class TrainingStage(Stage):
     """
 
     def __init__(
-        self, context: Context, net: Trainable, epochs: int, place: int, peak: float
+        self,
+        context: Context,
+        net: Trainable,
+        epochs: int,
+        place: int,
+        peak: float,
+        structure: Structure | None = None,
     ) -> None:
         training, effort = context.spec.training, context.effort
-        self.context, self.net = context, net
+        self.context, self.net, self.structure = context, net, structure or Structure()
+        self.structure.silence(context.classifier.network)
         self.average = None
         if effort.averaging == "ema":
             self.average = WeightAverage(net, training.averaging_decay)
@@ -68,10 +80,15 @@ class TrainingStage(Stage):
             peak=peak,
             path=(context.spec.seed, place),
         )
-        after_step = (self.average.update,) if self.average else ()
-        self.trainer = Trainer(net, context.data.train, course, *after_step)
+        self.trainer = Trainer(net, context.data.train, course, self.after_step)
         self.best: State | None = None
         self.best_accuracy = -1.0
+
+    def after_step(self) -> None:
+        """What each step leaves to do."""
+        self.structure.silence(self.context.classifier.network)
+        if self.average:
+            self.average.update()
 
     @abstractmethod
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
@@ -106,11 +123,17 @@ class TrainingStage(Stage):
         return accuracy
 
     def state(self) -> State:
-        state = {"net": self.net.state(), "best": self.best, "best_accuracy": self.best_accuracy}
+        state = {
+            "net": self.net.state(),
+            "structure": self.structure.state(),
+            "best": self.best,
+            "best_accuracy": self.best_accuracy,
+        }
         return state | ({"average": self.average.state()} if self.average else {})
 
     def restore(self, state: State) -> None:
         self.net.restore(state["net"])
+        self.structure.restore(state["structure"])
         self.best, self.best_accuracy = state["best"], state["best_accuracy"]
         if self.average:
             self.average.restore(state["average"])
@@ -161,20 +184,23 @@ class MovingStage(TrainingStage):
     def __init__(self, context: Context, carry: Carry) -> None:
         training, epochs = context.spec.training, context.effort.compression_epochs
         factors = seed(context, carry)(context.num_weights)
+        structure = context.new_structure()
         net = AdmmWeights(
             context.classifier,
             factors,
-            k=context.budget.largest(lambda k: supports(factors, k)),
+            k=context.budget.largest(lambda k: structure.supports(factors, k)),
             bits=context.target.bits,
             training=training,
             steps=epochs * steps_per_epoch(context.data.train, training.batch_size),
+            structure=structure,
         )
-        super().__init__(context, net, epochs, COMPRESS, training.learning_rate)
+        super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
 
     def select(self) -> float | None:
         # What fits a file or a ratio depends on where the non-zeros are now.
         factors = self.net.factors
-        self.net.aim_at(self.context.budget.largest(lambda k: supports(factors, k)))
+        self.net.aim_at(self.context.budget.largest(lambda k: self.structure.supports(factors, k)))
+        self.structure.silence(self.context.classifier.network)
         return super().select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
@@ -196,16 +222,16 @@ class FixedStage(TrainingStage):
         training, epochs = context.spec.training, context.effort.compression_epochs
         seeded = seed(context, carry)
 
+        structure = context.new_structure()
+
         def kept(k: int) -> Weights:
-            return supports(seeded(k), k)
+            return structure.supports(seeded(k), k)
 
         self.k = context.budget.largest(kept)
         factors = seeded(self.k)
-        for own, support in zip(factors.values(), kept(self.k).values(), strict=True):
-            for tensor, mask in zip(own.tensors, support.tensors, strict=True):
-                tensor.mul_(mask)
+        structure.shrink(factors, self.k)
         net = SharedWeights(context.classifier, factors, bits=32, training=training)
-        super().__init__(context, net, epochs, COMPRESS, training.learning_rate)
+        super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, self.net.model_state() | {"k": self.k}
@@ -226,7 +252,9 @@ class FinishStage(TrainingStage):
         net = SharedWeights(
             context.classifier, factors, bits=context.target.bits, training=training
         )
-        super().__init__(context, net, epochs, FINISH, 0.2 * training.learning_rate)
+        structure = context.new_structure()
+        structure.read(factors)
+        super().__init__(context, net, epochs, FINISH, 0.2 * training.learning_rate, structure)
         self.select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
@@ -315,4 +343,22 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
 def _write_artifact(context: Context, carry: Carry) -> None:
     factors = restored_factors(context, carry["compressed"])
     model = context.compressed(factors, k=carry["compressed"]["k"])
+    structure = context.new_structure()
+    if isinstance(structure, Channels):
+        model = _without_channels(context, model, structure)
     artifact.save(context.budget.trimmed(model), context.artifact)
+
+
+def _without_channels(
+    context: Context, model: CompressedModel, structure: Channels
+) -> CompressedModel:
+    """The model without the channels that have nothing left and emit nothing."""
+    dead = dead_channels(structure.graph) & structure.untouched(model.factors)
+    if not dead.any():
+        return model
+    network = copy.deepcopy(context.classifier.network)
+    graph = channel_graph(network)
+    assert graph is not None  # as for the same network before
+    remove(network, graph, dead)
+    factors = structure.cut(model.factors, ~dead)
+    return replace(model, factors=factors, others=float_state(network, factors), kept=~dead)

@@ -163,9 +163,11 @@ def _row(
     arguments: argparse.Namespace, method: str, density: float, bits: int, start: Path
 ) -> None:
     """One system at one size: run the job, read its artifact back and evaluate that."""
-    done = work_folder(arguments) / f"{method}-{density}-{bits}" / "row.json"
-    if done.exists():
+    if any(
+        (r["method"], r["density"], r["bits"]) == (method, density, bits) for r in _rows(arguments)
+    ):
         return
+    done = work_folder(arguments) / f"{method}-{density}-{bits}" / "row.json"
     say(f"{method} at density {density}, {bits} bits")
     folder = _compressed(arguments, method, density, bits, start)
     headline = json.loads((folder / "headline.json").read_text())
@@ -311,24 +313,43 @@ def _device() -> torch.device:
     return torch.device("cuda" if _gpu() else "cpu")
 
 
-def _write(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The table of all finished rows, with what it was made with, and its figure."""
-    rows = [json.loads(path.read_text()) for path in work_folder(arguments).glob("*/row.json")]
-    rows.sort(key=lambda row: (METHODS.index(row["method"]), -row["density"], -row["bits"]))
+def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All finished rows: of the work folder, and of the table if it was made the same way."""
+    found = [json.loads(path.read_text()) for path in work_folder(arguments).glob("*/row.json")]
+    path = _table_path(arguments)
+    if path.exists():
+        table = json.loads(path.read_text())
+        if arguments.draw or table["settings"] == _settings(arguments):
+            found += table["rows"]
+    rows = {(row["method"], row["density"], row["bits"]): row for row in found}
+    order = sorted(rows, key=lambda name: (METHODS.index(name[0]), -name[1], -name[2]))
+    return [rows[name] for name in order]
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What every row depends on."""
     asked = ("methods", "densities", "bits", "draw", "work", "threads", "dataset", "name")
-    settings = {name: value for name, value in vars(arguments).items() if name not in asked}
-    path = RESULTS / f"{arguments.dataset}-{arguments.name}.json"
+    return {name: value for name, value in vars(arguments).items() if name not in asked}
+
+
+def _table_path(arguments: argparse.Namespace) -> Path:
+    return RESULTS / f"{arguments.dataset}-{arguments.name}.json"
+
+
+def _write(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The table so far, with what it was made with, and its figure."""
+    path = _table_path(arguments)
     if arguments.draw:
         table: dict[str, Any] = json.loads(path.read_text())
     else:
         table = {
             "dataset": arguments.dataset,
-            "settings": settings,
+            "settings": _settings(arguments),
             "commit": _commit(),
             "torch": torch.__version__,
             "hardware": torch.cuda.get_device_name() if _gpu() else _processor(),
             "threads": arguments.threads,
-            "rows": rows,
+            "rows": _rows(arguments),
         }
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(table, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Jobs as a user sees them: create, read, list, cancel. What a worker does is in `leases`."""
+"""Jobs as a user sees them: create, read, list, cancel, retry. A worker's side is in `leases`."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from jobstore.dialects import now
 from jobstore.errors import InvalidCursor, NotFound
 from jobstore.events import append_state_event, change_state
 from jobstore.ids import is_job_id, new_job_id
-from jobstore.states import ACTIVE, JobState
+from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
 from jobstore.uploads import get_dataset, get_model
 
@@ -99,15 +99,38 @@ def request_cancel(session: Session, job_id: str) -> Job:
 
     Returns the job as it is now; raises `NotFound`.
     """
-    job = session.get(Job, job_id, with_for_update=True)
-    if job is None:
-        raise NotFound("job", job_id)
+    job = _locked(session, job_id)
     if job.state is JobState.QUEUED:
         job.cancel_requested_at = job.finished_at = now(session)
         change_state(session, job, JobState.CANCELLED)
     elif job.state in ACTIVE and job.cancel_requested_at is None:
         job.cancel_requested_at = now(session)
     session.flush()
+    return job
+
+
+def retry(session: Session, job_id: str) -> Job:
+    """Queue a failed or cancelled job again; it goes on at its last checkpoint if that is kept.
+
+    It has all its attempts and its whole time again. Raises `NotFound`, and `IllegalTransition` for
+    a job in any other state. Once the transaction has committed, send a wake-up.
+    """
+    job = _locked(session, job_id)
+    check_retry(job.state)
+    job.retries += 1
+    job.failed_attempts, job.run_seconds = 0, 0.0
+    job.cancel_requested_at = job.finished_at = None
+    job.error_code = job.error_message = job.error_param = None
+    job.state = JobState.QUEUED
+    append_state_event(session, job)
+    session.flush()
+    return job
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise NotFound("job", job_id)
     return job
 
 

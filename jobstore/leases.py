@@ -6,6 +6,7 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
 
+_FORGOTTEN_AT_ONCE = 100
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 
@@ -67,7 +69,7 @@ class NewArtifact:
 class Swept:
     """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now.
 
-    `checkpoint_keys` are the objects of the ended ones, which nobody needs any more.
+    `checkpoint_keys` are objects that no row names any more: delete them after the commit.
     """
 
     requeued: list[str] = field(default_factory=list)
@@ -146,12 +148,16 @@ def report(session: Session, attempt: Attempt, events: Iterable[NewEvent]) -> No
 
 
 def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
-    """Name the stored checkpoint the next attempt resumes from; returns the key it replaces.
+    """Name the stored checkpoint the next attempt resumes from.
 
-    Raises `LeaseLost`.
+    The one before it is kept in case this one turns out broken. Returns the key of the one before
+    those two, whose object the caller should delete. Raises `LeaseLost`.
     """
     job = _hold(session, attempt)
-    replaced, job.checkpoint_key = job.checkpoint_key, key
+    if job.checkpoint_key == key:
+        return None  # Said again, because the first answer was lost.
+    replaced = job.previous_checkpoint_key
+    job.previous_checkpoint_key, job.checkpoint_key = job.checkpoint_key, key
     return replaced
 
 
@@ -181,10 +187,11 @@ def finish(
     headline: Mapping[str, Figure] | None = None,
     artifacts: Iterable[NewArtifact] = (),
     error: JobError | None = None,
-) -> None:
+) -> list[str]:
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
-    It forgets its checkpoint, whose object the caller should delete.
+    One that has succeeded forgets its checkpoints; their keys are returned, and the caller should
+    delete the objects. The others keep them for a retry, until the sweep finds them old.
 
     A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
     one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
@@ -200,15 +207,18 @@ def finish(
     if error is not None:
         _append_error(session, job, error)
         _set_error(job, error)
+    forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
     for new in artifacts:
         session.add(Artifact(job_id=job.id, **vars(new)))
     _finish(session, job, state)
+    return forgotten
 
 
-def sweep(session: Session) -> Swept:
+def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
     """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
 
-    Any number of sweeps may run at once. Send wake-ups for what waits after the commit.
+    Jobs that ended more than `keep_checkpoints_s` ago forget their checkpoints. Any number of
+    sweeps may run at once. Send wake-ups for what waits after the commit.
     """
     swept = Swept()
     lost = (
@@ -224,14 +234,29 @@ def sweep(session: Session) -> Swept:
     }
     for job in session.scalars(lost):
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
-        checkpoint_key = job.checkpoint_key
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
-        if checkpoint_key is not None and job.checkpoint_key is None:
-            swept.checkpoint_keys.append(checkpoint_key)
+    if keep_checkpoints_s < math.inf:
+        swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
     session.flush()
     waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
     swept.waiting = session.scalars(waiting).one()
     return swept
+
+
+def _forget_old_checkpoints(session: Session, keep_s: float) -> list[str]:
+    old = (
+        select(Job)
+        .where(Job.checkpoint_key.is_not(None), Job.finished_at < clock(-keep_s))
+        .limit(_FORGOTTEN_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return [key for job in session.scalars(old) for key in _forget_checkpoints(job)]
+
+
+def _forget_checkpoints(job: Job) -> list[str]:
+    keys = job.checkpoint_keys
+    job.checkpoint_key = job.previous_checkpoint_key = None
+    return keys
 
 
 def _held_by(attempt: Attempt) -> tuple[Any, ...]:
@@ -281,9 +306,10 @@ def _end_attempt(session: Session, job: Job) -> JobState:
 
 
 def _finish(session: Session, job: Job, state: JobState) -> None:
-    change_state(session, job, state)
+    # The clock first: asking it writes what is pending, and the row is to change at once.
     job.finished_at = now(session)
-    job.owner = job.lease_expires_at = job.eta_s = job.checkpoint_key = None
+    change_state(session, job, state)
+    job.owner = job.lease_expires_at = job.eta_s = None
 
 
 def _append_error(session: Session, job: Job, error: JobError) -> None:

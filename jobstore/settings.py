@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     time_limit_s: float = Field(default=86_400, gt=0)
+    # Of failed and cancelled jobs, which may be retried from there.
+    keep_checkpoints_s: float = Field(default=7 * 86_400, ge=0)
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)

@@ -1,4 +1,8 @@
-"""The state machine of a job: the one place that knows its arrows."""
+"""The state machine of a job: the one place that knows its arrows.
+
+The database refuses every other one as well, by triggers that the migrations make and a test holds
+to these arrows: not even a mistake in our own code can write one.
+"""
 
 from enum import StrEnum
 
@@ -20,7 +24,10 @@ ACTIVE = frozenset({JobState.VALIDATING, JobState.RUNNING})
 """A worker holds a lease on the job."""
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-"""Nothing changes any more."""
+"""Nothing changes any more by itself."""
+
+RETRYABLE = frozenset({JobState.FAILED, JobState.CANCELLED})
+"""Its user may have the job queued again, and nobody else."""
 
 _ARROWS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.VALIDATING, JobState.CANCELLED}),
@@ -34,6 +41,12 @@ _ARROWS: dict[JobState, frozenset[JobState]] = {
 
 
 def check_transition(old: JobState, new: JobState) -> None:
-    """Raise `IllegalTransition` unless a job may go from `old` to `new`."""
+    """Raise `IllegalTransition` unless a job may go from `old` to `new` by itself."""
     if new not in _ARROWS[old]:
         raise IllegalTransition(f"a job that is {old} cannot become {new}")
+
+
+def check_retry(old: JobState) -> None:
+    """Raise `IllegalTransition` unless a job that is `old` may be queued again by its user."""
+    if old not in RETRYABLE:
+        raise IllegalTransition(f"a job that is {old} cannot be retried")

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -118,6 +119,12 @@ class Headline:
     accepted: Mapped[bool | None]
 
 
+# Of the few ended jobs whose checkpoint is kept, so that the sweep need not look at the others.
+_WITH_CHECKPOINT: dict[str, Any] = dict.fromkeys(
+    ("postgresql_where", "sqlite_where"),
+    text("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL"),
+)
+
 HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
 
 
@@ -127,11 +134,16 @@ class Job(Headline, Base):
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
     the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
-    `time_limit_s` limits.
+    `time_limit_s` limits. `retries` counts how often its user had an ended job queued again, which
+    starts both counts anew. `previous_checkpoint_key` is there in case the newest is broken.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "id"), Index(None, "lease_expires_at"))
+    __table_args__ = (
+        Index(None, "state", "id"),
+        Index(None, "lease_expires_at"),
+        Index("ix_jobs_kept_checkpoints", "finished_at", **_WITH_CHECKPOINT),
+    )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
     name: Mapped[str | None] = mapped_column(Text)
@@ -154,7 +166,9 @@ class Job(Headline, Base):
     cancel_requested_at: Mapped[datetime | None]
     time_limit_s: Mapped[float]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
+    retries: Mapped[int] = mapped_column(default=0, server_default="0")
     checkpoint_key: Mapped[str | None] = mapped_column(Text)
+    previous_checkpoint_key: Mapped[str | None] = mapped_column(Text)
     last_event_seq: Mapped[int] = mapped_column(default=0)
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
@@ -164,6 +178,11 @@ class Job(Headline, Base):
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
     error_param: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def checkpoint_keys(self) -> list[str]:
+        """The stored checkpoints, newest first; at most two."""
+        return [key for key in (self.checkpoint_key, self.previous_checkpoint_key) if key]
 
     @property
     def headline(self) -> dict[str, Figure] | None:

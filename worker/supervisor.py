@@ -107,7 +107,6 @@ class _Run:
         self.folder = folder
         self.guard = guard
         self.events = EventTail(folder.events)
-        self.checkpoint_key = job.checkpoint_key
         self.shipped: Path | None = None
 
     def to_its_end(self) -> None:
@@ -133,9 +132,9 @@ class _Run:
         dataset_path = self.folder.inputs / "dataset"
         self._fetch(blob_key(model.sha256), model_path)
         self._fetch(blob_key(dataset.sha256), dataset_path)
-        if self.checkpoint_key is not None:
-            self.shipped = self.folder.checkpoints / Path(self.checkpoint_key).name
-            self._fetch(self.checkpoint_key, self.shipped)
+        for key in reversed(self.job.checkpoint_keys):
+            self.shipped = self.folder.checkpoints / Path(key).name
+            self._fetch_checkpoint(key, self.shipped)
         document = {
             "job_id": self.job.id,
             "attempt": self.attempt.number,
@@ -195,9 +194,12 @@ class _Run:
             self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
         except FileNotFoundError:
             return  # The child has deleted it for newer ones, which the next round will find.
-        self._write("naming a checkpoint", lambda s: leases.set_checkpoint(s, self.attempt, key))
-        replaced, self.checkpoint_key, self.shipped = self.checkpoint_key, key, path
-        self._delete(replaced)
+        replaced = self._write(
+            "naming a checkpoint", lambda s: leases.set_checkpoint(s, self.attempt, key)
+        )
+        self.shipped = path
+        if replaced is not None:
+            self._delete(replaced)
 
     def _end(self, status: int) -> None:
         """Make what the child left durable, and write down how it ended."""
@@ -247,24 +249,29 @@ class _Run:
 
     def _fail_attempt(self, error: JobError) -> None:
         log.warning("attempt failed: %s", brief(error.message), extra=about(self.attempt))
-        state = self._write(
-            "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
-        )
-        if state is not JobState.QUEUED:
-            self._delete(self.checkpoint_key)
+        self._write("failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error))
 
     def _finish(self, state: JobState, **outcome: Any) -> None:
-        self._write("finishing", lambda s: leases.finish(s, self.attempt, state, **outcome))
+        forgotten = self._write(
+            "finishing", lambda s: leases.finish(s, self.attempt, state, **outcome)
+        )
         log.info("job finished", extra=about(self.attempt, state=state))
-        self._delete(self.checkpoint_key)
+        for key in forgotten:
+            self._delete(key)
 
     def _fetch(self, key: str, path: Path) -> None:
         self._patiently(f"fetching {path.name}", lambda: self.store.get_file(key, path))
 
-    def _delete(self, key: str | None) -> None:
+    def _fetch_checkpoint(self, key: str, path: Path) -> None:
+        """Put a stored checkpoint back; one that is gone is no worse than one that is broken."""
+        try:
+            self._fetch(key, path)
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+            log.warning("the checkpoint %s is gone", key, extra=about(self.attempt))
+
+    def _delete(self, key: str) -> None:
         """Delete an object that nothing refers to any more; if that fails only space is lost."""
-        if key is None:
-            return
         try:
             self.store.delete(key)
         except TRANSIENT as error:

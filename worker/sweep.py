@@ -43,17 +43,17 @@ def run(settings: Settings, stop: threading.Event) -> None:
     delay_s = settings.sweep_s
     while not stop.wait(delay_s):
         try:
-            sweep_once(database, store, celery)
+            sweep_once(settings, database, store, celery)
             delay_s = settings.sweep_s
         except (BrokerError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
             log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
 
 
-def sweep_once(database: Database, store: ObjectStore, celery: Celery) -> None:
+def sweep_once(settings: Settings, database: Database, store: ObjectStore, celery: Celery) -> None:
     """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
     with database.write() as session:
-        swept = leases.sweep(session)
+        swept = leases.sweep(session, keep_checkpoints_s=settings.keep_checkpoints_s)
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})

@@ -1,4 +1,4 @@
-"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its events, and its cancellation."""
+"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its events, its cancellation, its retry."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from api.datasets.intake import dataset_rule
@@ -20,11 +21,14 @@ from api.services import Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
+from jobstore.errors import IllegalTransition
 from jobstore.events import list_events
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, request_cancel
+from jobstore.jobs import retry as retry_job
 from jobstore.states import FINAL, JobState
 from jobstore.tables import Document, Job
+from jobstore.wakeups import wake
 
 router = APIRouter(tags=["jobs"])
 
@@ -170,3 +174,33 @@ def cancel(
 
     scope = f"POST /jobs/{job_id}/cancel"
     return answer_once(services.database, scope, idempotency_key, {}, act)
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    status_code=202,
+    summary="Queue a failed or cancelled job again",
+    response_model=JobView,
+    responses=documented("not_found", "not_retryable", "invalid_value", "idempotency_conflict"),
+)
+def retry(
+    job_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Have the same job go on at its last checkpoint, with all its attempts and time again.
+
+    Checkpoints of ended jobs are kept for a week by default; after that it starts from the
+    beginning. What happened before stays in its events.
+    """
+
+    def act(session: Session) -> Answer:
+        try:
+            job = retry_job(session, job_id)
+        except IllegalTransition as error:
+            detail = f"{str(error).capitalize()}: only one that has failed or was cancelled can."
+            raise Problem("not_retryable", detail) from error
+        return Answer(202, {}, JobView.of(job).model_dump(mode="json"))
+
+    scope = f"POST /jobs/{job_id}/retry"
+    response = answer_once(services.database, scope, idempotency_key, {}, act)
+    response.background = BackgroundTask(wake, services.celery)
+    return response

@@ -163,6 +163,7 @@ def _links(job: Job) -> dict[str, str]:
         "self": itself,
         "events": f"{itself}/events",
         "cancel": f"{itself}/cancel",
+        "retry": f"{itself}/retry",
         "report": f"{itself}/report",
         "artifacts": f"{itself}/artifacts",
         "model": f"/models/{job.model_id}",

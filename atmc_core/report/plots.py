@@ -126,13 +126,13 @@ def _class_bar(share: dict[str, Any], side: str, x: Scale, top: float) -> Markup
         look = {"fill": "#dfe3e8", "stroke": colour}
     width = max(0.5, x(share["accuracy"]) - x(0))
     bar = element("rect", x=x(0), y=top, width=width, height=10, **look)
-    middle, ink = top + 5, "#1d2530"
-    whisker = line(x(share["low"]), middle, x(share["high"]), middle, stroke=ink)
-    ends = [
-        line(x(share[end]), middle - 3, x(share[end]), middle + 3, stroke=ink)
-        for end in ("low", "high")
-    ]
-    return Markup("").join([bar, whisker, *ends])
+    low, high, middle = x(share["low"]), x(share["high"]), top + 5
+    whisker = f"M{low:.1f} {middle - 3}v6m0 -3H{high:.1f}m0 -3v6"
+    # A light seam, so that it shows on the bar, too.
+    seam = element("path", d=whisker, fill="none", stroke="#fff", stroke_width=3.5)
+    return Markup("").join(
+        [bar, seam, element("path", d=whisker, fill="none", stroke="#1d2530", stroke_width=1.4)]
+    )
 
 
 def layers(report: Report) -> Markup:

@@ -19,7 +19,7 @@ ATTACKS = {
 NORMS = {"linf": "L∞", "l2": "L2"}
 THRESHOLDS = {
     "robust_accuracy": "robust accuracy",
-    "clean_accuracy_drop": "loss of clean accuracy",
+    "clean_accuracy_drop": "clean accuracy lost",
     "file_ratio": "file size, share of the dense file",
 }
 

@@ -85,6 +85,9 @@ N = files.dense_weights()
             ({"threat": {"norm": "linf", "epsilon": e}}, "invalid_value", "threat.epsilon", "8/255")
             for e in (0, 8, 1.5, "8", "8/255/2", "", True)
         ),
+        ({"evaluation": {"attacks": ["magic"]}}, "invalid_value", "evaluation.attacks.0", "pgd"),
+        ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks", ""),
+        ({"evaluation": {"max_images": 0}}, "invalid_value", "evaluation.max_images", "at least 1"),
         ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy", "most 1"),
         ({"accept": {"beauty": 1}}, "unknown_field", "accept.beauty", "robust_accuracy"),
         ({"seed": -1}, "invalid_value", "seed", "at least 0"),
@@ -514,3 +517,40 @@ def test_a_running_job_is_asked_to_end(service: Service) -> None:
     assert answer.json()["cancel_requested_at"] is not None
     with service.database.read() as session:
         assert get_job(session, job["id"]).cancel_requested_at is not None
+
+
+def test_a_cancelled_job_is_retried_and_a_worker_woken(service: Service) -> None:
+    job = service.send_job().json()
+    service.http.post(job["links"]["cancel"])
+    before = pending(service.services.celery)
+    again = service.http.post(job["links"]["retry"])
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    assert (again.json()["id"], again.json()["cancel_requested_at"]) == (job["id"], None)
+    wait_until(lambda: pending(service.services.celery) == before + 1)
+    assert claimed(service).job_id == job["id"]
+
+
+def test_a_failed_job_is_retried_once_a_key(service: Service) -> None:
+    job = service.send_job().json()
+    attempt = claimed(service)
+    with service.database.write() as session:
+        leases.set_checkpoint(session, attempt, "checkpoints/1")
+        error = leases.JobError("time_limit", "too long")
+        leases.finish(session, attempt, JobState.FAILED, error=error)
+    key = {"Idempotency-Key": "once-more"}
+    first, second = (service.http.post(job["links"]["retry"], headers=key) for _ in range(2))
+    assert (first.status_code, first.json()["error"]) == (202, None)
+    assert second.json() == first.json()
+    with service.database.read() as session:
+        row = get_job(session, job["id"])
+    assert (row.retries, row.checkpoint_key) == (1, "checkpoints/1")
+    # Without the key it is another request, and the job waits already.
+    said = assert_problem(service.http.post(job["links"]["retry"]), 409, "not_retryable", None)
+    assert "queued cannot be retried" in said
+
+
+def test_what_succeeded_or_is_not_there_is_not_retried(
+    service: Service, finished: dict[str, Any]
+) -> None:
+    assert_problem(service.http.post(finished["links"]["retry"]), 409, "not_retryable")
+    assert_problem(service.http.post("/jobs/job_0/retry"), 404, "not_found")

@@ -1,6 +1,7 @@
 """Real images and a real classifier of them, small enough to train in a second."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from atmc_core.architectures import build
 from atmc_core.data import DataSet, load_npz
 from atmc_core.job import ModelInput
 from atmc_core.model import Classifier, Normalization
+from tests.atmc_core.whole_jobs import EVALUATION, THREAT, run_job
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +84,35 @@ def digits_classifier(digits_model: ModelInput) -> Classifier:
     network = build("digits_cnn", 10)
     network.load_state_dict(safetensors.torch.load_file(digits_model.path))
     return Classifier(network, Normalization(), channels=1).eval()
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    digits_model: ModelInput, digits_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """The folder of a job that only evaluates, and what it returned."""
+    torch.use_deterministic_algorithms(True)
+    folder = tmp_path_factory.mktemp("evaluated")
+    document = {"method": "evaluate", "threat": THREAT, "evaluation": EVALUATION}
+    document["accept"] = {"robust_accuracy": 0.99}
+    return folder, run_job(document, digits_model, digits_path, folder)
+
+
+@pytest.fixture(scope="session")
+def compressed(
+    digits_model: ModelInput, digits_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a job that compresses."""
+    torch.use_deterministic_algorithms(True)
+    folder = tmp_path_factory.mktemp("compressed")
+    document = {
+        "method": "nap",
+        "target": {"density": 0.2, "bits": 4},
+        "threat": THREAT,
+        "training": {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 1},
+        "evaluation": EVALUATION | {"level": "quick"},
+        "accept": {"clean_accuracy_drop": 0.9, "file_ratio": 0.2},
+    }
+    headline, _ = run_job(document, digits_model, digits_path, folder)
+    assert headline["accepted"] is True
+    return folder

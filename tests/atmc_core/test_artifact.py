@@ -120,7 +120,7 @@ def test_damaged_files_are_refused() -> None:
 
 
 def test_a_newer_format_says_so() -> None:
-    content = artifact.encode(_model()).replace(b'\\"version\\":1', b'\\"version\\":9')
+    content = artifact.encode(_model()).replace(b'\\"version\\":2', b'\\"version\\":9')
     with pytest.raises(InvalidInput, match="format version 9"):
         artifact.decode(content)
 

@@ -8,13 +8,16 @@ import torch
 from atmc_core import artifact
 from atmc_core.architectures import build
 from atmc_core.artifact import CompressedModel, float_state
-from atmc_core.budget import Budget, Weights, supports
+from atmc_core.budget import Budget
 from atmc_core.config import Target
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Normalization
 from atmc_core.projection import quantize
 from atmc_core.seeding import interpolative, plain
+from atmc_core.structure import Structure, Weights
+
+supports = Structure().supports
 
 BITS = [2, 8, 16, 32]
 

@@ -13,83 +13,19 @@ import jsonschema
 import numpy as np
 import pytest
 import safetensors.torch
-import torch
 import yaml
 from huggingface_hub import ModelCard
 
-from atmc_core.config import Accept, JobSpec
+from atmc_core.config import Accept
 from atmc_core.errors import InvalidInput
-from atmc_core.job import ModelInput, run
+from atmc_core.job import ModelInput
 from atmc_core.report import schema
 from atmc_core.report.headline import acceptance
 from atmc_core.report.page import render
-from atmc_core.schema import from_json
 from atmc_core.statistics import wilson
+from tests.atmc_core.whole_jobs import THREAT, Killed, read_report, run_job
 
 Report = dict[str, Any]
-EVALUATION = {
-    "level": "standard",
-    "max_images": 80,
-    "pgd_steps": 4,
-    "autoattack_steps": 6,
-    "square_queries": 40,
-    "curve_steps": 3,
-    "batch_size": 40,
-}
-THREAT = {"norm": "linf", "epsilon": "25/255"}
-
-
-class Killed(Exception):
-    """Stands for the end of the process at this very event."""
-
-
-def _run(
-    document: dict[str, Any], model: ModelInput, data: Path, folder: Path, kill: int = 0
-) -> Any:
-    events: list[dict[str, Any]] = []
-
-    def emit(event: dict[str, Any]) -> None:
-        events.append(event)
-        if kill and sum(each["type"] == "progress" for each in events) == kill:
-            raise Killed
-
-    spec = from_json(JobSpec, document)
-    return run(spec, model, data, folder, device=torch.device("cpu"), emit=emit), events
-
-
-@pytest.fixture(scope="module")
-def evaluated(
-    digits_model: ModelInput, digits_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Any]:
-    torch.use_deterministic_algorithms(True)
-    folder = tmp_path_factory.mktemp("evaluated")
-    document = {"method": "evaluate", "threat": THREAT, "evaluation": EVALUATION}
-    document["accept"] = {"robust_accuracy": 0.99}
-    return folder, _run(document, digits_model, digits_path, folder)
-
-
-@pytest.fixture(scope="module")
-def compressed(
-    digits_model: ModelInput, digits_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    torch.use_deterministic_algorithms(True)
-    folder = tmp_path_factory.mktemp("compressed")
-    document = {
-        "method": "nap",
-        "target": {"density": 0.2, "bits": 4},
-        "threat": THREAT,
-        "training": {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 1},
-        "evaluation": EVALUATION | {"level": "quick"},
-        "accept": {"clean_accuracy_drop": 0.9, "file_ratio": 0.2},
-    }
-    headline, _ = _run(document, digits_model, digits_path, folder)
-    assert headline["accepted"] is True
-    return folder
-
-
-def _report(folder: Path) -> Report:
-    report: Report = json.loads((folder / "results" / "report.json").read_text())
-    return report
 
 
 def test_reports_meet_their_schema_and_the_schema_is_strict(
@@ -97,12 +33,12 @@ def test_reports_meet_their_schema_and_the_schema_is_strict(
 ) -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     for folder in (evaluated[0], compressed):
-        report = _report(folder)
+        report = read_report(folder)
         jsonschema.validate(report, schema())
         for changed in (report | {"extra": 1}, report | {"before": {}}):
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(changed, schema())
-    half = {name: part for name, part in _report(compressed).items() if name != "difference"}
+    half = {name: part for name, part in read_report(compressed).items() if name != "difference"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(half, schema())
 
@@ -116,13 +52,13 @@ def test_an_evaluation_alone_reports_the_upload_and_nothing_else(
     names = {f"{name}_accuracy_before" for name in ("clean", "fgsm", "pgd", "robust")}
     assert set(headline) == names | {"seconds", "accepted"}
     assert headline["accepted"] is False
-    assert not {"after", "difference", "layers"} & _report(folder).keys()
+    assert not {"after", "difference", "layers"} & read_report(folder).keys()
     files = {path.name for path in (folder / "results").iterdir()}
     assert files == {"report.json", "report.html", "model_card.md"}
 
 
 def test_figures_are_shares_of_the_listed_images(evaluated: tuple[Path, Any]) -> None:
-    report = _report(evaluated[0])
+    report = read_report(evaluated[0])
     before, evaluation = report["before"], report["evaluation"]
     assert len(set(evaluation["indices"])) == 80 == before["clean"]["count"]
     assert evaluation["epsilon"] == 25 / 255
@@ -144,7 +80,7 @@ def test_figures_are_shares_of_the_listed_images(evaluated: tuple[Path, Any]) ->
 
 
 def test_the_difference_counts_the_same_images_in_pairs(compressed: Path) -> None:
-    report = _report(compressed)
+    report = read_report(compressed)
     for name in ("clean", "robust"):
         found = report["difference"][name]
         before, after = (report[side][name]["correct"] for side in ("before", "after"))
@@ -163,13 +99,13 @@ def test_a_killed_evaluation_ends_with_the_same_report(
     digits_path: Path,
     tmp_path: Path,
 ) -> None:
-    document = _report(evaluated[0])["spec"]
+    document = read_report(evaluated[0])["spec"]
     with pytest.raises(Killed):
-        _run(document, digits_model, digits_path, tmp_path, kill)
-    _, events = _run(document, digits_model, digits_path, tmp_path)
+        run_job(document, digits_model, digits_path, tmp_path, kill)
+    _, events = run_job(document, digits_model, digits_path, tmp_path)
     resumed = [event["epoch"] for event in events if event["type"] == "resumed"]
     assert resumed == ([kill - 1] if kill > 1 else [])
-    first, second = (_timeless(_report(folder)) for folder in (evaluated[0], tmp_path))
+    first, second = (_timeless(read_report(folder)) for folder in (evaluated[0], tmp_path))
     assert first == second
 
 
@@ -248,14 +184,14 @@ def test_the_page_needs_nothing_else_and_can_be_read_aloud(
         tables = sum(tag == "table" for tag, _ in page.tags)
         assert tables == sum(tag == "caption" for tag, _ in page.tags) > 2
         assert [tag for tag, _ in page.tags].count("h1") == 1
-        report = _report(folder)
+        report = read_report(folder)
         assert f"{100 * report['headline']['robust_accuracy_before']:.1f}" in text
     assert "Not to ship" in (evaluated[0] / "results" / "report.html").read_text()
     assert "May ship" in (compressed / "results" / "report.html").read_text()
 
 
 def test_text_in_the_report_cannot_become_markup(compressed: Path) -> None:
-    report = _report(compressed)
+    report = read_report(compressed)
     report["architecture"] = "<script>alert(1)</script>"
     report["layers"][0]["weight"] = "<b onclick=x>"
     assert not re.search(r"<script|<b onclick", render(report))
@@ -267,7 +203,7 @@ def test_the_model_card_has_the_metadata_of_the_hub(compressed: Path) -> None:
     fields = yaml.safe_load(metadata)
     assert fields["pipeline_tag"] == "image-classification"
     (result,) = fields["model-index"][0]["results"]
-    headline = _report(compressed)["headline"]
+    headline = read_report(compressed)["headline"]
     values = [metric["value"] for metric in result["metrics"]]
     assert values == [headline["clean_accuracy_after"], headline["robust_accuracy_after"]]
     assert "## Limitations" in body
@@ -300,7 +236,7 @@ def test_anyone_gets_the_same_figures_from_the_report(
 def test_a_figure_that_differs_is_an_error_and_so_is_other_data(
     compressed: Path, digits_model: ModelInput, digits_path: Path, tmp_path: Path
 ) -> None:
-    report = _report(compressed)
+    report = read_report(compressed)
     report["before"]["robust"]["correct"] += 1
     changed = tmp_path / "report.json"
     changed.write_text(json.dumps(report))
@@ -331,7 +267,7 @@ class TestRefuses:
         safetensors.torch.save_file(tensors, tmp_path / "huge.safetensors")
         model = ModelInput(tmp_path / "huge.safetensors", "digits_cnn")
         with pytest.raises(InvalidInput) as refused:
-            _run(self.DOCUMENT, model, digits_path, tmp_path)
+            run_job(self.DOCUMENT, model, digits_path, tmp_path)
         assert (refused.value.code, refused.value.param) == ("non_finite_outputs", "model")
 
     def test_a_model_with_one_class(
@@ -343,7 +279,7 @@ class TestRefuses:
         safetensors.torch.save_file(tensors, tmp_path / "one.safetensors")
         model = ModelInput(tmp_path / "one.safetensors", "digits_cnn")
         with pytest.raises(InvalidInput, match="at least 2") as refused:
-            _run(self.DOCUMENT, model, digits_path, tmp_path)
+            run_job(self.DOCUMENT, model, digits_path, tmp_path)
         assert refused.value.code == "tensor_mismatch"
 
     def test_no_images(self, digits_model: ModelInput, digits_path: Path, tmp_path: Path) -> None:
@@ -351,5 +287,5 @@ class TestRefuses:
             cut = {n: arrays[n][:0] if n.endswith("test") else arrays[n] for n in arrays}
         np.savez(tmp_path / "none.npz", **cut)
         with pytest.raises(InvalidInput) as refused:
-            _run(self.DOCUMENT, digits_model, tmp_path / "none.npz", tmp_path)
+            run_job(self.DOCUMENT, digits_model, tmp_path / "none.npz", tmp_path)
         assert (refused.value.code, refused.value.param) == ("empty_split", "x_test")

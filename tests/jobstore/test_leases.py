@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 
 from jobstore import artifacts, events, jobs, leases
 from jobstore.database import Database, make_engine
-from jobstore.errors import LeaseLost
+from jobstore.errors import IllegalTransition, LeaseLost
 from jobstore.events import EventType, NewEvent
 from jobstore.leases import Attempt, JobError, NewArtifact
 from jobstore.settings import Settings
-from jobstore.states import JobState
+from jobstore.states import RETRYABLE, JobState
 from jobstore.tables import HEADLINE_FIELDS, Job
 
 EXPIRED = -1.0
@@ -297,9 +297,9 @@ def test_after_max_attempts_the_job_fails_with_worker_lost(database: Database, a
         with database.write() as session:
             swept = leases.sweep(session)
         assert _job(database, job.id).state is expected
-    assert swept.checkpoint_keys == ["checkpoint"]
+    assert swept.checkpoint_keys == []
     failed = _job(database, job.id)
-    assert failed.checkpoint_key is None
+    assert failed.checkpoint_key == "checkpoint"
     assert failed.error_code == "worker_lost"
     assert "lost in attempt 2" in failed.error_message
     assert failed.finished_at is not None
@@ -373,14 +373,89 @@ def test_a_cancelled_job_does_not_run_again_when_its_worker_goes_first(
     assert _job(database, job.id).state is JobState.CANCELLED
 
 
-def test_a_checkpoint_is_named_and_the_former_one_told(database: Database, add_job) -> None:
+def _checkpoint(database: Database, attempt: Attempt, *keys: str) -> list[str | None]:
+    told = []
+    for key in keys:
+        with database.write() as session:
+            told.append(leases.set_checkpoint(session, attempt, key))
+    return told
+
+
+def test_the_two_newest_checkpoints_are_named_and_the_one_before_them_told(
+    database: Database, add_job
+) -> None:
+    job = add_job()
+    told = _checkpoint(database, _claim(database), "one", "two", "three", "three", "four")
+    assert told == [None, None, "one", None, "two"]
+    assert _job(database, job.id).checkpoint_keys == ["four", "three"]
+
+
+def test_a_success_forgets_its_checkpoints_and_tells_of_them(database: Database, add_job) -> None:
     job = add_job()
     attempt = _claim(database)
+    _checkpoint(database, attempt, "one", "two")
     with database.write() as session:
-        assert leases.set_checkpoint(session, attempt, "one") is None
+        forgotten = leases.finish(session, attempt, JobState.SUCCEEDED, headline=HEADLINE)
+    assert forgotten == ["two", "one"]
+    assert _job(database, job.id).checkpoint_keys == []
+
+
+def test_the_checkpoints_of_a_failure_are_kept_for_a_while(database: Database, add_job) -> None:
+    job = add_job()
+    attempt = _claim(database)
+    _checkpoint(database, attempt, "one", "two")
     with database.write() as session:
-        assert leases.set_checkpoint(session, attempt, "two") == "one"
-    assert _job(database, job.id).checkpoint_key == "two"
+        assert leases.finish(session, attempt, JobState.FAILED, error=CRASH) == []
+    with database.write() as session:
+        assert leases.sweep(session, keep_checkpoints_s=60).checkpoint_keys == []
+    assert _job(database, job.id).checkpoint_keys == ["two", "one"]
+    with database.write() as session:
+        assert leases.sweep(session, keep_checkpoints_s=-1).checkpoint_keys == ["two", "one"]
+    assert _job(database, job.id).checkpoint_keys == []
+
+
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.CANCELLED])
+def test_a_retry_queues_the_job_again_at_its_checkpoint_with_everything_anew(
+    database: Database, add_job, end: JobState
+) -> None:
+    job = add_job(max_attempts=1)
+    attempt = _claim(database)
+    _checkpoint(database, attempt, "one")
+    with database.write() as session:
+        leases.renew(session, attempt, lease_s=30, run_seconds=59.0)
+        jobs.request_cancel(session, job.id)
+        leases.finish(session, attempt, end, error=CRASH if end is JobState.FAILED else None)
+    with database.write() as session:
+        jobs.retry(session, job.id)
+    queued = _job(database, job.id)
+    assert (queued.state, queued.retries, queued.checkpoint_key) == ("queued", 1, "one")
+    assert (queued.failed_attempts, queued.run_seconds, queued.error_code) == (0, 0.0, None)
+    assert (queued.cancel_requested_at, queued.finished_at) == (None, None)
+    assert _claim(database) == Attempt(job.id, 2, "worker")
+    with pytest.raises(LeaseLost), database.write() as session:
+        leases.finish(session, attempt, JobState.CANCELLED)
+    assert _told(database, job.id)[-2:] == [("state", "queued"), ("state", "validating")]
+
+
+@pytest.mark.parametrize("state", [s for s in JobState if s not in RETRYABLE])
+def test_only_what_has_failed_or_was_cancelled_is_retried(
+    database: Database, add_job, state: JobState
+) -> None:
+    job = add_job()
+    if state is not JobState.QUEUED:
+        attempt = _claim(database)
+        with database.write() as session:
+            if state is JobState.RUNNING:
+                leases.report(session, attempt, [STAGE])
+            elif state is JobState.SUCCEEDED:
+                leases.finish(session, attempt, state, headline=HEADLINE)
+    before = _snapshot(database, job.id)
+    with (
+        pytest.raises(IllegalTransition, match=f"{state} cannot be retried"),
+        database.write() as session,
+    ):
+        jobs.retry(session, job.id)
+    assert _snapshot(database, job.id) == before
 
 
 def test_events_are_listed_after_a_number_and_up_to_a_limit(database: Database, add_job) -> None:

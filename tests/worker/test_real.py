@@ -94,7 +94,19 @@ class Undisturbed:
 @pytest.fixture(scope="module")
 def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The child run by hand, its standard input closed from the beginning."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = _by_hand(tmp_path_factory.mktemp("undisturbed"), SPEC, upload)
+    command = [sys.executable, "-m", "worker.child", str(folder)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    return Undisturbed(
+        folder / "results",
+        (folder / "results" / "model.atmc").read_bytes(),
+        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
+        json.loads((folder / "outcome.json").read_text()),
+    )
+
+
+def _by_hand(folder: Path, spec: dict[str, Any], upload: Upload) -> Path:
+    """Fill a folder as the supervisor would."""
     for name in ("inputs", "checkpoints", "results"):
         (folder / name).mkdir()
     (folder / "inputs" / "model.safetensors").write_bytes(upload.model)
@@ -102,7 +114,7 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
     job = {
         "job_id": "job_by_hand",
         "attempt": 1,
-        "spec": SPEC,
+        "spec": spec,
         "model": {
             "path": "inputs/model.safetensors",
             "architecture": ARCHITECTURE,
@@ -113,14 +125,7 @@ def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Und
         "threads": 1,
     }
     (folder / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "worker.child", str(folder)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
-    return Undisturbed(
-        folder / "results",
-        (folder / "results" / "model.atmc").read_bytes(),
-        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
-        json.loads((folder / "outcome.json").read_text()),
-    )
+    return folder
 
 
 def test_a_child_runs_by_hand(undisturbed: Undisturbed) -> None:
@@ -172,6 +177,17 @@ def _is_compressing(bench, job_id: str) -> bool:
     return job.stage == "compressing" and (job.epoch or 0) in (2, 3) and bool(job.checkpoint_key)
 
 
+def _break_newest_checkpoint(bench, job_id: str) -> None:
+    """As a disk might: one bit, in the store."""
+    job = bench.job(job_id)
+    path = bench.settings.home / "checkpoint"
+    bench.store.get_file(job.checkpoint_key, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    bench.store.put_file(job.checkpoint_key, path)
+
+
 def _assert_resumed_and_equal(bench, job_id: str, undisturbed: Undisturbed, attempt: int) -> None:
     job = bench.job(job_id)
     assert (job.state, job.attempt) == ("succeeded", attempt), job.error_message
@@ -185,7 +201,7 @@ def _assert_resumed_and_equal(bench, job_id: str, undisturbed: Undisturbed, atte
         assert file.read() == undisturbed.artifact
 
 
-def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same(
+def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same_even_with_a_broken_checkpoint(
     bench, run_next, poll, upload: Upload, undisturbed: Undisturbed
 ) -> None:
     job_id = _add(bench, upload)
@@ -198,7 +214,11 @@ def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same(
     assert (killed.state, killed.failed_attempts) == ("queued", 1)
     errors = [event.data for event in bench.events(job_id) if event.type == "error"]
     assert "was killed by SIGKILL" in errors[0]["message"]
+    assert len(killed.checkpoint_keys) == 2
+    _break_newest_checkpoint(bench, job_id)
     run_next()
+    warnings = [event.data for event in bench.events(job_id) if event.type == "warning"]
+    assert [warning["code"] for warning in warnings] == ["broken_checkpoint"]
     _assert_resumed_and_equal(bench, job_id, undisturbed, attempt=2)
 
 
@@ -259,6 +279,41 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancel
         ("running", 2),
         ("cancelled", 2),
     ]
+
+
+EVALUATE: dict[str, Any] = {
+    "method": "evaluate",
+    "threat": {"norm": "linf", "epsilon": 0.1},
+    "evaluation": SPEC["evaluation"]
+    | {"attacks": ["pgd", "square"], "pgd_steps": 40, "square_queries": 100, "batch_size": 10},
+}
+
+
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(
+    poll, upload: Upload, tmp_path: Path
+) -> None:
+    figures = []
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        folder = _by_hand(tmp_path / name, EVALUATE, upload)
+        command = [sys.executable, "-m", "worker.child", str(folder)]
+        if name == "killed":
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            # In the middle of the attacks' batches.
+            poll(lambda: (folder / "checkpoints" / "000008.pt").exists())  # noqa: B023
+            child.kill()
+            assert child.wait() == -signal.SIGKILL
+            assert not (folder / "outcome.json").exists()
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+        report = json.loads((folder / "results" / "report.json").read_text())
+        attacks = report["before"]["attacks"]
+        figures.append([report["before"]["curve"], report["before"]["per_class"]])
+        figures[-1] += [{**attack, "seconds": 0} for attack in attacks]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (resumed,) = [event for event in events if event["type"] == "resumed"]
+    assert resumed["stage"] == "evaluating_upload"
+    assert resumed["epoch"] >= 7
+    assert figures[0] == figures[1]
 
 
 def test_what_only_the_tensors_show_fails_the_job_in_its_first_stage_and_keeps_all(

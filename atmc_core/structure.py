@@ -1,0 +1,272 @@
+"""What is kept or dropped under a budget of k non-zeros: single entries, or whole channels."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from atmc_core.channels import Reader, channel_graph
+from atmc_core.errors import InvalidInput
+from atmc_core.factorization import Factors, MatrixView, compressible_weights
+from atmc_core.projection import keep_largest
+
+Weights = dict[str, Factors]
+
+# Channels go in rounds, each to this share of the weights: what a channel is worth depends on the
+# others that are still there.
+_ROUND = 0.8
+
+
+class Structure:
+    """Entries are kept one by one; what is kept otherwise overrides this."""
+
+    def shrink(self, factors: Weights, k: int) -> None:
+        """Set to zero, in place, what cannot stay under a budget of k."""
+        scores = [f.scores()[role] for f in factors.values() for role in f.used]
+        tensors = [f.tensors[role] for f in factors.values() for role in f.used]
+        for tensor, mask in zip(tensors, keep_largest(scores, k), strict=True):
+            tensor.mul_(mask)
+
+    def supports(self, factors: Weights, k: int) -> Weights:
+        """Ones where entries are that a budget of k would leave, zeros elsewhere."""
+        scores = [score for f in factors.values() for score in f.scores()]
+        masks = iter(keep_largest(scores, k))
+        return {
+            name: _with(f, [(next(masks) & (t != 0)).float() for t in f.tensors])
+            for name, f in factors.items()
+        }
+
+    def silence(self, network: nn.Module) -> None:
+        """Set to zero what else that is dropped would emit: of entries nothing."""
+
+    def read(self, factors: Weights) -> None:
+        """Learn from factors what is dropped for good: of entries nothing."""
+
+    def state(self) -> Tensor | None:
+        """What cannot be told from the factors."""
+        return None
+
+    def restore(self, state: Tensor | None) -> None:
+        """Go on from ``state``."""
+
+
+class Channels(Structure):
+    """Whole channels are kept or dropped, with all that reads them, norms and biases included.
+
+    A class of channels (see ``channels``) is worth the mean square of its weights, those that
+    make it and those that read it, in units of their layer's mean square; the cheapest go first.
+    A layer keeps one at least, and what has gone stays away. The dense weights between channels
+    that stay are at most k; so are the factors' non-zeros, the smallest of which go if they are
+    more.
+
+    Raises:
+        InvalidInput: if the network cannot be traced.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        graph = channel_graph(network)
+        if graph is None:
+            raise InvalidInput(
+                "invalid_value",
+                "the network cannot be traced (torch.fx), so its channels are not known: "
+                "ask for structure element",
+                "target.structure",
+            )
+        self.graph = graph
+        views = compressible_weights(network)
+        readers = {f"{reader.name}.weight": reader for reader in graph.readers}
+        self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
+        self.alive = torch.ones(graph.count, dtype=torch.bool)
+
+    def least(self) -> int:
+        """The fewest weights there can be: one channel a layer, and what is tied down."""
+        alive = self.graph.pinned.clone()
+        for reader in self.graph.readers:
+            if not alive[reader.outputs].any():
+                alive[reader.outputs[0]] = True
+        return self._size(alive)
+
+    def shrink(self, factors: Weights, k: int) -> None:
+        self.alive = self._chosen(factors, k)
+        for name, own in factors.items():
+            masks = self.sides[name].masks(self.alive, own.u.device)
+            for tensor, mask in zip(own.tensors, masks, strict=True):
+                tensor.mul_(mask)
+        super().shrink(factors, k)
+
+    def supports(self, factors: Weights, k: int) -> Weights:
+        alive = self._chosen(factors, k)
+        kept = {}
+        for name, own in factors.items():
+            masks = self.sides[name].masks(alive, own.u.device)
+            kept[name] = _with(own, [t * m for t, m in zip(own.tensors, masks, strict=True)])
+        return super().supports(kept, k)
+
+    @torch.no_grad()
+    def silence(self, network: nn.Module) -> None:
+        silent = [(r.name, r.outputs) for r in self.graph.readers] + [*self.graph.norms.items()]
+        for name, classes in silent:
+            module = network.get_submodule(name)
+            emitting = (
+                [module.bias]
+                if isinstance(module, nn.Conv2d | nn.Linear)
+                else [*module.parameters()]
+            )
+            for parameter in emitting:
+                if parameter is not None:
+                    parameter.mul_(self.alive[classes].to(parameter.device))
+
+    def state(self) -> Tensor:
+        return self.alive
+
+    def restore(self, state: Tensor | None) -> None:
+        assert state is not None
+        self.alive = state
+
+    def untouched(self, factors: Weights) -> Tensor:
+        """The classes none of whose weights is left, bool ``[count]``."""
+        touched = torch.zeros(self.graph.count, dtype=torch.bool)
+        for name, own in factors.items():
+            self.sides[name].touch(touched, own)
+        return ~touched
+
+    def cut(self, factors: Weights, kept: Tensor) -> Weights:
+        """The factors of a network with only these classes; exact if the others are untouched."""
+        return {name: self.sides[name].cut(own, kept) for name, own in factors.items()}
+
+    def read(self, factors: Weights) -> None:
+        self.alive = ~self.untouched(factors) | self.graph.pinned
+
+    def _chosen(self, factors: Weights, k: int) -> Tensor:
+        """The classes that stay under a budget of k, of those that are alive."""
+        alive = self.alive.clone()
+        squares = {
+            name: f.view.to_matrices(f.compose()).square().cpu() for name, f in factors.items()
+        }
+        size = self._size(alive)
+        while size > k:
+            smaller = self._round(squares, alive, max(k, int(_ROUND * size)))
+            if torch.equal(smaller, alive):
+                break
+            alive, size = smaller, self._size(smaller)
+        return alive
+
+    def _round(self, squares: dict[str, Tensor], alive: Tensor, k: int) -> Tensor:
+        """Drop the cheapest classes until the rest holds at most k weights."""
+        worth, cost = torch.zeros(2, self.graph.count, dtype=torch.double)
+        for name, square in squares.items():
+            self.sides[name].weigh(square.double(), alive, worth, cost)
+        worth = worth / cost.clamp_min(1)
+        free = alive & ~self.graph.pinned
+        for reader in self.graph.readers:
+            outputs = reader.outputs[alive[reader.outputs]]
+            free[outputs[worth[outputs].argmax()]] = False
+        order = worth.masked_fill(~free, torch.inf).argsort(stable=True)[: int(free.sum())]
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if self._size(_without(alive, order[:middle])) <= k:
+                high = middle
+            else:
+                low = middle + 1
+        return _without(alive, order[:low])
+
+    def _size(self, alive: Tensor) -> int:
+        """Dense weights between the channels that are alive."""
+        return sum(side.size(alive) for side in self.sides.values())
+
+
+class _Sides:
+    """The channel classes on both sides of one weight's matrices.
+
+    Attributes:
+        rows: class of each row, ``[groups, rows]``.
+        columns: class of each column, ``[columns]``; -1 where it is none that could go.
+    """
+
+    def __init__(self, view: MatrixView, reader: Reader | None) -> None:
+        self.view = view
+        self.rows = torch.full((view.groups, view.rows), -1)
+        self.columns = torch.full((view.columns,), -1)
+        if reader is not None:
+            self.rows = reader.outputs.view(view.groups, view.rows)
+            if view.groups == 1:
+                # Channels are the fastest index of a convolution's columns.
+                self.columns = reader.inputs.repeat(view.columns // len(reader.inputs))
+
+    def kept(self, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows ``[groups, rows]`` and columns ``[columns]`` stay."""
+        return alive[self.rows] | (self.rows < 0), alive[self.columns] | (self.columns < 0)
+
+    def size(self, alive: Tensor) -> int:
+        rows, columns = self.kept(alive)
+        return int(rows.sum()) * int(columns.sum())
+
+    def masks(self, alive: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """For U, V and C."""
+        rows, columns = (side.to(device) for side in self.kept(alive))
+        whole = rows[:, :, None] & columns
+        if self.view.wide:
+            return rows[:, :, None] & rows[:, None, :], whole, whole
+        return whole, columns[:, None] & columns, whole
+
+    def weigh(self, square: Tensor, alive: Tensor, worth: Tensor, cost: Tensor) -> None:
+        """Add each class's squares, in units of their mean, and number of weights."""
+        rows, columns = self.kept(alive)
+        inside = (rows[:, :, None] & columns).double()
+        square = square * inside / (square * inside).sum().clamp_min(1e-30) * inside.sum()
+        for totals, entries in ((worth, square), (cost, inside)):
+            _add(totals, self.rows, entries.sum(2))
+            _add(totals, self.columns, entries.sum((0, 1)))
+
+    def touch(self, touched: Tensor, own: Factors) -> None:
+        """Mark the classes that have a non-zero in a row or column of theirs."""
+        u, v, c = ((t != 0).cpu() for t in own.tensors)
+        rows, columns = c.any(2), c.any(1).any(0)
+        if self.view.wide:
+            rows = rows | v.any(2) | u.any(2) | u.any(1)
+            columns = columns | v.any(1).any(0)
+        else:
+            rows = rows | u.any(2)
+            columns = columns | u.any(1).any(0) | v.any(1).any(0) | v.any(2).any(0)
+        for classes, hit in ((self.rows, rows), (self.columns, columns)):
+            touched[classes[hit & (classes >= 0)]] = True
+
+    def cut(self, own: Factors, alive: Tensor) -> Factors:
+        """The factors of what stays; exact where dropped channels have no non-zero left."""
+        rows, columns = (side.to(own.u.device) for side in self.kept(alive))
+        u, v, c = own.tensors
+        out = rows.view(-1)
+        if self.view.groups > 1:
+            whole = rows.all(1)
+            u, v, c = u[whole], v[whole], c[whole]
+        elif self.view.wide:
+            u, v, c = u[:, out][:, :, out], v[:, out][:, :, columns], c[:, out][:, :, columns]
+        else:
+            u, v, c = (
+                u[:, out][:, :, columns],
+                v[:, columns][:, :, columns],
+                c[:, out][:, :, columns],
+            )
+        return replace(own, view=self._view(out, c), u=u, v=v, c=c)
+
+    def _view(self, out: Tensor, c: Tensor) -> MatrixView:
+        area = self.view.shape[2:]
+        inputs = c.shape[2] // torch.Size(area).numel()
+        return MatrixView((int(out.sum()), inputs, *area), len(c), oriented=self.view.wide)
+
+
+def _with(own: Factors, tensors: list[Tensor]) -> Factors:
+    u, v, c = tensors
+    return replace(own, u=u, v=v, c=c)
+
+
+def _without(alive: Tensor, dropped: Tensor) -> Tensor:
+    left = alive.clone()
+    left[dropped] = False
+    return left
+
+
+def _add(totals: Tensor, classes: Tensor, entries: Tensor) -> None:
+    known = classes >= 0
+    totals.index_add_(0, classes[known], entries[known])
