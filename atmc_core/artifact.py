@@ -32,11 +32,12 @@ from safetensors.numpy import save as save_safetensors
 from torch import Tensor, nn
 
 from atmc_core import bitpacking
-from atmc_core.architectures import build, get_architecture
+from atmc_core.blueprint import Blueprint
 from atmc_core.channels import channel_graph
 from atmc_core.compaction import remove
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
+from atmc_core.graph import Graph
 from atmc_core.model import Classifier, Normalization
 
 FORMAT_VERSION = 2
@@ -48,7 +49,9 @@ class CompressedModel:
     """A network whose conv and linear weights are factors.
 
     Attributes:
-        architecture: a known name.
+        architecture: a known name, or ``onnx``.
+        input_shape: channels, height, width, where the architecture does not say.
+        graph: of an ``onnx`` network: the file needs nothing beside it.
         factors: U, V and C by weight name, in the architecture's order.
         others: the rest of the state dict that is float, in its order.
         bits: 1 to 8, 16 or 32.
@@ -64,14 +67,24 @@ class CompressedModel:
     bits: int
     k: int
     kept: Tensor | None = None
+    input_shape: tuple[int, int, int] | None = None
+    graph: Graph | None = None
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The network without its weights."""
+        return Blueprint.of(self.architecture, self.num_classes, self.input_shape, self.graph)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights composed, and the rest."""
+        return self.others | {name: factors.compose() for name, factors in self.factors.items()}
 
     def classifier(self) -> Classifier:
         """The runnable network, in evaluation mode, its weights composed."""
-        network = build_kept(self.architecture, self.num_classes, self.kept)
-        weights = {name: factors.compose() for name, factors in self.factors.items()}
-        network.load_state_dict(self.others | weights, strict=False)
-        channels = get_architecture(self.architecture).input_shape[0]
-        return Classifier(network, self.normalization, channels).eval()
+        blueprint = self.blueprint
+        network = build_kept(blueprint, self.kept)
+        network.load_state_dict(self.state_dict(), strict=False)
+        return Classifier(network, self.normalization, blueprint.input_shape[0]).eval()
 
     def nonzeros(self) -> tuple[int, int, int]:
         """Of U, V and C, over all weights."""
@@ -90,23 +103,22 @@ class CompressedModel:
         """(b nonzeros + 32 bits for each codebook value) / (32 N), as the paper's code counts."""
         codebooks = sum(sum(counts) for counts in self.distinct_values().values())
         table = 32 * codebooks if self.bits <= 8 else 0
-        with torch.device("meta"):
-            views = compressible_weights(build(self.architecture, self.num_classes))
+        views = compressible_weights(self.blueprint.build())
         dense = sum(int(np.prod(view.shape)) for view in views.values())
         return (self.bits * sum(self.nonzeros()) + table) / (32 * dense)
 
 
-def build_kept(architecture: str, num_classes: int, kept: Tensor | None) -> nn.Module:
+def build_kept(blueprint: Blueprint, kept: Tensor | None) -> nn.Module:
     """The network with only some of its channel classes; None keeps all.
 
     Raises:
         ValueError: if there is another number of classes than of bits in ``kept``.
     """
-    network = build(architecture, num_classes)
+    network = blueprint.build()
     if kept is not None:
         graph = channel_graph(network)
         if graph is None or graph.count != len(kept):
-            raise ValueError(f"{architecture} has no {len(kept)} channel classes")
+            raise ValueError(f"{blueprint.architecture} has no {len(kept)} channel classes")
         remove(network, graph, ~kept)
     return network
 
@@ -169,6 +181,10 @@ def encode(model: CompressedModel) -> bytes:
         "k": model.k,
         "factors": layout,
     }
+    if model.input_shape is not None:
+        header["input_shape"] = model.input_shape
+    if model.graph is not None:
+        header["graph"] = model.graph.to_text()
     return save_safetensors(tensors, {"atmc": json.dumps(header, separators=(",", ":"))})
 
 
@@ -199,7 +215,14 @@ def _read_header(content: bytes) -> dict[str, Any]:
 
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> CompressedModel:
-    network, views, kept = _without_channels(header, tensors.get("channels"))
+    shape, graph = header.get("input_shape"), header.get("graph")
+    blueprint = Blueprint.of(
+        header["architecture"],
+        header["num_classes"],
+        tuple(shape) if shape else None,
+        Graph.from_text(graph) if graph else None,
+    )
+    network, views, kept = _without_channels(blueprint, tensors.get("channels"))
     layout = header["factors"]
     if len(layout) != 3 * len(views):
         raise ValueError(f"{len(layout)} factors; {header['architecture']} has {3 * len(views)}")
@@ -224,14 +247,16 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
         bits=header["bits"],
         k=header["k"],
         kept=kept,
+        input_shape=blueprint.input_shape if shape else None,
+        graph=blueprint.graph,
     )
 
 
 def _without_channels(
-    header: dict[str, Any], channels: NDArray[np.uint8] | None
+    blueprint: Blueprint, channels: NDArray[np.uint8] | None
 ) -> tuple[nn.Module, dict[str, MatrixView], Tensor | None]:
     """The network, how its weights are seen, and the channel classes that it kept."""
-    whole = build(header["architecture"], header["num_classes"])
+    whole = blueprint.build()
     views = compressible_weights(whole)
     if channels is None:
         return whole, views, None
@@ -240,7 +265,7 @@ def _without_channels(
     if len(channels) != -(-count // 8):
         raise ValueError(f"channels holds {len(channels)} bytes for {count} classes")
     kept = torch.from_numpy(np.unpackbits(channels, count=count).astype(np.bool_))
-    network = build_kept(header["architecture"], header["num_classes"], kept)
+    network = build_kept(blueprint, kept)
     # A weight that has lost channels is still seen the way round that it was.
     small = compressible_weights(network)
     return (

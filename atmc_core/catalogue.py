@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from atmc_core.architectures import ARCHITECTURES
+from atmc_core.architectures.torchvision_models import variants
+from atmc_core.blueprint import ONNX
 from atmc_core.config import AttackName, Evaluation, spec_schema
 from atmc_core.methods import METHODS
 from atmc_core.report import schema as report_schema
 from atmc_core.schema import json_schema
+from atmc_core.torchvision_import import is_installed
 
 #: What each attack is, and the fields of ``evaluation`` in a job spec that set it.
 ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
@@ -76,6 +79,7 @@ def catalogue() -> list[CatalogueEntry]:
         CatalogueEntry("architecture", name, architecture.describe())
         for name, architecture in ARCHITECTURES.items()
     ]
+    entries += _open_architectures()
     for method, system in METHODS.items():
         document = {
             "name": method,
@@ -92,6 +96,31 @@ def catalogue() -> list[CatalogueEntry]:
         entries.append(CatalogueEntry("attack", attack, document))
     entries.append(CatalogueEntry("schema", "report", report_schema()))
     return entries
+
+
+def _open_architectures() -> list[CatalogueEntry]:
+    """Those whose tensors the job itself looks at: no header tells beforehand what has to fit."""
+    documents: list[dict[str, Any]] = [
+        {
+            "name": ONNX,
+            "description": "An ONNX file of a feed-forward convolutional classifier, any graph",
+            "input_shape": [None, None, None],
+            "tensors": None,
+        }
+    ]
+    if is_installed():
+        names = variants()
+        documents.append(
+            {
+                "name": "torchvision",
+                "description": "torchvision's image classifiers at any input size, as "
+                f"torchvision/NAME; NAME is one of {', '.join(names)}",
+                "input_shape": [3, None, None],
+                "tensors": None,
+                "variants": names,
+            }
+        )
+    return [CatalogueEntry("architecture", each["name"], each) for each in documents]
 
 
 def _options_schema(names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.attacks import Attack, ball
+from atmc_core.blueprint import Blueprint
 from atmc_core.budget import Budget
 from atmc_core.config import Effort, JobSpec, Target
 from atmc_core.data import DataSet, Split
@@ -36,11 +37,14 @@ class Context:
     spec: JobSpec
     data: DataSet
     classifier: Classifier
-    architecture: str
-    num_classes: int
+    blueprint: Blueprint
     normalization: Normalization
     artifact: Path
     effort: Effort
+
+    @property
+    def num_classes(self) -> int:
+        return self.blueprint.num_classes
 
     @property
     def num_weights(self) -> int:
@@ -75,13 +79,15 @@ class Context:
     def compressed(self, factors: dict[str, Factors], k: int) -> CompressedModel:
         """The classifier, as it is now, with these factors as its weights."""
         return CompressedModel(
-            architecture=self.architecture,
+            architecture=self.blueprint.architecture,
             num_classes=self.num_classes,
             normalization=self.normalization,
             factors=factors,
             others=float_state(self.classifier.network, factors),
             bits=self.target.bits,
             k=k,
+            input_shape=self.blueprint.open_shape,
+            graph=self.blueprint.graph,
         )
 
     @property

@@ -20,16 +20,17 @@ from torch import Tensor
 
 from atmc_core import artifact
 from atmc_core.config import JobSpec
-from atmc_core.data import Split, load_npz
+from atmc_core.data import Split, load_dataset
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import Evaluator
-from atmc_core.job import ModelInput, load_classifier
+from atmc_core.job import load_inputs
 from atmc_core.model import Classifier, Normalization
 from atmc_core.report import REPORT_VERSION
 from atmc_core.report.checks import split_digest
 from atmc_core.report.figures import side as figures_of
 from atmc_core.report.words import attack_name, percent
 from atmc_core.schema import from_json
+from atmc_core.upload import ModelInput
 
 Report = dict[str, Any]
 
@@ -100,8 +101,7 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     torch.set_num_threads(report["environment"]["threads"])
     torch.use_deterministic_algorithms(True)
     spec = from_json(JobSpec, report["spec"])
-    classifier, side = _load(report, model)
-    split = _evaluated(report, spec, data)
+    classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(
         classifier.to(device),
         split.to(device),
@@ -125,7 +125,8 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     }
 
 
-def _load(report: Report, path: Path) -> tuple[Classifier, str]:
+def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:
+    """The model, which side of the report it is, and the images that the report judges by."""
     if path.suffix == ".atmc":
         if "after" not in report:
             raise InvalidInput("malformed_report", "the report has no compressed side", "model")
@@ -137,23 +138,25 @@ def _load(report: Report, path: Path) -> tuple[Classifier, str]:
             raise InvalidInput(
                 "tensor_mismatch", f"the artifact is a {model.architecture} of another job", "model"
             )
-        return model.classifier(), "after"
+        shape = model.blueprint.input_shape
+        test = load_dataset(data, spec.training.validation_fraction, spec.seed, shape[0]).test
+        return model.classifier(), "after", _evaluated(report, test)
     means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
     given = ModelInput(path, report["architecture"], Normalization(means, stds))
-    classifier, num_classes = load_classifier(given)
-    if num_classes != report["num_classes"]:
-        raise InvalidInput("tensor_mismatch", f"the model has {num_classes} classes", "model")
-    return classifier, "before"
+    loaded, found = load_inputs(given, data, spec)
+    if loaded.blueprint.num_classes != report["num_classes"]:
+        raise InvalidInput(
+            "tensor_mismatch", f"the model has {loaded.blueprint.num_classes} classes", "model"
+        )
+    return loaded.classifier(given.normalization), "before", _evaluated(report, found.test)
 
 
-def _evaluated(report: Report, spec: JobSpec, path: Path) -> Split:
+def _evaluated(report: Report, test: Split) -> Split:
     """The images that the report judges by.
 
     Raises:
         InvalidInput: ``other_data`` if the file does not hold them.
     """
-    fraction = spec.training.validation_fraction
-    test = load_npz(path, validation_fraction=fraction, seed=spec.seed).test
     index: Tensor = torch.tensor(report["evaluation"]["indices"])
     if int(index.max()) < len(test):
         split = Split(test.images[index], test.labels[index])

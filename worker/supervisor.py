@@ -39,7 +39,7 @@ T = TypeVar("T")
 CHILD_COMMAND = (sys.executable, "-m", "worker.child")
 
 _SHIP_EVERY_S = 0.2
-_MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt"}
+_MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "onnx": ".onnx"}
 
 
 def runs_folder(settings: Settings) -> Path:
@@ -132,7 +132,7 @@ class _Run:
         """Fill the folder: inputs, the checkpoint to resume at, and the job itself."""
         model, dataset = self._patiently("reading the job's inputs", self._inputs)
         model_path = self.folder.inputs / f"model{_MODEL_SUFFIX[model.format]}"
-        dataset_path = self.folder.inputs / "dataset.npz"
+        dataset_path = self.folder.inputs / "dataset"
         self._fetch(blob_key(model.sha256), model_path)
         self._fetch(blob_key(dataset.sha256), dataset_path)
         for key in reversed(self.job.checkpoint_keys):

@@ -8,8 +8,19 @@ from jobstore.tables import Document
 
 
 def find_architecture(session: Session, name: str) -> Document:
-    """Return the document; raises `unknown_architecture` (listing the known), `no_worker`."""
-    return _find(session, "architecture", name)
+    """Return the document; raises `unknown_architecture` (listing the known), `no_worker`.
+
+    A family's variants, `torchvision/resnet18`, share one document.
+    """
+    family, _, variant = name.partition("/")
+    document = _find(session, "architecture", family)
+    variants = document.get("variants")
+    if variants is None and not variant:
+        return document
+    if variant not in (variants or []):
+        known = f"Known: {', '.join(variants)}." if variants else f"{family!r} has no variants."
+        raise Problem("unknown_architecture", f"{name!r} is not known. {known}", "architecture")
+    return document
 
 
 def find_method(session: Session, name: str) -> Document:

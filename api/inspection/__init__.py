@@ -5,9 +5,10 @@ A file's content decides what it is; its name is never looked at.
 
 from typing import BinaryIO
 
+from api.inspection.datasets import read_dataset_header
 from api.inspection.fit import Fit, fit
 from api.inspection.headers import ArrayHeader, ModelHeader, TensorHeader
-from api.inspection.npz import read_dataset_header
+from api.inspection.onnx_outline import read_onnx_header
 from api.inspection.safetensors_header import read_safetensors_header
 from api.inspection.torch_zip import legacy_pickle, read_torch_header
 from api.problems import Problem
@@ -35,10 +36,12 @@ def read_model_header(file: BinaryIO) -> ModelHeader:
         return read_safetensors_header(file)
     if head.startswith(b"PK\x03\x04"):
         return read_torch_header(file)
+    if head[:1] == b"\x08":
+        return read_onnx_header(file)
     if head[:1] == b"\x80":
         raise legacy_pickle()
     raise Problem(
         "malformed_model",
-        "The file is neither safetensors nor a .pt file written by torch.save. "
+        "The file is neither safetensors, nor ONNX, nor a .pt file written by torch.save. "
         "Write it with safetensors.torch.save_file(model.state_dict(), path).",
     )

@@ -19,18 +19,24 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The numbers that an architecture leaves open, and N, the number of dense weights."""
+    """The numbers that an architecture leaves open, and N, the number of dense weights.
+
+    Neither is known where the architecture publishes no tensors.
+    """
 
     dimensions: dict[str, int]
-    dense_weights: int
+    dense_weights: int | None
 
 
 def fit(tensors: Mapping[str, TensorHeader], name: str, architecture: Mapping[str, Any]) -> Fit:
     """Bind the named dimensions of the architecture `name` to the shapes in `tensors`.
 
-    `architecture` is its catalogue document. Raises `tensor_mismatch`, which lists the missing
-    and unexpected keys and the wrong shapes; `param` is the first of them.
+    `architecture` is its catalogue document; one without tensors leaves it all to the job. Raises
+    `tensor_mismatch`, which lists the missing and unexpected keys and the wrong shapes; `param` is
+    the first of them.
     """
+    if architecture["tensors"] is None:
+        return Fit({}, None)
     expected: Mapping[str, Any] = architecture["tensors"]
     missing = [key for key in expected if key not in tensors and not expected[key].get("optional")]
     unexpected = [key for key in tensors if key not in expected]

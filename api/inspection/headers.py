@@ -49,7 +49,7 @@ class TensorHeader:
 class ModelHeader:
     """The tensors of a model file by name, and the format that its content (not its name) is."""
 
-    format: Literal["safetensors", "torch"]
+    format: Literal["safetensors", "torch", "onnx"]
     tensors: dict[str, TensorHeader]
 
 

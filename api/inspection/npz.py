@@ -13,8 +13,8 @@ from api.inspection.headers import ArrayHeader, is_shape
 from api.problems import Problem
 from api.text import clip
 
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("x_val", "y_val")
+REQUIRED = ("x_train", "y_train")
+OPTIONAL = ("x_test", "y_test", "x_val", "y_val")
 
 # numpy writes 128 bytes; a Python literal any longer is not a plain array's.
 _MAX_NPY_HEADER = 1024
@@ -32,7 +32,7 @@ _UNREADABLE = (
 )
 
 
-def read_dataset_header(file: BinaryIO, max_inflated_bytes: int) -> dict[str, ArrayHeader]:
+def read_npz_header(file: BinaryIO, max_inflated_bytes: int) -> dict[str, ArrayHeader]:
     """Return type and shape of each array of a data set.
 
     Raises `malformed_dataset`, `dataset_too_large`, `object_array` or `bad_array`, the latter
@@ -89,8 +89,8 @@ def _read_array_header(archive: UntrustedArchive, member: str, name: str) -> Arr
 
 
 def _check_names(arrays: dict[str, ArrayHeader]) -> None:
-    wanted = REQUIRED + (OPTIONAL if any(name in arrays for name in OPTIONAL) else ())
-    for name in wanted:
+    pairs = ((f"x_{name[2:]}", f"y_{name[2:]}") for name in OPTIONAL if name in arrays)
+    for name in (*REQUIRED, *(each for pair in pairs for each in pair)):
         if name not in arrays:
             raise _bad(name, f"{name!r} is missing, the file has {', '.join(arrays) or 'no array'}")
 

@@ -52,7 +52,9 @@ def create_with_files(
 
     def act(session: Session) -> Answer:
         fitted = check_model(session, model.header, new.architecture, new.normalization)
-        check_k(spec, fitted.dense_weights)
+        # None where only the job knows: its first stage finds out.
+        if fitted.dense_weights is not None:
+            check_k(spec, fitted.dense_weights)
         kept = keep_model(
             session, services.store, model, new.architecture, new.normalization, fitted
         )

@@ -29,6 +29,13 @@ def check_model(
     normalization of another number of channels.
     """
     document = find_architecture(session, architecture)
+    if (header.format == "onnx") != (architecture == "onnx"):
+        raise Problem(
+            "invalid_value",
+            f"The file is {header.format}, the architecture {architecture!r}: an ONNX file, and no "
+            "other, goes with the architecture 'onnx'.",
+            "architecture",
+        )
     if normalization is not None:
         _check_channels(normalization, architecture, document)
     return fit(header.tensors, architecture, document)
@@ -58,7 +65,8 @@ def keep_model(
 
 def _check_channels(normalization: Normalization, name: str, architecture: Document) -> None:
     channels = architecture["input_shape"][0]
-    if len(normalization.mean) != channels:
+    # An ONNX graph says it inside; the job's first stage finds out.
+    if channels is not None and len(normalization.mean) != channels:
         raise Problem(
             "invalid_value",
             f"'normalization' has {len(normalization.mean)} channels, {name!r} takes {channels}: "

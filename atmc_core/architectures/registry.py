@@ -8,13 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from atmc_core.architectures.resnet import resnet18, resnet34, wide_resnet_16_8
+from atmc_core.architectures import torchvision_models
+from atmc_core.architectures.convolutional import mobilenet_v2, vgg16_bn
+from atmc_core.architectures.resnet import (
+    resnet18,
+    resnet34,
+    resnet50,
+    wide_resnet_16_8,
+    wide_resnet_28_10,
+)
 from atmc_core.architectures.small import digits_cnn, lenet
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import compressible_weights
 
-# Two sizes that no fixed dimension has: a dimension equal to both in turn is the number of classes.
-_PROBES = (99_991, 99_989)
+# A size that no fixed dimension has, so a dimension of it is the number of classes; the smaller one
+# is for builders that need real memory.
+_PROBE, _SMALL_PROBE = 99_991, 1_009
+
+ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -23,32 +34,47 @@ class Architecture:
 
     Attributes:
         builder: makes it for a number of classes; its docstring is the description.
-        input_shape: channels, height, width.
+        input_shape: channels, height, width; None where the data set decides.
     """
 
     name: str
     builder: Callable[[int], nn.Module]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int | None, int | None]
 
     def describe(self) -> dict[str, Any]:
         """Tensor names and shapes as JSON; a dimension that is the number of classes says so."""
-        with torch.device("meta"):
-            first, second = (self.builder(probe) for probe in _PROBES)
-        tensors = {}
-        others = second.state_dict()
-        for key, tensor in first.state_dict().items():
-            pairs = zip(tensor.shape, others[key].shape, strict=True)
-            tensors[key] = {
-                "shape": ["num_classes" if a != b else a for a, b in pairs],
+        network, probe = self._probe()
+        tensors = {
+            key: {
+                "shape": ["num_classes" if size == probe else size for size in tensor.shape],
                 "optional": key.endswith("num_batches_tracked"),
             }
+            for key, tensor in network.state_dict().items()
+        }
         return {
             "name": self.name,
             "description": inspect.getdoc(self.builder),
             "input_shape": list(self.input_shape),
             "tensors": tensors,
-            "compressible": list(compressible_weights(first)),
+            "compressible": list(compressible_weights(network)),
         }
+
+    def _probe(self) -> tuple[nn.Module, int]:
+        """The network with a number of classes that no other dimension has."""
+        try:
+            with torch.device("meta"):
+                return self.builder(_PROBE), _PROBE
+        except NotImplementedError:
+            # RegNet's builder computes widths with tensors.
+            return self.builder(_SMALL_PROBE), _SMALL_PROBE
+
+    def shape_for(self, images: Sequence[int]) -> ImageShape:
+        """The input shape, its open dimensions taken from images ``[C, H, W]``."""
+        channels, height, width = (
+            given if own is None else own
+            for own, given in zip(self.input_shape, images, strict=True)
+        )
+        return channels, height, width
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -56,21 +82,27 @@ ARCHITECTURES: dict[str, Architecture] = {
     for architecture in (
         Architecture("digits_cnn", digits_cnn, (1, 8, 8)),
         Architecture("lenet", lenet, (1, 28, 28)),
+        Architecture("mobilenet_v2", mobilenet_v2, (3, 32, 32)),
         Architecture("resnet18", resnet18, (3, 32, 32)),
         Architecture("resnet34", resnet34, (3, 32, 32)),
+        Architecture("resnet50", resnet50, (3, 32, 32)),
+        Architecture("vgg16_bn", vgg16_bn, (3, 32, 32)),
         Architecture("wide_resnet_16_8", wide_resnet_16_8, (3, 32, 32)),
+        Architecture("wide_resnet_28_10", wide_resnet_28_10, (3, 32, 32)),
     )
 }
 
 
 def get_architecture(name: str) -> Architecture:
-    """The architecture of that name.
+    """The architecture of that name: one of ``ARCHITECTURES``, or ``torchvision/...``.
 
     Raises:
         InvalidInput: if there is none; the message lists the known ones.
     """
+    if name.startswith(torchvision_models.PREFIX):
+        return Architecture(name, torchvision_models.builder(name), (3, None, None))
     if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+        known = ", ".join([*ARCHITECTURES, f"{torchvision_models.PREFIX}NAME"])
         raise InvalidInput(
             "unknown_architecture", f"{name!r} is not one of {known}", "architecture"
         )

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 class BasicBlock(nn.Module):
     """conv-norm-relu-conv-norm plus shortcut; ``[N, C, H, W] -> [N, width, H/s, W/s]``."""
 
+    expansion = 1
+
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
@@ -27,10 +29,40 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with norms, plus shortcut; ``[N, C, H, W] -> [N, 4 width, H/s, W/s]``."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != 4 * width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
 class ResNet(nn.Module):
     """A ResNet whose stem keeps the resolution; ``[N, 3, 32, 32] -> [N, classes]``."""
 
-    def __init__(self, depths: Sequence[int], num_classes: int) -> None:
+    def __init__(
+        self,
+        depths: Sequence[int],
+        num_classes: int,
+        block_type: type[BasicBlock | Bottleneck] = BasicBlock,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -40,8 +72,8 @@ class ResNet(nn.Module):
             width = 64 * 2**stage
             for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(channels, width, stride))
-                channels = width
+                blocks.append(block_type(channels, width, stride))
+                channels = width * block_type.expansion
         self.blocks = nn.Sequential(*blocks)
         self.linear = nn.Linear(channels, num_classes)
 
@@ -101,6 +133,16 @@ def resnet34(num_classes: int) -> nn.Module:
     return ResNet((3, 4, 6, 3), num_classes)
 
 
+def resnet50(num_classes: int) -> nn.Module:
+    """ResNet-50 for 32x32 images; 23.5 M weights."""
+    return ResNet((3, 4, 6, 3), num_classes, Bottleneck)
+
+
 def wide_resnet_16_8(num_classes: int) -> nn.Module:
     """WideResNet-16-8 for 32x32 images; 11.0 M weights."""
     return WideResNet(16, 8, num_classes)
+
+
+def wide_resnet_28_10(num_classes: int) -> nn.Module:
+    """WideResNet-28-10 for 32x32 images; 36.5 M weights."""
+    return WideResNet(28, 10, num_classes)

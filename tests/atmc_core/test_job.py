@@ -17,8 +17,9 @@ from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import Bits, JobSpec, Method, Target
 from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
-from atmc_core.job import ModelInput, load_classifier, run
+from atmc_core.job import ModelInput, run
 from atmc_core.schema import from_json
+from atmc_core.upload import open_upload
 
 Events = list[dict[str, Any]]
 
@@ -340,8 +341,9 @@ class TestRefuses:
 def test_a_pt_file_gives_what_safetensors_gives(digits_model: ModelInput, tmp_path: Path) -> None:
     torch.save(safetensors.torch.load_file(digits_model.path), tmp_path / "model.pt")
     images = torch.rand(4, 1, 8, 8)
-    outputs = [
-        load_classifier(dataclasses.replace(digits_model, path=path))[0].eval()(images)
+    uploads = [
+        open_upload(dataclasses.replace(digits_model, path=path))
         for path in (digits_model.path, tmp_path / "model.pt")
     ]
+    outputs = [upload.load((1, 8, 8)).network.eval()(images) for upload in uploads]
     assert torch.equal(*outputs)

@@ -61,7 +61,14 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, di
     fetched = atmc("download", job["id"], "-o", tmp_path)
     assert fetched.returncode == 0, fetched.stderr
     names = {Path(line).name for line in fetched.stdout.split()}
-    assert names == {"model.atmc", "model_card.md", "report.html", "report.json"}
+    assert names == {
+        "model.atmc",
+        "model.onnx",
+        "model.safetensors",
+        "model_card.md",
+        "report.html",
+        "report.json",
+    }
     artifact = tmp_path / "model.atmc"
     assert artifact.stat().st_size == headline["file_bytes"]
     assert headline["file_ratio"] == headline["file_bytes"] / headline["dense_bytes"]

@@ -147,7 +147,7 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
         report = json.load(file)
     assert "hush" not in report["environment"].values()
     assert not any(name.startswith(("ATMC_", "AWS_")) for name in report["environment"])
-    assert report["inputs"] == {"model.safetensors": "weights", "dataset.npz": "images"}
+    assert report["inputs"] == {"model.safetensors": "weights", "dataset": "images"}
     assert report["job"] == {
         "job_id": job_id,
         "attempt": 1,
@@ -157,7 +157,7 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
             "architecture": "digits_cnn",
             "normalization": None,
         },
-        "dataset": {"path": "inputs/dataset.npz"},
+        "dataset": {"path": "inputs/dataset"},
         "device": "cpu",
         "threads": 1,
     }

@@ -1,13 +1,9 @@
-"""Labelled image sets: read, checked, split, and fed to the device as uint8."""
+"""Labelled images as tensors, and how they are split."""
 
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from atmc_core.errors import InvalidInput
@@ -47,70 +43,22 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The three splits. Selection looks at ``val`` only; ``test`` is for the report."""
+    """The three splits. Selection looks at ``val`` only; ``test`` is for the report.
+
+    Attributes:
+        class_names: by label, if the file says them; for the report.
+        notes: what was changed or cut on the way in, ``(code, sentence)``.
+    """
 
     train: Split
     val: Split
     test: Split
+    class_names: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: torch.device) -> "DataSet":
-        return DataSet(self.train.to(device), self.val.to(device), self.test.to(device))
-
-
-def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
-    """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``) from an ``.npz`` file.
-
-    Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers ``[N]``. Without a
-    validation split one is cut from train, stratified, by seed. Nothing in the file is executed.
-
-    Raises:
-        InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, naming the array.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            splits = {
-                name: _read_split(_arrays(arrays, name), name)
-                for name in SPLITS
-                if name != "val" or "x_val" in arrays or "y_val" in arrays
-            }
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput("malformed_dataset", f"the .npz cannot be read: {error}") from error
-    if len(splits["train"]) < 2:
-        raise InvalidInput("empty_split", "train holds 1 image: at least 2 are needed", "x_train")
-    if "val" not in splits:
-        splits["train"], splits["val"] = hold_out(splits["train"], validation_fraction, seed)
-    return DataSet(**splits)
-
-
-def _arrays(arrays: "np.lib.npyio.NpzFile", name: str) -> tuple[NDArray[np.generic], ...]:
-    """The images and the labels of one split."""
-    for key in (f"x_{name}", f"y_{name}"):
-        if key not in arrays:
-            raise InvalidInput("bad_array", f"{key} is missing; found: {', '.join(arrays)}", key)
-    return arrays[f"x_{name}"], arrays[f"y_{name}"]
-
-
-def _read_split(pair: tuple[NDArray[np.generic], ...], name: str) -> Split:
-    images, labels = pair
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise InvalidInput(
-            "bad_array",
-            f"x_{name} is {images.dtype} {list(images.shape)}: expected uint8 [N, H, W, C]",
-            f"x_{name}",
-        )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise InvalidInput(
-            "bad_array",
-            f"y_{name} is {labels.dtype} {list(labels.shape)}: expected integers [{len(images)}]",
-            f"y_{name}",
-        )
-    if not len(images):
-        raise InvalidInput("empty_split", f"the {name} split holds no images", f"x_{name}")
-    nhwc = images.reshape(*images.shape[:3], -1)
-    nchw = np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(nchw), torch.from_numpy(labels.astype(np.int64)))
+        splits = {name: getattr(self, name).to(device) for name in SPLITS}
+        return replace(self, **splits)
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -130,9 +78,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         if len(members) > 1:
             held[members[: max(1, round(fraction * len(members)))]] = True
     if not held.any():
-        raise InvalidInput(
-            "empty_split", "train is too small to cut a validation split from", "x_train"
-        )
+        raise InvalidInput("empty_split", "train is too small to cut another split from", "x_train")
     kept, cut = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
     return (
         Split(split.images[kept], split.labels[kept]),

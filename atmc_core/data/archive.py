@@ -1,0 +1,78 @@
+"""The members of an untrusted zip file: names that stay inside, sizes that are kept."""
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from atmc_core.errors import InvalidInput
+
+MAX_MEMBERS = 5_000_000
+# What a Mac or Windows puts beside the files that were meant.
+_LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+class Archive:
+    """A zip file, read member by member; nothing is unpacked to disk."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise _malformed(f"it is not a whole zip file ({error})") from error
+        members = self._zip.infolist()
+        if len(members) > MAX_MEMBERS:
+            raise _malformed(f"it has {len(members)} members")
+        self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
+        for member in members:
+            _check(member)
+
+    def names(self) -> Iterator[str]:
+        """Of the files, sorted, so that the zip's own order changes nothing."""
+        yield from sorted(self.members)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a member.
+
+        Raises:
+            InvalidInput: ``malformed_dataset`` if it is broken or inflates past ``limit`` bytes.
+        """
+        try:
+            with self._zip.open(self.members[name]) as file:
+                content = file.read(limit + 1)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            EOFError,
+            ValueError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
+            raise _malformed(f"{name[:120]!r} is broken ({error})", name) from error
+        if len(content) > limit:
+            raise _malformed(f"{name[:120]!r} has more than {limit:,} bytes", name)
+        return content
+
+
+def _is_litter(member: zipfile.ZipInfo) -> bool:
+    parts = PurePosixPath(member.filename).parts
+    return any(part in _LITTER or part.startswith("._") for part in parts)
+
+
+def _check(member: zipfile.ZipInfo) -> None:
+    name = member.filename
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise _malformed(f"the name {name[:120]!r} leads out of the archive", name)
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise _malformed(f"{name[:120]!r} is a symbolic link; send the file itself", name)
+    if member.flag_bits & 1:
+        raise _malformed(f"{name[:120]!r} is encrypted", name)
+
+
+def _malformed(reason: str, param: str | None = None) -> InvalidInput:
+    return InvalidInput(
+        "malformed_dataset", f"the zip cannot be used: {reason}", param and param[:120]
+    )

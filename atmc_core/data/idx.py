@@ -1,0 +1,67 @@
+"""MNIST's idx files, four of them in a zip, gzipped or not."""
+
+import gzip
+import math
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atmc_core.data.archive import Archive
+from atmc_core.data.npz import read_arrays
+from atmc_core.data.source import Source
+from atmc_core.errors import InvalidInput
+
+_MAX_BYTES = 4 * 2**30
+_UNSIGNED_BYTE = 8
+_SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
+_KINDS: Mapping[str, str] = {"images": "x", "labels": "y"}
+
+
+def is_idx(name: str) -> bool:
+    """Whether a member's name is that of an idx file, as MNIST's are called."""
+    return "idx" in name.rsplit("/", 1)[-1]
+
+
+def read_idx(archive: Archive) -> Source:
+    """Read ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, and ``t10k-...`` likewise.
+
+    Raises:
+        InvalidInput: ``malformed_dataset`` or ``bad_array``, naming the member.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for member in archive.names():
+        base = member.rsplit("/", 1)[-1].lower()
+        split = next((s for prefix, s in _SPLITS.items() if base.startswith(prefix)), None)
+        kind = next((k for word, k in _KINDS.items() if word in base), None)
+        if split is None or kind is None:
+            raise _bad(member, "its name says neither split nor images or labels")
+        array = _read(archive.read(member, _MAX_BYTES), member)
+        arrays[f"{kind}_{split}"] = array
+    return read_arrays(arrays)
+
+
+def _read(content: bytes, member: str) -> NDArray[np.uint8]:
+    if content[:2] == b"\x1f\x8b":
+        try:
+            inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            content = inflater.decompress(content, _MAX_BYTES)
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise _bad(member, f"it is no gzip file ({error})") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+        raise _bad(member, "it does not begin as an idx file of unsigned bytes")
+    ndim = content[3]
+    start = 4 + 4 * ndim
+    if not 1 <= ndim <= 4 or len(content) < start:
+        raise _bad(member, f"it has {ndim} dimensions")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", ndim, 4))
+    if math.prod(shape) != len(content) - start:
+        raise _bad(member, f"{len(content) - start} bytes for the shape {list(shape)}: truncated?")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _bad(member: str, reason: str) -> InvalidInput:
+    return InvalidInput(
+        "malformed_dataset", f"{member[:120]!r} cannot be used: {reason}", member[:120]
+    )
