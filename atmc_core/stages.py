@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core import artifact, seeding
 from atmc_core.artifact import CompressedModel, float_state
@@ -345,18 +345,18 @@ def _write_artifact(context: Context, carry: Carry) -> None:
     model = context.compressed(factors, k=carry["compressed"]["k"])
     structure = context.new_structure()
     if isinstance(structure, Channels):
-        model = _without_channels(context, model, structure)
+        model = without_channels(context.classifier.network, model, structure)
     artifact.save(context.budget.trimmed(model), context.artifact)
 
 
-def _without_channels(
-    context: Context, model: CompressedModel, structure: Channels
+def without_channels(
+    network: nn.Module, model: CompressedModel, structure: Channels
 ) -> CompressedModel:
     """The model without the channels that have nothing left and emit nothing."""
     dead = dead_channels(structure.graph) & structure.untouched(model.factors)
     if not dead.any():
         return model
-    network = copy.deepcopy(context.classifier.network)
+    network = copy.deepcopy(network)
     graph = channel_graph(network)
     assert graph is not None  # as for the same network before
     remove(network, graph, dead)

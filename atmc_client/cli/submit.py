@@ -39,6 +39,20 @@ class Numbers(click.ParamType[list[float]]):
             self.fail(f"{value!r} is not a list of numbers", param, context)
 
 
+class NumberOrFraction(click.ParamType[float | str]):
+    """A number, or text such as 8/255, which the service reads."""
+
+    name = "float or n/n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float | str:
+        try:
+            return float(value)
+        except ValueError:
+            return str(value)
+
+
 @click.command()
 @click.option("--model", type=_FILE, required=True, help="State dict: .safetensors or .pt.")
 @click.option("--architecture", required=True, help="Its network; see `atmc architectures`.")
@@ -49,7 +63,9 @@ class Numbers(click.ParamType[list[float]]):
 @click.option("--nominal-ratio", type=float, help="Instead: bits of non-zeros over dense ones.")
 @click.option("--max-bytes", type=int, help="Instead: the file is at most that large.")
 @click.option("--bits", type=int, help="Bits a non-zero: 1 to 8, 16 or 32.")
-@click.option("--epsilon", type=float, help="Radius to be robust in, for images in [0, 1].")
+@click.option(
+    "--epsilon", type=NumberOrFraction(), help="Radius, for images in [0, 1]; 8/255 is one."
+)
 @click.option("--norm", help="Norm of that radius.  [default: linf]")
 @click.option("--method", help="See `atmc methods`.  [default: atmc]")
 @click.option("--structure", help="element, or channel: whole channels go.  [default: element]")

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from atmc_client.cli.spec import build_spec
+from atmc_client.cli.submit import NumberOrFraction
 
 
 def made(file: object = None, *, fields=None, settings=(), **sizes):
@@ -68,3 +69,8 @@ def test_a_setting_is_json_or_else_a_string(setting, value):
 def test_contradictions_are_usage_errors(arguments, message):
     with pytest.raises(click.UsageError, match=message):
         made(**arguments)
+
+
+def test_an_epsilon_is_a_number_or_goes_to_the_service_as_it_stands():
+    convert = NumberOrFraction().convert
+    assert (convert("0.1", None, None), convert("8/255", None, None)) == (0.1, "8/255")

@@ -138,6 +138,28 @@ def test_killed_in_any_stage_a_job_of_many_options_ends_with_the_same_bytes(benc
         assert report["training"] == expected["training"]
 
 
+def test_channels_go_and_a_killed_job_ends_with_the_same_bytes(bench: Bench) -> None:
+    options: dict[str, Any] = {"target": {"density": 0.1, "bits": 8, "structure": "channel"}}
+    report, _ = bench.run("undisturbed", method="atmc", **options)
+    assert report["headline"]["nonzeros"] <= report["headline"]["k"] == 3_816
+    assert report["headline"]["max_distinct_values"] <= 2**8
+    model = artifact.decode(bench.artifact("undisturbed"))
+    rows = {name: factors.view.shape[0] for name, factors in model.factors.items()}
+    assert rows["fc2.weight"] == 10
+    assert rows["conv1.weight"] + rows["conv2.weight"] + rows["fc1.weight"] < 0.75 * (16 + 32 + 64)
+
+    def until(event: dict[str, Any]) -> bool:
+        return event["type"] == "progress" and (event["stage"], event["epoch"]) == (
+            "compressing",
+            3,
+        )
+
+    with pytest.raises(Killed):
+        bench.run("killed", until, method="atmc", **options)
+    bench.run("killed", method="atmc", **options)
+    assert bench.artifact("killed") == bench.artifact("undisturbed")
+
+
 def test_each_option_makes_a_difference(bench: Bench) -> None:
     options: dict[str, dict[str, Any]] = {
         "plain": {},
