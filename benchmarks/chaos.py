@@ -8,6 +8,7 @@ last line is one JSON object:
 - `jobs` that were accepted, `kills` that hit while the events showed training, by `victims`;
 - `lost`: jobs that are gone, did not succeed, or whose artifact cannot be fetched;
 - `wrong`: artifacts whose hash is not the undisturbed run's, and histories that break a rule;
+- `fallen`: parts that ended by themselves and were started again, as compose would;
 - `seed`: repeats the schedule of victims and pauses (the machine's own timing is not repeated).
 """
 
@@ -132,17 +133,19 @@ class Chaos:
     victims: tuple[str, ...] = VICTIMS
     accepted: dict[str, int] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
+    fallen: Counter[str] = field(default_factory=Counter)
     _ids: dict[str, str] = field(default_factory=dict)
     _back: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def submit(self) -> None:
         """Send one more job, again and again under one key until an answer comes."""
         number = len(self.accepted)
-        body = self._upload() | SPEC | {"seed": SEEDS[number % len(SEEDS)], "name": f"{number}"}
+        body = self.upload() | SPEC | {"seed": SEEDS[number % len(SEEDS)], "name": f"{number}"}
         answer = self._post("/jobs", f"job-{number}", json=body)
         self.accepted[answer["id"]] = body["seed"]
 
-    def _upload(self) -> dict[str, str]:
+    def upload(self) -> dict[str, str]:
+        """Send the network and the data set, once; returns their ids."""
         if not self._ids:
             model, dataset = uploads()
             sent = {"file": ("m.safetensors", model)}
@@ -219,6 +222,7 @@ class Chaos:
 
     def bring_back(self) -> None:
         """Start again what has been away for long enough."""
+        self.fallen.update(self.house.tend())
         due = [action for moment, action in self._back if moment <= time.monotonic()]
         self._back = [each for each in self._back if each[0] > time.monotonic()]
         for action in due:
@@ -363,7 +367,11 @@ def run(
     return (
         {"jobs": len(chaos.accepted), "kills": kills}
         | figures
-        | {"seed": seed, "victims": dict(sorted(chaos.kills.items()))}
+        | {
+            "seed": seed,
+            "victims": dict(sorted(chaos.kills.items())),
+            "fallen": dict(sorted(chaos.fallen.items())),
+        }
     )
 
 

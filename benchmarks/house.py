@@ -112,6 +112,16 @@ class House:
                 time.sleep(0.5)  # Shared memory of the killed one, which is given back soon.
         raise TimeoutError("PostgreSQL does not come back")
 
+    def tend(self) -> list[str]:
+        """Start again the parts of ours that ended by themselves, as compose would; their names."""
+        ours = {n: p for n, p in self.parts.items() if n not in ("broker", "s3")}
+        ended = [
+            n for n, p in ours.items() if p.process is not None and p.process.poll() is not None
+        ]
+        for name in ended:
+            self.parts[name].start()
+        return ended
+
     def database(self) -> Database:
         """A connection of one's own."""
         return Database(make_engine(self.settings))

@@ -8,6 +8,7 @@ import logging
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from jobstore.settings import Settings
 
@@ -53,14 +54,14 @@ def wake(celery: Celery) -> bool:
     """
     try:
         celery.send_task(WAKE_TASK)
-    except OperationalError as error:
+    except (OperationalError, RedisError) as error:
         log.warning("wake-up not sent, the sweep will send another: %s", error)
         return False
     return True
 
 
 def pending(celery: Celery) -> int:
-    """Return how many wake-ups wait in the broker; raises kombu's OperationalError."""
+    """Return how many wake-ups wait; raises kombu's OperationalError or a RedisError."""
     with celery.connection_for_write() as connection:
         # Not passive: to Redis an empty queue is one that does not exist.
         queue = connection.default_channel.queue_declare(queue=QUEUE)

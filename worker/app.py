@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -21,13 +22,18 @@ from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
+from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from worker.folder import remove_abandoned
 from worker.logs import configure_logs
 from worker.process import hide_from_children
+from worker.retry import GaveUp, retry
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
+
+# For a database that starts with us, or again; after that whoever starts us should know.
+_PATIENCE_AT_START_S = 120.0
 
 settings = Settings()
 app = make_celery(settings)
@@ -39,13 +45,12 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Make the schema, tell the API what may be asked for, clear what a killed worker left."""
         engine = make_engine(settings)
-        migrate(engine)
         self.settings = settings
         self.database = Database(engine)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.shutdown = threading.Event()
-        with self.database.write() as session:
-            publish(session, catalogue())
+        deadline = time.monotonic() + _PATIENCE_AT_START_S
+        retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
         remove_abandoned(runs_folder(settings))
         self.supervisor = Supervisor(
             settings,
@@ -55,15 +60,26 @@ class Worker:
             shutdown=self.shutdown,
         )
 
+    def _announce(self) -> None:
+        migrate(self.database.engine)
+        with self.database.write() as session:
+            publish(session, catalogue())
+
     def work_off(self) -> None:
         """Claim and run jobs until nothing is left, or until the shutdown."""
         while not self.shutdown.is_set():
             self.supervisor.children.warm_up()
-            with self.database.write() as session:
-                claimed = leases.claim(session, self.owner, lease_s=self.settings.lease_s)
+            try:
+                claimed = retry(self._claim, what="claiming", until=self.shutdown.is_set)
+            except GaveUp:
+                return
             if claimed is None:
                 return
             self.supervisor.run(*claimed)
+
+    def _claim(self) -> tuple[Job, leases.Attempt] | None:
+        with self.database.write() as session:
+            return leases.claim(session, self.owner, lease_s=self.settings.lease_s)
 
 
 _worker: Worker | None = None

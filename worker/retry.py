@@ -1,6 +1,7 @@
 """Patience with servers that are away for a moment."""
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -38,5 +39,6 @@ def retry(action: Callable[[], T], *, what: str, until: Callable[[], bool]) -> T
             if until():
                 raise GaveUp(what) from error
             log.warning("%s failed, trying again: %s", what, brief(error))
-        time.sleep(delay_s)
+        # Not all at once, when a server comes back that many wait for.
+        time.sleep(delay_s * random.uniform(0.5, 1.0))
         delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

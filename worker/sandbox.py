@@ -16,7 +16,7 @@ _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 _OPEN_FILES = 4096
-_NICE = 10
+_NICE = 4
 
 
 def enter(*, max_file_bytes: int) -> str:

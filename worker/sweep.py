@@ -10,6 +10,7 @@ import threading
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
+from redis import RedisError
 
 from jobstore import leases
 from jobstore.database import Database, make_engine
@@ -45,7 +46,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         try:
             sweep_once(settings, database, store, celery)
             delay_s = settings.sweep_s
-        except (BrokerError, *TRANSIENT) as error:
+        except (BrokerError, RedisError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
             log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
 
