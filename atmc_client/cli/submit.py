@@ -40,7 +40,7 @@ class Numbers(click.ParamType[list[float]]):
 
 
 @click.command()
-@click.option("--model", type=_FILE, required=True, help="State dict (.safetensors or .pt), or ONNX.")
+@click.option("--model", type=_FILE, required=True, help="A state dict, or an ONNX file.")
 @click.option("--architecture", required=True, help="Its network; see `atmc architectures`.")
 @click.option("--data", type=_FILE, required=True, help=".npz, Parquet, or a zip of class folders.")
 @click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
