@@ -43,6 +43,7 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
         "k_out_of_range": "k is out of range for this model",
         "unsafe_pickle": "The pickle is more than tensors",
         "torchscript_refused": "TorchScript is not accepted",
+        "pt2_refused": "Exported programs are not accepted",
         "malformed_model": "The model file cannot be read",
         "tensor_mismatch": "The tensors do not fit the architecture",
         "malformed_dataset": "The data set file cannot be read",

@@ -89,6 +89,7 @@ def run(
             num_classes=blueprint.num_classes,
             normalization=model.normalization,
             upload=model.path,
+            notes=loaded.notes,
             data=data,
             indices=context.indices,
             evaluated=context.evaluated,

@@ -25,7 +25,13 @@ router = APIRouter(tags=["datasets"])
     summary="Upload a data set",
     response_model=DatasetView,
     openapi_extra=multipart_body(
-        {"file": FILE | {"description": "`.npz`: `x_train`, `y_train`, `x_test`, `y_test`, ..."}},
+        {
+            "file": FILE
+            | {
+                "description": "`.npz` or safetensors of arrays, Parquet, or a zip of class "
+                "folders, idx or Parquet files"
+            }
+        },
         required=("file",),
     ),
     responses={
@@ -50,8 +56,10 @@ async def create(
 ) -> JSONResponse:
     """Stream the file to the store and look into its arrays' headers.
 
-    Images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels integers `[N]`; `x_val` and `y_val` are
-    optional. The same bytes are stored once, however often they are sent.
+    A zip of class folders, of MNIST's idx files, or Parquet in Hugging Face's image layout is
+    decoded by the job. In arrays, images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels integers
+    `[N]`; only `x_train` and `y_train` are required. The same bytes are stored once, however often
+    they are sent.
     """
     file = dataset_rule("file", services.settings)
     async with received(request, services.store, [file]) as form:

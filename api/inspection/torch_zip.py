@@ -15,6 +15,10 @@ CONVERT_TORCHSCRIPT = (
     'python -c "import torch; torch.save(torch.jit.load('
     "'model.pt', map_location='cpu').state_dict(), 'state_dict.pt')\""
 )
+CONVERT_PT2 = (
+    'python -c "import torch; torch.onnx.export(torch.export.load('
+    "'model.pt2'), dynamo=True, external_data=False, f='model.onnx')\""
+)
 CONVERT_LEGACY = (
     'python -c "import torch; torch.save(torch.load('
     "'model.pt', map_location='cpu', weights_only=True), 'state_dict.pt')\""
@@ -24,8 +28,8 @@ CONVERT_LEGACY = (
 def read_torch_header(file: BinaryIO) -> ModelHeader:
     """Return names, types and shapes of a saved state dict.
 
-    Raises `torchscript_refused`, `unsafe_pickle` or `malformed_model`. The pickle is interpreted,
-    never unpickled; the storages are only measured.
+    Raises `torchscript_refused`, `pt2_refused`, `unsafe_pickle` or `malformed_model`. The pickle is
+    interpreted, never unpickled; the storages are only measured.
     """
     archive = UntrustedArchive(file, code="malformed_model", what=".pt file")
     folder = _find_folder(archive)
@@ -54,6 +58,12 @@ def legacy_pickle() -> Problem:
 def _find_folder(archive: UntrustedArchive) -> str:
     # All members lie in one folder, named after the file that was first written.
     names = [name.partition("/")[2] for name in archive.members]
+    if "archive_format" in names or any(name.startswith("models/") for name in names):
+        raise Problem(
+            "pt2_refused",
+            "The file is an exported program (.pt2): torch.export.load evaluates text of it as "
+            "Python, so nothing was loaded. Export it as ONNX where you trust it: " + CONVERT_PT2,
+        )
     if any(name == "constants.pkl" or name.startswith("code/") for name in names):
         raise Problem(
             "torchscript_refused",

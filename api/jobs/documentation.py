@@ -69,6 +69,7 @@ CREATE_RESPONSES = {202: LOCATION} | documented(
     "k_out_of_range",
     "unsafe_pickle",
     "torchscript_refused",
+    "pt2_refused",
     "malformed_model",
     "tensor_mismatch",
     "malformed_dataset",

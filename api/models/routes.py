@@ -40,7 +40,7 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
     response_model=ModelView,
     openapi_extra=multipart_body(
         {
-            "file": FILE | {"description": "safetensors, or a `.pt` state dict of tensors only"},
+            "file": FILE | {"description": "safetensors, a `.pt` of tensors only, or ONNX"},
             "architecture": {"type": "string", "examples": ["lenet"]},
             "normalization": {"$ref": "#/components/schemas/Normalization"},
         },
@@ -59,6 +59,7 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             "unknown_architecture",
             "unsafe_pickle",
             "torchscript_refused",
+            "pt2_refused",
             "malformed_model",
             "tensor_mismatch",
             "idempotency_conflict",

@@ -32,7 +32,7 @@ class ModelView(BaseModel):
     id: str = Field(examples=["mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
     filename: str
-    format: str = Field(description="By content: `safetensors` or `torch`.")
+    format: str = Field(description="By content: `safetensors`, `torch` or `onnx`.")
     architecture: str
     normalization: Normalization | None
     dimensions: dict[str, int] = Field(

@@ -58,7 +58,7 @@ def _read(content: bytes, member: str) -> NDArray[np.uint8]:
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", ndim, 4))
     if math.prod(shape) != len(content) - start:
         raise _bad(member, f"{len(content) - start} bytes for the shape {list(shape)}: truncated?")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _bad(member: str, reason: str) -> InvalidInput:

@@ -41,6 +41,7 @@ class Findings:
 
     Attributes:
         upload: the uploaded file.
+        notes: what was changed on the way in, ``(code, sentence)``.
         indices: the evaluated images in the test split, and ``evaluated`` the images themselves.
         found: what the evaluation of the upload found (see ``Evaluator``).
         compressed: absent when a job only evaluates.
@@ -53,6 +54,7 @@ class Findings:
     num_classes: int
     normalization: Normalization
     upload: Path
+    notes: tuple[tuple[str, str], ...]
     data: DataSet
     indices: Tensor
     evaluated: Split
@@ -93,8 +95,19 @@ def build(findings: Findings) -> dict[str, Any]:
         "evaluation": _evaluation(findings, labels),
         "examples": _examples(findings),
         "images": {name: len(getattr(findings.data, name)) for name in SPLITS},
+        "inputs": _inputs(findings),
         "spec": to_json(findings.spec),
         "environment": findings.environment,
+    }
+
+
+def _inputs(findings: Findings) -> dict[str, Any]:
+    return {
+        "class_names": list(findings.data.class_names),
+        "notes": [
+            {"code": code, "message": message}
+            for code, message in (*findings.notes, *findings.data.notes)
+        ],
     }
 
 

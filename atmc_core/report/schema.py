@@ -72,8 +72,17 @@ def _report() -> dict[str, Schema]:
         "training": _training(),
         "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
         | {"description": "images in each split, before any choice"},
+        "inputs": _inputs(),
         "spec": {"type": "object", "description": "the job's spec, defaults filled in"},
         "environment": {"type": "object", "description": "device, threads and versions"},
+    }
+
+
+def _inputs() -> Schema:
+    note = _object({"code": {"type": "string"}, "message": {"type": "string"}})
+    return _object({"class_names": _list({"type": "string"}), "notes": _list(note)}) | {
+        "description": "the names of the classes, by label, where the data set has them, and what "
+        "was changed or cut on the way in: a split that was not there, a softmax that was dropped"
     }
 
 
