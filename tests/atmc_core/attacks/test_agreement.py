@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import eagerpy as ep
 import foolbox
 import pytest
 import torch
@@ -13,7 +15,19 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from atmc_core.attacks import APGD, APGDT, FABT, FGSM, PGD, Attack, AutoAttack, Ball, Square, ball
+from atmc_core.attacks import (
+    APGD,
+    APGDT,
+    FABT,
+    FGSM,
+    PGD,
+    WRM,
+    Attack,
+    AutoAttack,
+    Ball,
+    Square,
+    ball,
+)
 from tests.atmc_core.attacks.conftest import EPSILON
 
 ONE_POINT = 0.01
@@ -66,6 +80,32 @@ def _foolbox_pgd(norm: str) -> foolbox.attacks.base.Attack:
     return kind(abs_stepsize=EPSILON[norm] / 8, steps=40)
 
 
+def _with_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[str], Callable[..., Tensor]]:
+    """foolbox's PGD, climbing another loss than cross-entropy."""
+
+    def make(norm: str) -> Callable[..., Tensor]:
+        attack = _foolbox_pgd(norm)
+
+        def get_loss_fn(model: Any, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
+            return lambda inputs: ep.astensor(loss(model(inputs).raw, labels.raw).sum())
+
+        attack.get_loss_fn = get_loss_fn
+        return _foolbox(attack)
+
+    return make
+
+
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Carlini and Wagner's, written another way than ours."""
+    first, second = logits.topk(2).values.unbind(1)
+    true = logits[torch.arange(len(labels)), labels]
+    return torch.where(true == first, second, first) - true
+
+
+def _authors_dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    return APGDAttack.dlr_loss(None, logits, labels)
+
+
 def _foolbox_fgsm(norm: str) -> foolbox.attacks.base.Attack:
     return {"linf": foolbox.attacks.FGSM, "l2": foolbox.attacks.FGM}[norm]()
 
@@ -76,6 +116,11 @@ ATTACKS = {
     "pgd": (
         lambda ball, _: PGD(ball, 40, ball.epsilon / 8),
         lambda norm: _foolbox(_foolbox_pgd(norm)),
+    ),
+    "pgd-cw": (lambda ball, _: PGD(ball, 40, ball.epsilon / 8, loss="cw"), _with_loss(_margin)),
+    "pgd-dlr": (
+        lambda ball, _: PGD(ball, 40, ball.epsilon / 8, loss="dlr"),
+        _with_loss(_authors_dlr),
     ),
     "apgd-ce": (lambda ball, b: APGD(ball, steps=b.steps), lambda _: _authors("apgd-ce")),
     "apgd-dlr": (
@@ -120,6 +165,21 @@ def test_robust_accuracy_is_the_peers_within_a_point(
     ours, theirs = _compare(name, norm, QUICK, robust_model, attacked)
     assert 0.4 < ours < _accuracy(robust_model, *attacked) - 0.05
     assert abs(ours - theirs) <= ONE_POINT
+
+
+def test_wrm_climbs_the_lagrangian_as_it_is_written(
+    robust_model: nn.Module, attacked: Images
+) -> None:
+    images, labels = (part[:64] for part in attacked)
+    expected = images.clone()
+    for step in range(15):
+        expected.requires_grad_()
+        loss = nn.functional.cross_entropy(robust_model(expected), labels, reduction="sum")
+        lagrangian = 1.3 * loss - 0.5 * (expected - images).square().sum()
+        (slope,) = torch.autograd.grad(lagrangian, expected)
+        expected = (expected.detach() + slope / math.sqrt(step + 1)).clamp(0, 1)
+    ours = WRM(gamma=1.3, steps=15).run(robust_model, images, labels)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
