@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from PIL import Image
 
@@ -33,6 +34,7 @@ def _images(count):
             yield label, number, pixels
 
 
+@pytest.mark.slow
 def test_an_onnx_network_and_folders_of_images_come_back_as_onnx(atmc, tmp_path):
     torch.manual_seed(0)
     network = build("torchvision/mobilenet_v2", len(CLASSES)).eval()
