@@ -152,6 +152,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "GET /jobs/{job_id}",
         "GET /jobs/{job_id}/events",
         "POST /jobs/{job_id}/cancel",
+        "POST /jobs/{job_id}/retry",
         "GET /jobs/{job_id}/report",
         "GET /jobs/{job_id}/artifacts",
         "GET /jobs/{job_id}/artifacts/{name}",
