@@ -42,8 +42,11 @@ class Service:
         return self.services.database
 
     def stored_files(self) -> list[str]:
-        """The keys of all objects in the store."""
-        return self.services.store.keys()
+        """The keys of all objects in the store; of a folder also what is only half written."""
+        root = self.settings.home / "objects"
+        if not root.exists():
+            return self.services.store.keys()
+        return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
 
     def send_model(self, content: bytes | None = None, **fields: str) -> httpx.Response:
         content = files.safetensors_file() if content is None else content

@@ -249,7 +249,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service) -> None:
         head = "POST /models HTTP/1.1\r\nHost: test\r\nContent-Length: 500000000\r\n"
         connection.sendall(f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode())
         connection.sendall(multipart(("file", "f", bytes(30_000_000)))[:-10])
-        wait_until(service.stored_files)
+        if (service.settings.home / "objects").exists():  # on S3 it has no key before its end
+            wait_until(service.stored_files)
     wait_until(lambda: service.stored_files() == [])
 
 

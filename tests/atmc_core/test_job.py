@@ -215,7 +215,8 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(
     newest.write_bytes(newest.read_bytes()[:100])
     headline, events = _run(spec, digits_model, small_digits_path, tmp_path)
     assert headline is not None
-    assert [e["code"] for e in events if e["type"] == "warning"] == ["broken_checkpoint"]
+    codes = [event["code"] for event in events if event["type"] == "warning"]
+    assert codes.count("broken_checkpoint") == 1
 
 
 @pytest.mark.parametrize(
