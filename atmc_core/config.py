@@ -236,7 +236,7 @@ class Training:
     ] = 0.6
     rank_fraction: Annotated[
         float, Interval(ge=0, le=1), "share of the rows that seed the shared basis in V"
-    ] = 0.25
+    ] = 0.05
     validation_fraction: Annotated[
         float, Interval(gt=0, le=0.5), "share of train held out if there is no validation split"
     ] = 0.1
