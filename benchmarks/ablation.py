@@ -30,11 +30,10 @@ from atmc_core.data import Split, load_npz
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative, plain
+from atmc_core.step import MixedLoss, frozen_model
 from atmc_core.training import (
     Course,
-    MixedLoss,
     Trainer,
-    frozen_model,
     random_generator,
     steps_per_epoch,
 )

@@ -35,7 +35,8 @@ from atmc_core.attacks.base import Model
 from atmc_core.compaction import compact
 from atmc_core.config import JobSpec
 from atmc_core.data import Split
-from atmc_core.training import frozen_model, random_generator
+from atmc_core.step import frozen_model
+from atmc_core.training import random_generator
 from benchmarks.datasets import SETS, unpacked
 
 RESULTS = Path(__file__).resolve().parent / "results"

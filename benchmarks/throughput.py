@@ -22,6 +22,7 @@ from atmc_core.config import Threat, Training
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative
+from atmc_core.step import Step
 from atmc_core.training import adversarial_step, training_attack
 from benchmarks.timing import interleaved, print_result
 
@@ -65,15 +66,13 @@ def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
     training = Training(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
     factors = interpolative(dense_weights(classifier.network), training.rank_fraction)
     net = AdmmWeights(classifier, factors, k=4_305, bits=8, training=training, steps=1)
-    attack, generator = training_attack(THREAT), torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        adversarial_step(net, attack, images, labels, LEARNING_RATE, generator)
-
-    return lambda: _repeat(step)
+    step, generator = Step(classifier, training_attack(THREAT)), torch.Generator().manual_seed(0)
+    return lambda: _repeat(
+        lambda: adversarial_step(net, step, images, labels, LEARNING_RATE, generator)
+    )
 
 
-def _repeat(step: Callable[[], None]) -> None:
+def _repeat(step: Callable[[], object]) -> None:
     for _ in range(STEPS_A_ROUND):
         step()
 

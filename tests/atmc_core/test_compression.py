@@ -10,6 +10,7 @@ from atmc_core.config import Training
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative
+from atmc_core.step import Step
 from atmc_core.training import adversarial_step
 
 TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
@@ -42,9 +43,9 @@ def _mixed_network() -> nn.Module:
 def _train(net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    attack = PGD(ball("linf", 0.05), 2, 0.03)
+    step = Step(net.classifier, PGD(ball("linf", 0.05), 2, 0.03))
     return [
-        float(adversarial_step(net, attack, images, labels, 0.02, generator)) for _ in range(steps)
+        float(adversarial_step(net, step, images, labels, 0.02, generator)) for _ in range(steps)
     ]
 
 

@@ -52,11 +52,11 @@ class TestKeepLargest:
         assert again.tolist() == mask.tolist()
 
     @given(_vectors(40), st.integers(1, 39))
-    def test_counting_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
+    def test_selection_by_topk_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
         ordinals = [part.abs().view(torch.int32) for part in tensor.split(7)]
         k = min(k, len(tensor))
         for own, other in zip(
-            sparsity.by_counting(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
+            sparsity.by_topk(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
         ):
             assert int(own) == int(other)
 
@@ -149,6 +149,16 @@ class TestRequantize:
         moved = 1.02 * tensor + 0.01 * torch.randn(20_000)
         best = _error(moved, quantize(moved, 4).values)
         assert _error(moved, requantize(moved, first.codebook).values) <= 1.05 * best
+
+    @given(_vectors(40), st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=9))
+    def test_sorted_values_give_the_cells_that_scattered_ones_give(
+        self, tensor: Tensor, boundaries: list[float]
+    ) -> None:
+        edges = torch.tensor(boundaries).sort().values
+        for own, other in zip(
+            codebook._sorted(tensor)(edges), codebook._scattered(tensor)(edges), strict=True
+        ):
+            torch.testing.assert_close(own.double(), other)
 
 
 def _brute_force_error(tensor: Tensor, size: int) -> float:
