@@ -2,7 +2,8 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -202,13 +203,14 @@ class _Recording:
         statistics = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        # Batches are all of one size, so it pays to try which convolution is the fastest.
+        with torch.cuda.stream(stream), _tried_convolutions():
             for _ in range(self.WARM_UPS):
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         classifier.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph), _tried_convolutions():
             self.loss = run()
         self.gradients = [(p, p.grad) for p in classifier.parameters()]
         with torch.no_grad():
@@ -223,6 +225,16 @@ class _Recording:
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         return self.loss.clone()
+
+
+@contextmanager
+def _tried_convolutions() -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _require_shared(classifier: Classifier, frozen: Model) -> None:

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.architectures import build
@@ -30,26 +30,29 @@ BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01
 THREAT = Threat("linf", 76 / 255, steps=16)
 
 
-def dense_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Plain PGD training of the dense network, nothing in the way."""
-    net = build("lenet", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def plain_step(
+    net: nn.Module, images: Tensor, labels: Tensor, threat: Threat
+) -> Callable[[], None]:
+    """A step of PGD training on the clean and the adversarial images, nothing in the way."""
     parameters = list(net.parameters())
     optimizer = torch.optim.SGD(
         parameters, lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=True
     )
-    epsilon, step_size = THREAT.epsilon, THREAT.training_step_size
+    epsilon, step_size = threat.epsilon, threat.training_step_size
     lower, upper = (images - epsilon).clamp_(0, 1), (images + epsilon).clamp_(0, 1)
 
     def step() -> None:
+        net.eval()
         for parameter in parameters:
             parameter.requires_grad_(False)
         adversarial = torch.empty_like(images).uniform_(-epsilon, epsilon).add_(images).clamp_(0, 1)
-        for _ in range(THREAT.steps):
+        for _ in range(threat.steps):
             adversarial.requires_grad_()
             loss = F.cross_entropy(net(adversarial), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, adversarial)
             adversarial = adversarial.detach().add_(gradient.sign_(), alpha=step_size)
             adversarial = torch.clamp_(adversarial, lower, upper)
+        net.train()
         for parameter in parameters:
             parameter.requires_grad_(True)
         loss = F.cross_entropy(net(torch.cat([images, adversarial])), labels.repeat(2))
@@ -57,7 +60,7 @@ def dense_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return lambda: _repeat(step)
+    return step
 
 
 def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -85,7 +88,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     images, labels = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
-    sides = {"dense": dense_side(images, labels), "atmc": atmc_side(images, labels)}
+    network = build("lenet", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dense_step = plain_step(network, images, labels, THREAT)
+    sides = {"dense": lambda: _repeat(dense_step), "atmc": atmc_side(images, labels)}
     seconds = interleaved(sides, arguments.rounds)
     print_result(
         {

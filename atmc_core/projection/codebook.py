@@ -84,14 +84,25 @@ def requantize(tensor: Tensor, codebook: Tensor) -> Quantized:
         codebook: distinct non-zero values, ascending; one that serves no entry stays as it is.
     """
     flat = tensor.detach().reshape(-1)
-    statistics = _scattered(flat) if flat.device.type == "cpu" else _sorted(flat)
+    if flat.device.type != "cpu":
+        codebook = _renewed(codebook, _sorted(flat))
+        return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
+    # Most values are zero, stay so and move no centre.
+    support = flat.nonzero()[:, 0]
+    kept = flat[support]
+    codebook = _renewed(codebook, _scattered(kept))
+    values = torch.zeros_like(flat).index_copy_(0, support, _nearest(kept, codebook))
+    return Quantized(values.view_as(tensor), codebook)
+
+
+def _renewed(codebook: Tensor, statistics: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
     for _ in range(_RENEWALS):
         centres = _with_zero(codebook)
         counts, sums = statistics(_boundaries(centres))
         means = torch.where(counts > 0, (sums / counts.clamp_min(1)).float(), centres)
         # Cells are intervals, so the order stays: what was below zero keeps its place.
         codebook = torch.where(centres[:-1] < 0, means[:-1], means[1:])
-    return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
+    return codebook
 
 
 def _scattered(flat: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -31,7 +31,7 @@ class TestKeepLargest:
         self, tensors: list[Tensor], k: int
     ) -> None:
         scores = [tensor.abs() for tensor in tensors]
-        masks = keep_largest(scores, k)
+        masks = list(keep_largest(scores, k))
         flat, mask = torch.cat(scores), torch.cat(masks)
         assert int(mask.sum()) == min(k, len(flat))
         if 0 < k < len(flat):
