@@ -75,6 +75,11 @@ class FactorizedWeights:
             "network": clone_state(self.classifier.network),
         }
 
+    def here(self, tensors: list[Tensor]) -> list[Tensor]:
+        """A checkpoint's tensors, which may be on the CPU, on the network's device."""
+        device = next(self.classifier.parameters()).device
+        return [tensor.to(device) for tensor in tensors]
+
     def restore_model(self, state: State) -> None:
         for tensor, saved in zip(self.factor_tensors(), state["factors"], strict=True):
             tensor.copy_(saved)
@@ -225,8 +230,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
             optimizer.load_state_dict(saved)
         self.other_optimizer.load_state_dict(state["other_optimizer"])
         self.step, self.k, self.start_budget = state["step"], state["k"], state["start_budget"]
-        self.duals, self.anchors = state["duals"], state["anchors"]
-        self.codebooks = state["codebooks"]
+        for name in ("duals", "anchors", "codebooks"):
+            setattr(self, name, self.here(state[name]))
 
 
 class SharedWeights(FactorizedWeights, Trainable):
@@ -310,6 +315,6 @@ class SharedWeights(FactorizedWeights, Trainable):
     def restore(self, state: State) -> None:
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.supports, self.codes = state["supports"], state["codes"]
+        self.supports, self.codes = self.here(state["supports"]), self.here(state["codes"])
         for value, saved in zip(self.values, state["values"], strict=True):
             value.copy_(saved)

@@ -104,9 +104,17 @@ class Step:
         Returns:
             The loss, a scalar on the device.
         """
+        return self.gradients_from(self.start(images, generator), images, labels)
+
+    def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where the attack starts: all that a step draws at random, but for dropout."""
+        return self.attack.start(images, generator) if self.attack else images
+
+    def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """As ``gradients``, the attack from ``start``."""
         if self.attack is not None:
             model = self.quick(frozen_model(self.classifier.eval()))
-            adversarial = self.attack.run(model, images, labels, generator=generator)
+            adversarial = self.attack.run_from(start, model, images, labels)
             images = torch.cat([images, adversarial]) if self.loss.on_clean else adversarial
         self.classifier.train()
         return self._backward(self.trained, images, labels)
@@ -160,14 +168,11 @@ class RecordedStep(Step):
             model = cast(Model, torch.compile(cast(Callable[..., Any], model), dynamic=False))
         return super().quick(model)
 
-    def gradients(
-        self, images: Tensor, labels: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         if self.recording is None:
             self.recording = _Recording(self, images, labels)
         if images.shape != self.recording.images.shape:
-            return self.rest.gradients(images, labels, generator)
-        start = self.attack.start(images, generator) if self.attack else images
+            return self.rest.gradients_from(start, images, labels)
         return self.recording.replay(images, labels, start)
 
     def compute(self, model: Model, images: Tensor, labels: Tensor, start: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atmc_core import distributed
 from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
@@ -196,7 +197,8 @@ class Trainer:
         self.net, self.split, self.course, self.after_step = net, split, course, after_step
         self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
         self.steps = course.epochs * self.steps_per_epoch
-        self.step = make_step(net.classifier, course.attack, course.loss, course.speed)
+        step = make_step(net.classifier, course.attack, course.loss, course.speed)
+        self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def epoch(self, index: int) -> float:
         """Train for epoch ``index``; returns its mean loss.
@@ -207,7 +209,8 @@ class Trainer:
         course, device = self.course, self.split.labels.device
         order = random_generator("cpu", *course.path, index, 0)
         noise = random_generator(device, *course.path, index, 1)
-        torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
+        # Dropout draws from the global generator, each process for its own images.
+        torch.manual_seed(order.initial_seed() + distributed.rank())
         losses = []
         for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
             rate = self._rate(index, step)

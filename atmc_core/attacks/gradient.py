@@ -58,7 +58,14 @@ class PGD(Attack):
     ) -> Tensor:
         if not len(images):
             raise ValueError("there are no images to attack")
-        points = self.start(images, generator)
+        return self.run_from(self.start(images, generator), model, images, labels)
+
+    def run_from(self, points: Tensor, model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        """As ``run``, from these points.
+
+        Raises:
+            FloatingPointError: if the model's gradients there are not finite.
+        """
         loss = self.objective(model, images)
         gradient = input_gradient(model, points, labels, loss)
         if not torch.isfinite(gradient).all():
