@@ -131,4 +131,5 @@ def load_inputs(model: ModelInput, dataset: Path, spec: JobSpec) -> tuple[Loaded
     data = load_dataset(dataset, fraction, spec.seed, upload.input_shape[0])
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    spec.training.augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from atmc_core.attacks import PGD, Attack, ball, frozen_copy
 from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
-from atmc_core.data import Split
+from atmc_core.data import UNCHANGED, Augmentation, Split, training_batches
 from atmc_core.model import Classifier
 
 State = dict[str, Any]
@@ -209,7 +209,7 @@ def training_attack(threat: Threat) -> Attack:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Batches of ``Split.shuffled``: all but a last one of a single image."""
+    """Batches of ``training_batches``: all but a last one of a single image."""
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
@@ -221,6 +221,7 @@ class Course:
         attack: of adversarial training; without one it is clean training.
         peak: the peak learning rate.
         path: where in the run this is (seed, stage), for the random numbers.
+        augmentation: of the training images, before the attack.
     """
 
     attack: Attack | None
@@ -230,6 +231,7 @@ class Course:
     epochs: int
     peak: float
     path: tuple[int, ...]
+    augmentation: Augmentation = UNCHANGED
 
 
 class Trainer:
@@ -261,7 +263,8 @@ class Trainer:
         noise = random_generator(device, *course.path, index, 1)
         torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
         losses = []
-        for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
+        batches = training_batches(self.split, course.batch_size, order, course.augmentation)
+        for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
             losses.append(
                 adversarial_step(self.net, course.attack, images, labels, rate, noise, course.loss)

@@ -13,10 +13,15 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 ``[N, C, H, W]`` and labels int64 ``[N]`` on one device."""
+    """Images uint8 ``[N, C, H, W]`` and labels int64 ``[N]``, on one device unless ``mapped``.
+
+    Attributes:
+        mapped: the images are in a memory map, and not on the labels' device but on the CPU.
+    """
 
     images: Tensor
     labels: Tensor
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -25,20 +30,15 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images as float32 in [0, 1], and labels."""
-        return self.images[index].float().div_(255), self.labels[index]
+        """Images as float32 in [0, 1], and labels, on the labels' device."""
+        place = index.to(self.images.device) if isinstance(index, Tensor) else index
+        images = self.images[place].to(self.labels.device)
+        return images.float().div_(255), self.labels[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All of it in order, ``size`` images at a time."""
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
-
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in random order; a last batch of a single image is left out (batch norms)."""
-        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for index in torch.split(order, size):
-            if len(index) > 1:
-                yield self.batch(index)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,8 @@ OPTIONS: dict[str, Any] = {
         schedule="step",
         density_schedule="linear",
         dual_interval=3,
+        flip=True,
+        shift=1,
     ),
 }
 
@@ -166,6 +168,8 @@ def test_each_option_makes_a_difference(bench: Bench) -> None:
         "trades": {"loss": "trades"},
         "step": {"schedule": "step"},
         "ema": {"averaging": "ema"},
+        "flip": {"flip": True},
+        "shift": {"shift": 1},
     }
     results = set()
     for name, option in options.items():
