@@ -158,9 +158,9 @@ class AdmmWeights(FactorizedWeights, Trainable):
             self.gradient.zero_()
         self.add_gradients()
         for _, factors, gradients in self.pool.by_weight(self.gradient):
-            effects = factors.effects() if factors.scaled else ()
-            for role in factors.scaled:
-                gradients[role].div_(effects[role].square().clamp_min(1))
+            if not factors.plain:
+                for effect, gradient in zip(factors.effects(), gradients, strict=False):
+                    gradient.div_(effect.square().clamp_min(1))
         self.pool.flat.grad = self.gradient
         optimizer_step(self.optimizer, learning_rate)
         optimizer_step(self.other_optimizer, learning_rate)

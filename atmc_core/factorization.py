@@ -115,23 +115,18 @@ class Factors:
         in_c.add_(whole)
 
     @torch.no_grad()
-    def effects(self) -> tuple[Tensor, Tensor, Tensor]:
-        """How far W moves (Frobenius norm) when an entry of U, V or C moves by one.
+    def effects(self) -> tuple[Tensor, Tensor]:
+        """How far W moves (Frobenius norm) when an entry of U or V moves by one; of C it is one.
 
         An entry of U moves W along a whole row of V, one of V along a whole column of the left
         factor. Sizes and gradients alone do not compare across the three; scaled by these they do.
 
         Returns:
-            Tensors that broadcast against U, V and C.
+            Tensors that broadcast against U and V.
         """
         left = _norm_with_identity(self.u, -2) if self.view.wide else self.u.norm(dim=-2)
         right = self.v.norm(dim=-1) if self.view.wide else _norm_with_identity(self.v, -1)
-        return right.unsqueeze(-2), left.unsqueeze(-1), torch.ones_like(self.c[:1, :1, :1])
-
-    @property
-    def scaled(self) -> tuple[int, ...]:
-        """Which of ``tensors`` have an effect other than 1."""
-        return () if self.plain else (0, 1)
+        return right.unsqueeze(-2), left.unsqueeze(-1)
 
     @torch.no_grad()
     def write_scores(self, into: Sequence[Tensor]) -> None:
@@ -140,11 +135,11 @@ class Factors:
         Args:
             into: a tensor for each of the used ones in turn, overwritten.
         """
-        effects = self.effects() if self.scaled else ()
         for role, scores in zip(self.used, into, strict=True):
             torch.abs(self.tensors[role], out=scores)
-            if role in self.scaled:
-                scores.mul_(effects[role])
+        if not self.plain:
+            for effect, scores in zip(self.effects(), into, strict=False):
+                scores.mul_(effect)
 
 
 def _norm_with_identity(square: Tensor, dim: int) -> Tensor:

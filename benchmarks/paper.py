@@ -76,6 +76,7 @@ class Setting:
         precision: of training; LeNet's kernels are too small to gain from fewer bits.
         gpu_batch: images a step on a GPU.
         evaluated_at_once: images that a GPU is filled with.
+        augmentation: of training images.
     """
 
     architecture: str
@@ -84,11 +85,12 @@ class Setting:
     precision: str
     gpu_batch: int
     evaluated_at_once: int
+    augmentation: dict[str, Any]
 
 
 SETTINGS = {
-    "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000),
-    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000),
+    "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000, {}),
+    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, {"flip": True, "shift": 4}),
 }
 
 
@@ -271,6 +273,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "clean_weight": arguments.clean_weight,
         "validation_fraction": arguments.validation_fraction,
         "precision": SETTINGS[arguments.dataset].precision,
+        **SETTINGS[arguments.dataset].augmentation,
     }
     if system.method != "da":
         training |= {

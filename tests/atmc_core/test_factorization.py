@@ -46,7 +46,9 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
     module = MODULES[name]
     factors = _seeded(module, 0.5)
     before = factors.compose()
-    for tensor, effect in zip(factors.tensors, factors.effects(), strict=True):
+    for tensor, effect in zip(
+        factors.tensors, (*factors.effects(), torch.ones(1, 1, 1)), strict=True
+    ):
         place = tuple(size // 2 for size in tensor.shape)
         kept = tensor[place].item()
         tensor[place] += 1
