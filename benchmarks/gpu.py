@@ -21,6 +21,7 @@ of ATMC's update over the dense one's, in float32 numbers a weight of ResNet-34.
 """
 
 import argparse
+import gc
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -172,9 +173,9 @@ def _event() -> torch.cuda.Event:
 
 def projections(batch: int, speed: Speed, rounds: int) -> dict[str, float]:
     """Time and memory of what ATMC adds to ResNet-34."""
-    dense_bytes = update_peak(DenseWeights(classifier_of("resnet34"), TRAINING))
+    dense_bytes = update_peak(lambda: DenseWeights(classifier_of("resnet34"), TRAINING))
+    own_bytes = update_peak(lambda: atmc("resnet34", 3))
     net = atmc("resnet34", 3)
-    own_bytes = update_peak(net)
     weights = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
     images = torch.rand(batch, 3, 32, 32, device="cuda")
     labels = torch.randint(0, 10, (batch,), device="cuda")
@@ -183,8 +184,6 @@ def projections(batch: int, speed: Speed, rounds: int) -> dict[str, float]:
         "sparsity": lambda: net._project(net.k),
         "codebooks": lambda: net._renew_duals(),
     }
-    with torch.no_grad():
-        net._renew_duals()  # afresh, once; from here on they are renewed
     seconds = timed({"step": sides["step"]}, rounds)
     net.step = 10 * TRAINING.dual_interval  # well after the budget was reached
     with torch.no_grad():
@@ -208,15 +207,16 @@ def classifier_of(architecture: str) -> Classifier:
     return Classifier(build(architecture, 10), Normalization(), channels=3).cuda()
 
 
-def update_peak(net: Trainable) -> int:
-    """Peak bytes of a few updates, above what other tensors take."""
-    torch.cuda.synchronize()
+def update_peak(make: Callable[[], Trainable]) -> int:
+    """Peak bytes of a network and its updates, once round the codebooks' interval."""
+    gc.collect()  # graphs and their memory that earlier measurements left
+    before = torch.cuda.memory_allocated()
+    net = make()
     torch.cuda.reset_peak_memory_stats()
-    for _ in range(3):
+    for _ in range(TRAINING.dual_interval + 1):
         fill_gradients(net)
         net.update(0.01)
-    held = sum(p.numel() * 4 for p in net.classifier.parameters())
-    return torch.cuda.max_memory_allocated() - held
+    return torch.cuda.max_memory_allocated() - before
 
 
 def fill_gradients(net: Trainable) -> None:
