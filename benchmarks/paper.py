@@ -17,6 +17,7 @@ so; with one they are all images and the paper's steps. Writes
 import argparse
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
     if not path.exists():
         torch.manual_seed(arguments.seed)
         network = build(arguments.architecture, 10)
-        safetensors.torch.save_file(network.state_dict(), path)
+        _save(network.state_dict(), path)
     return path
 
 
@@ -214,7 +215,7 @@ def robust_network(arguments: argparse.Namespace) -> Path:
         folder = _compressed(arguments, DENSE, fresh_network(arguments))
         dense = artifact.load(folder / "results" / "model.atmc").classifier()
         weights = {name: t.contiguous() for name, t in dense.network.state_dict().items()}
-        safetensors.torch.save_file(weights, path)
+        _save(weights, path)
     return path
 
 
@@ -225,8 +226,16 @@ def images(arguments: argparse.Namespace) -> Path:
         limits = {"train": arguments.train_images, "test": arguments.test_images}
         with np.load(unpacked(arguments.dataset)) as arrays:
             cut = {name: arrays[name][: limits[name.split("_")[1]]] for name in arrays}
-        np.savez(path, **cut)
+        aside = path.with_name(f"{os.getpid()}.npz")
+        np.savez(aside, **cut)
+        aside.rename(path)  # other runs may share the folder
     return path
+
+
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    aside = path.with_suffix(f".{os.getpid()}")
+    safetensors.torch.save_file(weights, aside)
+    aside.rename(path)
 
 
 def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
@@ -437,7 +446,9 @@ def _write(arguments: argparse.Namespace) -> dict[str, Any]:
             "rows": _rows(arguments),
         }
         RESULTS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(table, indent=1) + "\n")
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(table, indent=1) + "\n")
+        aside.rename(path)
     _draw(table, path.with_suffix(".svg"))
     return table
 
