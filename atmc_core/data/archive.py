@@ -24,9 +24,9 @@ class Archive:
         members = self._zip.infolist()
         if len(members) > MAX_MEMBERS:
             raise _malformed(f"it has {len(members)} members")
-        self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
         for member in members:
             _check(member)
+        self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
 
     def names(self) -> Iterator[str]:
         """Of the files, sorted, so that the zip's own order changes nothing."""
@@ -63,6 +63,8 @@ def _is_litter(member: zipfile.ZipInfo) -> bool:
 
 def _check(member: zipfile.ZipInfo) -> None:
     name = member.filename
+    if not name:
+        raise _malformed("a member has no name")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise _malformed(f"the name {name[:120]!r} leads out of the archive", name)

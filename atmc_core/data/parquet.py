@@ -20,7 +20,6 @@ def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) ->
         InvalidInput: ``malformed_dataset`` or ``bad_image``.
     """
     try:
-        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
         raise InvalidInput(
@@ -38,8 +37,11 @@ def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) ->
                 collector.add(split, decode(content, channels, f"{name} row {place}"), value, name)
                 place += 1
         return _class_names(table.schema_arrow.metadata, label)
-    except (arrow.ArrowException, OSError, MemoryError, KeyError) as error:
-        raise _malformed(name, str(error)) from error
+    except InvalidInput:
+        raise
+    except Exception as error:
+        # Arrow's own, and whatever Python makes of names and numbers that are none.
+        raise _malformed(name, str(error)[:500]) from error
 
 
 def _columns(schema: Any, name: str) -> tuple[str, str]:
