@@ -13,7 +13,8 @@ from atmc_core.graph.ir import Graph
 from atmc_core.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.onnx.document import Array, Document, Operation, malformed, read_document
 from atmc_core.onnx.folding import fold
-from atmc_core.onnx.operators import RULES, matmul
+from atmc_core.onnx.layers import matmul
+from atmc_core.onnx.operators import RULES
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
 
