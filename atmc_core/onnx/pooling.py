@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from atmc_core.onnx.builder import GraphBuilder, Value, unsupported
+from atmc_core.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.onnx.document import Operation, malformed
 from atmc_core.onnx.folding import integers
 from atmc_core.onnx.operands import Operands, axis_of, optional_of, pair_of, value_of
@@ -68,6 +68,16 @@ def global_pool(builder: GraphBuilder, operation: Operation, operands: Operands)
     value = value_of(operation, operands)
     op = "mean" if operation.op == "GlobalAveragePool" else "max"
     return builder.function(operation, op, [value], dims=list(range(2, value.ndim)), keepdim=1)
+
+
+def adaptive_pool(
+    builder: GraphBuilder, operation: Operation, operand: Operand | None, size: tuple[int, int]
+) -> Value:
+    """Means of windows, however many pixels each has, so that the map gets this size."""
+    value = value_of(operation, [operand])
+    if value.ndim != 4:
+        raise unsupported(operation, "only pools of [N, C, H, W] are known")
+    return builder.module(operation, "adaptive_average_pool", value, {"size": list(size)})
 
 
 def reduce(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
