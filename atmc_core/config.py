@@ -29,6 +29,7 @@ LossName = Literal["mix", "trades"]
 ScheduleName = Literal["cosine", "step"]
 Averaging = Literal["none", "ema"]
 DensitySchedule = Literal["cubic", "linear", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 #: The four attacks that ``autoattack`` stands for, in running order.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -236,6 +237,11 @@ class Training:
     ] = 0
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
+    precision: Annotated[
+        Precision,
+        "of the passes in training, the weights themselves and all evaluation are float32: "
+        "auto is bfloat16 on a GPU that has it",
+    ] = "auto"
     rho: Annotated[float, Interval(gt=0, le=100), "weight of the ADMM penalty"] = 0.1
     dual_interval: Annotated[int, Interval(ge=1, le=10_000), "steps between dual updates"] = 10
     density_schedule: Annotated[

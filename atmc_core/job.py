@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from atmc_core import artifact, recipe
+from atmc_core import artifact, distributed, recipe
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
 from atmc_core.context import Context
@@ -45,16 +45,21 @@ def run(
     versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
     byte.
 
+    Several processes (``distributed.together``) each call it alike and train together; only the
+    first says, writes and returns anything.
+
     Args:
         emit: called with each event (see docs/interfaces.md).
 
     Returns:
-        The headline figures.
+        The headline figures; of the other processes nothing.
 
     Raises:
         InvalidInput: if the model or the data cannot be used.
         FloatingPointError: if training diverges.
     """
+    if not distributed.is_first():
+        emit = _say_nothing
     emit({"type": "stage", "stage": VALIDATING, "status": "started"})
     folder.mkdir(parents=True, exist_ok=True)
     reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
@@ -78,13 +83,15 @@ def run(
     saved = resume(checkpoints, emit)
     # Chosen once: measured again, a resumed job might train for another number of epochs.
     carry: Carry = saved.carry if saved else {"training": plan_training(context, emit).to_json()}
-    plan = TrainingPlan.from_json(carry["training"])
+    plan = TrainingPlan.from_json(distributed.from_first(carry["training"]))
     context = replace(context, effort=plan.effort)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)
     dense_bytes = artifact.dense_bytes(classifier.network)
     carry = run_stages(recipe.plans(context, plan), carry, saved, checkpoints, emit)
+    if not distributed.is_first():
+        return {}
     outputs = 2 + context.system.compresses
     emit({"type": "stage", "stage": WRITING, "status": "started"})
     report = build(
@@ -106,6 +113,7 @@ def run(
             environment={
                 "device": device.type,
                 "threads": torch.get_num_threads(),
+                "processes": distributed.processes(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -120,6 +128,10 @@ def run(
     emit({"type": "stage", "stage": WRITING, "status": "finished"})
     figures: dict[str, Any] = report["headline"]
     return figures
+
+
+def _say_nothing(_: dict[str, Any]) -> None:
+    """The first process says it all."""
 
 
 def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed | None:

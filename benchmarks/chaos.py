@@ -13,13 +13,9 @@ last line is one JSON object:
 """
 
 import argparse
-import io
-import json
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,45 +23,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import torch
-from safetensors.torch import save
-from sklearn.datasets import load_digits
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from atmc_core.architectures import build
 from benchmarks.house import House, house, wait_until
+from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
 from benchmarks.timing import print_result
 from jobstore import artifacts, events, jobs
 from jobstore.objects import blob_key
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import Job
 
-ARCHITECTURE = "digits_cnn"
-TRAINING = ("robust_training", "compressing", "finishing")
-SPEC: dict[str, Any] = {
-    "method": "atmc",
-    "target": {"density": 0.1, "bits": 4},
-    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
-    "training": {
-        "robust_epochs": 3,
-        "compression_epochs": 4,
-        "finish_epochs": 2,
-        "batch_size": 100,
-    },
-    "evaluation": {
-        "attacks": ["fgsm"],
-        "max_images": 50,
-        "curve_images": 10,
-        "curve_steps": 1,
-        "batch_size": 100,
-    },
-}
 # Different jobs, so that one's result in another's place would be seen.
 SEEDS = (0, 1, 2)
 SETTINGS = {
@@ -79,49 +50,6 @@ SETTINGS = {
 STORE_AWAY_S = 20.0
 PAUSE_S = 8.0
 VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause")
-
-
-def uploads() -> tuple[bytes, bytes]:
-    """A network (safetensors) and a data set (.npz) that a job takes a few seconds for."""
-    torch.manual_seed(0)
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    file = io.BytesIO()
-    np.savez(
-        file,
-        x_train=images[:600],
-        y_train=labels[:600],
-        x_test=images[600:700],
-        y_test=labels[600:700],
-    )
-    return save(build(ARCHITECTURE, 10).state_dict()), file.getvalue()
-
-
-def undisturbed(seed: int) -> str:
-    """The hash of the artifact that the child, run by hand, makes of the job with this seed."""
-    model, dataset = uploads()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for each in ("inputs", "checkpoints", "results"):
-            (folder / each).mkdir()
-        (folder / "inputs" / "model.safetensors").write_bytes(model)
-        (folder / "inputs" / "dataset.npz").write_bytes(dataset)
-        document = {
-            "job_id": "job_by_hand",
-            "attempt": 1,
-            "spec": SPEC | {"seed": seed},
-            "model": {
-                "path": "inputs/model.safetensors",
-                "architecture": ARCHITECTURE,
-                "normalization": None,
-            },
-            "dataset": {"path": "inputs/dataset.npz"},
-            "device": "cpu",
-            "threads": 1,
-        }
-        (folder / "job.json").write_text(json.dumps(document))
-        subprocess.run([sys.executable, "-m", "worker.child", name], check=True)
-        return sha256((folder / "results" / "model.atmc").read_bytes()).hexdigest()
 
 
 @dataclass

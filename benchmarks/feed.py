@@ -20,6 +20,7 @@ from atmc_core.architectures import ARCHITECTURES, build
 from atmc_core.config import Training
 from atmc_core.data import Augmentation, Split, training_batches
 from atmc_core.model import Classifier, Normalization
+from atmc_core.step import make_step
 from atmc_core.training import DenseWeights, adversarial_step
 from benchmarks.timing import interleaved, print_result
 
@@ -43,11 +44,12 @@ def epoch(split: Split, batch: int, net: DenseWeights | None) -> Callable[[], No
     """Go through a split once; without ``net`` nothing is trained."""
     device = split.labels.device
     order, noise = torch.Generator(), torch.Generator(device)
+    step = make_step(net.classifier, attack=None) if net is not None else None
 
     def run() -> None:
         for images, labels in training_batches(split, batch, order, AUGMENTATION):
-            if net is not None:
-                adversarial_step(net, None, images, labels, LEARNING_RATE, noise)
+            if net is not None and step is not None:
+                adversarial_step(net, step, images, labels, LEARNING_RATE, noise)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -24,8 +24,9 @@ import httpx
 import psutil
 from sqlalchemy import text
 
-from benchmarks.chaos import SPEC, Chaos
+from benchmarks.chaos import Chaos
 from benchmarks.house import House, house, wait_until
+from benchmarks.small_job import SPEC
 from benchmarks.timing import print_result
 from jobstore import jobs
 

@@ -16,6 +16,7 @@ TERM_GRACE_S = 2.0
 """How long the child may take to end by itself; a cancel must be over within five seconds."""
 
 _POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
 # What a Python program with torch needs of its surroundings. Not here: our settings and keys.
@@ -45,6 +46,11 @@ def hide_from_children() -> None:
     Through /proc a child could, as long as we may be dumped. (Root still can.)
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _own_memory(process: psutil.Process) -> int:

@@ -149,6 +149,7 @@ class _Run:
             },
             "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
             "device": self.supervisor.device,
+            "processes": 1,
             "threads": self.supervisor.settings.threads,
         }
         write_json(self.folder.job, document)

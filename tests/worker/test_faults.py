@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.chaos import ARCHITECTURE, SPEC, TRAINING, history_faults, undisturbed, uploads
+from benchmarks.chaos import history_faults
+from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
 from jobstore import artifacts, events
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, wake
