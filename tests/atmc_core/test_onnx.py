@@ -132,9 +132,10 @@ def test_nine_families_come_in_from_both_exporters(
     assert _import_and_train(path)[0] < 1e-4
 
 
-def test_a_network_in_half_precision_comes_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_a_network_in_half_precision_comes_in(dynamo: bool, tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).half()
-    path = _export(network, tmp_path / "half.onnx", (1, 8, 8))
+    path = _export(network, tmp_path / "half.onnx", (1, 8, 8), dynamo)
     imported = read_onnx(path)
     assert {tensor.dtype for tensor in imported.tensors.values()} == {torch.float32}
     assert _import_and_train(path)[0] < 2e-2
