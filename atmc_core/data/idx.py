@@ -14,7 +14,7 @@ from atmc_core.data.collector import Reading
 from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
 
-_MAX_BYTES = 4 * 2**30
+_MAX_BYTES = 2**30
 _UNSIGNED_BYTE = 8
 _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 _KINDS: Mapping[str, str] = {"images": "x", "labels": "y"}

@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from atmc_core.data.collector import MAX_BYTES, Collector
+from atmc_core.data.collector import Collector
 from atmc_core.data.images import decode
 from atmc_core.errors import InvalidInput
 
 _ROWS = 256
+# A group is read as a whole.
+_MAX_GROUP_BYTES = 4 * 2**30
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -57,7 +59,7 @@ def _columns(schema: Any, name: str) -> tuple[str, str]:
 
 
 def _check_size(size: int, name: str) -> None:
-    if not 0 <= size <= MAX_BYTES:
+    if not 0 <= size <= _MAX_GROUP_BYTES:
         raise _malformed(name, f"a row group claims {size} bytes")
 
 

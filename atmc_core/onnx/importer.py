@@ -13,7 +13,7 @@ from atmc_core.graph.ir import Graph
 from atmc_core.onnx.adaptive import find_window_means
 from atmc_core.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.onnx.document import Array, Document, Operation, malformed, read_document
-from atmc_core.onnx.folding import fold
+from atmc_core.onnx.folding import MAX_ELEMENTS, fold
 from atmc_core.onnx.layers import matmul
 from atmc_core.onnx.operators import RULES
 from atmc_core.onnx.pooling import adaptive_pool
@@ -98,6 +98,7 @@ class _Import:
         self.operations = document.operations
         self.dropped: str | None = None
         self._done: set[int] = set()
+        self._folded = 0
 
     def run(self) -> Imported:
         # First, so that what is recognised as a whole can look at its constants.
@@ -130,6 +131,9 @@ class _Import:
         if not any(isinstance(operand, Value) for operand in operands):
             folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
             if folded is not None:
+                self._folded += folded.size
+                if self._folded > MAX_ELEMENTS:
+                    raise malformed("it computes too many constants", operation.label)
                 self._set(operation, [folded])
                 return
         if self._is_last_softmax(operation, operands):

@@ -228,6 +228,26 @@ REFUSED = {
     ),
 }
 
+REFUSED |= {
+    "constants that double and double": (
+        _model(
+            [helper.make_node("Concat", [f"c{i}"] * 16, [f"c{i + 1}"], axis=0) for i in range(9)]
+            + _flat_linear(),
+            c0=np.ones(2, np.float32),
+            w=WEIGHT,
+        ),
+        "malformed_model",
+    ),
+    "a gather of too much": (
+        _model(
+            [helper.make_node("Gather", ["w", "at"], ["g"]), *_flat_linear()],
+            at=np.zeros(2**24 + 1, np.int64),
+            w=np.ones((3, 16), np.float32),
+        ),
+        "malformed_model",
+    ),
+}
+
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
@@ -239,6 +259,17 @@ def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
     assert refused.value.code == code
     if name == "an unknown operator":
         assert "Einsum node 'e'" in refused.value.message
+
+
+def test_constants_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["s"], [f"c{i}"]) for i in range(20)]
+    model = _model([*nodes, *_flat_linear()], s=np.array([2**8, 2**8]), w=WEIGHT)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    read_onnx(path)
+    monkeypatch.setattr("atmc_core.onnx.importer.MAX_ELEMENTS", 2**20)
+    with pytest.raises(InvalidInput, match="too many constants"):
+        read_onnx(path)
 
 
 def test_mutated_files_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
