@@ -16,8 +16,9 @@ from torch import Tensor
 from atmc_core.data.augmentation import UNCHANGED, Augmentation
 from atmc_core.data.sets import Split
 
-#: Batches that are gathered while the network is busy with one.
-_AHEAD = 3
+#: Parts of an epoch that are gathered while the network is busy with one, and their size: handing a
+#: small network every batch by itself takes longer than its step.
+_AHEAD, _PART_BYTES = 3, 4 * 2**20
 
 
 def training_batches(
@@ -56,17 +57,18 @@ def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _streamed(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
-    """The images, gathered by a thread that is some batches ahead."""
+    """The images, gathered by a thread that is some parts, of a few batches each, ahead."""
     device = split.labels.device
-    way = _ByGpu(split.images, size, device) if device.type == "cuda" else _Direct(split.images)
+    part = size * max(1, _PART_BYTES // (size * split.images[0].nbytes))
+    way = _ByGpu(split.images, part, device) if device.type == "cuda" else _Direct(split.images)
     with ThreadPoolExecutor(1, "feed") as thread:
         waiting: deque[Future[Tensor]] = deque()
-        for places in torch.split(order, size):
+        for places in torch.split(order, part):
             waiting.append(thread.submit(_gather, way.images, places, way.room(len(places))))
             if len(waiting) > _AHEAD:
-                yield way.send(waiting.popleft().result())
+                yield from torch.split(way.send(waiting.popleft().result()), size)
         while waiting:
-            yield way.send(waiting.popleft().result())
+            yield from torch.split(way.send(waiting.popleft().result()), size)
 
 
 def _gather(images: NDArray[np.uint8], places: Tensor, room: Tensor) -> Tensor:
@@ -90,9 +92,9 @@ class _Direct:
         """Where so many images can be gathered."""
         return torch.empty((count, *self.images.shape[1:]), dtype=torch.uint8)
 
-    def send(self, batch: Tensor) -> Tensor:
-        """The gathered batch where it is trained on."""
-        return batch
+    def send(self, part: Tensor) -> Tensor:
+        """The gathered images where they are trained on."""
+        return part
 
 
 class _ByGpu(_Direct):
@@ -116,11 +118,11 @@ class _ByGpu(_Direct):
         self.sent[place].synchronize()
         return self.rooms[place][:count]
 
-    def send(self, batch: Tensor) -> Tensor:
+    def send(self, part: Tensor) -> Tensor:
         sent = self.sent[self.taken % len(self.rooms)]
         self.taken += 1
         with torch.cuda.stream(self.side):
-            arrived = batch.to(self.device, non_blocking=True)
+            arrived = part.to(self.device, non_blocking=True)
             sent.record(self.side)
         current = torch.cuda.current_stream(self.device)
         current.wait_event(sent)
