@@ -8,7 +8,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.jobs.waiting import StateWatcher
+from api.jobs.waiting import JobWatcher
 from jobstore.settings import Settings
 
 # Uploads and downloads that take longer are cut off at the end.
@@ -40,12 +40,12 @@ def main() -> int:
 class Server(uvicorn.Server):
     """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
 
-    def __init__(self, config: uvicorn.Config, watcher: StateWatcher) -> None:
+    def __init__(self, config: uvicorn.Config, watcher: JobWatcher) -> None:
         super().__init__(config)
         self._watcher = watcher
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer the long-polls, then end as uvicorn does."""
+        """Answer the long-polls and end the event streams, then end as uvicorn does."""
         self._watcher.release()
         await super().shutdown(sockets)
 

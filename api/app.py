@@ -13,6 +13,7 @@ from api.catalogue import routes as catalogue
 from api.catalogue import schemas
 from api.datasets import routes as datasets
 from api.health import routes as health
+from api.jobs import events
 from api.jobs import routes as jobs
 from api.methods import HeadLikeGet
 from api.models import routes as models
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(HeadLikeGet)
-    for noun in (jobs, models, datasets, reports, artifacts, catalogue, schemas, health):
+    for noun in (jobs, events, models, datasets, reports, artifacts, catalogue, schemas, health):
         app.include_router(noun.router)
 
     @app.get("/", include_in_schema=False)

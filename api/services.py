@@ -6,7 +6,8 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 
-from api.jobs.waiting import StateWatcher
+from api.jobs.streaming import EventFeed
+from api.jobs.waiting import JobWatcher
 from jobstore.database import Database, make_engine
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
@@ -21,18 +22,21 @@ class Services:
     database: Database
     store: ObjectStore
     celery: Celery
-    watcher: StateWatcher
+    watcher: JobWatcher
+    feed: EventFeed
 
 
 def open_services(settings: Settings) -> Services:
     """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
     database = Database(make_engine(settings))
+    watcher = JobWatcher(database)
     return Services(
         settings=settings,
         database=database,
         store=ObjectStore.from_settings(settings),
         celery=make_celery(settings),
-        watcher=StateWatcher(database),
+        watcher=watcher,
+        feed=EventFeed(database, watcher),
     )
 
 

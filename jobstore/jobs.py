@@ -67,6 +67,20 @@ def get_job(session: Session, job_id: str) -> Job:
     return job
 
 
+@dataclass(frozen=True)
+class Head:
+    """How far a job is: its state, and the number of its newest event."""
+
+    state: JobState
+    last_event_seq: int
+
+
+def heads_of(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
+    """Return the heads of those of the jobs that there are, by id, in one query."""
+    query = select(Job.id, Job.state, Job.last_event_seq).where(Job.id.in_(job_ids))
+    return {row.id: Head(row.state, row.last_event_seq) for row in session.execute(query)}
+
+
 def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]:
     """Return the states of those of the jobs that there are, by id, in one query."""
     query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
