@@ -9,6 +9,7 @@ import uvicorn
 
 from api.app import create_app
 from api.jobs.waiting import JobWatcher
+from jobstore.logs import configure_logs
 from jobstore.settings import Settings
 
 # Uploads and downloads that take longer are cut off at the end.
@@ -24,12 +25,16 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    configure_logs(settings.log_format)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
+        # Ours tells the id, and not the query; uvicorn's own lines go the way of all others.
+        access_log=False,
+        log_config=None,
     )
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):

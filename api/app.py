@@ -12,12 +12,14 @@ from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.catalogue import schemas
 from api.datasets import routes as datasets
+from api.health import metrics
 from api.health import routes as health
 from api.jobs import events
 from api.jobs import routes as jobs
 from api.methods import HeadLikeGet
 from api.models import routes as models
 from api.reports import routes as reports
+from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
 from jobstore.settings import Settings
 
@@ -60,8 +62,20 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
-    for noun in (jobs, events, models, datasets, reports, artifacts, catalogue, schemas, health):
+    for noun in (
+        jobs,
+        events,
+        models,
+        datasets,
+        reports,
+        artifacts,
+        catalogue,
+        schemas,
+        health,
+        metrics,
+    ):
         app.include_router(noun.router)
 
     @app.get("/", include_in_schema=False)

@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 
 from api.methods import allowed
 from api.problems import Problem, invalid
+from api.requests import REQUEST_ID
 from api.text import clip, shown
+from jobstore import logs
 from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,9 @@ def install(app: FastAPI) -> None:
         detail = (
             "The service failed; its log says why. Try again, and tell the operator if it stays."
         )
-        return Problem("internal_error", detail).response()
+        # This answer passes by the layer that gives the others their id.
+        headers = {REQUEST_ID: str(logs.bound().get("request", ""))}
+        return Problem("internal_error", detail, headers=headers).response()
 
 
 _WHERE = {

@@ -77,8 +77,8 @@ class Streams:
             writer.close()
 
 
-async def read_steadily(url: str, ids: list[str], rate: float, seconds: float) -> list[float]:
-    """Seconds of each of `rate` reads a second, sent when they are due, late answers or not."""
+async def read_steadily(url: str, ids: list[str], rate: float, seconds: float) -> dict[str, float]:
+    """Rate and delays of `rate` reads a second, sent when they are due, late answers or not."""
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
 
@@ -92,7 +92,12 @@ async def read_steadily(url: str, ids: list[str], rate: float, seconds: float) -
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
             reads.append(asyncio.create_task(read(number)))
-        return await asyncio.gather(*reads)
+        took = await asyncio.gather(*reads)
+        return {
+            "reads_per_s": len(took) / (time.monotonic() - began),
+            "read_p50_ms": 1000 * statistics.median(took),
+            "read_p99_ms": 1000 * statistics.quantiles(took, n=100)[98],
+        }
 
 
 def tell(database: Database, ids: list[str], seconds: float) -> dict[tuple[str, int], float]:
@@ -137,9 +142,7 @@ async def measure(made: House, count: int, rate: float, seconds: float) -> dict[
         "complete": len(delays),
         "event_p50_ms": 1000 * statistics.median(delays),
         "event_p99_ms": 1000 * statistics.quantiles(delays, n=100)[98],
-        "reads_per_s": len(reads) / took,
-        "read_p50_ms": 1000 * statistics.median(reads),
-        "read_p99_ms": 1000 * statistics.quantiles(reads, n=100)[98],
+        **reads,
         "api_cpu_share": (used.user + used.system - times.user - times.system) / took,
         "memory_mib": (opened - memory) / 2**20,
     }

@@ -5,6 +5,7 @@ writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a 
 """
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,10 +111,21 @@ def lock_schema(connection: Connection) -> None:
 
 def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = _insert(session, table).values(row)
     session.execute(
-        insert(table)
-        .values(row)
-        .on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
+        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
     )
+
+
+def add_up(session: Session, table: Table, rows: Sequence[dict[str, Any]], column: str) -> None:
+    """Insert the rows; where a primary key exists, add to its `column` instead."""
+    statement = _insert(session, table).values(list(rows))
+    total = {column: table.c[column] + statement.excluded[column]}
+    session.execute(
+        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=total)
+    )
+
+
+def _insert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
+    dialect = session.get_bind().dialect.name
+    return (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)

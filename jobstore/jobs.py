@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import now
@@ -16,6 +16,7 @@ from jobstore.ids import is_job_id, new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
 from jobstore.uploads import get_dataset, get_model
+from jobstore.wakeups import QUEUE
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,28 @@ def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]
     return {row.id: row.state for row in session.execute(query)}
 
 
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """Return how many jobs are in each state; those without any are left out."""
+    query = select(Job.state, func.count()).group_by(Job.state)
+    return {state: count for state, count in session.execute(query)}  # noqa: C416
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How many jobs wait, and for how many seconds the oldest of them has."""
+
+    depth: int
+    oldest_s: float
+
+
+def queues(session: Session) -> dict[str, Queue]:
+    """Return what waits, by queue."""
+    query = select(func.count(), func.min(Job.queued_at)).where(Job.state == JobState.QUEUED)
+    depth, oldest = session.execute(query).one()
+    oldest_s = (now(session) - oldest).total_seconds() if oldest is not None else 0.0
+    return {QUEUE: Queue(depth, oldest_s)}
+
+
 def list_jobs(
     session: Session,
     *,
@@ -131,11 +154,13 @@ def retry(session: Session, job_id: str) -> Job:
     """
     job = _locked(session, job_id)
     check_retry(job.state)
+    # The clock first: asking it writes what is pending, and the row is to change at once.
+    queued_at = now(session)
     job.retries += 1
     job.failed_attempts, job.run_seconds = 0, 0.0
     job.cancel_requested_at = job.finished_at = None
     job.error_code = job.error_message = job.error_param = None
-    job.state = JobState.QUEUED
+    job.state, job.queued_at = JobState.QUEUED, queued_at
     append_state_event(session, job)
     session.flush()
     return job

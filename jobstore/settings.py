@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
+    log_format: Literal["text", "json"] = "text"
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 

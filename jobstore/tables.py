@@ -153,6 +153,7 @@ class Job(Headline, Base):
 
     state: Mapped[JobState] = mapped_column(_state, default=JobState.QUEUED)
     stage: Mapped[str | None] = mapped_column(Text)
+    stage_started_at: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     epoch: Mapped[int | None]
     epochs: Mapped[int | None]
@@ -172,6 +173,7 @@ class Job(Headline, Base):
     last_event_seq: Mapped[int] = mapped_column(default=0)
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -248,3 +250,13 @@ class IdempotencyKey(Base):
     status: Mapped[int]
     headers: Mapped[Document]
     body: Mapped[Document]
+
+
+class Metric(Base):
+    """A sum over what has happened: see `jobstore.metrics`; `labels` is a JSON object, sorted."""
+
+    __tablename__ = "metrics"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(255), primary_key=True)
+    value: Mapped[float]

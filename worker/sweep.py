@@ -14,10 +14,11 @@ from redis import RedisError
 
 from jobstore import leases
 from jobstore.database import Database, make_engine
+from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
-from worker.logs import brief, configure_logs
+from worker.logs import brief
 from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ _LONGEST_DELAY_S = 60.0
 
 def main() -> None:
     """Sweep every `ATMC_SWEEP_S` seconds until SIGTERM or Ctrl-C."""
-    configure_logs()
     settings = Settings()
+    configure_logs(settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
