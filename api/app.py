@@ -21,6 +21,7 @@ from api.models import routes as models
 from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
+from api.uploads import routes as uploads
 from jobstore.settings import Settings
 
 # Of the calls and their fields, not of the software behind them.
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     for noun in (
         jobs,
         events,
+        uploads,
         models,
         datasets,
         reports,

@@ -63,6 +63,7 @@ _WHERE = {
     "job": "GET /jobs lists the jobs",
     "model": "POST /models uploads one",
     "dataset": "POST /datasets uploads one",
+    "upload": "POST /uploads begins one",
     "artifact": "GET /jobs/{id}/artifacts lists those of the job",
     "architecture": "GET /architectures lists them",
     "method": "GET /methods lists them",

@@ -25,6 +25,8 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+REPLAYED = {"Idempotent-Replayed": "true"}
+
 
 def answer_once(
     database: Database,
@@ -38,20 +40,33 @@ def answer_once(
     `scope` is the call, `request` all of its content as JSON (files by their digest). Raises
     `jobstore.errors.IdempotencyConflict` if the key was used for other content.
     """
-    fingerprint = hashlib.sha256(canonical(request)).hexdigest()
+    fingerprint = _fingerprint(request)
     while True:
         try:
             with database.write() as session:
                 if key is None:
                     return _response(act(session))
                 if (known := find(session, scope, key, fingerprint)) is not None:
-                    return _response(known, {"Idempotent-Replayed": "true"})
+                    return _response(known, REPLAYED)
                 answer = act(session)
                 store(session, scope, key, fingerprint, answer)
                 return _response(answer)
         except AlreadyAnswered:
             # A concurrent duplicate was first: what this one did is rolled back, find its answer.
             continue
+
+
+def replayed(database: Database, scope: str, key: str | None, request: Any) -> JSONResponse | None:
+    """Return what `answer_once` has answered before, for work that cannot be begun twice."""
+    if key is None:
+        return None
+    with database.read() as session:
+        known = find(session, scope, key, _fingerprint(request))
+    return None if known is None else _response(known, REPLAYED)
+
+
+def _fingerprint(request: Any) -> str:
+    return hashlib.sha256(canonical(request)).hexdigest()
 
 
 def _response(answer: Answer, more: dict[str, str] | None = None) -> JSONResponse:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from api import problems
 from api.models.schemas import Normalization
@@ -15,9 +16,19 @@ LOCATION: dict[str, Any] = {
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
-def multipart_body(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that reads a multipart stream itself."""
-    return {"requestBody": {"required": True, "content": multipart(properties, required)}}
+def file_body(
+    properties: dict[str, Any], required: Sequence[str], by_upload: type[BaseModel]
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a file: in the request, or by an upload."""
+    json = {"application/json": {"schema": _schema(by_upload)}}
+    content = multipart(properties, required) | json
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _schema(kind: type[BaseModel]) -> dict[str, Any]:
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
 
 
 def multipart(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:

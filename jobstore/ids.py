@@ -25,3 +25,8 @@ def new_model_id() -> str:
 def new_dataset_id() -> str:
     """Return `dst_` and a UUIDv7 in hex."""
     return f"dst_{uuid7().hex}"
+
+
+def new_upload_id() -> str:
+    """Return `upl_` and a UUIDv7 in hex."""
+    return f"upl_{uuid7().hex}"

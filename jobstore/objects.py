@@ -8,11 +8,11 @@ and then kept (moved to its blob) or deleted. Whole objects appear at once or no
 import contextlib
 import hashlib
 import io
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import obstore
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from obstore import ReadableFile
     from obstore.store import ClientConfig, RetryConfig, S3Config
     from typing_extensions import Buffer
+
+STAGED = "staged"
 
 _CHUNK_BYTES = 1 << 20
 
@@ -41,6 +43,11 @@ class Stored:
 def blob_key(sha256: str) -> str:
     """Return the key of the blob with this digest (hex)."""
     return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def staged_key() -> str:
+    """Return a new key for something that is not a file yet, or never will be."""
+    return f"{STAGED}/{uuid4().hex}"
 
 
 class ObjectStore:
@@ -77,9 +84,21 @@ class ObjectStore:
                 digest.update(chunk)
                 yield chunk
 
-        key = f"staged/{uuid4().hex}"
+        key = staged_key()
         await obstore.put_async(self._store, key, measured())
         return Stored(key, digest.hexdigest(), size)
+
+    async def put_chunk(self, content: bytes) -> str:
+        """Stage a piece of an upload in one write; returns its key."""
+        key = staged_key()
+        await obstore.put_async(self._store, key, content, use_multipart=False)
+        return key
+
+    async def stream_all(self, sources: Iterable[tuple[str, int]]) -> AsyncIterator[bytes]:
+        """Yield objects one after the other; each comes with its size."""
+        for key, size in sources:
+            async for chunk in self.stream(key, 0, size):
+                yield chunk
 
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
@@ -138,6 +157,16 @@ class ObjectStore:
         chunks = obstore.list(self._store, prefix or None)
         return sorted(str(found["path"]) for chunk in chunks for found in chunk)
 
+    def stale(self, prefix: str, older_than_s: float) -> list[str]:
+        """Return the keys below `prefix` that were last written so long ago, by the store."""
+        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        return [
+            str(found["path"])
+            for chunk in obstore.list(self._store, prefix)
+            for found in chunk
+            if found["last_modified"] < limit
+        ]
+
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""
         obstore.rename(self._store, key, new_key)
@@ -147,11 +176,13 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
-    def presign(self, key: str, *, expires_s: float) -> str | None:
-        """Return a URL that anyone may GET the object from, or None where the store has no URLs."""
+    def presign(
+        self, key: str, *, expires_s: float, method: Literal["GET", "PUT"] = "GET"
+    ) -> str | None:
+        """Return a URL by which anyone may get or put the object; None where a store has none."""
         if isinstance(self._store, LocalStore):
             return None
-        return obstore.sign(self._store, "GET", key, timedelta(seconds=expires_s))
+        return obstore.sign(self._store, method, key, timedelta(seconds=expires_s))
 
 
 class _RawReader(io.RawIOBase):

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
+    # Of an upload in several requests, from its first on; what is not used by then is deleted.
+    upload_lifetime_s: float = Field(default=86_400, gt=0)
     max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
 
     # Of a job's process; by default nine tenths of what the machine or the container has.

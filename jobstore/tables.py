@@ -88,6 +88,38 @@ class Dataset(Base):
     bytes: Mapped[int]
 
 
+class IncomingUpload(Base):
+    """An upload that comes in several requests: `received` of `bytes` bytes have.
+
+    A direct one has the digest that it must have and the key that its owner puts it under; a
+    resumable one has chunks. Whatever is not used by `expires_at` is deleted.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    expires_at: Mapped[datetime]
+    filename: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+    received: Mapped[int]
+    tus_metadata: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(_sha256)
+    direct_key: Mapped[str | None] = mapped_column(Text)
+
+
+class UploadChunk(Base):
+    """A piece of a resumable upload: an object of its own."""
+
+    __tablename__ = "upload_chunks"
+
+    upload_id: Mapped[str] = mapped_column(_id, ForeignKey(IncomingUpload.id), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+
+
 class Headline:
     """The figures a finished job is judged by; all None before it has succeeded.
 

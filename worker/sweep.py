@@ -7,15 +7,16 @@ seconds and not the job.
 import logging
 import signal
 import threading
+import time
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
-from jobstore import leases
+from jobstore import incoming, leases
 from jobstore.database import Database, make_engine
 from jobstore.logs import configure_logs
-from jobstore.objects import ObjectStore
+from jobstore.objects import STAGED, ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
 from worker.logs import brief
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
+_STALE_EVERY_S = 3600.0
 
 
 def main() -> None:
@@ -42,10 +44,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
     database = Database(make_engine(settings))
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
-    delay_s = settings.sweep_s
+    delay_s, look_for_stale_at = settings.sweep_s, time.monotonic()
     while not stop.wait(delay_s):
         try:
             sweep_once(settings, database, store, celery)
+            sweep_uploads(database, store)
+            if time.monotonic() >= look_for_stale_at:
+                sweep_stale(settings, store)
+                look_for_stale_at = time.monotonic() + _STALE_EVERY_S
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
@@ -64,6 +70,21 @@ def sweep_once(settings: Settings, database: Database, store: ObjectStore, celer
         for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
             wake(celery)
     for key in swept.checkpoint_keys:
+        store.delete(key)
+
+
+def sweep_uploads(database: Database, store: ObjectStore) -> None:
+    """Delete the uploads whose time has run out, and what has arrived of them."""
+    with database.write() as session:
+        keys = incoming.forget_expired(session)
+    for key in keys:
+        store.delete(key)
+
+
+def sweep_stale(settings: Settings, store: ObjectStore) -> None:
+    """Delete what a killed process has left of an upload: older than any that is still alive."""
+    for key in store.stale(STAGED, settings.upload_lifetime_s + _STALE_EVERY_S):
+        log.warning("an upload was left half-way", extra={"key": key})
         store.delete(key)
 
 

@@ -23,10 +23,37 @@ def upgrade() -> None:
         sa.Column("value", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", "labels", name=op.f("pk_metrics")),
     )
+    op.create_table(
+        "uploads",
+        sa.Column("id", sa.String(40), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("filename", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("received", sa.BigInteger(), nullable=False),
+        sa.Column("tus_metadata", sa.Text(), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=True),
+        sa.Column("direct_key", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+    )
+    op.create_index(op.f("ix_uploads_expires_at"), "uploads", ["expires_at"])
+    op.create_table(
+        "upload_chunks",
+        sa.Column("upload_id", sa.String(40), nullable=False),
+        sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["upload_id"], ["uploads.id"], name=op.f("fk_upload_chunks_upload_id")
+        ),
+        sa.PrimaryKeyConstraint("upload_id", "offset", name=op.f("pk_upload_chunks")),
+    )
 
 
 def downgrade() -> None:
     """Undo it."""
+    op.drop_table("upload_chunks")
+    op.drop_table("uploads")
     op.drop_table("metrics")
     op.drop_column("jobs", "queued_at")
     op.drop_column("jobs", "stage_started_at")
