@@ -14,6 +14,7 @@ from api.catalogue import schemas
 from api.datasets import routes as datasets
 from api.health import routes as health
 from api.jobs import routes as jobs
+from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
 from api.reports import routes as reports
@@ -60,7 +61,17 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(HeadLikeGet)
-    for noun in (jobs, models, datasets, reports, artifacts, catalogue, schemas, health):
+    for noun in (
+        jobs,
+        models,
+        datasets,
+        reports,
+        artifacts,
+        catalogue,
+        schemas,
+        keys,
+        health,
+    ):
         app.include_router(noun.router)
 
     @app.get("/", include_in_schema=False)

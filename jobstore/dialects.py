@@ -110,10 +110,18 @@ def lock_schema(connection: Connection) -> None:
 
 def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    session.execute(
-        insert(table)
-        .values(row)
-        .on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
-    )
+    insert = _insert(session)(table).values(row)
+    session.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+
+
+def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
+    """Insert `row`, or leave alone what is there under its primary key."""
+    session.execute(_insert(session)(mapped).values(row).on_conflict_do_nothing())
+
+
+def _insert(session: Session) -> Any:
+    return postgresql.insert if _is_postgresql(session) else sqlite.insert
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

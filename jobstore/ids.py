@@ -25,3 +25,8 @@ def new_model_id() -> str:
 def new_dataset_id() -> str:
     """Return `dst_` and a UUIDv7 in hex."""
     return f"dst_{uuid7().hex}"
+
+
+def new_key_id() -> str:
+    """Return `key_` and a UUIDv7 in hex."""
+    return f"key_{uuid7().hex}"

@@ -48,6 +48,7 @@ router = APIRouter(tags=["datasets"])
             "bad_array",
             "dataset_too_large",
             "idempotency_conflict",
+            "request_in_progress",
         ),
     },
 )
