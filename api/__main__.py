@@ -20,7 +20,7 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 for settings that cannot be served."""
     try:
         settings = Settings()
-        check_host(settings.host)
+        check_host(settings)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,18 +55,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def check_host(host: str) -> None:
-    """Raise ValueError unless `host` can only be reached from this machine."""
-    if host == "localhost":
+def check_host(settings: Settings) -> None:
+    """Raise ValueError unless the service asks for keys or only this machine can reach it."""
+    if settings.admin_key is not None or settings.host == "localhost":
         return
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise ValueError(
-            f"ATMC_HOST={host}: the service asks nobody for a key yet, so it listens on a "
-            "loopback address only. Set ATMC_HOST=127.0.0.1; put a proxy that asks in front of it."
+            f"ATMC_HOST={settings.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
+            "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
+            "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes the others."
         )
 
 

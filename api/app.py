@@ -16,6 +16,7 @@ from api.health import metrics
 from api.health import routes as health
 from api.jobs import events
 from api.jobs import routes as jobs
+from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
 from api.reports import routes as reports
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         artifacts,
         catalogue,
         schemas,
+        keys,
         health,
         metrics,
     ):

@@ -13,7 +13,7 @@ from api.problems import Problem, invalid
 from api.requests import REQUEST_ID
 from api.text import clip, shown
 from jobstore import logs
-from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound
+from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound, StillAtWork
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,12 @@ def install(app: FastAPI) -> None:
         detail = f"{error} with other content; choose a new key for a new request."
         return Problem("idempotency_conflict", detail, "Idempotency-Key").response()
 
+    @app.exception_handler(StillAtWork)
+    async def _at_work(_: Request, error: StillAtWork) -> JSONResponse:
+        detail = f"There is no answer yet: {error}; send this again for it."
+        retry = {"Retry-After": "1"}
+        return Problem("request_in_progress", detail, "Idempotency-Key", retry).response()
+
     @app.exception_handler(HTTPException)
     async def _framework(request: Request, error: HTTPException) -> JSONResponse:
         return _from_framework(request, error).response()
@@ -68,6 +74,8 @@ _WHERE = {
     "architecture": "GET /architectures lists them",
     "method": "GET /methods lists them",
     "attack": "GET /attacks lists them",
+    "key": "GET /keys lists them",
+    "tenant": "GET /tenants lists them",
     "schema": "GET /schemas lists them",
 }
 

@@ -65,10 +65,22 @@ def _build(app: FastAPI) -> dict[str, Any]:
     document["components"]["schemas"]["Normalization"] = Normalization.model_json_schema()
     for operations in document["paths"].values():
         for operation in operations.values():
+            if "security" in operation:
+                _add_refusals_of_keys(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
     return document
+
+
+def _add_refusals_of_keys(operation: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    refusals = problems.documented("key_required", "key_invalid", "scope_missing")
+    for status, entry in refusals.items():
+        operation["responses"][str(status)] = {
+            "description": entry["description"],
+            "content": {"application/json": {"schema": schema}},
+        }
 
 
 def _as_problem(response: dict[str, Any]) -> None:

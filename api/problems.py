@@ -25,10 +25,16 @@ _TITLES: dict[int, dict[str, str]] = {
         "malformed_multipart": "The multipart body cannot be read",
         "unknown_checksum": "The checksum's algorithm is not known",
     },
+    HTTPStatus.UNAUTHORIZED: {
+        "key_required": "A key is required",
+        "key_invalid": "The key does not hold",
+    },
+    HTTPStatus.FORBIDDEN: {"scope_missing": "The key is not for this"},
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
+        "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_retryable": "The job cannot be queued again as it is",
         "offset_conflict": "The upload stands at another offset",
         "upload_incomplete": "The upload has not all arrived",

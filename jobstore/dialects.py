@@ -111,21 +111,27 @@ def lock_schema(connection: Connection) -> None:
 
 def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    statement = _insert(session, table).values(row)
-    session.execute(
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
-    )
+    insert = _insert(session)(table).values(row)
+    session.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+
+
+def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
+    """Insert `row`, or leave alone what is there under its primary key."""
+    session.execute(_insert(session)(mapped).values(row).on_conflict_do_nothing())
 
 
 def add_up(session: Session, table: Table, rows: Sequence[dict[str, Any]], column: str) -> None:
     """Insert the rows; where a primary key exists, add to its `column` instead."""
-    statement = _insert(session, table).values(list(rows))
-    total = {column: table.c[column] + statement.excluded[column]}
+    insert = _insert(session)(table).values(list(rows))
+    total = {column: table.c[column] + insert.excluded[column]}
     session.execute(
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=total)
+        insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=total)
     )
 
 
-def _insert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
-    dialect = session.get_bind().dialect.name
-    return (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+def _insert(session: Session) -> Any:
+    return postgresql.insert if _is_postgresql(session) else sqlite.insert
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

@@ -30,8 +30,8 @@ class IdempotencyConflict(JobstoreError):
     """The idempotency key was used before, for another request."""
 
 
-class AlreadyAnswered(JobstoreError):
-    """Another request with the same idempotency key was first: roll back, replay its answer."""
+class StillAtWork(JobstoreError):
+    """Another request with the same idempotency key was first and is not answered yet."""
 
 
 class TooLarge(JobstoreError):

@@ -41,6 +41,7 @@ def append_event(session: Session, job: Job, event: NewEvent) -> None:
     """
     job.last_event_seq += 1
     row = Event(
+        tenant_id=job.tenant_id,
         job_id=job.id,
         seq=job.last_event_seq,
         type=event.type.value,

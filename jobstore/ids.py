@@ -30,3 +30,8 @@ def new_dataset_id() -> str:
 def new_upload_id() -> str:
     """Return `upl_` and a UUIDv7 in hex."""
     return f"upl_{uuid7().hex}"
+
+
+def new_key_id() -> str:
+    """Return `key_` and a UUIDv7 in hex."""
+    return f"key_{uuid7().hex}"

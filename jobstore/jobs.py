@@ -36,6 +36,7 @@ def create_job(
     max_attempts: int,
     time_limit_s: float,
     name: str | None = None,
+    priority: int = 0,
 ) -> Job:
     """Queue a job. Raises `NotFound` for a model or data set that is not there.
 
@@ -47,6 +48,7 @@ def create_job(
         spec=spec,
         model_id=get_model(session, model_id).id,
         dataset_id=get_dataset(session, dataset_id).id,
+        rank=-priority,
         state=JobState.QUEUED,
         attempt=0,
         max_attempts=max_attempts,

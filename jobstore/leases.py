@@ -210,7 +210,7 @@ def finish(
         _set_error(job, error)
     forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
     for new in artifacts:
-        session.add(Artifact(job_id=job.id, **vars(new)))
+        session.add(Artifact(tenant_id=job.tenant_id, job_id=job.id, **vars(new)))
     _finish(session, job, state)
     return forgotten
 

@@ -1,8 +1,10 @@
 """Bytes: a folder or an S3 bucket, behind the same calls.
 
-Uploads and artifacts are blobs: content-addressed by their SHA-256, so the same bytes are stored
-once and a write can be repeated safely. An upload is first staged under a random key, looked at,
-and then kept (moved to its blob) or deleted. Whole objects appear at once or not at all.
+Uploads and artifacts are blobs: content-addressed by their SHA-256, so a tenant's same bytes are
+stored once and a write can be repeated safely. Each tenant has blobs of its own: what another one
+has stored shows in nothing, not even in the time that an upload takes. An upload is first staged
+under a random key, looked at, and then kept (moved to its blob) or deleted. Whole objects appear at
+once or not at all.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from obstore.store import LocalStore, S3Store
 
 from jobstore.errors import TooLarge
 from jobstore.settings import Settings
+from jobstore.tables import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
@@ -40,9 +43,11 @@ class Stored:
     bytes: int
 
 
-def blob_key(sha256: str) -> str:
-    """Return the key of the blob with this digest (hex)."""
-    return f"blobs/{sha256[:2]}/{sha256}"
+def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
+    """Return the key of the tenant's blob with this digest (hex)."""
+    # The default tenant's lie where they lay before there were others.
+    folder = "blobs" if tenant == DEFAULT_TENANT else f"tenants/{tenant}/blobs"
+    return f"{folder}/{sha256[:2]}/{sha256}"
 
 
 def staged_key() -> str:
@@ -51,10 +56,18 @@ def staged_key() -> str:
 
 
 class ObjectStore:
-    """Objects by key. A missing object raises FileNotFoundError, whatever the backend."""
+    """Objects by key. A missing object raises FileNotFoundError, whatever the backend.
 
-    def __init__(self, store: LocalStore | S3Store) -> None:
+    `tenant` is whose blobs `keep` and `put_blob` make.
+    """
+
+    def __init__(self, store: LocalStore | S3Store, tenant: str = DEFAULT_TENANT) -> None:
         self._store = store
+        self._tenant = tenant
+
+    def of(self, tenant: str) -> "ObjectStore":
+        """Return the same store, whose blobs are the tenant's."""
+        return ObjectStore(self._store, tenant)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ObjectStore":
@@ -102,7 +115,7 @@ class ObjectStore:
 
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
-        key = blob_key(staged.sha256)
+        key = blob_key(staged.sha256, self._tenant)
         self.move(staged.key, key)
         return Stored(key, staged.sha256, staged.bytes)
 
@@ -110,7 +123,7 @@ class ObjectStore:
         """Store the file as the blob of its digest."""
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        stored = Stored(blob_key(sha256), sha256, path.stat().st_size)
+        stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
         return stored

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = "text"
 
+    # With it the service asks everybody for a key; this one is the first, and makes the others.
+    admin_key: SecretStr | None = Field(default=None, min_length=24)
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 

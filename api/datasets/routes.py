@@ -57,6 +57,7 @@ CALL = "POST /datasets"
             "bad_array",
             "dataset_too_large",
             "idempotency_conflict",
+            "request_in_progress",
         ),
     },
 )

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.services import ServicesDep
+from api.services import ProcessDep
 
 router = APIRouter(tags=["health"])
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["health"])
         }
     },
 )
-def metrics_(services: ServicesDep) -> Response:
+def metrics_(services: ProcessDep) -> Response:
     """Return what this process counts and what the database tells of the whole service.
 
     The latter is the same from every API process: take the maximum over them, not the sum.

@@ -85,6 +85,7 @@ def _queue(
         max_attempts=services.settings.max_attempts,
         time_limit_s=new.time_limit_s or services.settings.time_limit_s,
         name=new.name,
+        priority=new.priority,
     )
     view = JobView.of(job)
     return Answer(202, {"Location": view.links["self"]}, view.model_dump(mode="json"))

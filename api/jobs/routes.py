@@ -128,7 +128,13 @@ def _get(services: Services, job_id: str) -> Job:
     response_model=JobView,
     responses={
         200: {"model": JobView, "description": "It was cancelled before."},
-        **documented("not_found", "already_finished", "invalid_value", "idempotency_conflict"),
+        **documented(
+            "not_found",
+            "already_finished",
+            "invalid_value",
+            "idempotency_conflict",
+            "request_in_progress",
+        ),
     },
 )
 def cancel(
@@ -157,7 +163,9 @@ def cancel(
     status_code=202,
     summary="Queue a failed or cancelled job again",
     response_model=JobView,
-    responses=documented("not_found", "not_retryable", "invalid_value", "idempotency_conflict"),
+    responses=documented(
+        "not_found", "not_retryable", "invalid_value", "idempotency_conflict", "request_in_progress"
+    ),
 )
 def retry(
     job_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from jobstore.tables import Event
 HEARTBEAT_S = 15.0
 # How long a browser waits before it connects again.
 RETRY_MS = 2000
+# A key is looked at when a stream begins; so a revoked one follows nothing for longer than this.
+LONGEST_S = 300.0
 
 _EVENTS_AT_ONCE = 100
 
@@ -46,13 +49,14 @@ class EventFeed:
     async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         """Yield the job's events above `after` as they happen, until it is final and all are told.
 
-        It also ends when the database fails, the job is deleted or the process stops: whoever
-        listens connects again with the id of the last event that has come.
+        It also ends after `LONGEST_S`, and when the database fails, the job is deleted or the
+        process stops: whoever listens connects again with the id of the last event that has come.
         """
         self.open += 1
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            while not self._watcher.released:
+            until = time.monotonic() + LONGEST_S
+            while not self._watcher.released and time.monotonic() < until:
                 page = await self._read(job_id, after)
                 if page.text:
                     yield page.text

@@ -68,6 +68,7 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             "malformed_model",
             "tensor_mismatch",
             "idempotency_conflict",
+            "request_in_progress",
             "no_worker",
         ),
     },

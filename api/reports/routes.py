@@ -51,7 +51,7 @@ def get(job_id: PathText, request: Request, services: ServicesDep) -> Response:
         )
     as_page = PAGE in made and prefers(request.headers.get("Accept", "*/*"), "text/html")
     artifact = made[PAGE if as_page else REPORT]
-    with services.store.open(blob_key(artifact.sha256)) as file:
+    with services.store.open(blob_key(artifact.sha256, artifact.tenant_id)) as file:
         content = file.read()
     headers = {
         "Content-Type": artifact.media_type,

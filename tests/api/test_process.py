@@ -130,12 +130,12 @@ def test_a_large_upload_in_pieces_is_not_held_in_memory(started: Started) -> Non
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_an_address_that_other_machines_reach_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"ATMC_HOST={host}: ")):
-        check_host(host)
+        check_host(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_a_loopback_address_is_listened_to(host: str) -> None:
-    check_host(host)
+    check_host(Settings(host=host))
 
 
 @pytest.mark.parametrize(

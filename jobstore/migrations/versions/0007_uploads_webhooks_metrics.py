@@ -6,7 +6,7 @@ from alembic import op
 from jobstore.dialects import UtcDateTime
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -25,6 +25,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "uploads",
+        _tenant_column(),
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
@@ -39,6 +40,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_uploads_expires_at"), "uploads", ["expires_at"])
     op.create_table(
         "upload_chunks",
+        _tenant_column(),
         sa.Column("upload_id", sa.String(40), nullable=False),
         sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
@@ -48,6 +50,10 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("upload_id", "offset", name=op.f("pk_upload_chunks")),
     )
+
+
+def _tenant_column() -> sa.Column[str]:
+    return sa.Column("tenant_id", sa.String(64), server_default="default", nullable=False)
 
 
 def downgrade() -> None:
