@@ -23,6 +23,7 @@ from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
 from api.uploads import routes as uploads
+from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
 
 # Of the calls and their fields, not of the software behind them.
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         artifacts,
         catalogue,
         schemas,
+        webhooks,
         keys,
         health,
         metrics,

@@ -69,6 +69,8 @@ _WHERE = {
     "job": "GET /jobs lists the jobs",
     "model": "POST /models uploads one",
     "dataset": "POST /datasets uploads one",
+    "webhook": "GET /webhooks lists them",
+    "delivery": "GET /webhooks/{id}/deliveries lists those of the webhook",
     "upload": "POST /uploads begins one",
     "artifact": "GET /jobs/{id}/artifacts lists those of the job",
     "architecture": "GET /architectures lists them",

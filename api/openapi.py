@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from api import problems
 from api.models.schemas import Normalization
+from api.webhooks.schemas import NewWebhook
 
 LOCATION: dict[str, Any] = {
     "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
@@ -62,7 +63,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     # Bodies that the handlers stream themselves refer to these.
-    document["components"]["schemas"]["Normalization"] = Normalization.model_json_schema()
+    for kind in (Normalization, NewWebhook):
+        document["components"]["schemas"][kind.__name__] = kind.model_json_schema()
     for operations in document["paths"].values():
         for operation in operations.values():
             if "security" in operation:

@@ -38,6 +38,8 @@ _TITLES: dict[int, dict[str, str]] = {
         "not_retryable": "The job cannot be queued again as it is",
         "offset_conflict": "The upload stands at another offset",
         "upload_incomplete": "The upload has not all arrived",
+        "too_many_webhooks": "There are as many webhooks as may be",
+        "webhook_disabled": "The webhook is switched off",
     },
     HTTPStatus.PRECONDITION_FAILED: {"unknown_tus_version": "The tus version is not spoken here"},
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"file_too_large": "The upload is too large"},
@@ -157,6 +159,10 @@ def invalid(errors: Iterable[Mapping[str, Any]], within: str | None = None) -> P
     path = [str(part) for part in error["loc"] if part not in _PLACES]
     param = clip(".".join([within, *path] if within else path))
     match error["type"]:
+        case "json_invalid":
+            return Problem("malformed_json", f"The JSON cannot be read: {error['ctx']['error']}.")
+        case "missing" if not param:
+            return Problem("missing_field", "The request has no body; send JSON.")
         case "missing":
             return Problem("missing_field", f"{param!r} is required.", param)
         case "extra_forbidden":

@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
 
+from jobstore.settings import Settings
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_URL = 2000
@@ -65,6 +67,15 @@ class Destinations:
         self._hosts = [host.lower().rstrip(".") for host in hosts]
         self._networks = [ipaddress.ip_network(network) for network in networks]
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Destinations":
+        """Read the operator's lists; raises ValueError for a network that is none."""
+        hosts, networks = map(_listed, (settings.webhook_hosts, settings.webhook_networks))
+        try:
+            return cls(hosts, networks)
+        except ValueError as error:
+            raise ValueError(f"ATMC_WEBHOOK_NETWORKS: {error}") from error
+
     def check_url(self, url: str) -> SplitResult:
         """Return the parts of a URL that may be called, as far as it tells; raises `Forbidden`."""
         if len(url) > MAX_URL or not _PLAIN.fullmatch(url) or _CONFUSING & set(url):
@@ -112,6 +123,10 @@ class Destinations:
             raise Forbidden("its host is not one that the operator allows")
         if address is not None:
             self.check_address(host)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _literal(host: str) -> Address | None:

@@ -48,3 +48,11 @@ class OffsetConflict(JobstoreError):
     def __init__(self, upload_id: str, received: int) -> None:
         super().__init__(f"{upload_id} has {received} bytes")
         self.received = received
+
+
+class TooManyWebhooks(JobstoreError):
+    """The tenant has as many webhooks as it may."""
+
+
+class WebhookDisabled(JobstoreError):
+    """The webhook is switched off: nothing is sent."""

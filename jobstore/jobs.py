@@ -1,7 +1,5 @@
 """Jobs as a user sees them: create, read, list, cancel, retry. A worker's side is in `leases`."""
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +7,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import now
-from jobstore.errors import InvalidCursor, NotFound
+from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state
-from jobstore.ids import is_job_id, new_job_id
+from jobstore.ids import new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
 from jobstore.uploads import get_dataset, get_model
 from jobstore.wakeups import QUEUE
+from jobstore.webhooks import NewWebhook, create_webhook
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def create_job(
     time_limit_s: float,
     name: str | None = None,
     priority: int = 0,
+    webhook: NewWebhook | None = None,
 ) -> Job:
     """Queue a job. Raises `NotFound` for a model or data set that is not there.
 
@@ -57,6 +58,8 @@ def create_job(
     )
     session.add(job)
     session.flush()
+    if webhook is not None:
+        create_webhook(session, webhook, job)
     append_state_event(session, job)
     session.flush()
     return job
@@ -127,10 +130,10 @@ def list_jobs(
     if state is not None:
         query = query.where(Job.state == state)
     if cursor is not None:
-        query = query.where(Job.id < _decode_cursor(cursor))
+        query = query.where(Job.id < decode_cursor(cursor, "job_"))
     found = session.scalars(query).all()
     page = found[:limit]
-    return Page(page, _encode_cursor(page[-1].id) if len(found) > limit else None)
+    return Page(page, encode_cursor(page[-1].id) if len(found) > limit else None)
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
@@ -173,18 +176,3 @@ def _locked(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound("job", job_id)
     return job
-
-
-def _encode_cursor(job_id: str) -> str:
-    return base64.urlsafe_b64encode(job_id.encode()).decode()
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        job_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        job_id = ""
-    # Nothing else reaches the database: PostgreSQL, for one, fails on a text with a NUL in it.
-    if not is_job_id(job_id):
-        raise InvalidCursor(f"not a cursor of this service: {cursor!r}")
-    return job_id

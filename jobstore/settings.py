@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
+    # Where webhooks may go, divided by commas: the only hosts (none: any; *.example.com for all
+    # below it), and the networks that may be called though they are not public.
+    webhook_hosts: str = ""
+    webhook_networks: str = ""
+
     log_format: Literal["text", "json"] = "text"
 
     # With it the service asks everybody for a key; this one is the first, and makes the others.

@@ -1,7 +1,7 @@
 """`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
 
 Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
-seconds and not the job.
+seconds and not the job. Beside it, it sends the webhooks and deletes abandoned uploads.
 """
 
 import logging
@@ -15,12 +15,15 @@ from redis import RedisError
 
 from jobstore import incoming, leases
 from jobstore.database import Database, make_engine
+from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
 from jobstore.objects import STAGED, ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
 from worker.logs import brief
+from worker.posting import Poster
 from worker.retry import TRANSIENT
+from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,21 @@ def main() -> None:
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Sweep until `stop` is set; while a server is away, ever more rarely."""
+    """Sweep and send webhooks until `stop` is set."""
     database = Database(make_engine(settings))
+    poster = Poster(Destinations.from_settings(settings))
+    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
+    sender.start()
+    try:
+        _sweep(settings, database, stop)
+    finally:
+        # If either fails the process ends, so that whoever started it knows.
+        stop.set()
+        sender.join()
+
+
+def _sweep(settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Sweep until `stop` is set; while a server is away, ever more rarely."""
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
     delay_s, look_for_stale_at = settings.sweep_s, time.monotonic()

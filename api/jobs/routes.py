@@ -13,7 +13,7 @@ from api.datasets.intake import dataset_rule
 from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.creation import create_by_ids, create_with_files
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
-from api.jobs.schemas import JobPage, JobView, NewJobWithFiles
+from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
 from api.problems import Problem, documented
@@ -36,7 +36,7 @@ router = APIRouter(tags=["jobs"])
     "/jobs",
     status_code=202,
     summary="Queue a job",
-    response_model=JobView,
+    response_model=NewJobView,
     openapi_extra=NEW_JOB_BODY,
     responses=CREATE_RESPONSES,
 )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.jobs.acceptance import Threshold, acceptance
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
+from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
 
@@ -35,6 +36,9 @@ class NewJob(BaseModel):
         gt=0,
         le=MAX_TIME_LIMIT_S,
         description="Seconds of running after which the job fails; default: the service's.",
+    )
+    webhook: NewWebhook | None = Field(
+        None, description="Whom to tell of this job; the answer has the secret that signs it."
     )
 
 
@@ -121,6 +125,14 @@ class JobView(BaseModel):
             error=_error(job),
             links=_links(job),
         )
+
+
+class NewJobView(JobView):
+    """A job as it is answered when it is made."""
+
+    webhook: WebhookWithSecret | None = Field(
+        None, description="Its own webhook, with its secret; only of a job that has one."
+    )
 
 
 class JobPage(BaseModel):
