@@ -79,9 +79,9 @@ class NewDirectUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    filename: str = Field("", max_length=255, pattern=WITHOUT_NUL)
-    bytes: int = Field(gt=0, lt=2**63)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    filename: str = Field("", max_length=255, pattern=WITHOUT_NUL, examples=["net.safetensors"])
+    bytes: int = Field(gt=0, lt=2**63, examples=[250_000])
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", examples=["0123456789abcdef" * 4])
 
 
 class DirectUpload(UploadView):
