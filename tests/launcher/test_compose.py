@@ -17,7 +17,7 @@ OURS = ("migrate", "api", "sweep", "worker-cpu", "worker-gpu")
 
 
 def test_the_services_of_the_design_are_there():
-    assert set(SERVICES) == {*OURS, "gate", "postgres", "valkey", "seaweedfs"}
+    assert set(SERVICES) == {*OURS, "postgres", "valkey", "seaweedfs"}
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
 
@@ -101,9 +101,18 @@ def test_what_waits_for_a_service_waits_for_one_that_can_say_so():
                 assert "healthcheck" in SERVICES[name]
 
 
+def test_the_api_that_others_reach_asks_for_a_key():
+    environment = SERVICES["api"]["environment"]
+    assert environment["ATMC_HOST"] == "0.0.0.0"
+    assert environment["ATMC_ADMIN_KEY"] == "${ADMIN_KEY:?set it in .env}"
+    assert not [name for name in OURS if name != "api" and "ATMC_ADMIN_KEY" in str(SERVICES[name])]
+
+
 def test_secrets_have_no_default():
     text = (ROOT / "docker-compose.yml").read_text()
     example = (ROOT / "docker/env.example").read_text()
     secrets = set(re.findall(r"\$\{(\w+):\?", text))
     assert secrets == {name for name in re.findall(r"^(\w+)=$", example, re.M) if "PIP" not in name}
-    assert not [name for name in re.findall(r"\$\{(\w+):-", text) if "PASSWORD" in name]
+    assert not [
+        name for name in re.findall(r"\$\{(\w+):-", text) if re.search("PASSWORD|KEY", name)
+    ]
