@@ -30,7 +30,9 @@ READ_ONLY = "atmc_read_only"
 """Execution option: the transaction only reads, so on SQLite it takes no write lock."""
 
 _BUSY_TIMEOUT_MS = 30_000
-_SCHEMA_LOCK = 0x61746D63  # "atmc": any number, the same in every process
+# "atmc", "atmd": any numbers, the same in every process.
+_SCHEMA_LOCK, _CLAIM_LOCK = 0x61746D63, 0x61746D64
+_CLAIM_PATIENCE_MS = 5_000
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -106,6 +108,18 @@ def lock_schema(connection: Connection) -> None:
     """Let one process at a time past this line until its transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+
+
+def lock_claims(session: Session) -> None:
+    """Let one claim at a time past this line until its transaction ends.
+
+    Each must count what the others took. A worker that stops in between (paused, cut off) loses its
+    transaction after seconds, so it holds up nobody for longer.
+    """
+    if _is_postgresql(session):
+        patience = f"SET LOCAL idle_in_transaction_session_timeout = {_CLAIM_PATIENCE_MS}"
+        session.execute(text(patience))
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
 
 
 def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:

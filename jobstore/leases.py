@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ScalarSelect, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from jobstore.dialects import clock, now
+from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
+from jobstore.tables import HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
@@ -79,22 +79,17 @@ class Swept:
     waiting: int = 0
 
 
-def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt] | None:
-    """Take the oldest queued job for `lease_s` seconds; None if nothing waits.
+def claim(
+    session: Session, owner: str, *, lease_s: float, max_running_jobs: int | None = None
+) -> tuple[Job, Attempt] | None:
+    """Take the job that `next_job` says for `lease_s` seconds; None if nothing waits that may run.
 
-    One statement, so that two workers never take the same row.
+    One claim at a time, so that each counts what the others took.
     """
-    oldest = (
-        select(Job.id)
-        .where(Job.state == JobState.QUEUED)
-        .order_by(Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    lock_claims(session)
     statement = (
         update(Job)
-        .where(Job.id == oldest)
+        .where(Job.id == next_job(max_running_jobs))
         .values(
             state=JobState.VALIDATING,
             attempt=Job.attempt + 1,
@@ -108,9 +103,51 @@ def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt
     job = session.scalars(statement, execution_options=options).one_or_none()
     if job is None:
         return None
+    served = update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=clock())
+    session.execute(served, execution_options={"synchronize_session": False})
     append_state_event(session, job)
     session.flush()
     return job, Attempt(job.id, job.attempt, owner)
+
+
+def next_job(max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Return the choice of the next job's id.
+
+    It is a job of the tenant with the fewest at work, of several the one that was served longest
+    ago; of that tenant the one with the highest priority, of several the oldest. So however many
+    jobs a tenant has queued, another's first waits for one of them at most. A tenant with
+    `max_running_jobs` at work, or as many as its own limit says, has to wait. What has ended is not
+    looked at: the indexes lead past it.
+    """
+    return (
+        select(Job.id)
+        .where(WAITING, Job.tenant_id == _next_tenant(max_running_jobs))
+        .order_by(Job.rank, Job.id)
+        .limit(1)
+        # A cancel may hold the row.
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+
+
+def _next_tenant(max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Whose turn it is of those who have a job that waits."""
+    at_work = (
+        select(func.count())
+        .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
+        .scalar_subquery()
+    )
+    limit = func.coalesce(Tenant.max_running_jobs, max_running_jobs)
+    return (
+        select(Tenant.id)
+        .where(
+            exists().where(WAITING, Job.tenant_id == Tenant.id),
+            or_(limit.is_(None), at_work < limit),
+        )
+        .order_by(at_work, Tenant.served_at.asc().nulls_first(), Tenant.id)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: float) -> LeaseState:

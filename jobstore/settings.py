@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     # Of failed and cancelled jobs, which may be retried from there.
     keep_checkpoints_s: float = Field(default=7 * 86_400, ge=0)
 
+    # Of a tenant that has no limits of its own. None: no limit.
+    max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
+    max_queued_jobs: int | None = Field(default=10_000, ge=0)
+    max_running_jobs: int | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=12_000, ge=1)
+
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
     max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
