@@ -17,8 +17,10 @@ from api.jobs import routes as jobs
 from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
+from api.ratelimit import RateLimitHeaders
 from api.reports import routes as reports
 from api.services import open_services
+from api.tenants import routes as tenants
 from jobstore.settings import Settings
 
 # Of the calls and their fields, not of the software behind them.
@@ -47,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         services.database.engine.dispose()
+        services.rates.close()
 
     app = FastAPI(
         title="ATMC",
@@ -61,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(HeadLikeGet)
+    app.add_middleware(RateLimitHeaders)
     for noun in (
         jobs,
         models,
@@ -70,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         catalogue,
         schemas,
         keys,
+        tenants,
         health,
     ):
         app.include_router(noun.router)

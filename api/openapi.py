@@ -55,16 +55,18 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             if "security" in operation:
-                _add_refusals_of_keys(operation)
+                _add_refusals_of_callers(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
     return document
 
 
-def _add_refusals_of_keys(operation: dict[str, Any]) -> None:
+def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    refusals = problems.documented("key_required", "key_invalid", "scope_missing")
+    refusals = problems.documented(
+        "key_required", "key_invalid", "scope_missing", "rate_limited", "quota_exceeded"
+    )
     for status, entry in refusals.items():
         operation["responses"][str(status)] = {
             "description": entry["description"],

@@ -31,6 +31,8 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
         "request_in_progress": "The first request under the idempotency key is not answered yet",
+        "not_ended": "The job has not ended",
+        "in_use": "A job needs it",
         "not_retryable": "The job cannot be queued again as it is",
     },
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"file_too_large": "The upload is too large"},
@@ -57,6 +59,10 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
         "bad_array": "An array of the data set is not usable",
         "dataset_too_large": "The data set inflates past the limit",
         "idempotency_conflict": "The idempotency key was used for another request",
+    },
+    HTTPStatus.TOO_MANY_REQUESTS: {
+        "rate_limited": "Too many requests",
+        "quota_exceeded": "The quota is used up",
     },
     HTTPStatus.INTERNAL_SERVER_ERROR: {"internal_error": "The service failed"},
     HTTPStatus.SERVICE_UNAVAILABLE: {

@@ -14,11 +14,14 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from api.auth import bearer, identify, require
 from api.jobs.waiting import StateWatcher
+from api.ratelimit import remember
 from jobstore.database import Database, make_engine
 from jobstore.keys import Holder, Scope
 from jobstore.objects import ObjectStore
+from jobstore.rates import RateCounter
 from jobstore.settings import Settings
 from jobstore.tables import Tenant
+from jobstore.terms import Terms
 from jobstore.wakeups import make_celery
 
 
@@ -31,10 +34,17 @@ class Services:
     store: ObjectStore
     celery: Celery
     watcher: StateWatcher
+    rates: RateCounter
+    terms: Terms
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
-        return replace(self, database=self.database.of(tenant.id), store=self.store.of(tenant.id))
+        return replace(
+            self,
+            database=self.database.of(tenant.id),
+            store=self.store.of(tenant.id),
+            terms=Terms.of(self.settings, tenant),
+        )
 
 
 def open_services(settings: Settings) -> Services:
@@ -46,6 +56,8 @@ def open_services(settings: Settings) -> Services:
         store=ObjectStore.from_settings(settings),
         celery=make_celery(settings),
         watcher=StateWatcher(database),
+        rates=RateCounter(settings.broker_url),
+        terms=Terms.of(settings, Tenant()),
     )
 
 
@@ -58,8 +70,13 @@ ProcessDep = Annotated[Services, Depends(_of_process)]
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder(services: ProcessDep, shown: _Shown) -> Holder:
-    return identify(services.settings, services.database, shown.credentials if shown else None)
+def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
+    secret = shown.credentials if shown else None
+    holder = identify(services.settings, services.database, secret)
+    limit = Terms.of(services.settings, holder.tenant).requests_per_minute
+    if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:
+        remember(request.scope, rate)
+    return holder
 
 
 _HolderDep = Annotated[Holder, Depends(_holder)]

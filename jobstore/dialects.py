@@ -13,9 +13,9 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
-    Table,
     bindparam,
     event,
+    inspect,
     select,
     text,
 )
@@ -122,10 +122,11 @@ def lock_claims(session: Session) -> None:
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
 
 
-def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
+def upsert(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    insert = _insert(session)(table).values(row)
-    session.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+    insert = _insert(session)(mapped).values(row)
+    names = list(inspect(mapped).primary_key)
+    session.execute(insert.on_conflict_do_update(index_elements=names, set_=row))
 
 
 def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,6 @@ from jobstore.tables import HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Ten
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
 
-_FORGOTTEN_AT_ONCE = 100
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 
@@ -67,15 +65,11 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now.
-
-    `checkpoint_keys` are objects that no row names any more: delete them after the commit.
-    """
+    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    checkpoint_keys: list[str] = field(default_factory=list)
     waiting: int = 0
 
 
@@ -228,7 +222,7 @@ def finish(
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
     One that has succeeded forgets its checkpoints; their keys are returned, and the caller should
-    delete the objects. The others keep them for a retry, until the sweep finds them old.
+    delete the objects. The others keep them for a retry, as long as their tenant's terms say.
 
     A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
     one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
@@ -244,18 +238,17 @@ def finish(
     if error is not None:
         _append_error(session, job, error)
         _set_error(job, error)
-    forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
+    forgotten = job.forget_checkpoints() if state is JobState.SUCCEEDED else []
     for new in artifacts:
         session.add(Artifact(tenant_id=job.tenant_id, job_id=job.id, **vars(new)))
     _finish(session, job, state)
     return forgotten
 
 
-def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
+def sweep(session: Session) -> Swept:
     """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
 
-    Jobs that ended more than `keep_checkpoints_s` ago forget their checkpoints. Any number of
-    sweeps may run at once. Send wake-ups for what waits after the commit.
+    Any number of sweeps may run at once. Send wake-ups for what waits after the commit.
     """
     swept = Swept()
     lost = (
@@ -272,28 +265,10 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
     for job in session.scalars(lost):
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
-    if keep_checkpoints_s < math.inf:
-        swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
     session.flush()
     waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
     swept.waiting = session.scalars(waiting).one()
     return swept
-
-
-def _forget_old_checkpoints(session: Session, keep_s: float) -> list[str]:
-    old = (
-        select(Job)
-        .where(Job.checkpoint_key.is_not(None), Job.finished_at < clock(-keep_s))
-        .limit(_FORGOTTEN_AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
-    return [key for job in session.scalars(old) for key in _forget_checkpoints(job)]
-
-
-def _forget_checkpoints(job: Job) -> list[str]:
-    keys = job.checkpoint_keys
-    job.checkpoint_key = job.previous_checkpoint_key = None
-    return keys
 
 
 def _held_by(attempt: Attempt) -> tuple[Any, ...]:

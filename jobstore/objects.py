@@ -10,9 +10,10 @@ once or not at all.
 import contextlib
 import hashlib
 import io
-from collections.abc import AsyncIterable, AsyncIterator
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -41,11 +42,43 @@ class Stored:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Found:
+    """An object of the store, and when it was last written by the store's clock."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
+STAGED, CHECKPOINTS = "staged/", "checkpoints/"
+"""Where uploads lie until they are kept or dropped, and where the checkpoints of jobs do."""
+
+_BLOB_KEY = re.compile(r"(?:tenants/(?P<tenant>[a-z0-9-]+)/)?blobs/../(?P<sha256>[0-9a-f]{64})")
+
+
+def read_blob_key(key: str) -> tuple[str, str] | None:
+    """Return the tenant and the digest that the key was made of; None if it is no blob's."""
+    parts = _BLOB_KEY.fullmatch(key)
+    return (parts["tenant"] or DEFAULT_TENANT, parts["sha256"]) if parts else None
+
+
+def checkpoint_key(job_id: str, attempt: int, name: str) -> str:
+    """Return the key of a checkpoint that an attempt of a job has made."""
+    return f"{CHECKPOINTS}{job_id}/{attempt}/{name}"
+
+
 def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     """Return the key of the tenant's blob with this digest (hex)."""
     # The default tenant's lie where they lay before there were others.
     folder = "blobs" if tenant == DEFAULT_TENANT else f"tenants/{tenant}/blobs"
     return f"{folder}/{sha256[:2]}/{sha256}"
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ObjectStore:
@@ -90,7 +123,7 @@ class ObjectStore:
                 digest.update(chunk)
                 yield chunk
 
-        key = f"staged/{uuid4().hex}"
+        key = f"{STAGED}{uuid4().hex}"
         await obstore.put_async(self._store, key, measured())
         return Stored(key, digest.hexdigest(), size)
 
@@ -102,8 +135,7 @@ class ObjectStore:
 
     def put_blob(self, path: Path) -> Stored:
         """Store the file as the blob of its digest."""
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = digest_of(path)
         stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
@@ -148,8 +180,13 @@ class ObjectStore:
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all objects below `prefix`, in order."""
-        chunks = obstore.list(self._store, prefix or None)
-        return sorted(str(found["path"]) for chunk in chunks for found in chunk)
+        return sorted(found.key for found in self.find(prefix))
+
+    def find(self, prefix: str = "") -> Iterator[Found]:
+        """Yield all objects below `prefix`, in no order."""
+        for chunk in obstore.list(self._store, prefix or None):
+            for each in chunk:
+                yield Found(each["path"], each["size"], each["last_modified"])
 
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""

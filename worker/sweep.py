@@ -1,5 +1,6 @@
 """`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
 
+Every `ATMC_RETENTION_S` seconds it also drops what has expired (`worker.retention`).
 Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
 seconds and not the job.
 """
@@ -7,6 +8,7 @@ seconds and not the job.
 import logging
 import signal
 import threading
+import time
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -18,6 +20,7 @@ from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
 from worker.logs import brief, configure_logs
+from worker.retention import retain_once
 from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
@@ -42,19 +45,23 @@ def run(settings: Settings, stop: threading.Event) -> None:
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
     delay_s = settings.sweep_s
+    retain_at = 0.0
     while not stop.wait(delay_s):
         try:
-            sweep_once(settings, database, store, celery)
+            sweep_once(database, celery)
+            if time.monotonic() >= retain_at:
+                retain_once(settings, database, store)
+                retain_at = time.monotonic() + settings.retention_s
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
             log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
 
 
-def sweep_once(settings: Settings, database: Database, store: ObjectStore, celery: Celery) -> None:
+def sweep_once(database: Database, celery: Celery) -> None:
     """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
     with database.write() as session:
-        swept = leases.sweep(session, keep_checkpoints_s=settings.keep_checkpoints_s)
+        swept = leases.sweep(session)
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
@@ -62,8 +69,6 @@ def sweep_once(settings: Settings, database: Database, store: ObjectStore, celer
         # Counted, because with all workers busy for hours the messages would pile up.
         for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
             wake(celery)
-    for key in swept.checkpoint_keys:
-        store.delete(key)
 
 
 if __name__ == "__main__":
