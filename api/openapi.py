@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from api import problems
 from api.models.schemas import Normalization
@@ -29,6 +30,28 @@ def multipart(properties: dict[str, Any], required: Sequence[str]) -> dict[str, 
         "additionalProperties": False,
     }
     return {"multipart/form-data": {"schema": schema}}
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads a JSON body of this kind itself.
+
+    FastAPI would read it, however long, before it asks who calls.
+    """
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    for name, field in schema["properties"].items():
+        schema["properties"][name] = _inlined(field, definitions)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return definitions[schema["$ref"].rpartition("/")[2]]
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
 
 
 def install(app: FastAPI) -> None:
@@ -65,7 +88,12 @@ def _build(app: FastAPI) -> dict[str, Any]:
 def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     refusals = problems.documented(
-        "key_required", "key_invalid", "scope_missing", "rate_limited", "quota_exceeded"
+        "key_required",
+        "key_invalid",
+        "scope_missing",
+        "foreign_origin",
+        "rate_limited",
+        "quota_exceeded",
     )
     for status, entry in refusals.items():
         operation["responses"][str(status)] = {

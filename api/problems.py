@@ -25,7 +25,10 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
         "key_required": "A key is required",
         "key_invalid": "The key does not hold",
     },
-    HTTPStatus.FORBIDDEN: {"scope_missing": "The key is not for this"},
+    HTTPStatus.FORBIDDEN: {
+        "scope_missing": "The key is not for this",
+        "foreign_origin": "Without a key only this machine is answered",
+    },
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
     HTTPStatus.CONFLICT: {

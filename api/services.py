@@ -12,7 +12,7 @@ from celery import Celery
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
 
-from api.auth import bearer, identify, require
+from api.auth import bearer, check_nearby, identify, require
 from api.jobs.waiting import StateWatcher
 from api.ratelimit import remember
 from jobstore.database import Database, make_engine
@@ -72,6 +72,8 @@ _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
     secret = shown.credentials if shown else None
+    if secret is None and services.settings.admin_key is None:
+        check_nearby(request.url.hostname, request.headers.get("Origin"))
     holder = identify(services.settings, services.database, secret)
     limit = Terms.of(services.settings, holder.tenant).requests_per_minute
     if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:

@@ -1,12 +1,15 @@
 """JSON from outside: one object, no NaN, no broken Unicode, not too long."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from api.problems import Problem
+from api.problems import Problem, invalid
 from api.uploads.multipart import MAX_TEXT_BYTES, too_large
+
+T = TypeVar("T", bound=BaseModel)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -17,6 +20,15 @@ async def read_json(request: Request) -> dict[str, Any]:
         if len(body) > MAX_TEXT_BYTES:
             raise too_large("The JSON body is larger", MAX_TEXT_BYTES)
     return parse_object(bytes(body))
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """Return the request's body as `kind`; raises what `read_json` and its validation do."""
+    document = await read_json(request)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise invalid(error.errors()) from error
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:

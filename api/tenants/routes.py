@@ -3,11 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
+from api.openapi import json_body
 from api.problems import documented
 from api.services import AdminDep, Services
+from api.strict_json import read_body
 from api.text import PathText
 from jobstore.tables import Tenant
 from jobstore.tenants import change_tenant, list_tenants
@@ -79,10 +82,18 @@ def list_(services: AdminDep) -> TenantList:
 @router.patch(
     "/tenants/{name}",
     summary="Change a tenant's terms",
-    responses=documented("not_found", "unknown_field", "invalid_value"),
+    openapi_extra=json_body(NewTerms),
+    responses=documented(
+        "malformed_json", "file_too_large", "not_found", "unknown_field", "invalid_value"
+    ),
 )
-def change(name: PathText, new: NewTerms, services: AdminDep) -> TenantView:
+async def change(name: PathText, request: Request, services: AdminDep) -> TenantView:
     """Change the terms that are sent, from now on; the others stay."""
+    new = await read_body(request, NewTerms)
+    return await run_in_threadpool(_change, services, name, new)
+
+
+def _change(services: Services, name: str, new: NewTerms) -> TenantView:
     with services.database.write() as session:
         tenant = change_tenant(session, name, new.model_dump(exclude_unset=True))
     return TenantView.of(tenant, services)
