@@ -1,13 +1,13 @@
 """`python -m api`: serve on `ATMC_HOST` and `ATMC_PORT`."""
 
 import contextlib
-import ipaddress
 import socket
 import sys
 
 import uvicorn
 
 from api.app import create_app
+from api.auth import is_loopback
 from api.jobs.waiting import JobWatcher
 from jobstore.logs import configure_logs
 from jobstore.settings import Settings
@@ -57,13 +57,7 @@ class Server(uvicorn.Server):
 
 def check_host(settings: Settings) -> None:
     """Raise ValueError unless the service asks for keys or only this machine can reach it."""
-    if settings.admin_key is not None or settings.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if settings.admin_key is None and not is_loopback(settings.host):
         raise ValueError(
             f"ATMC_HOST={settings.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
             "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "

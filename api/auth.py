@@ -1,10 +1,13 @@
 """Who calls, for whom, and whether they may."""
 
 import hmac
+import ipaddress
+from urllib.parse import urlsplit
 
 from fastapi.security import HTTPBearer
 
 from api.problems import Problem
+from api.text import shown
 from jobstore.database import Database
 from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, record_use
 from jobstore.settings import Settings
@@ -47,6 +50,31 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
         with database.write() as session:
             record_use(session, secret)
     return holder
+
+
+def check_nearby(host: str | None, origin: str | None) -> None:
+    """Raise `foreign_origin` unless a request without a key is of this machine, by its headers.
+
+    It comes from here, but a browser here may have sent it for a page from elsewhere: then its
+    `Origin` is the page's, or its `Host` a name that was made to lead here.
+    """
+    page = urlsplit(origin).hostname if origin is not None else host
+    if not (is_loopback(host) and is_loopback(page)):
+        detail = (
+            f"Without ATMC_ADMIN_KEY the service answers to localhost and 127.0.0.1 only, not to "
+            f"{shown(host)} for {shown(origin)}."
+        )
+        raise Problem("foreign_origin", detail)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether only this machine can be meant."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def require(holder: Holder, scope: Scope) -> None:

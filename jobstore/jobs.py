@@ -14,7 +14,7 @@ from jobstore.events import append_state_event, change_state
 from jobstore.ids import new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
-from jobstore.uploads import get_dataset, get_model
+from jobstore.uploads import hold_dataset, hold_model
 from jobstore.wakeups import QUEUE
 from jobstore.webhooks import NewWebhook, create_webhook
 
@@ -39,7 +39,7 @@ def create_job(
     priority: int = 0,
     webhook: NewWebhook | None = None,
 ) -> Job:
-    """Queue a job. Raises `NotFound` for a model or data set that is not there.
+    """Queue a job. Raises `NotFound` for a model or data set that is not there, or `Expired`.
 
     Once the transaction has committed, send a wake-up (`jobstore.wakeups.wake`).
     """
@@ -47,8 +47,8 @@ def create_job(
         id=new_job_id(),
         name=name,
         spec=spec,
-        model_id=get_model(session, model_id).id,
-        dataset_id=get_dataset(session, dataset_id).id,
+        model_id=hold_model(session, model_id).id,
+        dataset_id=hold_dataset(session, dataset_id).id,
         rank=-priority,
         state=JobState.QUEUED,
         attempt=0,
@@ -154,11 +154,14 @@ def request_cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """Queue a failed or cancelled job again; it goes on at its last checkpoint if that is kept.
 
-    It has all its attempts and its whole time again. Raises `NotFound`, and `IllegalTransition` for
-    a job in any other state. Once the transaction has committed, send a wake-up.
+    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` if its model or
+    data set has, and `IllegalTransition` for a job in any other state. Once the transaction has
+    committed, send a wake-up.
     """
     job = _locked(session, job_id)
     check_retry(job.state)
+    hold_model(session, job.model_id)
+    hold_dataset(session, job.dataset_id)
     # The clock first: asking it writes what is pending, and the row is to change at once.
     queued_at = now(session)
     job.retries += 1

@@ -42,8 +42,20 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     time_limit_s: float = Field(default=86_400, gt=0)
-    # Of failed and cancelled jobs, which may be retried from there.
-    keep_checkpoints_s: float = Field(default=7 * 86_400, ge=0)
+    # Of a tenant that has no terms of its own; None: for ever. Uploads are kept while a job needs
+    # them. Checkpoints are those of failed and cancelled jobs, which may be retried from there.
+    keep_uploads_s: float | None = Field(default=90 * 86_400, ge=0)
+    keep_checkpoints_s: float | None = Field(default=7 * 86_400, ge=0)
+    keep_artifacts_s: float | None = Field(default=365 * 86_400, ge=0)
+    keep_events_s: float | None = Field(default=365 * 86_400, ge=0)
+    # How often what has expired is looked for.
+    retention_s: float = Field(default=3_600, gt=0)
+
+    # Of a tenant that has no limits of its own. None: no limit.
+    max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
+    max_queued_jobs: int | None = Field(default=10_000, ge=0)
+    max_running_jobs: int | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=12_000, ge=1)
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)

@@ -79,7 +79,12 @@ class Worker:
 
     def _claim(self) -> tuple[Job, leases.Attempt] | None:
         with self.database.write() as session:
-            return leases.claim(session, self.owner, lease_s=self.settings.lease_s)
+            return leases.claim(
+                session,
+                self.owner,
+                lease_s=self.settings.lease_s,
+                max_running_jobs=self.settings.max_running_jobs,
+            )
 
 
 _worker: Worker | None = None

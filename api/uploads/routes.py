@@ -4,13 +4,15 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from api.openapi import FILE, LOCATION
+from api.openapi import FILE, LOCATION, json_body
 from api.problems import Problem, documented
 from api.services import Services, ServicesDep
+from api.strict_json import read_body
 from api.text import WITHOUT_NUL, PathText
 from api.uploads import tus
 from api.uploads.appending import Appending, offset_conflict
@@ -171,20 +173,34 @@ async def create(
     "/uploads/direct",
     status_code=201,
     summary="Begin an upload straight into the object store",
+    response_model=DirectUpload,
+    openapi_extra=json_body(NewDirectUpload),
     responses={
         201: LOCATION,
         **documented(
-            "missing_field", "unknown_field", "invalid_value", "file_too_large", "no_direct_uploads"
+            "malformed_json",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "file_too_large",
+            "no_direct_uploads",
         ),
     },
 )
-def create_direct(new: NewDirectUpload, services: ServicesDep, response: Response) -> DirectUpload:
+async def create_direct(request: Request, services: ServicesDep) -> JSONResponse:
     """Return a URL for one PUT of the file, where the store has such URLs (S3).
 
     What lies there is read through, and held against size and digest, when it is used as
     `upload_id` of `POST /models` or `POST /datasets`.
     """
+    new = await read_body(request, NewDirectUpload)
     _check_size(new.bytes, services.settings)
+    view = await run_in_threadpool(_create_direct, services, new)
+    headers = {"Location": view.links["self"]}
+    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+
+
+def _create_direct(services: Services, new: NewDirectUpload) -> DirectUpload:
     upload = _create(services, filename=new.filename, bytes=new.bytes, sha256=new.sha256)
     assert upload.direct_key is not None  # it has a digest
     url = services.store.presign(upload.direct_key, expires_s=URL_LIFETIME_S, method="PUT")
@@ -192,7 +208,6 @@ def create_direct(new: NewDirectUpload, services: ServicesDep, response: Respons
         _forget(services, upload.id)
         detail = "This service's store has no URLs of its own: use POST /uploads."
         raise Problem("no_direct_uploads", detail)
-    response.headers["Location"] = f"/uploads/{upload.id}"
     return DirectUpload(**UploadView.of(upload).model_dump(), url=url)
 
 
