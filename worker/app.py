@@ -26,6 +26,7 @@ from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from worker.folder import remove_abandoned
+from worker.gpus import GpuReport
 from worker.process import hide_from_children
 from worker.retry import GaveUp, retry
 from worker.supervisor import Supervisor, runs_folder
@@ -102,6 +103,7 @@ def _start(**_: Any) -> None:
         # Celery would log what a signal's receiver raises, and go on without it.
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
+    GpuReport(_worker.database, _worker.shutdown).begin()
     log.info("worker starts", extra={"owner": _worker.owner, "device": _worker.supervisor.device})
 
 

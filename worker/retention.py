@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict
 
-from jobstore import blobs, idempotency, retention
+from jobstore import blobs, idempotency, metrics, retention
 from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.retention import Audit
@@ -29,6 +29,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         strays = retention.find_strays(session, store)
     with database.write() as session:
         idempotency.forget_expired(session)
+        metrics.forget_told(session)
         retention.adopt(session, strays.blobs)
     for key in (*forgotten, *strays.keys):
         store.delete(key)
