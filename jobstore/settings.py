@@ -1,5 +1,6 @@
 """Everything that may be set, read from the environment (`ATMC_...`) once a process."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +24,8 @@ class Settings(BaseSettings):
     Sizes are in bytes, times in seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ATMC_")
+    # Some are secrets: what is wrong with one is told by its name.
+    model_config = SettingsConfigDict(env_prefix="ATMC_", hide_input_in_errors=True)
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"), validate_default=True
@@ -83,3 +85,23 @@ class Settings(BaseSettings):
                 f"({self.heartbeat_s:g}), or one late heartbeat loses the job"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nobody_else_without_keys(self) -> Self:
+        if self.admin_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"ATMC_HOST={self.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
+                "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
+                "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes others."
+            )
+        return self
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether only this machine can be meant."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
