@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
     max_queued_jobs: int | None = Field(default=10_000, ge=0)
     max_running_jobs: int | None = Field(default=None, ge=0)
-    requests_per_minute: int | None = Field(default=12_000, ge=1)
+    requests_per_minute: int | None = Field(default=60_000, ge=1)
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
