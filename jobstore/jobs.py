@@ -35,6 +35,8 @@ def create_job(
     max_attempts: int,
     time_limit_s: float,
     name: str | None = None,
+    device: str | None = None,
+    gpus: int = 0,
 ) -> Job:
     """Queue a job. Raises `NotFound` for a model or data set that is not there.
 
@@ -46,6 +48,8 @@ def create_job(
         spec=spec,
         model_id=get_model(session, model_id).id,
         dataset_id=get_dataset(session, dataset_id).id,
+        device=device,
+        gpus=gpus,
         state=JobState.QUEUED,
         attempt=0,
         max_attempts=max_attempts,

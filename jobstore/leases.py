@@ -19,9 +19,11 @@ from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
+from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
+ON_CPU = Offer()
 
 _FORGOTTEN_AT_ONCE = 100
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
@@ -67,7 +69,7 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now.
+    """The ids of the jobs that a sweep moved, and how many jobs wait now, by their wake-ups' queue.
 
     `checkpoint_keys` are objects that no row names any more: delete them after the commit.
     """
@@ -76,17 +78,19 @@ class Swept:
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     checkpoint_keys: list[str] = field(default_factory=list)
-    waiting: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
-def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt] | None:
-    """Take the oldest queued job for `lease_s` seconds; None if nothing waits.
+def claim(
+    session: Session, owner: str, *, lease_s: float, offer: Offer = ON_CPU
+) -> tuple[Job, Attempt] | None:
+    """Take the oldest queued job that suits the offer for `lease_s` seconds; None if none waits.
 
     One statement, so that two workers never take the same row.
     """
     oldest = (
         select(Job.id)
-        .where(Job.state == JobState.QUEUED)
+        .where(Job.state == JobState.QUEUED, offer.suitable())
         .order_by(Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -237,9 +241,15 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
     if keep_checkpoints_s < math.inf:
         swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
+    forget_lost(session)
     session.flush()
-    waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
-    swept.waiting = session.scalars(waiting).one()
+    waiting = (
+        select(Job.device, Job.gpus, func.count())
+        .where(Job.state == JobState.QUEUED)
+        .group_by(Job.device, Job.gpus)
+    )
+    for device, gpus, count in session.execute(waiting):
+        swept.waiting[queue_of(device, gpus)] = count
     return swept
 
 

@@ -134,7 +134,8 @@ class Job(Headline, Base):
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
     the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
-    `time_limit_s` limits. `retries` counts how often its user had an ended job queued again, which
+    `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
+    `jobstore.workers`. `retries` counts how often its user had an ended job queued again, which
     starts both counts anew. `previous_checkpoint_key` is there in case the newest is broken.
     """
 
@@ -164,6 +165,8 @@ class Job(Headline, Base):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    device: Mapped[str | None] = mapped_column(String(8))
+    gpus: Mapped[int] = mapped_column(default=0, server_default="0")
     time_limit_s: Mapped[float]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     retries: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -231,6 +234,16 @@ class CatalogueRow(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     document: Mapped[Document]
     published_at: Mapped[datetime] = mapped_column(insert_default=clock())
+
+
+class WorkerRow(Base):
+    """A worker that is there: how many GPUs it has, and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    gpus: Mapped[int]
+    seen_at: Mapped[datetime]
 
 
 class IdempotencyKey(Base):

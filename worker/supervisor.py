@@ -149,7 +149,7 @@ class _Run:
             },
             "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
             "device": self.supervisor.device,
-            "processes": 1,
+            "processes": max(1, self.job.gpus),
             "threads": self.supervisor.settings.threads,
         }
         write_json(self.folder.job, document)
@@ -218,7 +218,8 @@ class _Run:
         """Say why the child left no outcome, by a code that tells what to do about it."""
         message = f"the child process {_describe(status)}; its output ends:\n"
         message += self.folder.log_tail()
-        if status == -signal.SIGKILL and self.oom_kills.happened():
+        # Of several processes it is torchrun that ends, with a status of its own.
+        if (status == -signal.SIGKILL or self.job.gpus > 1) and self.oom_kills.happened():
             return JobError("out_of_memory", f"the machine's memory ran out: {message}")
         match self.folder.crash_document():
             case {"code": "out_of_memory" | "cuda_error" as code, "message": str(said)}:

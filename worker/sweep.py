@@ -58,10 +58,10 @@ def sweep_once(settings: Settings, database: Database, store: ObjectStore, celer
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
-    if swept.waiting:
+    for queue, waiting in swept.waiting.items():
         # Counted, because with all workers busy for hours the messages would pile up.
-        for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
-            wake(celery)
+        for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
+            wake(celery, queue)
     for key in swept.checkpoint_keys:
         store.delete(key)
 

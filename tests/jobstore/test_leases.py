@@ -276,7 +276,7 @@ def test_a_sweep_requeues_the_lost_and_leaves_the_held(database: Database, add_j
     _claim(database)
     with database.write() as session:
         swept = leases.sweep(session)
-    assert (swept.requeued, swept.failed, swept.waiting) == ([lost.id], [], 2)
+    assert (swept.requeued, swept.failed, swept.waiting) == ([lost.id], [], {"atmc": 2})
     assert _job(database, held.id).state is JobState.VALIDATING
     assert _job(database, waiting.id).state is JobState.QUEUED
     job = _job(database, lost.id)

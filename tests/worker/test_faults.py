@@ -16,6 +16,7 @@ from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uplo
 from jobstore import artifacts, events
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, wake
+from jobstore.workers import queue_of
 from tests.conftest import PRODUCTION
 
 FAKETIME = [
@@ -111,7 +112,7 @@ def test_wake_ups_may_be_doubled_or_lost(
     doubled = add()
     celery = make_celery(Settings(broker_url=broker))
     for _ in range(20):
-        assert wake(celery)
+        assert wake(celery, queue_of(None, 0))
     start_worker()
     start_worker()
     poll(lambda: bench.job(doubled).finished_at, 120)
