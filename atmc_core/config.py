@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from atmc_core.data.augmentation import Augmentation
 from atmc_core.errors import InvalidInput
 from atmc_core.schema import Fraction, Interval, json_schema
 
@@ -223,6 +224,17 @@ class Training:
     averaging_decay: Annotated[
         float, Interval(ge=0, le=0.9999), "share of the average that each step leaves as it is"
     ] = 0.99
+    flip: Annotated[
+        bool,
+        "mirror every other training image, by chance, left to right: for photographs, not for "
+        "digits or letters",
+    ] = False
+    shift: Annotated[
+        int,
+        Interval(ge=0, le=1024),
+        "move each training image by up to so many pixels each way, black coming in; 4 is usual "
+        "for 32x32",
+    ] = 0
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
     precision: Annotated[
@@ -262,6 +274,10 @@ class Training:
         names = [field.name for field in fields(Effort)]
         explicit = {name: getattr(self, name) for name in names}
         return replace(PRESETS[self.preset], **{k: v for k, v in explicit.items() if v is not None})
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.flip, self.shift)
 
     @property
     def mix_clean_weight(self) -> float:

@@ -108,9 +108,7 @@ class Context:
     @cached_property
     def evaluated(self) -> Split:
         """Those images."""
-        test = self.data.test
-        index = self.indices.to(test.labels.device)
-        return Split(test.images[index], test.labels[index])
+        return self.data.test.select(self.indices)
 
     @property
     def system(self) -> System:

@@ -11,7 +11,8 @@ from atmc_core import artifact, distributed, recipe
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
 from atmc_core.context import Context
-from atmc_core.data import DataSet, check_against, load_dataset
+from atmc_core.counting import count, now_and_then
+from atmc_core.data import DataSet, Reading, check_against, load_dataset
 from atmc_core.export import write_exports
 from atmc_core.methods import check_target
 from atmc_core.pipeline import Carry, Emit, resume, run_stages
@@ -23,7 +24,7 @@ from atmc_core.upload import Loaded, ModelInput, open_upload
 
 __all__ = ["ModelInput", "load_inputs", "run"]
 
-VALIDATING = "validating"
+VALIDATING, WRITING = "validating", "writing"
 
 
 def run(
@@ -60,7 +61,9 @@ def run(
     if not distributed.is_first():
         emit = _say_nothing
     emit({"type": "stage", "stage": VALIDATING, "status": "started"})
-    loaded, data = load_inputs(model, dataset, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
+    loaded, data = load_inputs(model, dataset, spec, reading)
     for code, message in (*loaded.notes, *data.notes):
         emit({"type": "warning", "code": code, "message": message})
     blueprint, classifier = loaded.blueprint, loaded.classifier(model.normalization)
@@ -89,6 +92,8 @@ def run(
     carry = run_stages(recipe.plans(context, plan), carry, saved, checkpoints, emit)
     if not distributed.is_first():
         return {}
+    outputs = 2 + context.system.compresses
+    emit({"type": "stage", "stage": WRITING, "status": "started"})
     report = build(
         Findings(
             spec=spec,
@@ -114,9 +119,13 @@ def run(
             },
         )
     )
+    count(emit, WRITING, 1, outputs, progress=1.0)
     if context.system.compresses:
         write_exports(artifact.load(context.artifact), context.artifact.parent, emit)
+        count(emit, WRITING, 2, outputs, progress=1.0)
     write(report, context.artifact.parent)
+    count(emit, WRITING, outputs, outputs, progress=1.0)
+    emit({"type": "stage", "stage": WRITING, "status": "finished"})
     figures: dict[str, Any] = report["headline"]
     return figures
 
@@ -132,15 +141,19 @@ def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed 
     return Compressed(model, context.artifact, dense_bytes, carry["after"])
 
 
-def load_inputs(model: ModelInput, dataset: Path, spec: JobSpec) -> tuple[Loaded, DataSet]:
-    """The uploaded network, and the images that fit it.
+def load_inputs(
+    model: ModelInput, dataset: Path, spec: JobSpec, reading: Reading
+) -> tuple[Loaded, DataSet]:
+    """The uploaded network, and the images that fit it; their channels are the network's.
 
     Raises:
         InvalidInput: if one of them cannot be used, or they do not go together.
     """
     upload = open_upload(model)
     fraction = spec.training.validation_fraction
-    data = load_dataset(dataset, fraction, spec.seed, upload.input_shape[0])
+    reading = replace(reading, channels=upload.input_shape[0])
+    data = load_dataset(dataset, fraction, spec.seed, reading)
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    spec.training.augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

@@ -80,6 +80,7 @@ class TrainingStage(Stage):
             peak=peak,
             path=(context.spec.seed, place),
             speed=context.speed,
+            augmentation=training.augmentation,
         )
         self.trainer = Trainer(net, context.data.train, course, self.after_step)
         self.best: State | None = None

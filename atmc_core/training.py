@@ -14,7 +14,7 @@ from atmc_core import distributed
 from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
-from atmc_core.data import Split
+from atmc_core.data import UNCHANGED, Augmentation, Split, training_batches
 from atmc_core.model import Classifier
 from atmc_core.step import PLAIN, Speed, Step, StepLoss, frozen_model, make_step
 
@@ -155,7 +155,7 @@ def training_attack(threat: Threat) -> PGD:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Batches of ``Split.shuffled``: all but a last one of a single image."""
+    """Batches of ``training_batches``: all but a last one of a single image."""
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
@@ -168,6 +168,7 @@ class Course:
         peak: the peak learning rate.
         path: where in the run this is (seed, stage), for the random numbers.
         speed: how the step is run.
+        augmentation: of the training images, before the attack.
     """
 
     attack: PGD | None
@@ -178,6 +179,7 @@ class Course:
     peak: float
     path: tuple[int, ...]
     speed: Speed = PLAIN
+    augmentation: Augmentation = UNCHANGED
 
 
 class Trainer:
@@ -212,7 +214,8 @@ class Trainer:
         # Dropout draws from the global generator, each process for its own images.
         torch.manual_seed(order.initial_seed() + distributed.rank())
         losses = []
-        for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
+        batches = training_batches(self.split, course.batch_size, order, course.augmentation)
+        for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
             losses.append(adversarial_step(self.net, self.step, images, labels, rate, noise))
             self.after_step()

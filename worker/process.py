@@ -53,6 +53,15 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _own_memory(process: psutil.Process) -> int:
+    held = int(process.memory_info().rss)
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssFile:"):
+                held -= 1024 * int(line.split()[1])
+    return held
+
+
 class ChildProcess:
     """A running child; its methods may be called from several threads.
 
@@ -85,13 +94,17 @@ class ChildProcess:
         return not self.exited()
 
     def memory(self) -> int:
-        """Return the bytes that the child and all it started hold, 0 once it has ended."""
+        """Return the bytes that the child and all it started hold, 0 once it has ended.
+
+        What the kernel can take back at any time, pages of mapped files, does not count: a large
+        data set is streamed from one.
+        """
         held = 0
         with contextlib.suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.pid)
             for process in (leader, *leader.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    held += process.memory_info().rss
+                    held += _own_memory(process)
         return held
 
     @property
