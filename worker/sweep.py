@@ -6,7 +6,9 @@ seconds and not the job.
 
 import logging
 import signal
+import tempfile
 import threading
+from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -21,6 +23,9 @@ from worker.logs import brief, configure_logs
 from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
+
+SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
+"""Touched whenever a sweep was done, for a health check to look at."""
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
@@ -45,6 +50,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(delay_s):
         try:
             sweep_once(settings, database, store, celery)
+            SWEPT.touch()
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
