@@ -7,7 +7,7 @@ by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,7 @@ def claim(
         .values(
             state=JobState.VALIDATING,
             attempt=Job.attempt + 1,
+            reported=0,
             owner=owner,
             lease_expires_at=clock(lease_s),
             started_at=func.coalesce(Job.started_at, clock()),
@@ -136,12 +137,20 @@ def look(session: Session, attempt: Attempt) -> LeaseState:
     return LeaseState(cancel_requested=row.cancel_requested_at is not None)
 
 
-def report(session: Session, attempt: Attempt, events: Iterable[NewEvent]) -> None:
+def report(
+    session: Session, attempt: Attempt, events: Sequence[NewEvent], *, first: int | None = None
+) -> None:
     """Append what the run told, and let the job's stage, progress and state follow from it.
+
+    `first` is the number of the first of them in the attempt, from 0: those that are there already,
+    and are told again because an answer was lost, are left out; without it all are new.
 
     Raises `LeaseLost`, and KeyError for an event that lacks a field docs/interfaces.md gives it.
     """
     job = _hold(session, attempt)
+    if first is not None:
+        events = events[max(0, job.reported - first) :]
+    job.reported += len(events)
     for event in events:
         append_event(session, job, event)
         if event.type is EventType.PROGRESS:

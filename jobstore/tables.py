@@ -135,8 +135,9 @@ class Job(Headline, Base):
     the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
     `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
-    `jobstore.workers`. `retries` counts how often its user had an ended job queued again, which
-    starts both counts anew. `previous_checkpoint_key` is there in case the newest is broken.
+    `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
+    often its user had an ended job queued again, which starts both counts anew.
+    `previous_checkpoint_key` is there in case the newest is broken.
     """
 
     __tablename__ = "jobs"
@@ -173,6 +174,7 @@ class Job(Headline, Base):
     checkpoint_key: Mapped[str | None] = mapped_column(Text)
     previous_checkpoint_key: Mapped[str | None] = mapped_column(Text)
     last_event_seq: Mapped[int] = mapped_column(default=0)
+    reported: Mapped[int] = mapped_column(default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     started_at: Mapped[datetime | None]

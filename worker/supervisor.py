@@ -189,7 +189,10 @@ class _Run:
     def _ship_events(self) -> None:
         events = self.events.read()
         if events:
-            self._write("shipping events", lambda s: leases.report(s, self.attempt, events))
+            first = self.events.confirmed
+            self._write(
+                "shipping events", lambda s: leases.report(s, self.attempt, events, first=first)
+            )
             self.events.confirm()
 
     def _ship_checkpoint(self, path: Path) -> None:

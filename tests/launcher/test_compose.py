@@ -37,7 +37,7 @@ def test_every_setting_is_one(name):
 
 def test_the_settings_choose_the_servers_and_their_passwords_come_from_files(monkeypatch, tmp_path):
     for key, value in SERVICES["worker-gpu"]["environment"].items():
-        monkeypatch.setenv(key, str(value))
+        monkeypatch.setenv(key, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)))
     monkeypatch.setenv("ATMC_SECRETS_DIR", str(tmp_path))
     for secret in SERVICES["worker-gpu"]["secrets"]:
         (tmp_path / secret["target"]).write_text(secret["source"])

@@ -1,16 +1,14 @@
 """The commands, variables and secrets of docker-compose.yml, run by hand, are a service."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks.small_job import ARCHITECTURE, SPEC, uploads
-from tests.launcher.containers import Containers
+from tests.launcher.containers import OURS, Containers, wait_until
 
 
 @pytest.fixture
@@ -24,24 +22,9 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
     made.close()
 
 
-def wait_until(true: Callable[[], object], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_the_services_take_a_job_from_its_creation_to_its_download(containers: Containers) -> None:
-    containers.start_postgres()
-    for name in ("valkey", "seaweedfs"):
-        containers.start(name)
-    # Restarted on failure, until PostgreSQL answers.
-    wait_until(lambda: containers.start("migrate").wait() == 0)
-    for name in ("api", "sweep", "worker-cpu"):
-        containers.start(name)
-    for name in ("api", "sweep", "worker-cpu"):
-        wait_until(lambda name=name: containers.is_healthy(name))
+    containers.start_well("postgres", "valkey", "seaweedfs", "migrate", *OURS)
 
     with httpx.Client(base_url=f"http://127.0.0.1:{containers.api_port}", timeout=60) as http:
         model, dataset = uploads()
@@ -70,12 +53,7 @@ def test_the_services_take_a_job_from_its_creation_to_its_download(containers: C
 
 @pytest.mark.slow
 def test_a_wrong_password_is_refused_by_every_server(containers: Containers) -> None:
-    containers.start_postgres()
-    containers.start("valkey")
-    wait_until(lambda: containers.start("migrate").wait() == 0)
-    secrets: Path = containers._secrets("sweep")
-    for path in secrets.iterdir():
-        path.write_text("wrong")
+    containers.start_well("postgres", "valkey", "migrate")
     containers.secret = lambda _: "wrong"  # type: ignore[method-assign]
     assert containers.start("migrate").wait(60) != 0
     containers.start("sweep")

@@ -1,4 +1,4 @@
-"""what a job asks for, and the workers there are."""
+"""what a job asks for, the workers there are, and how much an attempt has told."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,9 @@ def upgrade() -> None:
     """Jobs that are there ask for nothing: any worker may run them, as before."""
     op.add_column("jobs", sa.Column("device", sa.String(8), nullable=True))
     op.add_column("jobs", sa.Column("gpus", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column(
+        "jobs", sa.Column("reported", sa.BigInteger(), server_default="0", nullable=False)
+    )
     op.create_table(
         "workers",
         sa.Column("owner", sa.String(255), nullable=False),
@@ -25,5 +28,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo it."""
     op.drop_table("workers")
+    op.drop_column("jobs", "reported")
     op.drop_column("jobs", "gpus")
     op.drop_column("jobs", "device")
