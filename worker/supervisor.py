@@ -165,9 +165,11 @@ class _Run:
         log.info("child started", extra=about(self.attempt, pid=child.pid))
         try:
             self.guard.watch_over(child)
-            self.supervisor.children.warm_up()
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
+                if self.events.confirmed:
+                    # Not sooner: what the next one loads would slow this one's start.
+                    self.supervisor.children.warm_up()
         finally:
             child.end()
             status = child.reap()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,14 @@ class Containers:
         return asked.returncode == 0
 
     def stop(self, name: str) -> int:
-        """End the service as `docker compose stop` does; returns its exit status."""
+        """End the service as `docker compose stop` does, at last by SIGKILL; returns its status."""
         grace = SERVICES[name.partition("/")[0]].get("stop_grace_period", "10s")
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
-        return process.wait(float(grace.rstrip("s")))
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(float(grace.rstrip("s")))
+        process.kill()
+        return process.wait()
 
     def close(self) -> None:
         """Kill what is left, and show what it said."""
