@@ -13,6 +13,7 @@ last line is one JSON object:
 """
 
 import argparse
+import math
 import random
 import signal
 import sys
@@ -286,6 +287,7 @@ def run(
     batch: int | None = None,
     victims: tuple[str, ...] = VICTIMS,
     calm_s: float = CALM_S,
+    most_kills: float = math.inf,
 ) -> dict[str, Any]:
     """Run and count. With `batch` that many jobs; else jobs keep coming for `seconds`."""
     expected = {each: undisturbed(each) for each in SEEDS[:batch]}
@@ -295,6 +297,8 @@ def run(
         for _ in range(batch or 4):
             chaos.submit()
         while chaos.unfinished() and (batch is not None or time.monotonic() < until):
+            if chaos.kills.total() >= most_kills:
+                break
             chaos.kill_one()
             while batch is None and time.monotonic() < until and chaos.unfinished() < 4:
                 chaos.submit()
@@ -302,7 +306,7 @@ def run(
                 break
         chaos.settle(600)
         figures = chaos.count(expected)
-    kills = sum(chaos.kills.values())
+    kills = chaos.kills.total()
     return (
         {"jobs": len(chaos.accepted), "kills": kills}
         | figures
