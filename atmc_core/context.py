@@ -27,8 +27,8 @@ from atmc_core.training import training_attack
 #: Places in the run, for the random numbers.
 DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
 
-# Compiling takes about a minute; training on a large GPU takes longer than two from here on.
-_COMPILED_FROM = 1e16  # floating-point operations
+# Compiling takes about half a minute; training on a large GPU takes a minute from here on.
+_COMPILED_FROM = 5e15  # floating-point operations
 
 
 @dataclass(frozen=True)

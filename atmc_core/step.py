@@ -208,14 +208,13 @@ class _Recording:
         statistics = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        # Batches are all of one size, so it pays to try which convolution is the fastest.
-        with torch.cuda.stream(stream), _tried_convolutions():
+        with torch.cuda.stream(stream), _fast_kernels():
             for _ in range(self.WARM_UPS):
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         classifier.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), _tried_convolutions():
+        with torch.cuda.graph(self.graph), _fast_kernels():
             self.loss = run()
         self.gradients = [(p, p.grad) for p in classifier.parameters()]
         with torch.no_grad():
@@ -233,13 +232,19 @@ class _Recording:
 
 
 @contextmanager
-def _tried_convolutions() -> Iterator[None]:
-    before = torch.backends.cudnn.benchmark
+def _fast_kernels() -> Iterator[None]:
+    """Batches are all of one size, so it pays to try which convolution is the fastest.
+
+    Products are rounded as convolutions are by default: TF32 inside, float32 sums.
+    """
+    before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        torch.backends.cudnn.benchmark = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def _require_shared(classifier: Classifier, frozen: Model) -> None:

@@ -17,6 +17,7 @@ so; with one they are all images and the paper's steps. Writes
 import argparse
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -76,6 +77,7 @@ class Setting:
         precision: of training; LeNet's kernels are too small to gain from fewer bits.
         gpu_batch: images a step on a GPU.
         evaluated_at_once: images that a GPU is filled with.
+        augmentation: of training images.
     """
 
     architecture: str
@@ -84,11 +86,12 @@ class Setting:
     precision: str
     gpu_batch: int
     evaluated_at_once: int
+    augmentation: dict[str, Any]
 
 
 SETTINGS = {
-    "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000),
-    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000),
+    "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000, {}),
+    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, {"flip": True, "shift": 4}),
 }
 
 
@@ -201,7 +204,7 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
     if not path.exists():
         torch.manual_seed(arguments.seed)
         network = build(arguments.architecture, 10)
-        safetensors.torch.save_file(network.state_dict(), path)
+        _save(network.state_dict(), path)
     return path
 
 
@@ -212,7 +215,7 @@ def robust_network(arguments: argparse.Namespace) -> Path:
         folder = _compressed(arguments, DENSE, fresh_network(arguments))
         dense = artifact.load(folder / "results" / "model.atmc").classifier()
         weights = {name: t.contiguous() for name, t in dense.network.state_dict().items()}
-        safetensors.torch.save_file(weights, path)
+        _save(weights, path)
     return path
 
 
@@ -223,8 +226,16 @@ def images(arguments: argparse.Namespace) -> Path:
         limits = {"train": arguments.train_images, "test": arguments.test_images}
         with np.load(unpacked(arguments.dataset)) as arrays:
             cut = {name: arrays[name][: limits[name.split("_")[1]]] for name in arrays}
-        np.savez(path, **cut)
+        aside = path.with_name(f"{os.getpid()}.npz")
+        np.savez(aside, **cut)
+        aside.rename(path)  # other runs may share the folder
     return path
+
+
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    aside = path.with_suffix(f".{os.getpid()}")
+    safetensors.torch.save_file(weights, aside)
+    aside.rename(path)
 
 
 def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
@@ -271,6 +282,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "clean_weight": arguments.clean_weight,
         "validation_fraction": arguments.validation_fraction,
         "precision": SETTINGS[arguments.dataset].precision,
+        **SETTINGS[arguments.dataset].augmentation,
     }
     if system.method != "da":
         training |= {
@@ -434,7 +446,9 @@ def _write(arguments: argparse.Namespace) -> dict[str, Any]:
             "rows": _rows(arguments),
         }
         RESULTS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(table, indent=1) + "\n")
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(table, indent=1) + "\n")
+        aside.rename(path)
     _draw(table, path.with_suffix(".svg"))
     return table
 
