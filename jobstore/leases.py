@@ -183,6 +183,14 @@ def release(session: Session, attempt: Attempt) -> JobState:
     return _end_attempt(session, job)
 
 
+def release_unknown(session: Session, owner: str) -> None:
+    """Give back what an idle worker holds without knowing: the answer to its claim was lost."""
+    held = select(Job).where(Job.state.in_(ACTIVE), Job.owner == owner).with_for_update()
+    for job in session.scalars(held):
+        _end_attempt(session, job)
+    session.flush()
+
+
 def fail_attempt(session: Session, attempt: Attempt, error: JobError) -> JobState:
     """End an attempt that crashed: queued again, or failed with `error` after `max_attempts`.
 

@@ -89,6 +89,7 @@ class Worker:
 
     def _claim(self) -> tuple[Job, leases.Attempt] | None:
         with self.database.write() as session:
+            leases.release_unknown(session, self.owner)
             return leases.claim(
                 session, self.owner, lease_s=self.settings.lease_s, offer=self.offer
             )

@@ -489,3 +489,18 @@ def test_events_told_again_after_a_lost_answer_are_there_once(database: Database
         leases.report(session, again, metrics[:1], first=0)
     with database.read() as session:
         assert events.list_events(session, job.id)[-1].data == {"epoch": 0}
+
+
+def test_a_job_whose_claim_was_never_answered_goes_back_at_no_cost(
+    database: Database, add_job
+) -> None:
+    unknown, others = add_job(), add_job()
+    unanswered = _claim(database)
+    with database.write() as session:
+        leases.claim(session, "another", lease_s=60)
+    with database.write() as session:
+        leases.release_unknown(session, unanswered.owner)
+    job = _job(database, unknown.id)
+    assert (job.state, job.owner, job.failed_attempts) == (JobState.QUEUED, None, 0)
+    assert _job(database, others.id).owner == "another"
+    assert _claim(database) == Attempt(unknown.id, 2, "worker")
