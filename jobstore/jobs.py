@@ -36,6 +36,8 @@ def create_job(
     time_limit_s: float,
     name: str | None = None,
     priority: int = 0,
+    device: str | None = None,
+    gpus: int = 0,
 ) -> Job:
     """Queue a job. Raises `NotFound` for a model or data set that is not there, or `Expired`.
 
@@ -48,6 +50,8 @@ def create_job(
         model_id=hold_model(session, model_id).id,
         dataset_id=hold_dataset(session, dataset_id).id,
         rank=-priority,
+        device=device,
+        gpus=gpus,
         state=JobState.QUEUED,
         attempt=0,
         max_attempts=max_attempts,

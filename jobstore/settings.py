@@ -1,8 +1,10 @@
 """Everything that may be set, read from the environment (`ATMC_...`) once a process."""
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,10 +20,21 @@ def _folder_in_home(data: dict[str, Any]) -> str:
     return Path(data["home"], "objects").as_uri()
 
 
+def _with_password(url: str, password: SecretStr) -> str:
+    """Put the password into a URL that has a host and no password."""
+    parts = urlsplit(url)
+    if parts.password is not None or not parts.hostname:
+        raise ValueError(f"a password beside a URL of {parts.scheme} that has one or takes none")
+    user, _, host = parts.netloc.rpartition("@")
+    secret = quote(password.get_secret_value(), safe="")
+    return parts._replace(netloc=f"{user}:{secret}@{host}").geturl()
+
+
 class Settings(BaseSettings):
     """The service's settings; a URL chooses a backend, nothing else in the code does.
 
-    Sizes are in bytes, times in seconds.
+    Sizes are in bytes, times in seconds. What the environment does not set may be a file in the
+    folder `ATMC_SECRETS_DIR`, named as the variable would be, in small letters.
     """
 
     # Some are secrets: what is wrong with one is told by its name.
@@ -32,6 +45,9 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(default_factory=_sqlite_in_home)
     broker_url: str = "redis://127.0.0.1:6379/0"
+    # Of a URL without one; so that the URL can be seen and the password comes from a file.
+    database_password: SecretStr | None = None
+    broker_password: SecretStr | None = None
 
     store_url: str = Field(default_factory=_folder_in_home)
     store_endpoint: str | None = None
@@ -76,6 +92,18 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(_secrets_dir=os.environ.get("ATMC_SECRETS_DIR"), **values)
+
+    @model_validator(mode="after")
+    def _passwords_into_urls(self) -> Self:
+        if self.database_password is not None:
+            self.database_url = _with_password(self.database_url, self.database_password)
+        if self.broker_password is not None:
+            self.broker_url = _with_password(self.broker_url, self.broker_password)
+        self.database_password = self.broker_password = None
+        return self
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:

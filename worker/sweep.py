@@ -7,8 +7,10 @@ seconds and not the job.
 
 import logging
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -24,6 +26,9 @@ from worker.retention import retain_once
 from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
+
+SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
+"""Touched whenever a sweep was done, for a health check to look at."""
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
@@ -49,6 +54,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(delay_s):
         try:
             sweep_once(database, celery)
+            SWEPT.touch()
             if time.monotonic() >= retain_at:
                 retain_once(settings, database, store)
                 retain_at = time.monotonic() + settings.retention_s
@@ -65,10 +71,10 @@ def sweep_once(database: Database, celery: Celery) -> None:
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
-    if swept.waiting:
+    for queue, waiting in swept.waiting.items():
         # Counted, because with all workers busy for hours the messages would pile up.
-        for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
-            wake(celery)
+        for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
+            wake(celery, queue)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atmc_core.data.archive import Archive
-from atmc_core.data.npz import read_arrays
+from atmc_core.data.arrays import Rows, WholeArray, read_arrays
+from atmc_core.data.collector import Reading
 from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
 
@@ -24,13 +25,13 @@ def is_idx(name: str) -> bool:
     return "idx" in name.rsplit("/", 1)[-1]
 
 
-def read_idx(archive: Archive) -> Source:
+def read_idx(archive: Archive, reading: Reading) -> Source:
     """Read ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, and ``t10k-...`` likewise.
 
     Raises:
         InvalidInput: ``malformed_dataset`` or ``bad_array``, naming the member.
     """
-    arrays: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, Rows] = {}
     for member in archive.names():
         base = member.rsplit("/", 1)[-1].lower()
         split = next((s for prefix, s in _SPLITS.items() if base.startswith(prefix)), None)
@@ -38,8 +39,8 @@ def read_idx(archive: Archive) -> Source:
         if split is None or kind is None:
             raise _bad(member, "its name says neither split nor images or labels")
         array = _read(archive.read(member, _MAX_BYTES), member)
-        arrays[f"{kind}_{split}"] = array
-    return read_arrays(arrays)
+        arrays[f"{kind}_{split}"] = WholeArray(array)
+    return read_arrays(arrays, reading)
 
 
 def _read(content: bytes, member: str) -> NDArray[np.uint8]:
@@ -58,7 +59,7 @@ def _read(content: bytes, member: str) -> NDArray[np.uint8]:
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", ndim, 4))
     if math.prod(shape) != len(content) - start:
         raise _bad(member, f"{len(content) - start} bytes for the shape {list(shape)}: truncated?")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _bad(member: str, reason: str) -> InvalidInput:

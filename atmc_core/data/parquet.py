@@ -13,9 +13,7 @@ _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
-def read_parquet(
-    collector: Collector, file: BinaryIO, split: str, channels: int | None, name: str
-) -> tuple[str, ...]:
+def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) -> tuple[str, ...]:
     """Decode all rows into ``collector``; returns the names of the classes, if it says them.
 
     Raises:
@@ -33,7 +31,8 @@ def read_parquet(
         image, label = _columns(table.schema_arrow, name)
         for group in range(table.metadata.num_row_groups):
             _check_size(table.metadata.row_group(group).total_byte_size, name)
-        place = 0
+        collector.expect(table.metadata.num_rows)
+        place, channels = 0, collector.reading.channels
         for batch in table.iter_batches(_ROWS, columns=[image, label]):
             for content, value in _rows(batch, image, label, name):
                 collector.add(split, decode(content, channels, f"{name} row {place}"), value, name)

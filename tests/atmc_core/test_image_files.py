@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from atmc_core.data import load_dataset
+from atmc_core.data import Reading, load_dataset
 from atmc_core.errors import InvalidInput
 
 RNG = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
         "t10k-images-idx3-ubyte": idx(images[:6]),
         "t10k-labels-idx1-ubyte.gz": gzip.compress(idx(labels[:6])),
     }
-    data = load_dataset(_zip(tmp_path / "d", members), 0.25, seed=0, channels=1)
+    data = load_dataset(_zip(tmp_path / "d", members), 0.25, seed=0, reading=Reading(1))
     assert torch.equal(data.test.images[:, 0], torch.from_numpy(images[:6]))
     assert len(data.train) + len(data.val) == 24
 
@@ -149,7 +149,7 @@ def test_sixteen_bits_cmyk_and_grey_become_what_the_network_takes(tmp_path: Path
         "cat/99.png": _encoded(PIXELS[0], "PNG", "RGBA"),
     }
     for channels in (1, 3):
-        data = load_dataset(_zip(tmp_path / "d", members), 0.2, seed=0, channels=channels)
+        data = load_dataset(_zip(tmp_path / "d", members), 0.2, seed=0, reading=Reading(channels))
         assert data.train.images.shape[1:] == (channels, 6, 5)
 
 

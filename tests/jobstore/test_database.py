@@ -42,8 +42,7 @@ def test_the_migrations_make_exactly_the_mapped_tables(database: Database) -> No
 
 def test_processes_that_migrate_at_once_do_not_disturb_each_other(empty_settings: Settings) -> None:
     script = f"""
-        from jobstore.blobs import stored_bytes
-from jobstore.database import make_engine, migrate
+        from jobstore.database import make_engine, migrate
         from jobstore.settings import Settings
         migrate(make_engine(Settings(home={str(empty_settings.home)!r},
                                      database_url={empty_settings.database_url!r})))

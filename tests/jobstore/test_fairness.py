@@ -139,7 +139,7 @@ def test_a_claim_does_not_look_at_what_has_ended(database: Database, queue) -> N
 
 def explain(session) -> str:
     """The plan of the claim's choice, as the database tells it."""
-    chosen = leases.next_job(None)
+    chosen = leases.next_job(leases.ON_CPU, None)
     statement = chosen.element.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
     postgresql = session.get_bind().dialect.name == "postgresql"
     how = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
