@@ -7,7 +7,8 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.jobs.waiting import StateWatcher
+from api.jobs.waiting import JobWatcher
+from jobstore.logs import configure_logs
 from jobstore.settings import Settings
 
 # Uploads and downloads that take longer are cut off at the end.
@@ -22,12 +23,16 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    configure_logs(settings.log_format)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
+        # Ours tells the id, and not the query; uvicorn's own lines go the way of all others.
+        access_log=False,
+        log_config=None,
     )
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
@@ -38,12 +43,12 @@ def main() -> int:
 class Server(uvicorn.Server):
     """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
 
-    def __init__(self, config: uvicorn.Config, watcher: StateWatcher) -> None:
+    def __init__(self, config: uvicorn.Config, watcher: JobWatcher) -> None:
         super().__init__(config)
         self._watcher = watcher
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer the long-polls, then end as uvicorn does."""
+        """Answer the long-polls and end the event streams, then end as uvicorn does."""
         self._watcher.release()
         await super().shutdown(sockets)
 

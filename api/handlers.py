@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 from api.methods import allowed
 from api.problems import Problem, invalid
 from api.ratelimit import quota_exceeded
+from api.requests import REQUEST_ID
 from api.text import clip, shown
+from jobstore import logs
 from jobstore.errors import (
     IdempotencyConflict,
     InUse,
@@ -81,13 +83,18 @@ def install(app: FastAPI) -> None:
         detail = (
             "The service failed; its log says why. Try again, and tell the operator if it stays."
         )
-        return Problem("internal_error", detail).response()
+        # This answer passes by the layer that gives the others their id.
+        headers = {REQUEST_ID: str(logs.bound().get("request", ""))}
+        return Problem("internal_error", detail, headers=headers).response()
 
 
 _WHERE = {
     "job": "GET /jobs lists the jobs",
     "model": "POST /models uploads one",
     "dataset": "POST /datasets uploads one",
+    "webhook": "GET /webhooks lists them",
+    "delivery": "GET /webhooks/{id}/deliveries lists those of the webhook",
+    "upload": "POST /uploads begins one",
     "artifact": "GET /jobs/{id}/artifacts lists those of the job",
     "architecture": "GET /architectures lists them",
     "method": "GET /methods lists them",

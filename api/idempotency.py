@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api.strict_json import canonical
 from jobstore.database import Database
 from jobstore.errors import StillAtWork
-from jobstore.idempotency import Answer, Request, abandon, begin, finish
+from jobstore.idempotency import Answer, Request, abandon, begin, find, finish
 
 IdempotencyKey = Annotated[
     str | None,
@@ -25,6 +25,8 @@ IdempotencyKey = Annotated[
         "that comes before the first is answered with `request_in_progress`.",
     ),
 ]
+
+REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 def answer_once(
@@ -43,12 +45,11 @@ def answer_once(
     if key is None:
         with database.write() as session:
             return _response(act(session))
-    fingerprint = hashlib.sha256(canonical(request)).hexdigest()
-    mine = Request.new(scope, key, fingerprint)
+    mine = Request.new(scope, key, _fingerprint(request))
     with database.write() as session:
         known = begin(session, mine)
     if known is not None:
-        return _response(known, {"Idempotent-Replayed": "true"})
+        return _response(known, REPLAYED)
     try:
         with database.write() as session:
             answer = act(session)
@@ -60,6 +61,19 @@ def answer_once(
             abandon(session, mine)
         raise
     return _response(answer)
+
+
+def replayed(database: Database, scope: str, key: str | None, request: Any) -> JSONResponse | None:
+    """Return what `answer_once` has answered before, for work that cannot be begun twice."""
+    if key is None:
+        return None
+    with database.read() as session:
+        known = find(session, scope, key, _fingerprint(request))
+    return None if known is None else _response(known, REPLAYED)
+
+
+def _fingerprint(request: Any) -> str:
+    return hashlib.sha256(canonical(request)).hexdigest()
 
 
 def _response(answer: Answer, more: dict[str, str] | None = None) -> JSONResponse:

@@ -11,10 +11,14 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
+from prometheus_client import CollectorRegistry, Gauge
 
 from api.auth import bearer, check_nearby, identify, require
-from api.jobs.waiting import StateWatcher
+from api.health.figures import new_registry
+from api.jobs.streaming import EventFeed
+from api.jobs.waiting import JobWatcher
 from api.ratelimit import remember
+from jobstore import logs
 from jobstore.database import Database, make_engine
 from jobstore.keys import Holder, Scope
 from jobstore.objects import ObjectStore
@@ -33,7 +37,9 @@ class Services:
     database: Database
     store: ObjectStore
     celery: Celery
-    watcher: StateWatcher
+    watcher: JobWatcher
+    feed: EventFeed
+    registry: CollectorRegistry
     rates: RateCounter
     terms: Terms
 
@@ -50,12 +56,18 @@ class Services:
 def open_services(settings: Settings) -> Services:
     """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
     database = Database(make_engine(settings))
+    watcher = JobWatcher(database)
+    feed, registry = EventFeed(database, watcher), new_registry(database)
+    streams = Gauge("atmc_event_streams", "Open event streams.", registry=registry)
+    streams.set_function(lambda: feed.open)
     return Services(
         settings=settings,
         database=database,
         store=ObjectStore.from_settings(settings),
         celery=make_celery(settings),
-        watcher=StateWatcher(database),
+        watcher=watcher,
+        feed=feed,
+        registry=registry,
         rates=RateCounter(settings.broker_url),
         terms=Terms.of(settings, Tenant()),
     )
@@ -86,6 +98,7 @@ _HolderDep = Annotated[Holder, Depends(_holder)]
 
 def _of_caller(request: Request, services: ProcessDep, holder: _HolderDep) -> Services:
     reading = request.method in ("GET", "HEAD")
+    logs.about(tenant=holder.tenant.id)
     require(holder, Scope.READ if reading else Scope.WRITE)
     return services.of(holder.tenant)
 

@@ -5,6 +5,7 @@ writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a 
 """
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,6 +143,16 @@ def upsert(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
 def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
     """Insert `row`, or leave alone what is there under its primary key."""
     session.execute(_insert(session)(mapped).values(row).on_conflict_do_nothing())
+
+
+def add_up(
+    session: Session, mapped: type[Any], rows: Sequence[dict[str, Any]], column: str
+) -> None:
+    """Insert the rows; where a primary key exists, add to its `column` instead."""
+    insert = _insert(session)(mapped).values(list(rows))
+    total = {column: getattr(mapped, column) + insert.excluded[column]}
+    names = list(inspect(mapped).primary_key)
+    session.execute(insert.on_conflict_do_update(index_elements=names, set_=total))
 
 
 def _insert(session: Session) -> Any:

@@ -54,6 +54,20 @@ class Request:
         return cls(scope, key, fingerprint, uuid4().hex)
 
 
+def find(session: Session, scope: str, key: str, fingerprint: str) -> Answer | None:
+    """Return what was answered before, None if nothing was, without taking the key.
+
+    Raises `IdempotencyConflict` as `begin` does.
+    """
+    asked = Request(scope, key, fingerprint, holder="")
+    fresh = IdempotencyKey.created_at >= clock(-KEPT_S)
+    row = session.scalars(select(IdempotencyKey).where(_is(session, asked), fresh)).one_or_none()
+    if row is None:
+        return None
+    _check_fingerprint(row, asked)
+    return None if row.status is None else Answer(row.status, row.headers or {}, row.body or {})
+
+
 def begin(session: Session, request: Request) -> Answer | None:
     """Return what was answered before; None if the key is this request's now, which is to act.
 
@@ -68,8 +82,8 @@ def begin(session: Session, request: Request) -> Answer | None:
     if row.holder == request.holder:
         return None
     expired = row.created_at < now(session, -KEPT_S)
-    if not expired and row.fingerprint != request.fingerprint:
-        raise IdempotencyConflict(f"the key {request.key!r} was used for another {request.scope}")
+    if not expired:
+        _check_fingerprint(row, request)
     if not expired and row.status is not None:
         return Answer(row.status, row.headers or {}, row.body or {})
     if not expired and row.created_at >= now(session, -STALE_S):
@@ -96,6 +110,11 @@ def abandon(session: Session, request: Request) -> None:
 def forget_expired(session: Session) -> None:
     """Drop the answers that are not replayed any more."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < clock(-KEPT_S)))
+
+
+def _check_fingerprint(row: IdempotencyKey, request: Request) -> None:
+    if row.fingerprint != request.fingerprint:
+        raise IdempotencyConflict(f"the key {request.key!r} was used for another {request.scope}")
 
 
 def _is(session: Session, request: Request) -> ColumnElement[bool]:

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import obstore
@@ -81,6 +81,11 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def staged_key() -> str:
+    """Return a new key for something that is not a file yet, or never will be."""
+    return f"{STAGED}{uuid4().hex}"
+
+
 class ObjectStore:
     """Objects by key. A missing object raises FileNotFoundError, whatever the backend.
 
@@ -123,9 +128,21 @@ class ObjectStore:
                 digest.update(chunk)
                 yield chunk
 
-        key = f"{STAGED}{uuid4().hex}"
+        key = staged_key()
         await obstore.put_async(self._store, key, measured())
         return Stored(key, digest.hexdigest(), size)
+
+    async def put_chunk(self, content: bytes) -> str:
+        """Stage a piece of an upload in one write; returns its key."""
+        key = staged_key()
+        await obstore.put_async(self._store, key, content, use_multipart=False)
+        return key
+
+    async def stream_all(self, sources: Iterable[tuple[str, int]]) -> AsyncIterator[bytes]:
+        """Yield objects one after the other; each comes with its size."""
+        for key, size in sources:
+            async for chunk in self.stream(key, 0, size):
+                yield chunk
 
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
@@ -197,11 +214,13 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
-    def presign(self, key: str, *, expires_s: float) -> str | None:
-        """Return a URL that anyone may GET the object from, or None where the store has no URLs."""
+    def presign(
+        self, key: str, *, expires_s: float, method: Literal["GET", "PUT"] = "GET"
+    ) -> str | None:
+        """Return a URL by which anyone may get or put the object; None where a store has none."""
         if isinstance(self._store, LocalStore):
             return None
-        return obstore.sign(self._store, "GET", key, timedelta(seconds=expires_s))
+        return obstore.sign(self._store, method, key, timedelta(seconds=expires_s))
 
 
 class _RawReader(io.RawIOBase):

@@ -19,9 +19,6 @@ from jobstore.states import FINAL
 from jobstore.tables import Artifact, Blob, Dataset, Event, Job, Model
 from jobstore.terms import Terms
 
-ABANDONED_S = 86_400.0
-"""An upload that was staged so long ago is not going on any more."""
-
 _AT_ONCE = 1000
 _UNSYNCED = {"synchronize_session": False}
 
@@ -110,10 +107,12 @@ class Strays:
     keys: list[str]
 
 
-def find_strays(session: Session, store: ObjectStore) -> Strays:
-    """Look for abandoned uploads, for old checkpoints that no row names, and for unknown blobs."""
-    moment = now(session)
-    settled, abandoned = (moment - timedelta(seconds=s) for s in (UNSETTLED_S, ABANDONED_S))
+def find_strays(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Strays:
+    """Look for what a killed process left of uploads, for old checkpoints that no row names, and
+    for blobs without a row. An upload may be going on for `upload_lifetime_s`.
+    """
+    settled = now(session) - timedelta(seconds=UNSETTLED_S)
+    abandoned = settled - timedelta(seconds=upload_lifetime_s)
     known = {blob_key(*row) for row in session.execute(select(Blob.sha256, Blob.tenant_id))}
     named = _named_checkpoints(session)
     left = [found.key for found in store.find(STAGED) if found.modified < abandoned]

@@ -153,6 +153,38 @@ class Blob(Owned, Base):
     touched_at: Mapped[datetime]
 
 
+class IncomingUpload(Owned, Base):
+    """An upload that comes in several requests: `received` of `bytes` bytes have.
+
+    A direct one has the digest that it must have and the key that its owner puts it under; a
+    resumable one has chunks. Whatever is not used by `expires_at` is deleted.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    expires_at: Mapped[datetime]
+    filename: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+    received: Mapped[int]
+    tus_metadata: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(_sha256)
+    direct_key: Mapped[str | None] = mapped_column(Text)
+
+
+class UploadChunk(Owned, Base):
+    """A piece of a resumable upload: an object of its own."""
+
+    __tablename__ = "upload_chunks"
+
+    upload_id: Mapped[str] = mapped_column(_id, ForeignKey(IncomingUpload.id), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+
+
 class Headline:
     """The figures a finished job is judged by; all None before it has succeeded.
 
@@ -235,6 +267,7 @@ class Job(Headline, Owned, Base):
 
     state: Mapped[JobState] = mapped_column(_state, default=JobState.QUEUED)
     stage: Mapped[str | None] = mapped_column(Text)
+    stage_started_at: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     epoch: Mapped[int | None]
     epochs: Mapped[int | None]
@@ -257,6 +290,7 @@ class Job(Headline, Owned, Base):
     reported: Mapped[int] = mapped_column(default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -303,6 +337,68 @@ class Event(Owned, Base):
     type: Mapped[str] = mapped_column(String(32))
     attempt: Mapped[int]
     data: Mapped[Document]
+
+
+class Webhook(Owned, Base):
+    """Whom to tell of which events (divided by spaces): all the tenant's, or those of one job.
+
+    The secret signs what is sent, so it is here as it is. `failed_deliveries` counts those given up
+    in a row.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "tenant_id", "job_id"), Index(None, "job_id"))
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    job_id: Mapped[str | None] = mapped_column(_id, ForeignKey(Job.id))
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)
+    failed_deliveries: Mapped[int]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Owned, Base):
+    """Something to tell a webhook; `due_at` is None once it was delivered or given up.
+
+    `attempts` numbers the tries and is the fencing token, `failures` counts those since it was last
+    asked for. `seq` is the event's number in the job.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index("ix_webhook_deliveries_due", "due_at", **_where(text("due_at IS NOT NULL"))),
+    )
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    webhook_id: Mapped[str] = mapped_column(_id, ForeignKey(Webhook.id))
+    job_id: Mapped[str | None] = mapped_column(_id, ForeignKey(Job.id))
+    seq: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Document]
+    attempts: Mapped[int]
+    failures: Mapped[int]
+    due_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
+    held_until: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Owned, Base):
+    """One try of a delivery: an HTTP status, or the error that kept one from coming."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(_id, ForeignKey(WebhookDelivery.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(insert_default=clock())
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float]
 
 
 class Artifact(Owned, Base):
@@ -358,3 +454,13 @@ class IdempotencyKey(Owned, Base):
     status: Mapped[int | None]
     headers: Mapped[Document | None]
     body: Mapped[Document | None]
+
+
+class Metric(Base):
+    """A sum over what has happened: see `jobstore.metrics`; `labels` is a JSON object, sorted."""
+
+    __tablename__ = "metrics"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(255), primary_key=True)
+    value: Mapped[float]

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from jobstore import metrics
 from jobstore.errors import Expired, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.tables import Dataset, Model
@@ -37,6 +38,7 @@ def create_model(
     )
     session.add(model)
     session.flush()
+    _count(session, "model", bytes)
     return model
 
 
@@ -70,6 +72,7 @@ def create_dataset(
     )
     session.add(dataset)
     session.flush()
+    _count(session, "dataset", bytes)
     return dataset
 
 
@@ -94,3 +97,8 @@ def hold_dataset(session: Session, dataset_id: str) -> Dataset:
     if dataset.expired_at is not None:
         raise Expired("dataset", dataset_id)
     return dataset
+
+
+def _count(session: Session, kind: str, bytes: int) -> None:
+    metrics.count(session, metrics.UPLOADS, kind=kind)
+    metrics.count(session, metrics.UPLOADED_BYTES, bytes, kind=kind)

@@ -10,6 +10,7 @@ from api.jobs.acceptance import Threshold, acceptance
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
+from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
 from jobstore.workers import Offer
@@ -43,6 +44,9 @@ class NewJob(BaseModel):
         None,
         description="What the job is to run on; by default whatever worker is free first.",
         examples=[{"device": "gpu", "gpus": 2}],
+    )
+    webhook: NewWebhook | None = Field(
+        None, description="Whom to tell of this job; the answer has the secret that signs it."
     )
 
 
@@ -133,6 +137,14 @@ class JobView(BaseModel):
             error=_error(job),
             links=_links(job),
         )
+
+
+class NewJobView(JobView):
+    """A job as it is answered when it is made."""
+
+    webhook: WebhookWithSecret | None = Field(
+        None, description="Its own webhook, with its secret; only of a job that has one."
+    )
 
 
 class JobPage(BaseModel):

@@ -170,6 +170,21 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "PATCH /tenants/{name}",
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
+        "GET /webhooks",
+        "POST /webhooks",
+        "GET /webhooks/{webhook_id}",
+        "PATCH /webhooks/{webhook_id}",
+        "DELETE /webhooks/{webhook_id}",
+        "GET /webhooks/{webhook_id}/deliveries",
+        "GET /webhooks/{webhook_id}/deliveries/{delivery_id}",
+        "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        "OPTIONS /uploads",
+        "POST /uploads",
+        "POST /uploads/direct",
+        "GET /uploads/{upload_id}",
+        "PATCH /uploads/{upload_id}",
+        "DELETE /uploads/{upload_id}",
     }
     for path, _, operation in operations(document):
         assert operation["summary"], path

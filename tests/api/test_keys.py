@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 from jobstore.tables import Key
 from tests.api.conftest import Service, assert_problem, wait_until
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/metrics", "/healthz", "/readyz"}
 
 
 def make(admin: Service, **changes: object) -> httpx.Response:

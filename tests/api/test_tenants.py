@@ -7,6 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from jobstore import deliveries
 from jobstore.objects import blob_key
 from jobstore.tables import Base, Owned
 from tests.api import files
@@ -16,6 +17,7 @@ from tests.api.conftest import Service, assert_problem, finished_job
 COMMON = {
     "/healthz",
     "/readyz",
+    "/metrics",
     "/architectures",
     "/architectures/{name}",
     "/methods",
@@ -28,18 +30,35 @@ COMMON = {
 # Only an admin's key opens these, whosever the id is.
 ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}"}
 # Make something of the caller's own; what they refer to is tested below.
-MAKES = {("post", "/models"), ("post", "/datasets"), ("post", "/jobs")}
+MAKES = {
+    ("post", "/models"),
+    ("post", "/datasets"),
+    ("post", "/jobs"),
+    ("post", "/webhooks"),
+    ("options", "/uploads"),
+    ("post", "/uploads"),
+    ("post", "/uploads/direct"),
+}
+# What the calls of the tus protocol are not read without.
+TUS = {
+    "Tus-Resumable": "1.0.0",
+    "Content-Type": "application/offset+octet-stream",
+    "Upload-Offset": "0",
+}
 
 
 def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was(
     admin: Service,
 ) -> None:
     red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    told = told_webhook(red)
     job = finished_job(red, "red")
     real = {
         "job_id": job["id"],
         "model_id": job["model_id"],
         "dataset_id": job["dataset_id"],
+        "upload_id": begin_upload(red),
+        **told,
         "name": "model.atmc",
     }
     missing = {name: value[:-4] + "0000" for name, value in real.items()} | {"name": real["name"]}
@@ -74,7 +93,31 @@ def calls(service: Service) -> list[tuple[str, str]]:
 
 
 def ask(service: Service, method: str, path: str) -> httpx.Response:
-    return service.http.request(method, path, follow_redirects=True)
+    if method == "patch" and path.startswith("/webhooks/"):
+        return service.http.request(method, path, json={})
+    headers = TUS if path.startswith("/uploads/") else {}
+    return service.http.request(method, path, headers=headers, follow_redirects=True)
+
+
+def told_webhook(service: Service) -> dict[str, str]:
+    """Make a webhook, and a job that it is told of and that has failed to be told once."""
+    made = service.http.post(
+        "/webhooks", json={"url": "https://hooks.example.com", "events": ["job.cancelled"]}
+    ).json()
+    job = service.send_job().json()
+    service.http.post(job["links"]["cancel"])
+    with service.database.write() as session:
+        (outgoing,) = deliveries.claim(session, 1)
+    with service.database.write() as session:
+        deliveries.record(session, outgoing, deliveries.Outcome(500, None, 0.1))
+    return {"webhook_id": made["id"], "delivery_id": outgoing.id}
+
+
+def begin_upload(service: Service) -> str:
+    """Announce two bytes and send one; returns the upload's id."""
+    headers = TUS | {"Upload-Length": "2"}
+    response = service.http.post("/uploads", headers=headers, content=b"x")
+    return response.headers["Location"].removeprefix("/uploads/")
 
 
 def without_ids(response: httpx.Response, ids: dict[str, str]) -> str:
@@ -126,6 +169,8 @@ def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     red = admin.new_tenant("red")
     finished_job(red, "red")
     red.send_whole_job(**{"Idempotency-Key": "k"})
+    begin_upload(red)
+    told_webhook(red)
     owned = [m.local_table.name for m in Base.registry.mappers if issubclass(m.class_, Owned)]
     assert len(owned) >= 6
     with admin.database.read() as session:
