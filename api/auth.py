@@ -1,7 +1,6 @@
 """Who calls, for whom, and whether they may."""
 
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from fastapi.security import HTTPBearer
@@ -10,7 +9,7 @@ from api.problems import Problem
 from api.text import shown
 from jobstore.database import Database
 from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, record_use
-from jobstore.settings import Settings
+from jobstore.settings import Settings, is_loopback
 from jobstore.tables import DEFAULT_TENANT
 from jobstore.tenants import get_tenant
 
@@ -30,7 +29,7 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
     """Return who shows the key; raises `key_required` and `key_invalid`.
 
     It is looked up for every request, so that a revoked one is refused at once. Where the settings
-    have no admin key nobody has to show one (`api.__main__` then listens to this machine only), and
+    have no admin key nobody has to show one (they then listen to this machine only), and
     all is the default tenant's.
     """
     if secret is None:
@@ -65,16 +64,6 @@ def check_nearby(host: str | None, origin: str | None) -> None:
             f"{shown(host)} for {shown(origin)}."
         )
         raise Problem("foreign_origin", detail)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Tell whether only this machine can be meant."""
-    if host is None or host == "localhost":
-        return host is not None
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require(holder: Holder, scope: Scope) -> None:

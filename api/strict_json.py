@@ -9,7 +9,7 @@ from starlette.requests import Request
 from api.problems import Problem, invalid
 from api.uploads.multipart import MAX_TEXT_BYTES, too_large
 
-T = TypeVar("T", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def is_json(request: Request) -> bool:
@@ -28,11 +28,10 @@ async def read_json(request: Request) -> dict[str, Any]:
     return parse_object(bytes(body))
 
 
-async def read_body(request: Request, kind: type[T]) -> T:
-    """Return the request's body as `kind`; raises what `read_json` and its validation do."""
-    document = await read_json(request)
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Return the request's JSON body as a model; raises as `read_json`, and pydantic's refusals."""
     try:
-        return kind.model_validate(document)
+        return kind.model_validate(await read_json(request))
     except ValidationError as error:
         raise invalid(error.errors()) from error
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.config import Training
 from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
-from atmc_core.projection import quantize, requantize
+from atmc_core.pool import Pool
+from atmc_core.projection import padded, quantize, requantize
 from atmc_core.structure import Structure
 from atmc_core.training import (
     State,
@@ -37,15 +38,14 @@ class FactorizedWeights:
         parameters = dict(classifier.network.named_parameters())
         self.composed = {name: parameters.pop(name) for name in factors}
         self.others = list(parameters.values())
+        self.pool = Pool(factors)
+        # Of the pooled entries; between two updates it is scratch memory.
+        self.gradient = torch.zeros_like(self.pool.flat)
         self.compose()
 
     def factor_tensors(self) -> list[Tensor]:
         """U, V and C of every weight in turn."""
         return [tensor for factors in self.factors.values() for tensor in factors.tensors]
-
-    def used_tensors(self) -> list[Tensor]:
-        """Those of them that may hold anything."""
-        return [f.tensors[role] for f in self.factors.values() for role in f.used]
 
     @torch.no_grad()
     def compose(self) -> None:
@@ -53,16 +53,21 @@ class FactorizedWeights:
         for name, factors in self.factors.items():
             self.composed[name].copy_(factors.compose())
 
-    def gradients(self) -> Iterator[tuple[Factors, tuple[Tensor, Tensor, Tensor]]]:
-        """Each weight's factors and the gradients in them; W's own is freed."""
-        for name, factors in self.factors.items():
+    def add_gradients(self) -> Iterator[tuple[Factors, nn.Parameter, list[Tensor]]]:
+        """Add the gradients of all factors to ``gradient``, weight by weight; W's own are freed.
+
+        Yields:
+            A weight's factors, W itself with its gradient, and the gradients in the used factors.
+        """
+        for name, factors, gradients in self.pool.by_weight(self.gradient):
             weight = self.composed[name]
             assert weight.grad is not None
-            yield factors, factors.gradients(weight.grad)
+            factors.add_gradients(weight.grad, gradients)
+            yield factors, weight, gradients
             weight.grad = None
 
     def averaged(self) -> list[Tensor]:
-        return [*self.used_tensors(), *self.others, *statistics(self.classifier)]
+        return [self.pool.flat, *self.others, *statistics(self.classifier)]
 
     def refresh(self) -> None:
         """W follows its factors."""
@@ -90,8 +95,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
     renewed every ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in
     between.
 
-    Memory: for each entry the value, its momentum, and for codebooks the dual and the point that
-    the penalty pulls to; gradients exist for one weight at a time.
+    Memory: for each entry the value, its momentum, its gradient (whose memory the projections use,
+    too), and for codebooks the dual and the point that the penalty pulls to.
 
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
@@ -115,18 +120,15 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.structure = structure or Structure()
         shrinks = training.density_schedule != "none"
         self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
-        self.start_budget = sum(int(t.count_nonzero()) for t in self.used_tensors())
-        self.optimizers = [
-            make_optimizer([f.tensors[role] for role in f.used], training) for f in factors.values()
-        ]
+        self.start_budget = int(self.pool.flat.count_nonzero())
+        self.optimizer = make_optimizer([self.pool.flat], training)
         self.other_optimizer = make_optimizer(self.others, training)
         self.step = 0
-        # Of the used tensors in turn: the scaled dual, theta' - u, and the last codebook.
-        self.duals: list[Tensor] = []
-        self.anchors: list[Tensor] = []
-        self.codebooks: list[Tensor] = []
+        # The scaled dual and theta' - u of the pooled entries, and each tensor's last codebook.
+        self.dual = self.anchor = self.codebooks = self.pool.flat.new_zeros(0)
         if self.quantized:
-            self.duals = [torch.zeros_like(tensor) for tensor in self.used_tensors()]
+            self.dual = torch.zeros_like(self.pool.flat)
+            self.anchor = torch.empty_like(self.pool.flat)
             self._project(self.budget())
             self._renew_duals()
             self.compose()
@@ -156,15 +158,20 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
-        anchors = iter(self.anchors)
-        for optimizer, (factors, gradients) in zip(self.optimizers, self.gradients(), strict=True):
-            effects = factors.effects()
-            for role in factors.used:
-                tensor, gradient = factors.tensors[role], gradients[role]
-                if self.quantized:
-                    gradient.add_(tensor - next(anchors), alpha=self.training.rho)
-                tensor.grad = gradient.div_(effects[role].square().clamp_min(1))
-            optimizer_step(optimizer, learning_rate)
+        self.gradient.zero_()
+        lengths = [
+            (effects, gradients)
+            for factors, weight, gradients in self.add_gradients()
+            if (effects := self._temper(factors, weight, gradients)) is not None
+        ]
+        if self.quantized:
+            self.gradient.add_(self.pool.flat, alpha=self.training.rho)
+            self.gradient.sub_(self.anchor, alpha=self.training.rho)
+        for effects, gradients in lengths:
+            for effect, gradient in zip(effects, gradients, strict=False):
+                gradient.div_(effect.square())
+        self.pool.flat.grad = self.gradient
+        optimizer_step(self.optimizer, learning_rate)
         optimizer_step(self.other_optimizer, learning_rate)
         self.step += 1
         self._project(self.budget())
@@ -172,25 +179,56 @@ class AdmmWeights(FactorizedWeights, Trainable):
             self._renew_duals()
         self.compose()
 
+    def _temper(
+        self, factors: Factors, weight: nn.Parameter, gradients: list[Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Shorten the factors' gradients: W shall move no further than if it were held as itself.
+
+        W moves by what U, V and C do together. To first order the loss falls by the sum of their
+        squared gradients, each over the square of its effect; held as itself W would gain the
+        square of its own. Where the sum is larger, a learning rate that suits W makes its factors
+        diverge. Once the budget is k, entries that are zero come in rarely and do not count.
+
+        Returns:
+            What the steps in U and V are yet to be divided by the square of, at least 1; None if W
+            is held as itself.
+        """
+        if factors.plain:
+            return None
+        assert weight.grad is not None
+        u_effect, v_effect = (effect.clamp_min(1) for effect in factors.effects())
+        in_u, in_v, in_c = gradients
+        own = _squared(weight.grad, weight, self.at_target)
+        together = (
+            _squared(in_u / u_effect, factors.u, self.at_target)
+            + _squared(in_v / v_effect, factors.v, self.at_target)
+            + _squared(in_c, factors.c, self.at_target)
+        )
+        gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
+        for gradient in gradients:
+            gradient.div_(gain)
+        return u_effect, v_effect
+
     def _project(self, budget: int) -> None:
-        self.structure.shrink(self.factors, budget)
+        self.structure.shrink(self.factors, budget, scratch=self.gradient)
 
     def _renew_duals(self) -> None:
         # Afresh where the last codebooks no longer fit: at the start, and once the budget is k.
-        fresh = not self.codebooks or (
+        fresh = not len(self.codebooks) or (
             0 <= self.step - self.shrink_steps < self.training.dual_interval
         )
-        self.codebooks = self.codebooks or [t.new_zeros(0) for t in self.duals]
-        self.anchors = self.anchors or [torch.empty_like(t) for t in self.duals]
-        for index, (tensor, dual) in enumerate(zip(self.used_tensors(), self.duals, strict=True)):
-            point = dual.add_(tensor)
-            if fresh:
-                target = quantize(point, self.bits)
-            else:
-                target = requantize(point, self.codebooks[index])
-            self.codebooks[index] = target.codebook
-            dual.sub_(target.values)
-            torch.sub(target.values, dual, out=self.anchors[index])
+        point, target = self.dual.add_(self.pool.flat), self.gradient
+        if fresh:
+            codebooks = []
+            for own, aim in zip(self.pool.views(point), self.pool.views(target), strict=True):
+                quantized = quantize(own, self.bits)
+                aim.copy_(quantized.values)
+                codebooks.append(padded(quantized.codebook, self.bits))
+            self.codebooks = torch.stack(codebooks)
+        else:
+            self.codebooks = requantize(point, self.pool.ends, self.codebooks, out=target)
+        self.dual.sub_(target)
+        torch.sub(target, self.dual, out=self.anchor)
 
     @torch.no_grad()
     def feasible_weights(self) -> dict[str, Tensor]:
@@ -209,24 +247,28 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     def state(self) -> State:
         return self.model_state() | {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
             "other_optimizer": self.other_optimizer.state_dict(),
             "step": self.step,
             "k": self.k,
             "start_budget": self.start_budget,
-            "duals": self.duals,
-            "anchors": self.anchors,
+            "dual": self.dual,
+            "anchor": self.anchor,
             "codebooks": self.codebooks,
         }
 
     def restore(self, state: State) -> None:
         self.restore_model(state)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
         self.other_optimizer.load_state_dict(state["other_optimizer"])
         self.step, self.k, self.start_budget = state["step"], state["k"], state["start_budget"]
-        self.duals, self.anchors = state["duals"], state["anchors"]
-        self.codebooks = state["codebooks"]
+        for name in ("dual", "anchor", "codebooks"):
+            setattr(self, name, state[name].to(self.pool.flat.device))
+
+
+def _squared(gradient: Tensor, tensor: Tensor, where_used: bool) -> Tensor:
+    """Sum of squares, of all entries or of those where the tensor is not zero."""
+    return (gradient * (tensor != 0) if where_used else gradient).square().sum()
 
 
 class SharedWeights(FactorizedWeights, Trainable):
@@ -239,8 +281,8 @@ class SharedWeights(FactorizedWeights, Trainable):
     steps that are too small to show.
 
     Attributes:
-        supports, codes, values: of the used tensors in turn; the flat places of the non-zeros,
-            which value each has, and the values.
+        supports, codes, values: the places of the non-zeros in the pool, which value each has, and
+            the values of all tensors in turn.
     """
 
     def __init__(
@@ -248,53 +290,52 @@ class SharedWeights(FactorizedWeights, Trainable):
     ) -> None:
         super().__init__(classifier, factors)
         self.bits = bits
-        self.supports: list[Tensor] = []
-        self.codes: list[Tensor] = []
-        self.values: list[Tensor] = []
-        for tensor in self.used_tensors():
-            self._freeze(tensor.view(-1))
-        self.optimizer = make_optimizer([*self.values, *self.others], training)
+        supports, codes, values = [], [], []
+        start = known = 0
+        for tensor in self.pool.views(self.pool.flat):
+            support, code, value = self._frozen(tensor.view(-1))
+            supports.append(support + start)
+            codes.append(code + known)
+            values.append(value)
+            start, known = start + tensor.numel(), known + len(value)
+        self.supports, self.codes = torch.cat(supports), torch.cat(codes)
+        self.values = torch.cat(values)
+        self.optimizer = make_optimizer([self.values, *self.others], training)
         self._spread()
 
-    def _freeze(self, flat: Tensor) -> None:
+    def _frozen(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A tensor's support, which value each entry there has, and the values."""
         support = flat.nonzero()[:, 0]
         kept = flat[support]
-        if self.bits <= 8:
-            values = quantize(kept, self.bits)
-            # The codebook projection may move an entry to zero: it leaves the support.
-            support, kept = support[values.values != 0], values.values[values.values != 0]
-            codebook, codes = torch.unique(kept, return_inverse=True)
-        else:
-            codebook, codes = kept.clone(), torch.arange(len(kept), device=kept.device)
-        self.supports.append(support)
-        self.codes.append(codes)
-        self.values.append(codebook)
+        if self.bits > 8:
+            return support, torch.arange(len(kept), device=kept.device), kept
+        nearest = quantize(kept, self.bits).values
+        # The codebook projection may move an entry to zero: it leaves the support.
+        support, kept = support[nearest != 0], nearest[nearest != 0]
+        codebook, codes = torch.unique(kept, return_inverse=True)
+        return support, codes, codebook
 
     def _spread(self) -> None:
         """Write the shared values into U, V and C, and those into the network."""
-        for tensor, support, codes, values in zip(
-            self.used_tensors(), self.supports, self.codes, self.values, strict=True
-        ):
-            shown = values.half().float() if self.bits == 16 else values
-            tensor.zero_()
-            tensor.view(-1)[support] = shown[codes]
+        shown = self.values.half().float() if self.bits == 16 else self.values
+        self.pool.flat.zero_()
+        self.pool.flat[self.supports] = shown[self.codes]
         self.compose()
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
-        shared = zip(self.supports, self.codes, self.values, strict=True)
-        for factors, gradients in self.gradients():
-            for role in factors.used:
-                support, codes, values = next(shared)
-                gradient = gradients[role].reshape(-1)[support]
-                total = torch.zeros_like(values).index_add_(0, codes, gradient)
-                count = torch.zeros_like(values).index_add_(0, codes, torch.ones_like(gradient))
-                values.grad = total / count
+        self.gradient.zero_()
+        for _ in self.add_gradients():
+            pass
+        gradient = self.gradient[self.supports]
+        total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
+        count = torch.zeros_like(self.values).index_add_(0, self.codes, torch.ones_like(gradient))
+        self.values.grad = total / count
         optimizer_step(self.optimizer, learning_rate)
         self._spread()
 
     def averaged(self) -> list[Tensor]:
-        return [*self.values, *self.others, *statistics(self.classifier)]
+        return [self.values, *self.others, *statistics(self.classifier)]
 
     def refresh(self) -> None:
         self._spread()
@@ -310,6 +351,6 @@ class SharedWeights(FactorizedWeights, Trainable):
     def restore(self, state: State) -> None:
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.supports, self.codes = state["supports"], state["codes"]
-        for value, saved in zip(self.values, state["values"], strict=True):
-            value.copy_(saved)
+        for name in ("supports", "codes"):
+            setattr(self, name, state[name].to(self.values.device))
+        self.values.copy_(state["values"])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from atmc_core.data.augmentation import Augmentation
 from atmc_core.errors import InvalidInput
 from atmc_core.schema import Fraction, Interval, json_schema
 
@@ -28,6 +29,7 @@ LossName = Literal["mix", "trades"]
 ScheduleName = Literal["cosine", "step"]
 Averaging = Literal["none", "ema"]
 DensitySchedule = Literal["cubic", "linear", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 #: The four attacks that ``autoattack`` stands for, in running order.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -222,8 +224,24 @@ class Training:
     averaging_decay: Annotated[
         float, Interval(ge=0, le=0.9999), "share of the average that each step leaves as it is"
     ] = 0.99
+    flip: Annotated[
+        bool,
+        "mirror every other training image, by chance, left to right: for photographs, not for "
+        "digits or letters",
+    ] = False
+    shift: Annotated[
+        int,
+        Interval(ge=0, le=1024),
+        "move each training image by up to so many pixels each way, black coming in; 4 is usual "
+        "for 32x32",
+    ] = 0
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
+    precision: Annotated[
+        Precision,
+        "of the passes in training, the weights themselves and all evaluation are float32: "
+        "auto is bfloat16 on a GPU that has it",
+    ] = "auto"
     rho: Annotated[float, Interval(gt=0, le=100), "weight of the ADMM penalty"] = 0.1
     dual_interval: Annotated[int, Interval(ge=1, le=10_000), "steps between dual updates"] = 10
     density_schedule: Annotated[
@@ -256,6 +274,10 @@ class Training:
         names = [field.name for field in fields(Effort)]
         explicit = {name: getattr(self, name) for name in names}
         return replace(PRESETS[self.preset], **{k: v for k, v in explicit.items() if v is not None})
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.flip, self.shift)
 
     @property
     def mix_clean_weight(self) -> float:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from atmc_core.artifact import CompressedModel, float_state
-from atmc_core.attacks import Attack, ball
+from atmc_core.attacks import PGD, ball
 from atmc_core.blueprint import Blueprint
 from atmc_core.budget import Budget
 from atmc_core.config import Effort, JobSpec, Target
@@ -18,12 +19,16 @@ from atmc_core.evaluation_plan import evaluated_indices
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
+from atmc_core.step import MixedLoss, Speed, StepLoss, can_compile
 from atmc_core.structure import Channels, Structure
 from atmc_core.trades import DivergencePGD, TradesLoss
-from atmc_core.training import MixedLoss, StepLoss, training_attack
+from atmc_core.training import training_attack
 
 #: Places in the run, for the random numbers.
 DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
+
+# Compiling takes about half a minute; training on a large GPU takes a minute from here on.
+_COMPILED_FROM = 5e15  # floating-point operations
 
 
 @dataclass(frozen=True)
@@ -103,21 +108,19 @@ class Context:
     @cached_property
     def evaluated(self) -> Split:
         """Those images."""
-        test = self.data.test
-        index = self.indices.to(test.labels.device)
-        return Split(test.images[index], test.labels[index])
+        return self.data.test.select(self.indices)
 
     @property
     def system(self) -> System:
         return METHODS[self.spec.method]
 
     @property
-    def attack(self) -> Attack | None:
+    def attack(self) -> PGD | None:
         """Of the choice between epochs."""
         return training_attack(self.spec.threat) if self.system.adversarial else None
 
     @property
-    def inner_attack(self) -> Attack | None:
+    def inner_attack(self) -> PGD | None:
         """Of the training step; TRADES climbs its own loss."""
         attack = self.attack
         if attack is None or self.spec.training.loss == "mix":
@@ -134,6 +137,28 @@ class Context:
         if training.loss == "trades":
             return TradesLoss(training.trades_beta)
         return MixedLoss(training.mix_clean_weight)
+
+    @cached_property
+    def speed(self) -> Speed:
+        """How training steps are run on this device."""
+        device = next(self.classifier.parameters()).device
+        precision = self.spec.training.precision
+        if precision == "auto":
+            fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            precision = "bfloat16" if fast else "float32"
+        return Speed(
+            bfloat16=precision == "bfloat16",
+            compiled=can_compile(device) and self._training_flops() >= _COMPILED_FROM,
+        )
+
+    def _training_flops(self) -> float:
+        """Floating-point operations of all training."""
+        effort = self.effort
+        epochs = effort.robust_epochs + effort.compression_epochs + effort.finish_epochs
+        image, _ = self.data.train.batch(slice(0, 1))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.classifier.eval()(image)
+        return float(counter.get_total_flops()) * len(self.data.train) * self.step_cost * epochs
 
     @property
     def step_cost(self) -> int:

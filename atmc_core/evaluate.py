@@ -20,7 +20,7 @@ from torch import Tensor
 
 from atmc_core import artifact
 from atmc_core.config import JobSpec
-from atmc_core.data import Split, load_dataset
+from atmc_core.data import Reading, Split, load_dataset
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import Evaluator
 from atmc_core.job import load_inputs
@@ -99,7 +99,7 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     """
     # As in the job: sums in another order end in other last digits.
     torch.set_num_threads(report["environment"]["threads"])
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(device.type == "cpu")
     spec = from_json(JobSpec, report["spec"])
     classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(
@@ -139,11 +139,13 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
                 "tensor_mismatch", f"the artifact is a {model.architecture} of another job", "model"
             )
         shape = model.blueprint.input_shape
-        test = load_dataset(data, spec.training.validation_fraction, spec.seed, shape[0]).test
+        test = load_dataset(
+            data, spec.training.validation_fraction, spec.seed, Reading(shape[0])
+        ).test
         return model.classifier(), "after", _evaluated(report, test)
     means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
     given = ModelInput(path, report["architecture"], Normalization(means, stds))
-    loaded, found = load_inputs(given, data, spec)
+    loaded, found = load_inputs(given, data, spec, Reading())
     if loaded.blueprint.num_classes != report["num_classes"]:
         raise InvalidInput(
             "tensor_mismatch", f"the model has {loaded.blueprint.num_classes} classes", "model"
@@ -159,7 +161,7 @@ def _evaluated(report: Report, test: Split) -> Split:
     """
     index: Tensor = torch.tensor(report["evaluation"]["indices"])
     if int(index.max()) < len(test):
-        split = Split(test.images[index], test.labels[index])
+        split = test.select(index)
         if split_digest(split) == report["evaluation"]["data_sha256"]:
             return split
     raise InvalidInput(

@@ -22,7 +22,8 @@ from atmc_core.evaluation_plan import (
 )
 from atmc_core.model import Classifier
 from atmc_core.report_attacks import pgd, report_attacks
-from atmc_core.training import frozen_model, random_generator
+from atmc_core.step import frozen_model
+from atmc_core.training import random_generator
 
 State = dict[str, Any]
 

@@ -4,6 +4,7 @@ How a weight is *seen* stands here (as one matrix a group, with a deviation from
 square factor); what is *done* to the factors (pruning, quantisation) stands elsewhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -96,38 +97,49 @@ class Factors:
         return self.view.to_weight(torch.baddbmm(self.carried + self.c, self.u, self.v))
 
     @torch.no_grad()
-    def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients in U, V and C from that in W (the chain rule, the identity included).
+    def add_gradients(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
+        """Add the gradients in the ``used`` tensors (the chain rule, the identity included).
 
-        Those of factors that are not ``used`` are not computed: W's stands in for them. Some share
-        memory.
+        Args:
+            gradient: that in W.
+            into: a tensor for each of the used ones in turn.
         """
         whole = self.view.to_matrices(gradient)
         if self.plain:
-            return whole, whole, whole
-        in_u, in_v = whole @ self.v.mT, self.u.mT @ whole
-        if self.view.wide:
-            return in_u, in_v.add_(whole), whole
-        return in_u.add_(whole), in_v, whole
+            into[0].add_(whole)
+            return
+        in_u, in_v, in_c = into
+        in_u.baddbmm_(whole, self.v.mT)
+        in_v.baddbmm_(self.u.mT, whole)
+        (in_v if self.view.wide else in_u).add_(whole)
+        in_c.add_(whole)
 
     @torch.no_grad()
-    def effects(self) -> tuple[Tensor, Tensor, Tensor]:
-        """How far W moves (Frobenius norm) when an entry of U, V or C moves by one.
+    def effects(self) -> tuple[Tensor, Tensor]:
+        """How far W moves (Frobenius norm) when an entry of U or V moves by one; of C it is one.
 
         An entry of U moves W along a whole row of V, one of V along a whole column of the left
         factor. Sizes and gradients alone do not compare across the three; scaled by these they do.
 
         Returns:
-            Tensors that broadcast against U, V and C.
+            Tensors that broadcast against U and V.
         """
         left = _norm_with_identity(self.u, -2) if self.view.wide else self.u.norm(dim=-2)
         right = self.v.norm(dim=-1) if self.view.wide else _norm_with_identity(self.v, -1)
-        return right.unsqueeze(-2), left.unsqueeze(-1), torch.ones_like(self.c[:1, :1, :1])
+        return right.unsqueeze(-2), left.unsqueeze(-1)
 
-    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What each entry of U, V and C contributes to W: its size times its effect."""
-        u, v, c = (t.detach().abs() * e for t, e in zip(self.tensors, self.effects(), strict=True))
-        return u, v, c
+    @torch.no_grad()
+    def write_scores(self, into: Sequence[Tensor]) -> None:
+        """What each entry of the ``used`` tensors contributes to W: its size times its effect.
+
+        Args:
+            into: a tensor for each of the used ones in turn, overwritten.
+        """
+        for role, scores in zip(self.used, into, strict=True):
+            torch.abs(self.tensors[role], out=scores)
+        if not self.plain:
+            for effect, scores in zip(self.effects(), into, strict=False):
+                scores.mul_(effect)
 
 
 def _norm_with_identity(square: Tensor, dim: int) -> Tensor:

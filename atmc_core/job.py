@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from atmc_core import artifact, recipe
+from atmc_core import artifact, distributed, recipe
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import JobSpec
 from atmc_core.context import Context
-from atmc_core.data import DataSet, check_against, load_dataset
+from atmc_core.counting import count, now_and_then
+from atmc_core.data import DataSet, Reading, check_against, load_dataset
 from atmc_core.export import write_exports
 from atmc_core.methods import check_target
 from atmc_core.pipeline import Carry, Emit, resume, run_stages
@@ -23,7 +24,7 @@ from atmc_core.upload import Loaded, ModelInput, open_upload
 
 __all__ = ["ModelInput", "load_inputs", "run"]
 
-VALIDATING = "validating"
+VALIDATING, WRITING = "validating", "writing"
 
 
 def run(
@@ -44,18 +45,25 @@ def run(
     versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
     byte.
 
+    Several processes (``distributed.together``) each call it alike and train together; only the
+    first says, writes and returns anything.
+
     Args:
         emit: called with each event (see docs/interfaces.md).
 
     Returns:
-        The headline figures.
+        The headline figures; of the other processes nothing.
 
     Raises:
         InvalidInput: if the model or the data cannot be used.
         FloatingPointError: if training diverges.
     """
+    if not distributed.is_first():
+        emit = _say_nothing
     emit({"type": "stage", "stage": VALIDATING, "status": "started"})
-    loaded, data = load_inputs(model, dataset, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
+    loaded, data = load_inputs(model, dataset, spec, reading)
     for code, message in (*loaded.notes, *data.notes):
         emit({"type": "warning", "code": code, "message": message})
     blueprint, classifier = loaded.blueprint, loaded.classifier(model.normalization)
@@ -75,13 +83,17 @@ def run(
     saved = resume(checkpoints, emit)
     # Chosen once: measured again, a resumed job might train for another number of epochs.
     carry: Carry = saved.carry if saved else {"training": plan_training(context, emit).to_json()}
-    plan = TrainingPlan.from_json(carry["training"])
+    plan = TrainingPlan.from_json(distributed.from_first(carry["training"]))
     context = replace(context, effort=plan.effort)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)
     dense_bytes = artifact.dense_bytes(classifier.network)
     carry = run_stages(recipe.plans(context, plan), carry, saved, checkpoints, emit)
+    if not distributed.is_first():
+        return {}
+    outputs = 2 + context.system.compresses
+    emit({"type": "stage", "stage": WRITING, "status": "started"})
     report = build(
         Findings(
             spec=spec,
@@ -101,16 +113,25 @@ def run(
             environment={
                 "device": device.type,
                 "threads": torch.get_num_threads(),
+                "processes": distributed.processes(),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
         )
     )
+    count(emit, WRITING, 1, outputs, progress=1.0)
     if context.system.compresses:
         write_exports(artifact.load(context.artifact), context.artifact.parent, emit)
+        count(emit, WRITING, 2, outputs, progress=1.0)
     write(report, context.artifact.parent)
+    count(emit, WRITING, outputs, outputs, progress=1.0)
+    emit({"type": "stage", "stage": WRITING, "status": "finished"})
     figures: dict[str, Any] = report["headline"]
     return figures
+
+
+def _say_nothing(_: dict[str, Any]) -> None:
+    """The first process says it all."""
 
 
 def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed | None:
@@ -120,15 +141,19 @@ def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed 
     return Compressed(model, context.artifact, dense_bytes, carry["after"])
 
 
-def load_inputs(model: ModelInput, dataset: Path, spec: JobSpec) -> tuple[Loaded, DataSet]:
-    """The uploaded network, and the images that fit it.
+def load_inputs(
+    model: ModelInput, dataset: Path, spec: JobSpec, reading: Reading
+) -> tuple[Loaded, DataSet]:
+    """The uploaded network, and the images that fit it; their channels are the network's.
 
     Raises:
         InvalidInput: if one of them cannot be used, or they do not go together.
     """
     upload = open_upload(model)
     fraction = spec.training.validation_fraction
-    data = load_dataset(dataset, fraction, spec.seed, upload.input_shape[0])
+    reading = replace(reading, channels=upload.input_shape[0])
+    data = load_dataset(dataset, fraction, spec.seed, reading)
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    spec.training.augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atmc_core import distributed
 from atmc_core.checkpoint import CheckpointFolder
 
 #: Tensors and plain values that one stage leaves for the next, and for a checkpoint.
@@ -43,6 +44,7 @@ class Plan:
         cost: of one step, or of each of them in turn, in the same arbitrary unit for all stages
             (say, passes over an image).
         skipped: why it has no steps though one might expect some; its last event tells.
+        shared: all of the job's processes take part; in any other stage only the first works.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Plan:
     cost: float | Sequence[float]
     make: Callable[[Carry], Stage]
     skipped: str | None = None
+    shared: bool = False
 
     def cost_of(self, first: int, last: int) -> float:
         """Of the steps from ``first`` up to, not including, ``last``."""
@@ -102,7 +105,7 @@ class Saved:
 
 def resume(checkpoints: CheckpointFolder, emit: Emit) -> Saved | None:
     """What the newest readable checkpoint holds; warns of those that cannot be read."""
-    saved, broken = checkpoints.load()
+    saved, broken = distributed.from_first(checkpoints.load())
     for name in broken:
         emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
     return Saved(**saved) if saved is not None else None
@@ -131,21 +134,33 @@ def run_stages(
         progress.skip(plan, plan.steps)
     for index, plan in enumerate(plans[first:], start=first):
         emit({"type": "stage", "stage": plan.name, "status": "started"})
-        stage = plan.make(carry)
-        if state is not None:
-            stage.restore(state)
         progress.skip(plan, done)
-        for step in range(done, plan.steps):
-            began = time.monotonic()
-            figures = stage.step(step)
-            carry["seconds"] = carry.get("seconds", 0.0) + time.monotonic() - began
-            emit({"type": "metric", "stage": plan.name, "epoch": step + 1} | figures)
-            progress.advance(plan, step)
-            checkpoints.save(
-                {"stage": index, "done": step + 1, "state": stage.state(), "carry": carry}
-            )
-        stage.finish(carry)
+        if plan.shared or distributed.is_first():
+            stage = plan.make(carry)
+            if state is not None:
+                stage.restore(state)
+            for step in range(done, plan.steps):
+                began = time.monotonic()
+                figures = stage.step(step)
+                if plan.shared:
+                    _agree(stage)
+                carry["seconds"] = carry.get("seconds", 0.0) + time.monotonic() - began
+                emit({"type": "metric", "stage": plan.name, "epoch": step + 1} | figures)
+                progress.advance(plan, step)
+                if distributed.is_first():
+                    checkpoints.save(
+                        {"stage": index, "done": step + 1, "state": stage.state(), "carry": carry}
+                    )
+            stage.finish(carry)
+        carry = distributed.from_first(carry)
         done, state = 0, None
         ended = {"status": "skipped", "message": plan.skipped} if plan.skipped else _FINISHED
         emit({"type": "stage", "stage": plan.name} | ended)
     return carry
+
+
+def _agree(stage: Stage) -> None:
+    """Take over the first process's state: rounding must not lead them apart."""
+    state = distributed.from_first(stage.state())
+    if not distributed.is_first():
+        stage.restore(state)

@@ -13,6 +13,7 @@ from atmc_core.config import EPOCHS, Effort
 from atmc_core.context import SELECT, Context
 from atmc_core.data import Split
 from atmc_core.pipeline import Emit
+from atmc_core.step import make_step
 from atmc_core.training import (
     DenseWeights,
     adversarial_step,
@@ -182,12 +183,13 @@ def seconds_per_epoch(context: Context) -> float:
     device = train.labels.device
     net = DenseWeights(copy.deepcopy(context.classifier), training)
     images, labels = train.batch(slice(0, training.batch_size))
+    step = make_step(net.classifier, context.inner_attack, context.loss, context.speed)
     generator = random_generator(device, context.spec.seed)
     times: list[float] = []
     # The first steps are slower: memory is taken, kernels are chosen.
     while len(times) < 2 or (len(times) < _TIMED_STEPS and sum(times) < _TIMED_SECONDS):
         began = time.perf_counter()
-        adversarial_step(net, context.inner_attack, images, labels, 1e-6, generator, context.loss)
+        adversarial_step(net, step, images, labels, 1e-6, generator)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)

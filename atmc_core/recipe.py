@@ -47,7 +47,16 @@ def training_plans(context: Context, plan: TrainingPlan) -> list[Plan]:
     effort, system, cost = context.effort, context.system, context.epoch_cost
     dense = "robust_training" if system.adversarial else "clean_training"
     kept = plan.recognition.words() if plan.recognition and plan.recognition.robust else None
-    stages = [Plan(dense, effort.robust_epochs, cost, lambda carry: DenseStage(context), kept)]
+    stages = [
+        Plan(
+            dense,
+            effort.robust_epochs,
+            cost,
+            lambda carry: DenseStage(context),
+            skipped=kept,
+            shared=True,
+        )
+    ]
     if system.support == "none":
         stages.append(Plan("packing", 0, 0, lambda carry: PackStage(context, carry)))
         return stages
@@ -56,7 +65,7 @@ def training_plans(context: Context, plan: TrainingPlan) -> list[Plan]:
     )
     epochs, finish = effort.compression_epochs, effort.finish_epochs
     stages += [
-        Plan("compressing", epochs, cost, lambda carry: compress(context, carry)),
-        Plan("finishing", finish, cost, lambda carry: FinishStage(context, carry)),
+        Plan("compressing", epochs, cost, lambda carry: compress(context, carry), shared=True),
+        Plan("finishing", finish, cost, lambda carry: FinishStage(context, carry), shared=True),
     ]
     return stages

@@ -79,6 +79,8 @@ class TrainingStage(Stage):
             epochs=epochs,
             peak=peak,
             path=(context.spec.seed, place),
+            speed=context.speed,
+            augmentation=training.augmentation,
         )
         self.trainer = Trainer(net, context.data.train, course, self.after_step)
         self.best: State | None = None

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from atmc_core.channels import Reader, channel_graph
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
-from atmc_core.projection import keep_largest
+from atmc_core.pool import used_tensors
+from atmc_core.projection import mark_largest
 
 Weights = dict[str, Factors]
 
@@ -20,21 +21,25 @@ _ROUND = 0.8
 class Structure:
     """Entries are kept one by one; what is kept otherwise overrides this."""
 
-    def shrink(self, factors: Weights, k: int) -> None:
-        """Set to zero, in place, what cannot stay under a budget of k."""
-        scores = [f.scores()[role] for f in factors.values() for role in f.used]
-        tensors = [f.tensors[role] for f in factors.values() for role in f.used]
-        for tensor, mask in zip(tensors, keep_largest(scores, k), strict=True):
-            tensor.mul_(mask)
+    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
+        """Set to zero, in place, what cannot stay under a budget of k.
+
+        Args:
+            scratch: memory for a float of each entry, overwritten; by default it is taken anew.
+        """
+        for tensor, kept in zip(used_tensors(factors), _largest(factors, k, scratch), strict=True):
+            tensor.mul_(kept)
 
     def supports(self, factors: Weights, k: int) -> Weights:
         """Ones where entries are that a budget of k would leave, zeros elsewhere."""
-        scores = [score for f in factors.values() for score in f.scores()]
-        masks = iter(keep_largest(scores, k))
-        return {
-            name: _with(f, [(next(masks) & (t != 0)).float() for t in f.tensors])
-            for name, f in factors.items()
-        }
+        marks = iter(_largest(factors, k))
+        supports = {}
+        for name, own in factors.items():
+            tensors = [torch.zeros_like(tensor) for tensor in own.tensors]
+            for role in own.used:
+                tensors[role] = next(marks) * (own.tensors[role] != 0)
+            supports[name] = _with(own, tensors)
+        return supports
 
     def silence(self, network: nn.Module) -> None:
         """Set to zero what else that is dropped would emit: of entries nothing."""
@@ -86,13 +91,13 @@ class Channels(Structure):
                 alive[reader.outputs[0]] = True
         return self._size(alive)
 
-    def shrink(self, factors: Weights, k: int) -> None:
+    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
         self.alive = self._chosen(factors, k)
         for name, own in factors.items():
             masks = self.sides[name].masks(self.alive, own.u.device)
             for tensor, mask in zip(own.tensors, masks, strict=True):
                 tensor.mul_(mask)
-        super().shrink(factors, k)
+        super().shrink(factors, k, scratch)
 
     def supports(self, factors: Weights, k: int) -> Weights:
         alive = self._chosen(factors, k)
@@ -254,6 +259,18 @@ class _Sides:
         area = self.view.shape[2:]
         inputs = c.shape[2] // torch.Size(area).numel()
         return MatrixView((int(out.sum()), inputs, *area), len(c), oriented=self.view.wide)
+
+
+def _largest(factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
+    """Ones at the k entries of the used tensors that contribute most, zeros elsewhere."""
+    tensors = used_tensors(factors)
+    sizes = [tensor.numel() for tensor in tensors]
+    scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
+    views = iter(torch.split(scores, sizes))
+    for own in factors.values():
+        own.write_scores([next(views).view_as(own.tensors[role]) for role in own.used])
+    marks = torch.split(mark_largest(scores, k), sizes)
+    return [mark.view_as(tensor) for mark, tensor in zip(marks, tensors, strict=True)]
 
 
 def _with(own: Factors, tensors: list[Tensor]) -> Factors:

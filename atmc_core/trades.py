@@ -10,47 +10,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from atmc_core.attacks.base import Attack, Model
-from atmc_core.attacks.gradient import input_gradient
-from atmc_core.attacks.norms import Ball
-from atmc_core.training import StepLoss
+from atmc_core.attacks import PGD
+from atmc_core.attacks.base import Model
+from atmc_core.attacks.losses import Loss
+from atmc_core.step import StepLoss
 
 # The divergence has no slope at the image itself, so the ascent starts this far off (authors').
 _START = 1e-3
 
 
-@dataclass(frozen=True)
-class DivergencePGD(Attack):
-    """Projected gradient ascent on the divergence of the outputs from those on the clean images.
+class DivergencePGD(PGD):
+    """Projected gradient ascent on the divergence of the outputs from those on the clean images."""
 
-    Attributes:
-        ball: where perturbations stay.
-        steps: number of gradient steps.
-        step_size: length of each, in the ball's norm.
-    """
+    def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.empty_like(images).normal_(generator=generator)
+        return (images + _START * noise).clamp_(0, 1)
 
-    ball: Ball
-    steps: int
-    step_size: float
-
-    def run(
-        self,
-        model: Model,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def objective(self, model: Model, images: Tensor) -> Loss:
         with torch.no_grad():
             clean = model(images).log_softmax(1)
-        noise = torch.empty_like(images).normal_(generator=generator)
-        points = (images + _START * noise).clamp_(0, 1)
-        for _ in range(self.steps):
-            gradient = input_gradient(
-                model, points, labels, lambda logits, labels: divergence(logits, clean)
-            )
-            points = self.ball.ascend(points, gradient, self.step_size, images)
-        return points
+        return lambda logits, labels: divergence(logits, clean)
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:

@@ -2,20 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from atmc_core.attacks import PGD, Attack, ball, frozen_copy
+from atmc_core import distributed
+from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
-from atmc_core.data import Split
+from atmc_core.data import UNCHANGED, Augmentation, Split, training_batches
 from atmc_core.model import Classifier
+from atmc_core.step import PLAIN, Speed, Step, StepLoss, frozen_model, make_step
 
 State = dict[str, Any]
 
@@ -130,86 +131,31 @@ def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
-def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> Model:
-    """The network with all its tensors detached: gradients reach the images only.
-
-    Args:
-        weights: stand in for the classifier's own, by name in its network.
-    """
-    return frozen_copy(
-        classifier, {f"network.{name}": tensor for name, tensor in (weights or {}).items()}
-    )
-
-
-class StepLoss(ABC):
-    """The loss of a training step.
-
-    Attributes:
-        on_clean: whether the network is run on the clean images, too.
-    """
-
-    on_clean: bool = True
-
-    @abstractmethod
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, of labels ``[N]`` and logits: the clean images', then the adversarial ones'.
-
-        In clean training, and where ``on_clean`` is false, there are N of them, else 2N.
-        """
-
-
-@dataclass(frozen=True)
-class MixedLoss(StepLoss):
-    """The weighted mean of loss(x) and loss(x_adv); half and half is the paper's."""
-
-    clean_weight: float = 0.5
-
-    @property
-    def on_clean(self) -> bool:  # type: ignore[override]
-        return self.clean_weight > 0
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = [F.cross_entropy(part, labels) for part in torch.split(logits, len(labels))]
-        return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
-
-
-PAPERS_MIX = MixedLoss()
-
-
 def adversarial_step(
     net: Trainable,
-    attack: Attack | None,
+    step: Step,
     images: Tensor,
     labels: Tensor,
     learning_rate: float,
     generator: torch.Generator,
-    loss_of: StepLoss = PAPERS_MIX,
 ) -> Tensor:
-    """One step on clean images and those that ``attack`` finds on the current network.
-
-    For the attack the network is in evaluation mode, so that the norms' statistics stand still, and
-    none of its tensors needs a gradient. Without an attack the step is on the clean images alone.
+    """One step on clean images and those that the step's attack finds on the current network.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
-    if attack is not None:
-        model = frozen_model(net.classifier.eval())
-        adversarial = attack.run(model, images, labels, generator=generator)
-        images = torch.cat([images, adversarial]) if loss_of.on_clean else adversarial
-    loss = loss_of(net.classifier.train()(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = step.gradients(images, labels, generator)
     net.update(learning_rate)
-    return loss.detach()
+    return loss
 
 
-def training_attack(threat: Threat) -> Attack:
+def training_attack(threat: Threat) -> PGD:
     """The PGD of the training step."""
     return PGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Batches of ``Split.shuffled``: all but a last one of a single image."""
+    """Batches of ``training_batches``: all but a last one of a single image."""
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
@@ -221,15 +167,19 @@ class Course:
         attack: of adversarial training; without one it is clean training.
         peak: the peak learning rate.
         path: where in the run this is (seed, stage), for the random numbers.
+        speed: how the step is run.
+        augmentation: of the training images, before the attack.
     """
 
-    attack: Attack | None
+    attack: PGD | None
     loss: StepLoss
     schedule: ScheduleName
     batch_size: int
     epochs: int
     peak: float
     path: tuple[int, ...]
+    speed: Speed = PLAIN
+    augmentation: Augmentation = UNCHANGED
 
 
 class Trainer:
@@ -249,6 +199,8 @@ class Trainer:
         self.net, self.split, self.course, self.after_step = net, split, course, after_step
         self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
         self.steps = course.epochs * self.steps_per_epoch
+        step = make_step(net.classifier, course.attack, course.loss, course.speed)
+        self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def epoch(self, index: int) -> float:
         """Train for epoch ``index``; returns its mean loss.
@@ -259,13 +211,13 @@ class Trainer:
         course, device = self.course, self.split.labels.device
         order = random_generator("cpu", *course.path, index, 0)
         noise = random_generator(device, *course.path, index, 1)
-        torch.manual_seed(order.initial_seed())  # dropout draws from the global generator
+        # Dropout draws from the global generator, each process for its own images.
+        torch.manual_seed(order.initial_seed() + distributed.rank())
         losses = []
-        for step, (images, labels) in enumerate(self.split.shuffled(course.batch_size, order)):
+        batches = training_batches(self.split, course.batch_size, order, course.augmentation)
+        for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
-            losses.append(
-                adversarial_step(self.net, course.attack, images, labels, rate, noise, course.loss)
-            )
+            losses.append(adversarial_step(self.net, self.step, images, labels, rate, noise))
             self.after_step()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):

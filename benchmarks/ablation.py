@@ -30,11 +30,10 @@ from atmc_core.data import Split, load_npz
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative, plain
+from atmc_core.step import MixedLoss, frozen_model
 from atmc_core.training import (
     Course,
-    MixedLoss,
     Trainer,
-    frozen_model,
     random_generator,
     steps_per_epoch,
 )
@@ -88,17 +87,19 @@ def _run(
 ) -> dict[str, Any]:
     network = build(arguments.architecture, 10)
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
-    classifier = Classifier(network, Normalization(), channels=1)
+    classifier = Classifier(network, Normalization(), channels=1).to(paper.device())
     weights = dense_weights(network)
     factors = plain(weights) if rank is None else interpolative(weights, rank)
     k = round(density * sum(weight.numel() for weight, _ in weights.values()))
-    data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed)
+    data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed).to(
+        paper.device()
+    )
     training = Training(learning_rate=arguments.learning_rate, batch_size=arguments.batch_size)
     steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
     net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
-    epsilon, length = arguments.epsilon, 0.4 * arguments.epsilon
+    epsilon, length = arguments.epsilon, paper.path_length(arguments) * arguments.epsilon
     course = Course(
-        attack=PGD(ball("linf", epsilon), arguments.steps, length),
+        attack=PGD(ball("linf", epsilon), arguments.steps, length / arguments.steps),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,
@@ -128,7 +129,7 @@ def _accuracies(
     """Clean and PGD-20 accuracy on the first test images."""
     count, epsilon = arguments.attacked_images, arguments.epsilon
     sample = Split(test.images[:count], test.labels[:count])
-    model, generator = frozen_model(classifier.eval()), random_generator("cpu", 7)
+    model, generator = frozen_model(classifier.eval()), random_generator(test.labels.device, 7)
     attack = PGD(ball("linf", epsilon), 20, 2.5 * epsilon / 20)
     clean = robust = 0
     for images, labels in sample.batches(250):

@@ -13,13 +13,10 @@ last line is one JSON object:
 """
 
 import argparse
-import io
-import json
+import math
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,45 +24,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import torch
-from safetensors.torch import save
-from sklearn.datasets import load_digits
+import psutil
+from obstore.exceptions import BaseError as StoreError
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from atmc_core.architectures import build
 from benchmarks.house import House, house, wait_until
+from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
 from benchmarks.timing import print_result
 from jobstore import artifacts, events, jobs
-from jobstore.objects import blob_key
+from jobstore.objects import ObjectStore, blob_key
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import Job
 
-ARCHITECTURE = "digits_cnn"
-TRAINING = ("robust_training", "compressing", "finishing")
-SPEC: dict[str, Any] = {
-    "method": "atmc",
-    "target": {"density": 0.1, "bits": 4},
-    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
-    "training": {
-        "robust_epochs": 3,
-        "compression_epochs": 4,
-        "finish_epochs": 2,
-        "batch_size": 100,
-    },
-    "evaluation": {
-        "attacks": ["fgsm"],
-        "max_images": 50,
-        "curve_images": 10,
-        "curve_steps": 1,
-        "batch_size": 100,
-    },
-}
 # Different jobs, so that one's result in another's place would be seen.
 SEEDS = (0, 1, 2)
 SETTINGS = {
@@ -77,51 +51,10 @@ SETTINGS = {
     "device": "cpu",
 }
 STORE_AWAY_S = 20.0
+# The longest time from one kill to the next, before the wait for a job in training.
+CALM_S = 8.0
 PAUSE_S = 8.0
 VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause")
-
-
-def uploads() -> tuple[bytes, bytes]:
-    """A network (safetensors) and a data set (.npz) that a job takes a few seconds for."""
-    torch.manual_seed(0)
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    file = io.BytesIO()
-    np.savez(
-        file,
-        x_train=images[:600],
-        y_train=labels[:600],
-        x_test=images[600:700],
-        y_test=labels[600:700],
-    )
-    return save(build(ARCHITECTURE, 10).state_dict()), file.getvalue()
-
-
-def undisturbed(seed: int) -> str:
-    """The hash of the artifact that the child, run by hand, makes of the job with this seed."""
-    model, dataset = uploads()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for each in ("inputs", "checkpoints", "results"):
-            (folder / each).mkdir()
-        (folder / "inputs" / "model.safetensors").write_bytes(model)
-        (folder / "inputs" / "dataset.npz").write_bytes(dataset)
-        document = {
-            "job_id": "job_by_hand",
-            "attempt": 1,
-            "spec": SPEC | {"seed": seed},
-            "model": {
-                "path": "inputs/model.safetensors",
-                "architecture": ARCHITECTURE,
-                "normalization": None,
-            },
-            "dataset": {"path": "inputs/dataset.npz"},
-            "device": "cpu",
-            "threads": 1,
-        }
-        (folder / "job.json").write_text(json.dumps(document))
-        subprocess.run([sys.executable, "-m", "worker.child", name], check=True)
-        return sha256((folder / "results" / "model.atmc").read_bytes()).hexdigest()
 
 
 @dataclass
@@ -131,6 +64,7 @@ class Chaos:
     house: House
     draw: random.Random
     victims: tuple[str, ...] = VICTIMS
+    calm_s: float = CALM_S
     accepted: dict[str, int] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
     fallen: Counter[str] = field(default_factory=Counter)
@@ -206,7 +140,8 @@ class Chaos:
     def kill_one(self) -> None:
         """Wait until a job trains, then kill the next victim; it comes back as it would."""
         victim = self.draw.choice(self.victims)
-        time.sleep(self.draw.uniform(0.0, 1.5))
+        calm_until = time.monotonic() + self.draw.uniform(0.0, self.calm_s)
+        self._wait_for(lambda: time.monotonic() > calm_until or not self.unfinished())
         self._wait_for(lambda: self.training() or not self.unfinished())
         found = self.training()
         if found and getattr(self, f"_kill_{victim}")(self.draw.choice(found)[1]):
@@ -237,7 +172,7 @@ class Chaos:
     def _kill_child(self, owner: str) -> bool:
         name = self._owner_part(owner)
         for process in self.house.parts[name].children() if name else []:
-            with suppress(Exception):
+            with suppress(psutil.Error):
                 # The one at work: another one waits for the next job.
                 if any(file.path.endswith("child.log") for file in process.open_files()):
                     process.kill()
@@ -314,10 +249,10 @@ class Chaos:
         return {"lost": len(lost), "wrong": len(wrong)}
 
 
-def _reachable(store: Any) -> bool:
+def _reachable(store: ObjectStore) -> bool:
     try:
         store.exists("probe")
-    except Exception:
+    except StoreError:
         return False
     return True
 
@@ -346,16 +281,24 @@ def history_faults(job: Job, told: list[Any]) -> list[str]:
 
 
 def run(
-    *, seed: int, seconds: float, batch: int | None = None, victims: tuple[str, ...] = VICTIMS
+    *,
+    seed: int,
+    seconds: float,
+    batch: int | None = None,
+    victims: tuple[str, ...] = VICTIMS,
+    calm_s: float = CALM_S,
+    most_kills: float = math.inf,
 ) -> dict[str, Any]:
     """Run and count. With `batch` that many jobs; else jobs keep coming for `seconds`."""
-    expected = {each: undisturbed(each) for each in SEEDS}
+    expected = {each: undisturbed(each) for each in SEEDS[:batch]}
     with house(2, settings=SETTINGS) as made:
-        chaos = Chaos(made, random.Random(seed), victims)
+        chaos = Chaos(made, random.Random(seed), victims, calm_s)
         until = time.monotonic() + seconds
         for _ in range(batch or 4):
             chaos.submit()
         while chaos.unfinished() and (batch is not None or time.monotonic() < until):
+            if chaos.kills.total() >= most_kills:
+                break
             chaos.kill_one()
             while batch is None and time.monotonic() < until and chaos.unfinished() < 4:
                 chaos.submit()
@@ -363,7 +306,7 @@ def run(
                 break
         chaos.settle(600)
         figures = chaos.count(expected)
-    kills = sum(chaos.kills.values())
+    kills = chaos.kills.total()
     return (
         {"jobs": len(chaos.accepted), "kills": kills}
         | figures

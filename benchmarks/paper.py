@@ -7,7 +7,7 @@ clean training. ``--bits`` are ATMC's; the other systems are float32, as in the 
 whole job in a folder of its own and resumes where it stopped; finished rows are kept, and several
 runs may share a folder (each its own rows). Every compressed network is read back from its artifact
 and evaluated on the test split by PGD as the paper does it (its number of steps, a random start),
-and by PGD-40 with 5 restarts on what that left standing.
+and by PGD-40 with 5 restarts (or as asked) on what that left standing.
 
 Without a GPU the defaults are 20,000 training images, 4 PGD steps and few epochs, and the file says
 so; with one they are all images and the paper's steps. Writes
@@ -15,11 +15,15 @@ so; with one they are all images and the paper's steps. Writes
 """
 
 import argparse
+import hashlib
 import json
+import math
+import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +39,22 @@ from atmc_core.attacks.base import Model
 from atmc_core.compaction import compact
 from atmc_core.config import JobSpec
 from atmc_core.data import Split
-from atmc_core.training import frozen_model, random_generator
+from atmc_core.step import frozen_model
+from atmc_core.training import random_generator
 from benchmarks.datasets import SETS, unpacked
 
+#: Arguments that choose rows and places, and change no figure.
+ROWS = (
+    "methods",
+    "densities",
+    "nominal_ratios",
+    "bits",
+    "draw",
+    "work",
+    "threads",
+    "dataset",
+    "name",
+)
 RESULTS = Path(__file__).resolve().parent / "results"
 METHODS = ("da", "nap", "ap", "al0", "alr", "atmc")
 FIGURES = (
@@ -55,21 +72,60 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What the paper trains on a data set, and against what."""
+    """What the paper trains on a data set, and against what; and how a GPU here does.
+
+    Attributes:
+        precision: of training; LeNet's kernels are too small to gain from fewer bits.
+        gpu_batch: images a step on a GPU.
+        evaluated_at_once: images that a GPU is filled with.
+        augmentation: of training images.
+    """
 
     architecture: str
     epsilon: float
     steps: int
+    precision: str
+    gpu_batch: int
+    evaluated_at_once: int
+    augmentation: dict[str, Any]
 
 
-SETTINGS = {"mnist": Setting("lenet", 76 / 255, 16), "cifar10": Setting("resnet34", 4 / 255, 7)}
+SETTINGS = {
+    "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000, {}),
+    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, {"flip": True, "shift": 4}),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: a method at a size, in so many bits a non-zero.
+
+    Attributes:
+        size: the target's kind, ``density`` or ``nominal_ratio``, and its value.
+    """
+
+    method: str
+    size: tuple[str, float]
+    bits: int
+
+    @property
+    def name(self) -> str:
+        """Unique among the rows, fit for a folder."""
+        kind, value = self.size
+        return f"{self.method}-{'nominal-' if kind == 'nominal_ratio' else ''}{value}-{self.bits}"
+
+
+DENSE = System("da", ("density", 1.0), 32)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_training_arguments(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD")
-    parser.add_argument("--densities", nargs="+", type=float, default=[0.05, 0.01, 0.0025])
+    parser.add_argument("--densities", nargs="*", type=float, default=[0.05, 0.01, 0.0025])
+    parser.add_argument(
+        "--nominal-ratios", nargs="*", type=float, default=[], help="more sizes, of atmc"
+    )
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4, 32], help="of atmc")
     parser.add_argument("--epochs", type=int, default=30 if _gpu() else 3, help="of compression")
     parser.add_argument("--finish-epochs", type=int, default=10 if _gpu() else 1)
@@ -91,8 +147,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if _gpu() else 40)
+    parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.05)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
+    parser.add_argument("--validation-fraction", type=float, default=0.1)
+    parser.add_argument("--strong-steps", type=int, default=40, help="of the harder PGD")
+    parser.add_argument("--strong-restarts", type=int, default=5, help="of the harder PGD")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--name", default="table")
@@ -105,6 +165,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     arguments.architecture = arguments.architecture or setting.architecture
     arguments.epsilon = arguments.epsilon or setting.epsilon
     arguments.steps = arguments.steps or (setting.steps if _gpu() else 4)
+    arguments.batch_size = arguments.batch_size or (setting.gpu_batch if _gpu() else 128)
     torch.set_num_threads(arguments.threads)
     if not _gpu():
         torch.use_deterministic_algorithms(True)
@@ -118,13 +179,25 @@ def work_folder(arguments: argparse.Namespace) -> Path:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train and evaluate every row that is asked for and not there yet."""
+    for system in systems(arguments):
+        fresh = system.method in ("da", "nap")
+        start = (fresh_network if fresh else robust_network)(arguments)
+        _row(arguments, system, start)
+        _write(arguments)
+
+
+def systems(arguments: argparse.Namespace) -> Iterator[System]:
+    """What is asked for, in turn."""
     for method in arguments.methods:
-        start = (fresh_network if method in ("da", "nap") else robust_network)(arguments)
-        densities = [1.0] if method == "da" else arguments.densities
-        for density in densities:
+        if method == "da":
+            yield DENSE
+            continue
+        sizes = [("density", density) for density in arguments.densities]
+        if method == "atmc":
+            sizes += [("nominal_ratio", ratio) for ratio in arguments.nominal_ratios]
+        for size in sizes:
             for bits in arguments.bits if method == "atmc" else [32]:
-                _row(arguments, method, density, bits, start)
-                _write(arguments)
+                yield System(method, size, bits)
 
 
 def fresh_network(arguments: argparse.Namespace) -> Path:
@@ -133,18 +206,20 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
     if not path.exists():
         torch.manual_seed(arguments.seed)
         network = build(arguments.architecture, 10)
-        safetensors.torch.save_file(network.state_dict(), path)
+        _save(network.state_dict(), path)
     return path
 
 
 def robust_network(arguments: argparse.Namespace) -> Path:
     """The dense network after adversarial training (DA), as an upload; trained if need be."""
+    if arguments.robust:
+        return Path(arguments.robust)
     path = work_folder(arguments) / "robust.safetensors"
     if not path.exists():
-        folder = _compressed(arguments, "da", 1.0, 32, fresh_network(arguments))
+        folder = _compressed(arguments, DENSE, fresh_network(arguments))
         dense = artifact.load(folder / "results" / "model.atmc").classifier()
         weights = {name: t.contiguous() for name, t in dense.network.state_dict().items()}
-        safetensors.torch.save_file(weights, path)
+        _save(weights, path)
     return path
 
 
@@ -155,59 +230,65 @@ def images(arguments: argparse.Namespace) -> Path:
         limits = {"train": arguments.train_images, "test": arguments.test_images}
         with np.load(unpacked(arguments.dataset)) as arrays:
             cut = {name: arrays[name][: limits[name.split("_")[1]]] for name in arrays}
-        np.savez(path, **cut)
+        aside = path.with_name(f"{os.getpid()}.npz")
+        np.savez(aside, **cut)
+        aside.rename(path)  # other runs may share the folder
     return path
 
 
-def _row(
-    arguments: argparse.Namespace, method: str, density: float, bits: int, start: Path
-) -> None:
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    aside = path.with_suffix(f".{os.getpid()}")
+    safetensors.torch.save_file(weights, aside)
+    aside.rename(path)
+
+
+def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
     """One system at one size: run the job, read its artifact back and evaluate that."""
-    if any(
-        (r["method"], r["density"], r["bits"]) == (method, density, bits) for r in _rows(arguments)
-    ):
+    if any(row["name"] == system.name for row in _rows(arguments)):
         return
-    done = work_folder(arguments) / f"{method}-{density}-{bits}" / "row.json"
-    say(f"{method} at density {density}, {bits} bits")
-    folder = _compressed(arguments, method, density, bits, start)
+    say(system.name)
+    folder = _compressed(arguments, system, start)
     headline = json.loads((folder / "headline.json").read_text())
     began = time.monotonic()
-    row: dict[str, Any] = {"method": method, "bits": bits, "density": density}
+    model = artifact.load(folder / "results" / "model.atmc")
+    kind, value = system.size
+    weights = sum(math.prod(factors.view.shape) for factors in model.factors.values())
+    row: dict[str, Any] = {"name": system.name, "method": system.method, "bits": system.bits}
+    row["density"] = value if kind == "density" else round(headline["k"] / weights, 5)
     row |= {name: headline[name] for name in FIGURES}
-    row |= evaluate(arguments, artifact.load(folder / "results" / "model.atmc"))
+    row |= evaluate(arguments, model)
     row["seconds"] = round(headline["seconds"], 1)
     row["evaluation_seconds"] = round(time.monotonic() - began, 1)
-    done.write_text(json.dumps(row))
+    (folder / "row.json").write_text(json.dumps(row))
 
 
-def _compressed(
-    arguments: argparse.Namespace, method: str, density: float, bits: int, start: Path
-) -> Path:
+def _compressed(arguments: argparse.Namespace, system: System, start: Path) -> Path:
     """The folder of a finished job."""
-    folder = work_folder(arguments) / f"{method}-{density}-{bits}"
+    folder = work_folder(arguments) / system.name
     if not (folder / "headline.json").exists():
         headline = job.run(
-            _spec(arguments, method, density, bits),
+            _spec(arguments, system),
             job.ModelInput(start, arguments.architecture),
             images(arguments),
             folder,
-            device=_device(),
+            device=device(),
             emit=_show,
         )
         (folder / "headline.json").write_text(json.dumps(headline))
     return folder
 
 
-def _spec(arguments: argparse.Namespace, method: str, density: float, bits: int) -> JobSpec:
-    # A short random-start attack needs longer steps than the paper's 1.25 epsilon in all.
-    length = max(1.25, 0.4 * arguments.steps) if arguments.steps < 7 else 1.25
+def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
     training = {
-        "robust_epochs": arguments.dense_epochs if method in ("da", "nap") else 0,
+        "robust_epochs": arguments.dense_epochs if system.method in ("da", "nap") else 0,
         "learning_rate": arguments.learning_rate,
         "batch_size": arguments.batch_size,
         "clean_weight": arguments.clean_weight,
+        "validation_fraction": arguments.validation_fraction,
+        "precision": SETTINGS[arguments.dataset].precision,
+        **SETTINGS[arguments.dataset].augmentation,
     }
-    if method != "da":
+    if system.method != "da":
         training |= {
             "compression_epochs": arguments.epochs,
             "finish_epochs": arguments.finish_epochs,
@@ -215,13 +296,13 @@ def _spec(arguments: argparse.Namespace, method: str, density: float, bits: int)
     return schema.from_json(
         JobSpec,
         {
-            "method": method,
-            "target": {"density": density, "bits": bits},
+            "method": system.method,
+            "target": {system.size[0]: system.size[1], "bits": system.bits},
             "threat": {
                 "norm": "linf",
                 "epsilon": arguments.epsilon,
                 "steps": arguments.steps,
-                "step_size": length * arguments.epsilon / arguments.steps,
+                "step_size": path_length(arguments) * arguments.epsilon / arguments.steps,
             },
             "training": training,
             # The table's own evaluation follows; the job's is as short as it may be.
@@ -236,6 +317,12 @@ def _spec(arguments: argparse.Namespace, method: str, density: float, bits: int)
     )
 
 
+def path_length(arguments: argparse.Namespace) -> float:
+    """How far all steps of training's attack together reach, in epsilons."""
+    # A short random-start attack needs longer steps than the paper's 1.25 epsilon in all.
+    return max(1.25, 0.4 * arguments.steps) if arguments.steps < 7 else 1.25
+
+
 def evaluate(
     arguments: argparse.Namespace, model: artifact.CompressedModel
 ) -> dict[str, float | int]:
@@ -248,11 +335,13 @@ def evaluate(
         pixels = torch.from_numpy(arrays["x_test"])
         labels = torch.from_numpy(arrays["y_test"].astype(np.int64))
     nchw = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
-    test = Split(nchw, labels).to(_device())
-    classifier = model.classifier().to(_device()).eval()
+    test = Split(nchw, labels).to(device())
+    classifier = model.classifier().to(device()).eval()
     # Without its dead channels it computes the same, sooner.
     network = frozen_model(compact(classifier))
     limits, paper = ball("linf", arguments.epsilon), SETTINGS[arguments.dataset].steps
+    strong = arguments.strong_steps
+    at_once = SETTINGS[arguments.dataset].evaluated_at_once if _gpu() else 250
     epsilon = arguments.epsilon
     standing = torch.ones(len(labels), dtype=torch.bool)
     shares = []
@@ -260,12 +349,13 @@ def evaluate(
         (
             None,
             PGD(limits, paper, 1.25 * epsilon / paper),
-            PGD(limits, 40, 2.5 * epsilon / 40).repeat(5),
+            PGD(limits, strong, 2.5 * epsilon / strong).repeat(arguments.strong_restarts),
         )
     ):
         say(f"  evaluation {index + 1} of 3 on {int(standing.sum())} images")
         # Images are uint8 in the split; what falls is not attacked again.
-        standing &= _survivors(network, test, attack, standing, (arguments.seed, 99, index))
+        path = (arguments.seed, 99, index)
+        standing &= _survivors(network, test, attack, standing, path, at_once)
         shares.append(float(standing.double().mean()))
     clean, paper_pgd, pgd = shares
     return {
@@ -277,12 +367,19 @@ def evaluate(
 
 
 def _survivors(
-    model: Model, test: Split, attack: Attack | None, standing: torch.Tensor, path: tuple[int, ...]
+    model: Model,
+    test: Split,
+    attack: Attack | None,
+    standing: torch.Tensor,
+    path: tuple[int, ...],
+    at_once: int,
 ) -> torch.Tensor:
     """Which of the standing images are still classified right under an attack, bool ``[N]``."""
     right = torch.zeros_like(standing)
     generator = random_generator(test.labels.device, *path)
-    for index in torch.split(standing.nonzero()[:, 0], 250):
+    if not standing.any():
+        return right
+    for index in torch.split(standing.nonzero()[:, 0], at_once):
         batch, labels = test.batch(index.to(test.labels.device))
         if attack is not None:
             batch = attack.run(model, batch, labels, generator=generator)
@@ -292,7 +389,7 @@ def _survivors(
 
 
 def _show(event: dict[str, Any]) -> None:
-    if event["type"] == "progress":
+    if event["type"] == "progress" and event.get("eta_s") is not None:
         figures = ("stage", "epoch", "epochs", "progress", "eta_s")
         stage, epoch, epochs, progress, eta = (event[name] for name in figures)
         say(f"  {stage} {epoch}/{epochs}  {progress:.1%}  {eta:.0f} s left")
@@ -309,7 +406,7 @@ def _gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _device() -> torch.device:
+def device() -> torch.device:
     return torch.device("cuda" if _gpu() else "cpu")
 
 
@@ -321,15 +418,19 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         table = json.loads(path.read_text())
         if arguments.draw or table["settings"] == _settings(arguments):
             found += table["rows"]
-    rows = {(row["method"], row["density"], row["bits"]): row for row in found}
-    order = sorted(rows, key=lambda name: (METHODS.index(name[0]), -name[1], -name[2]))
-    return [rows[name] for name in order]
+    rows = {row["name"]: row for row in found}
+    return sorted(
+        rows.values(),
+        key=lambda row: (METHODS.index(row["method"]), -row["nominal_ratio"], -row["bits"]),
+    )
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What every row depends on."""
-    asked = ("methods", "densities", "bits", "draw", "work", "threads", "dataset", "name")
-    return {name: value for name, value in vars(arguments).items() if name not in asked}
+    settings = {name: value for name, value in vars(arguments).items() if name not in ROWS}
+    if arguments.robust:
+        settings["robust"] = hashlib.sha256(arguments.robust.read_bytes()).hexdigest()
+    return settings
 
 
 def _table_path(arguments: argparse.Namespace) -> Path:
@@ -352,7 +453,9 @@ def _write(arguments: argparse.Namespace) -> dict[str, Any]:
             "rows": _rows(arguments),
         }
         RESULTS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(table, indent=1) + "\n")
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(table, indent=1) + "\n")
+        aside.rename(path)
     _draw(table, path.with_suffix(".svg"))
     return table
 

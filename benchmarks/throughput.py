@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.architectures import build
@@ -22,6 +22,7 @@ from atmc_core.config import Threat, Training
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative
+from atmc_core.step import Step
 from atmc_core.training import adversarial_step, training_attack
 from benchmarks.timing import interleaved, print_result
 
@@ -29,26 +30,29 @@ BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01
 THREAT = Threat("linf", 76 / 255, steps=16)
 
 
-def dense_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Plain PGD training of the dense network, nothing in the way."""
-    net = build("lenet", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def plain_step(
+    net: nn.Module, images: Tensor, labels: Tensor, threat: Threat
+) -> Callable[[], None]:
+    """A step of PGD training on the clean and the adversarial images, nothing in the way."""
     parameters = list(net.parameters())
     optimizer = torch.optim.SGD(
         parameters, lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=True
     )
-    epsilon, step_size = THREAT.epsilon, THREAT.training_step_size
+    epsilon, step_size = threat.epsilon, threat.training_step_size
     lower, upper = (images - epsilon).clamp_(0, 1), (images + epsilon).clamp_(0, 1)
 
     def step() -> None:
+        net.eval()
         for parameter in parameters:
             parameter.requires_grad_(False)
         adversarial = torch.empty_like(images).uniform_(-epsilon, epsilon).add_(images).clamp_(0, 1)
-        for _ in range(THREAT.steps):
+        for _ in range(threat.steps):
             adversarial.requires_grad_()
             loss = F.cross_entropy(net(adversarial), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, adversarial)
             adversarial = adversarial.detach().add_(gradient.sign_(), alpha=step_size)
             adversarial = torch.clamp_(adversarial, lower, upper)
+        net.train()
         for parameter in parameters:
             parameter.requires_grad_(True)
         loss = F.cross_entropy(net(torch.cat([images, adversarial])), labels.repeat(2))
@@ -56,7 +60,7 @@ def dense_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return lambda: _repeat(step)
+    return step
 
 
 def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -65,15 +69,13 @@ def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
     training = Training(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
     factors = interpolative(dense_weights(classifier.network), training.rank_fraction)
     net = AdmmWeights(classifier, factors, k=4_305, bits=8, training=training, steps=1)
-    attack, generator = training_attack(THREAT), torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        adversarial_step(net, attack, images, labels, LEARNING_RATE, generator)
-
-    return lambda: _repeat(step)
+    step, generator = Step(classifier, training_attack(THREAT)), torch.Generator().manual_seed(0)
+    return lambda: _repeat(
+        lambda: adversarial_step(net, step, images, labels, LEARNING_RATE, generator)
+    )
 
 
-def _repeat(step: Callable[[], None]) -> None:
+def _repeat(step: Callable[[], object]) -> None:
     for _ in range(STEPS_A_ROUND):
         step()
 
@@ -86,7 +88,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     images, labels = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
-    sides = {"dense": dense_side(images, labels), "atmc": atmc_side(images, labels)}
+    network = build("lenet", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dense_step = plain_step(network, images, labels, THREAT)
+    sides = {"dense": lambda: _repeat(dense_step), "atmc": atmc_side(images, labels)}
     seconds = interleaved(sides, arguments.rounds)
     print_result(
         {

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
+from jobstore import webhooks
 from jobstore.blobs import delete_unreferenced
 from jobstore.database import Database
 from jobstore.errors import InUse, NotEnded, NotFound
 from jobstore.objects import ObjectStore
 from jobstore.states import FINAL
 from jobstore.tables import Artifact, Dataset, Event, Job, Model
-from jobstore.webhooks import forget_job
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def delete_job(session: Session, job_id: str) -> Freed:
         raise NotEnded(f"the job is {job.state.value}")
     digests = session.scalars(select(Artifact.sha256).where(Artifact.job_id == job_id))
     freed = Freed([(job.tenant_id, digest) for digest in digests], job.checkpoint_keys)
-    forget_job(session, job_id)
+    webhooks.forget_job(session, job_id)
     for kind in (Artifact, Event):
         session.execute(delete(kind).where(kind.job_id == job_id))
     session.delete(job)

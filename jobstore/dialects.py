@@ -31,8 +31,8 @@ READ_ONLY = "atmc_read_only"
 """Execution option: the transaction only reads, so on SQLite it takes no write lock."""
 
 _BUSY_TIMEOUT_MS = 30_000
-# "atmc", "atmd": any numbers, the same in every process.
-_SCHEMA_LOCK, _CLAIM_LOCK = 0x61746D63, 0x61746D64
+# "atmc" and the next: any numbers, the same in every process.
+_SCHEMA_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
 _CLAIM_PATIENCE_MS = 5_000
 
 
@@ -123,6 +123,16 @@ def lock_claims(session: Session) -> None:
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
 
 
+def lock_quota(session: Session, tenant: str) -> None:
+    """Let one transaction at a time that adds to what the tenant has past this line.
+
+    Not the tenant's row, which every claim writes: this lock is held while a large file is kept.
+    """
+    if _is_postgresql(session):
+        lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:tenant))")
+        session.execute(lock, {"kind": _QUOTA_LOCKS, "tenant": tenant})
+
+
 def upsert(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
     insert = _insert(session)(mapped).values(row)
@@ -140,7 +150,7 @@ def add_up(
 ) -> None:
     """Insert the rows; where a primary key exists, add to its `column` instead."""
     insert = _insert(session)(mapped).values(list(rows))
-    total = {column: inspect(mapped).columns[column] + insert.excluded[column]}
+    total = {column: getattr(mapped, column) + insert.excluded[column]}
     names = list(inspect(mapped).primary_key)
     session.execute(insert.on_conflict_do_update(index_elements=names, set_=total))
 

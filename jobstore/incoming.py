@@ -113,9 +113,3 @@ def forget_expired(session: Session) -> list[str]:
         .with_for_update(skip_locked=True)
     )
     return [key for upload in session.scalars(query) for key in forget(session, upload)]
-
-
-def named_keys(session: Session) -> set[str]:
-    """Return the keys of the objects of all uploads that are on their way."""
-    keys = {*session.scalars(select(IncomingUpload.direct_key))}
-    return {key for key in keys if key is not None} | {*session.scalars(select(UploadChunk.key))}

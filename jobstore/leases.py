@@ -6,7 +6,7 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,11 @@ from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
+from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
+ON_CPU = Offer()
 
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
@@ -66,16 +68,21 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now."""
+    """The ids of the jobs that a sweep moved, and how many wait now, by their wake-ups' queue."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    waiting: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
 def claim(
-    session: Session, owner: str, *, lease_s: float, max_running_jobs: int | None = None
+    session: Session,
+    owner: str,
+    *,
+    lease_s: float,
+    offer: Offer = ON_CPU,
+    max_running_jobs: int | None = None,
 ) -> tuple[Job, Attempt] | None:
     """Take the job that `next_job` says for `lease_s` seconds; None if nothing waits that may run.
 
@@ -84,10 +91,11 @@ def claim(
     lock_claims(session)
     statement = (
         update(Job)
-        .where(Job.id == next_job(max_running_jobs))
+        .where(Job.id == next_job(offer, max_running_jobs))
         .values(
             state=JobState.VALIDATING,
             attempt=Job.attempt + 1,
+            reported=0,
             owner=owner,
             lease_expires_at=clock(lease_s),
             started_at=func.coalesce(Job.started_at, clock()),
@@ -105,8 +113,8 @@ def claim(
     return job, Attempt(job.id, job.attempt, owner)
 
 
-def next_job(max_running_jobs: int | None) -> ScalarSelect[str]:
-    """Return the choice of the next job's id.
+def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Return the choice of the next job's id, of those that suit the offer.
 
     It is a job of the tenant with the fewest at work, of several the one that was served longest
     ago; of that tenant the one with the highest priority, of several the oldest. So however many
@@ -116,7 +124,7 @@ def next_job(max_running_jobs: int | None) -> ScalarSelect[str]:
     """
     return (
         select(Job.id)
-        .where(WAITING, Job.tenant_id == _next_tenant(max_running_jobs))
+        .where(WAITING, offer.suitable(), Job.tenant_id == _next_tenant(offer, max_running_jobs))
         .order_by(Job.rank, Job.id)
         .limit(1)
         # A cancel may hold the row.
@@ -125,8 +133,8 @@ def next_job(max_running_jobs: int | None) -> ScalarSelect[str]:
     )
 
 
-def _next_tenant(max_running_jobs: int | None) -> ScalarSelect[str]:
-    """Whose turn it is of those who have a job that waits."""
+def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Whose turn it is of those who have a job that waits for such an offer."""
     at_work = (
         select(func.count())
         .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
@@ -136,7 +144,7 @@ def _next_tenant(max_running_jobs: int | None) -> ScalarSelect[str]:
     return (
         select(Tenant.id)
         .where(
-            exists().where(WAITING, Job.tenant_id == Tenant.id),
+            exists().where(WAITING, offer.suitable(), Job.tenant_id == Tenant.id),
             or_(limit.is_(None), at_work < limit),
         )
         .order_by(at_work, Tenant.served_at.asc().nulls_first(), Tenant.id)
@@ -164,12 +172,20 @@ def look(session: Session, attempt: Attempt) -> LeaseState:
     return LeaseState(cancel_requested=row.cancel_requested_at is not None)
 
 
-def report(session: Session, attempt: Attempt, events: Iterable[NewEvent]) -> None:
+def report(
+    session: Session, attempt: Attempt, events: Sequence[NewEvent], *, first: int | None = None
+) -> None:
     """Append what the run told, and let the job's stage, progress and state follow from it.
+
+    `first` is the number of the first of them in the attempt, from 0: those that are there already,
+    and are told again because an answer was lost, are left out; without it all are new.
 
     Raises `LeaseLost`, and KeyError for an event that lacks a field docs/interfaces.md gives it.
     """
     job = _hold(session, attempt)
+    if first is not None:
+        events = events[max(0, job.reported - first) :]
+    job.reported += len(events)
     for event in events:
         append_event(session, job, event)
         if event.type is EventType.PROGRESS:
@@ -200,6 +216,14 @@ def release(session: Session, attempt: Attempt) -> JobState:
     """
     job = _hold(session, attempt)
     return _end_attempt(session, job)
+
+
+def release_unknown(session: Session, owner: str) -> None:
+    """Give back what an idle worker holds without knowing: the answer to its claim was lost."""
+    held = select(Job).where(Job.state.in_(ACTIVE), Job.owner == owner).with_for_update()
+    for job in session.scalars(held):
+        _end_attempt(session, job)
+    session.flush()
 
 
 def fail_attempt(session: Session, attempt: Attempt, error: JobError) -> JobState:
@@ -267,9 +291,15 @@ def sweep(session: Session) -> Swept:
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
         metrics.count(session, metrics.LEASES_LOST)
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
+    forget_lost(session)
     session.flush()
-    waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
-    swept.waiting = session.scalars(waiting).one()
+    waiting = (
+        select(Job.device, Job.gpus, func.count())
+        .where(Job.state == JobState.QUEUED)
+        .group_by(Job.device, Job.gpus)
+    )
+    for device, gpus, count in session.execute(waiting):
+        swept.waiting[queue_of(device, gpus)] = count
     return swept
 
 

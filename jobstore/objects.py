@@ -75,15 +75,15 @@ def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     return f"{folder}/{sha256[:2]}/{sha256}"
 
 
-def staged_key() -> str:
-    """Return a new key for something that is not a file yet, or never will be."""
-    return f"{STAGED}{uuid4().hex}"
-
-
 def digest_of(path: Path) -> str:
     """Return the SHA-256 (hex) of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def staged_key() -> str:
+    """Return a new key for something that is not a file yet, or never will be."""
+    return f"{STAGED}{uuid4().hex}"
 
 
 class ObjectStore:

@@ -12,16 +12,13 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from jobstore import incoming, webhooks
+from jobstore import webhooks
 from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock, insert_if_absent, now
 from jobstore.objects import CHECKPOINTS, STAGED, Found, ObjectStore, blob_key, read_blob_key
 from jobstore.states import FINAL
 from jobstore.tables import Artifact, Blob, Dataset, Event, Job, Model
 from jobstore.terms import Terms
-
-ABANDONED_S = 86_400.0
-"""An upload that was staged so long ago is not going on any more."""
 
 _AT_ONCE = 1000
 _UNSYNCED = {"synchronize_session": False}
@@ -112,15 +109,15 @@ class Strays:
     keys: list[str]
 
 
-def find_strays(session: Session, store: ObjectStore) -> Strays:
-    """Look for abandoned uploads, for old checkpoints that no row names, and for unknown blobs."""
-    moment = now(session)
-    settled, abandoned = (moment - timedelta(seconds=s) for s in (UNSETTLED_S, ABANDONED_S))
+def find_strays(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Strays:
+    """Look for what a killed process left of uploads, for old checkpoints that no row names, and
+    for blobs without a row. An upload may be going on for `upload_lifetime_s`.
+    """
+    settled = now(session) - timedelta(seconds=UNSETTLED_S)
+    abandoned = settled - timedelta(seconds=upload_lifetime_s)
     known = {blob_key(*row) for row in session.execute(select(Blob.sha256, Blob.tenant_id))}
     named = _named_checkpoints(session)
-    coming = incoming.named_keys(session)
-    staged = [found for found in store.find(STAGED) if found.key not in coming]
-    left = [found.key for found in staged if found.modified < abandoned]
+    left = [found.key for found in store.find(STAGED) if found.modified < abandoned]
     old = [found.key for found in store.find(CHECKPOINTS) if found.modified < settled]
     return Strays(
         blobs=[found for found in _blobs(store) if found.key not in known],

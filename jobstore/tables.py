@@ -234,9 +234,11 @@ class Job(Headline, Owned, Base):
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
     the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
-    `time_limit_s` limits. `retries` counts how often its user had an ended job queued again, which
-    starts both counts anew. `rank` is minus the priority: so a plain index has them in the order in
-    which they are taken. `previous_checkpoint_key` is there in case the newest is broken.
+    `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
+    `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
+    often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
+    priority: so a plain index has them in the order in which they are taken.
+    `previous_checkpoint_key` is there in case the newest is broken.
     """
 
     __tablename__ = "jobs"
@@ -277,12 +279,15 @@ class Job(Headline, Owned, Base):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    device: Mapped[str | None] = mapped_column(String(8))
+    gpus: Mapped[int] = mapped_column(default=0, server_default="0")
     time_limit_s: Mapped[float]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     retries: Mapped[int] = mapped_column(default=0, server_default="0")
     checkpoint_key: Mapped[str | None] = mapped_column(Text)
     previous_checkpoint_key: Mapped[str | None] = mapped_column(Text)
     last_event_seq: Mapped[int] = mapped_column(default=0)
+    reported: Mapped[int] = mapped_column(default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
@@ -419,6 +424,16 @@ class CatalogueRow(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     document: Mapped[Document]
     published_at: Mapped[datetime] = mapped_column(insert_default=clock())
+
+
+class WorkerRow(Base):
+    """A worker that is there: how many GPUs it has, and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    gpus: Mapped[int]
+    seen_at: Mapped[datetime]
 
 
 class IdempotencyKey(Owned, Base):

@@ -31,13 +31,6 @@ def get_tenant(session: Session, name: str) -> Tenant:
     return tenant
 
 
-def lock_tenant(session: Session, name: str) -> Tenant:
-    """Return the tenant, whom no other transaction that locks it may count until this one ends."""
-    query = select(Tenant).where(Tenant.id == name).with_for_update(key_share=True)
-    options = {"populate_existing": True}
-    return session.scalars(query, execution_options=options).one()
-
-
 def list_tenants(session: Session) -> list[Tenant]:
     """Return all tenants by name."""
     return list(session.scalars(select(Tenant).order_by(Tenant.id)))

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -25,13 +26,14 @@ from typing import Any
 
 import torch
 
-from atmc_core import job
+from atmc_core import distributed, job
 from atmc_core.config import JobSpec
 from atmc_core.errors import InvalidInput
 from atmc_core.model import Normalization
 from atmc_core.schema import from_json
 from worker import sandbox
 from worker.folder import RunFolder, write_json
+from worker.process import end_with_parent
 
 
 def main() -> None:
@@ -46,8 +48,11 @@ def main() -> None:
         folder = RunFolder(arguments.folder)
     else:
         parser.error("a folder is needed")
+    document = json.loads(folder.job.read_text())
+    if document["processes"] > 1 and not distributed.is_launched():
+        sys.exit(_launch(folder, document["processes"]))
     try:
-        outcome = _outcome(folder)
+        outcome = _outcome(folder, document)
     except (MemoryError, torch.OutOfMemoryError) as error:
         _crash(folder, "out_of_memory", error)
         raise
@@ -55,7 +60,18 @@ def main() -> None:
         if "CUDA error" in str(error) or "NCCL error" in str(error):
             _crash(folder, "cuda_error", error)
         raise
-    write_json(folder.outcome, outcome)
+    # Several processes succeed together, but each may be the one that fails.
+    if outcome["status"] == "failed" or distributed.is_first():
+        write_json(folder.outcome, outcome)
+
+
+def _launch(folder: RunFolder, processes: int) -> int:
+    """Run the job in that many processes, a GPU each, which meet on the loopback."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+    command += ["-m", "worker.child", str(folder.path)]
+    loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return subprocess.run(command, env=os.environ | loopback, stdin=subprocess.DEVNULL).returncode
 
 
 def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
@@ -64,6 +80,8 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
+    # The first call loads modules for a second or two: not when a job waits.
+    torch.use_deterministic_algorithms(True)
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(0)  # Not needed: the supervisor has ended.
@@ -84,9 +102,12 @@ def _end_with_supervisor() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _outcome(folder: RunFolder) -> dict[str, Any]:
+def _outcome(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
+    if distributed.is_launched():
+        # torchrun gives each a session of its own, so the end of ours would not reach it.
+        end_with_parent()
     try:
-        headline = _run(folder, json.loads(folder.job.read_text()))
+        headline = _run(folder, document)
     except InvalidInput as error:
         return _failed(error.code, error.message, error.param)
     except FloatingPointError as error:
@@ -102,10 +123,12 @@ def _failed(code: str, message: str, param: str | None) -> dict[str, Any]:
 def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if document["threads"] is not None:
         torch.set_num_threads(document["threads"])
-    # So that a resumed job's artifact is the undisturbed one's, byte for byte.
-    torch.use_deterministic_algorithms(True)
+    device = torch.device(document["device"])
+    # So that a resumed job's artifact is the undisturbed one's, byte for byte; a GPU's is so within
+    # tolerance, as some of its kernels (of pooling, say) have no such form.
+    torch.use_deterministic_algorithms(device.type == "cpu")
     model = document["model"]
-    with folder.events.open("a") as events:
+    with folder.events.open("a") as events, distributed.together(device) as own_device:
         return job.run(
             from_json(JobSpec, document["spec"]),
             job.ModelInput(
@@ -115,7 +138,7 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
             ),
             folder.path / document["dataset"]["path"],
             folder.path,
-            device=torch.device(document["device"]),
+            device=own_device,
             emit=_emitter(events.write, events.flush),
         )
 

@@ -143,6 +143,7 @@ def media_type(name: str) -> str:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write the document so that a reader sees all of it or none; ValueError for NaN."""
-    aside = path.with_suffix(".tmp")
+    # Of each process its own: several may have something to say of one job.
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
     aside.write_text(json.dumps(document, allow_nan=False))
     aside.rename(path)

@@ -16,6 +16,7 @@ TERM_GRACE_S = 2.0
 """How long the child may take to end by itself; a cancel must be over within five seconds."""
 
 _POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
 # What a Python program with torch needs of its surroundings. Not here: our settings and keys.
@@ -45,6 +46,20 @@ def hide_from_children() -> None:
     Through /proc a child could, as long as we may be dumped. (Root still can.)
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _own_memory(process: psutil.Process) -> int:
+    held = int(process.memory_info().rss)
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssFile:"):
+                held -= 1024 * int(line.split()[1])
+    return held
 
 
 class ChildProcess:
@@ -79,13 +94,17 @@ class ChildProcess:
         return not self.exited()
 
     def memory(self) -> int:
-        """Return the bytes that the child and all it started hold, 0 once it has ended."""
+        """Return the bytes that the child and all it started hold, 0 once it has ended.
+
+        What the kernel can take back at any time, pages of mapped files, does not count: a large
+        data set is streamed from one.
+        """
         held = 0
         with contextlib.suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.pid)
             for process in (leader, *leader.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    held += process.memory_info().rss
+                    held += _own_memory(process)
         return held
 
     @property

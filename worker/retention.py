@@ -26,7 +26,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         with database.write() as session:
             forgotten += retention.expire(session, tenant.id, Terms.of(settings, tenant))
     with database.read() as session:
-        strays = retention.find_strays(session, store)
+        strays = retention.find_strays(session, store, upload_lifetime_s=settings.upload_lifetime_s)
     with database.write() as session:
         idempotency.forget_expired(session)
         metrics.forget_told(session)

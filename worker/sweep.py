@@ -7,8 +7,10 @@ seconds and not the job. Beside it, it sends the webhooks and deletes abandoned 
 
 import logging
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -28,6 +30,9 @@ from worker.retry import TRANSIENT
 from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
+
+SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
+"""Touched whenever a sweep was done, for a health check to look at."""
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
@@ -61,11 +66,11 @@ def _sweep(settings: Settings, database: Database, stop: threading.Event) -> Non
     """Sweep until `stop` is set; while a server is away, ever more rarely."""
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
-    delay_s = settings.sweep_s
-    retain_at = 0.0
+    delay_s, retain_at = settings.sweep_s, 0.0
     while not stop.wait(delay_s):
         try:
             sweep_once(database, celery)
+            SWEPT.touch()
             sweep_uploads(database, store)
             if time.monotonic() >= retain_at:
                 retain_once(settings, database, store)
@@ -83,10 +88,10 @@ def sweep_once(database: Database, celery: Celery) -> None:
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
-    if swept.waiting:
+    for queue, waiting in swept.waiting.items():
         # Counted, because with all workers busy for hours the messages would pile up.
-        for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
-            wake(celery)
+        for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
+            wake(celery, queue)
 
 
 def sweep_uploads(database: Database, store: ObjectStore) -> None:

@@ -9,6 +9,7 @@ from starlette.background import BackgroundTask
 from api.datasets.intake import Arrays, keep_dataset
 from api.idempotency import answer_once
 from api.inspection import ModelHeader
+from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobView, NewJob, NewJobByIds, NewJobWithFiles
 from api.jobs.spec import check_k, read_new_job
 from api.models.intake import check_model, keep_model
@@ -93,9 +94,11 @@ def _queue(
         time_limit_s=new.time_limit_s or services.settings.time_limit_s,
         name=new.name,
         priority=new.priority,
+        device=new.resources.device if new.resources else None,
+        gpus=(new.resources and new.resources.gpus) or 0,
         webhook=webhook,
     )
-    view = JobView.of(job)
+    view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
     if (made := webhook_of(session, job.id)) is not None:
         body["webhook"] = WebhookWithSecret.of(made).model_dump(mode="json")
@@ -107,7 +110,7 @@ def _answer(
 ) -> JSONResponse:
     response = answer_once(services.database, "POST /jobs", key, content, act)
     # After the commit and the answer: the sweep finds the job even if this is lost.
-    response.background = BackgroundTask(wake, services.celery)
+    response.background = BackgroundTask(wake, services.celery, queue_for(response))
     return response
 
 

@@ -25,9 +25,10 @@ def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Mo
     """A copy of a ``torch.nn.Module`` for attacks; any other callable is returned as it is.
 
     Its weights need no gradients and are in channels-last order, which convolutions on a CPU are
-    faster in; where they are in that order already they are not copied, so the copy lasts until
-    the model is next trained. It is in training or evaluation mode as the model is. Outputs and
-    gradients differ from the model's by rounding only.
+    faster in; where they are in that order already they are not copied, nor are, in evaluation
+    mode, the norms' statistics. So on a CPU the copy lasts until the model is next trained;
+    elsewhere it follows the model. It is in training or evaluation mode as the model is. Outputs
+    and gradients differ from the model's by rounding only.
 
     Args:
         weights: stand in for the model's own, by parameter name.
@@ -40,20 +41,21 @@ def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Mo
         )
         for name, parameter in model.named_parameters()
     }
-    frozen = copy.deepcopy(model, shared)
+    statistics = {} if model.training else {id(buffer): buffer for buffer in model.buffers()}
+    frozen = copy.deepcopy(model, {**shared, **statistics})
     frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in frozen.modules():
-        if _has_few_channels(module):
-            # The instance's own forward, so that hooks and the module's place stay as they are.
-            module.__dict__["forward"] = _FewChannels(cast(nn.Conv2d, module))
-    quicken_pooling(frozen)
+    if all(parameter.device.type == "cpu" for parameter in shared.values()):
+        for module in frozen.modules():
+            if _has_few_channels(module):
+                # The instance's own forward, so that hooks and the module's place stay as they are.
+                module.__dict__["forward"] = _FewChannels(cast(nn.Conv2d, module))
+        quicken_pooling(frozen)
     return cast(Model, frozen)
 
 
 def _has_few_channels(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d
-        and module.weight.device.type == "cpu"
         and module.in_channels in _BLOCK_SIDES
         and module.groups == 1
         and set(module.dilation) == {1}
@@ -93,6 +95,7 @@ class _FewChannels:
 
     def backward(self, gradient: Tensor, height: int, width: int) -> Tensor:
         """Gradient in images of this size, ``[N, C, height, width]``."""
+        gradient = gradient.to(self.block_weight.dtype)  # under autocast it is of fewer bits
         side, sizes, given = self.side, (height, width), gradient.shape[2:]
         steps = [side // stride for stride in self.stride]
         before = [-first for first in self.first]

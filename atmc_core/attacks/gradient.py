@@ -56,14 +56,37 @@ class PGD(Attack):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        loss = loss_named(self.loss)
         if not len(images):
             raise ValueError("there are no images to attack")
-        points = self.ball.random(images, generator) if self.random_start else images
-        for step in range(self.steps):
+        return self.run_from(self.start(images, generator), model, images, labels)
+
+    def run_from(self, points: Tensor, model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        """As ``run``, from these points.
+
+        Raises:
+            FloatingPointError: if the model's gradients there are not finite.
+        """
+        loss = self.objective(model, images)
+        gradient = input_gradient(model, points, labels, loss)
+        if not torch.isfinite(gradient).all():
+            raise FloatingPointError("the model returns NaN or infinite outputs or gradients")
+        points = self.ball.ascend(points, gradient, self.step_size, images)
+        return self.climb(model, points, images, labels, loss, self.steps - 1)
+
+    def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where the ascent starts, ``[N, C, H, W]``."""
+        return self.ball.random(images, generator) if self.random_start else images
+
+    def objective(self, model: Model, images: Tensor) -> Loss:
+        """What is climbed from the images."""
+        return loss_named(self.loss)
+
+    def climb(
+        self, model: Model, points: Tensor, images: Tensor, labels: Tensor, loss: Loss, steps: int
+    ) -> Tensor:
+        """So many steps on from ``points``; looks at no value, so nothing waits for the device."""
+        for _ in range(steps):
             gradient = input_gradient(model, points, labels, loss)
-            if step == 0 and not torch.isfinite(gradient).all():
-                raise FloatingPointError("the model returns NaN or infinite outputs or gradients")
             points = self.ball.ascend(points, gradient, self.step_size, images)
         return points
 

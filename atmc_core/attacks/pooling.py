@@ -15,7 +15,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 def quicken_pooling(model: nn.Module) -> None:
-    """Give 2x2 max pooling on a CPU, and a ReLU just before it, a cheaper forward, in place."""
+    """Give 2x2 max pooling, and a ReLU just before it, a forward cheaper on a CPU, in place."""
     for module in list(model.modules()):
         if _is_halving(module):
             # The instance's own forward, so that hooks and the module's place stay as they are.

@@ -1,15 +1,22 @@
 """Labelled image sets: read in any known form, checked, split, fed to the device as uint8."""
 
+from atmc_core.data.augmentation import UNCHANGED, Augmentation
+from atmc_core.data.collector import Reading
+from atmc_core.data.feed import training_batches
 from atmc_core.data.npz import load_npz
 from atmc_core.data.read import load_dataset
 from atmc_core.data.sets import SPLITS, DataSet, Split, check_against, hold_out
 
 __all__ = [
     "SPLITS",
+    "UNCHANGED",
+    "Augmentation",
     "DataSet",
+    "Reading",
     "Split",
     "check_against",
     "hold_out",
     "load_dataset",
     "load_npz",
+    "training_batches",
 ]

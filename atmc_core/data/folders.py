@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from atmc_core.data.archive import Archive
-from atmc_core.data.collector import Collector
+from atmc_core.data.collector import Collector, Reading
 from atmc_core.data.images import decode
 from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
@@ -21,7 +21,7 @@ SPLIT_NAMES = {
 _MAX_IMAGE_BYTES = 64 * 2**20
 
 
-def read_folders(archive: Archive, channels: int | None) -> Source:
+def read_folders(archive: Archive, reading: Reading) -> Source:
     """Read all images; labels count the class folders in the order of their names.
 
     Raises:
@@ -31,9 +31,10 @@ def read_folders(archive: Archive, channels: int | None) -> Source:
     places = _places(archive)
     names = sorted({class_name for _, class_name in places.values()})
     labels = {name: label for label, name in enumerate(names)}
-    collector = Collector()
+    collector = Collector(reading)
+    collector.expect(len(places))
     for member, (split, class_name) in places.items():
-        image = decode(archive.read(member, _MAX_IMAGE_BYTES), channels, member)
+        image = decode(archive.read(member, _MAX_IMAGE_BYTES), reading.channels, member)
         collector.add(split, image, labels[class_name], member)
     return Source(collector.splits(), tuple(names))
 

@@ -1,18 +1,27 @@
 """Arrays in an ``.npz`` or a safetensors file."""
 
+import math
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
-import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
-from atmc_core.data.sets import SPLITS, DataSet, Split
+from atmc_core.data.arrays import Rows, WholeArray, read_arrays
+from atmc_core.data.collector import Reading
+from atmc_core.data.sets import DataSet
 from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
+
+_SUFFIX = ".npy"
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 
 
 def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
@@ -24,65 +33,95 @@ def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
     Raises:
         InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, naming the array.
     """
-    return complete(read_npz(path), validation_fraction, seed)
+    return complete(read_npz(path, Reading()), validation_fraction, seed)
 
 
-def read_npz(path: Path) -> Source:
+def read_npz(path: Path, reading: Reading) -> Source:
     """The splits of an ``.npz`` file; errors as in ``load_npz``."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return read_arrays(arrays)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if name.endswith(_SUFFIX)]
+            arrays: dict[str, Rows] = {
+                name.removesuffix(_SUFFIX): _Member(archive, name) for name in members
+            }
+            return read_arrays(arrays, reading)
+    except (*_BROKEN, RuntimeError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput("malformed_dataset", f"the .npz cannot be read: {error}") from error
 
 
-def read_safetensors(path: Path) -> Source:
+class _Member:
+    """An array of an ``.npz`` file, inflated as it is read."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self._archive, self._name = archive, name
+
+    @cached_property
+    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+        """Shape, whether columns come first, type, and where the content begins."""
+        with self._archive.open(self._name) as file:
+            version = npy.read_magic(file)
+            if version not in _HEADERS:
+                raise ValueError(f"{self._name} is of .npy version {version[0]}.{version[1]}")
+            try:
+                shape, columns_first, dtype = _HEADERS[version](file)
+            except Exception as error:
+                # NumPy's parser of headers raises what Python's own parser does.
+                raise ValueError(f"{self._name} has no header that can be read") from error
+            if dtype.hasobject:
+                raise ValueError(f"{self._name} holds Python objects, which would be executed")
+            return shape, columns_first, dtype, file.tell()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._header[0]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return self._header[2]
+
+    def parts(self, size: int) -> Iterator[NDArray[np.generic]]:
+        _, columns_first, _, begin = self._header
+        if columns_first and len(self.shape) > 1:
+            # Not in the order of rows, so there is no way but the whole.
+            with self._archive.open(self._name) as file:
+                yield from WholeArray(npy.read_array(file, allow_pickle=False)).parts(size)
+            return
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        with self._archive.open(self._name) as file:
+            file.seek(begin)
+            for start in range(0, self.shape[0], size):
+                shape = (min(size, self.shape[0] - start), *self.shape[1:])
+                content = file.read(shape[0] * row_bytes)
+                if len(content) < shape[0] * row_bytes:
+                    raise EOFError(f"{self._name} ends early")
+                yield np.frombuffer(content, self.dtype).reshape(shape)
+
+
+def read_safetensors(path: Path, reading: Reading) -> Source:
     """The splits of a safetensors file of the same arrays; errors as in ``load_npz``."""
     try:
-        return read_arrays(safetensors.numpy.load_file(path))
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            return read_arrays({name: _Tensor(file, name) for name in names}, reading)
     except (SafetensorError, TypeError, KeyError, OSError) as error:
         message = f"the safetensors file cannot be read: {error}"
         raise InvalidInput("malformed_dataset", message) from error
 
 
-def read_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Source:
-    """The splits that arrays by name make up."""
-    splits = {
-        name: _read_split(_arrays(arrays, name), name)
-        for name in SPLITS
-        if name == "train" or f"x_{name}" in arrays or f"y_{name}" in arrays
-    }
-    return Source(splits)
+class _Tensor:
+    """An array of a safetensors file."""
 
+    def __init__(self, file: Any, name: str) -> None:
+        self._rows = file.get_slice(name)
+        self.shape: tuple[int, ...] = tuple(self._rows.get_shape())
 
-def _arrays(
-    arrays: Mapping[str, NDArray[np.generic]], name: str
-) -> tuple[NDArray[np.generic], ...]:
-    """The images and the labels of one split."""
-    for key in (f"x_{name}", f"y_{name}"):
-        if key not in arrays:
-            raise InvalidInput("bad_array", f"{key} is missing; found: {', '.join(arrays)}", key)
-    return arrays[f"x_{name}"], arrays[f"y_{name}"]
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        found: np.dtype[np.generic] = self._rows[:0].dtype
+        return found
 
-
-def _read_split(pair: tuple[NDArray[np.generic], ...], name: str) -> Split:
-    images, labels = pair
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise InvalidInput(
-            "bad_array",
-            f"x_{name} is {images.dtype} {list(images.shape)}: expected uint8 [N, H, W, C]",
-            f"x_{name}",
-        )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise InvalidInput(
-            "bad_array",
-            f"y_{name} is {labels.dtype} {list(labels.shape)}: expected integers [{len(images)}]",
-            f"y_{name}",
-        )
-    if not len(images):
-        raise InvalidInput("empty_split", f"the {name} split holds no images", f"x_{name}")
-    nhwc = images.reshape(*images.shape[:3], -1)
-    nchw = np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(nchw), torch.from_numpy(labels.astype(np.int64)))
+    def parts(self, size: int) -> Iterator[NDArray[np.generic]]:
+        for start in range(0, self.shape[0], size):
+            yield self._rows[start : min(start + size, self.shape[0])]

@@ -1,10 +1,10 @@
 """Reads a data set in whatever known form it comes: its content decides, never its name."""
 
-import io
+import tempfile
 from pathlib import Path
 
 from atmc_core.data.archive import Archive
-from atmc_core.data.collector import Collector
+from atmc_core.data.collector import Collector, Reading
 from atmc_core.data.folders import SPLIT_NAMES, read_folders
 from atmc_core.data.idx import is_idx, read_idx
 from atmc_core.data.npz import read_npz, read_safetensors
@@ -14,58 +14,56 @@ from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
 
 _MAX_PARQUET_BYTES = 4 * 2**30
+_AS_IT_IS = Reading()
 
 
 def load_dataset(
-    path: Path, validation_fraction: float, seed: int, channels: int | None = None
+    path: Path, validation_fraction: float, seed: int, reading: Reading = _AS_IT_IS
 ) -> DataSet:
     """Read ``.npz``, safetensors, Parquet, or a zip of class folders, idx or Parquet files.
 
     Splits that are not there are cut from train, stratified, by seed; ``notes`` say so.
 
-    Args:
-        channels: of encoded images, as the network takes them; by default RGB.
-
     Raises:
         InvalidInput: with the offending array or member.
     """
-    return complete(_read(path, channels), validation_fraction, seed)
+    return complete(_read(path, reading), validation_fraction, seed, reading.folder)
 
 
-def _read(path: Path, channels: int | None) -> Source:
+def _read(path: Path, reading: Reading) -> Source:
     with path.open("rb") as file:
         head = file.read(9)
     if head[:4] == b"PAR1":
-        collector = Collector()
+        collector = Collector(reading)
         with path.open("rb") as file:
-            names = read_parquet(collector, file, "train", channels, "dataset")
+            names = read_parquet(collector, file, "train", "dataset")
         return Source(collector.splits(), names)
     if head[4:] == b"\0\0\0\0{":
-        return read_safetensors(path)
+        return read_safetensors(path, reading)
     if head[:2] != b"PK":
         raise InvalidInput(
             "malformed_dataset",
             "neither .npz, safetensors, Parquet, nor a zip of class folders, idx or Parquet files",
             "dataset",
         )
-    return _read_zip(path, channels)
+    return _read_zip(path, reading)
 
 
-def _read_zip(path: Path, channels: int | None) -> Source:
+def _read_zip(path: Path, reading: Reading) -> Source:
     archive = Archive(path)
     names = list(archive.names())
     if names and all(name.endswith(".npy") for name in names):
-        return read_npz(path)
+        return read_npz(path, reading)
     if names and all(map(is_idx, names)):
-        return read_idx(archive)
+        return read_idx(archive, reading)
     if names and all(name.endswith(".parquet") for name in names):
-        return _read_parquets(archive, channels)
-    return read_folders(archive, channels)
+        return _read_parquets(archive, reading)
+    return read_folders(archive, reading)
 
 
-def _read_parquets(archive: Archive, channels: int | None) -> Source:
+def _read_parquets(archive: Archive, reading: Reading) -> Source:
     """Files whose names begin with their split: ``train-00000-of-00001.parquet``."""
-    collector = Collector()
+    collector = Collector(reading)
     classes: tuple[str, ...] = ()
     for member in archive.names():
         split = SPLIT_NAMES.get(member.rsplit("/", 1)[-1].split("-")[0].split(".")[0].lower())
@@ -75,6 +73,9 @@ def _read_parquets(archive: Archive, channels: int | None) -> Source:
                 f"the name of {member[:120]!r} does not begin with train, validation or test",
                 member[:120],
             )
-        content = io.BytesIO(archive.read(member, _MAX_PARQUET_BYTES))
-        classes = read_parquet(collector, content, split, channels, member) or classes
+        # Parquet is read from its end, which an inflated stream cannot do.
+        with tempfile.TemporaryFile(dir=reading.folder) as file:
+            for part in archive.parts(member, _MAX_PARQUET_BYTES):
+                file.write(part)
+            classes = read_parquet(collector, file, split, member) or classes
     return Source(collector.splits(), classes)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 #: Up to this many distinct non-zero values the projection is exact (dynamic programming). Above it,
 #: as many weighted representatives are clustered exactly and Lloyd's iterations on all values
@@ -19,6 +20,8 @@ EXACT_LIMIT = 1024
 _LLOYD_ITERATIONS = 100
 _LLOYD_TOLERANCE = 1e-5
 _RENEWALS = 2
+# Entries that are looked at together: temporaries are of this size.
+_PART = 2**20
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.int64]
@@ -71,29 +74,105 @@ def quantize(tensor: Tensor, bits: int, *, start: Tensor | None = None) -> Quant
     return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
 
 
-def requantize(tensor: Tensor, codebook: Tensor) -> Quantized:
-    """The nearest tensor with as many distinct values, from a codebook that fitted before.
+def padded(codebook: Tensor, bits: int) -> Tensor:
+    """A codebook in the length 2^bits, its last value repeated (zeros if it has none)."""
+    last = codebook[-1:] if len(codebook) else codebook.new_zeros(1)
+    return torch.cat([codebook, last.expand(2**bits - len(codebook))])
 
-    A few of Lloyd's iterations on a tensor that has moved little: not exact, but cheap, and nothing
-    waits for the device.
+
+def requantize(flat: Tensor, ends: Tensor, codebooks: Tensor, out: Tensor) -> Tensor:
+    """Near points with few distinct values, of many tensors at once, from codebooks that fitted.
+
+    A few of Lloyd's iterations on tensors that have moved little: not exact, but cheap, and on a
+    GPU nothing waits for the device.
 
     Args:
-        tensor: any shape; zeros stay zero.
-        codebook: distinct non-zero values, ascending; one that serves no entry stays as it is.
+        flat: T tensors side by side; zeros stay zero.
+        ends: where each of them ends, int64 ``[T]``.
+        codebooks: of each, ascending non-zero values, ``padded``, ``[T, 2^bits]``; a value that
+            serves no entry stays as it is.
+        out: where the points go, like ``flat``.
+
+    Returns:
+        The codebooks as they are now.
     """
-    flat = tensor.detach().reshape(-1)
-    one = flat.new_ones((), dtype=torch.double)
+    # On a GPU how many are not zero could not be known without waiting.
+    return requantized(flat, ends, codebooks, out, skip_zeros=flat.device.type == "cpu")
+
+
+def requantized(
+    flat: Tensor, ends: Tensor, codebooks: Tensor, out: Tensor, *, skip_zeros: bool
+) -> Tensor:
+    """``requantize``, with zeros left out or taken along: the same but for rounding."""
+    tables = _Tables(ends, codebooks, skip_zeros)
     for _ in range(_RENEWALS):
-        centres = _with_zero(codebook)
-        cell = torch.bucketize(flat, _boundaries(centres))
-        sums = torch.zeros(2, len(centres), dtype=torch.double, device=flat.device)
-        sums[0].scatter_add_(0, cell, flat.double())
-        sums[1].scatter_add_(0, cell, one.expand_as(cell))
-        means = (sums[0] / sums[1].clamp_min(1)).float()
-        means = torch.where(sums[1] > 0, means, centres)
-        # Cells are intervals, so the order stays: what was below zero keeps its place.
-        codebook = torch.where(centres[:-1] < 0, means[:-1], means[1:])
-    return Quantized(_nearest(flat, codebook).view_as(tensor), codebook)
+        sums = torch.zeros(2, tables.cells, dtype=torch.double, device=flat.device)
+        for start in range(0, len(flat), _PART):
+            values, place = tables.entries(flat, start)
+            cell = tables.cell(values, place)
+            sums[0].scatter_add_(0, cell, values.new_ones((), dtype=torch.double).expand_as(cell))
+            sums[1].scatter_add_(0, cell, values.double())
+        tables = _Tables(ends, tables.renewed(*sums), skip_zeros)
+    for start in range(0, len(flat), _PART):
+        values, place = tables.entries(flat, start)
+        nearest = tables.centres.view(-1)[tables.cell(values, place).clamp_max(tables.last)]
+        part = out[start : start + _PART]
+        if skip_zeros:
+            part.zero_().index_copy_(0, place - start, nearest)
+        else:
+            torch.mul(nearest, values != 0, out=part)
+    return tables.codebooks
+
+
+class _Tables:
+    """The codebooks of many tensors, each with the centre at zero, searched at once.
+
+    Every tensor's values are scaled into an interval of their own, so one sorted row of boundaries
+    serves all. Zeros move no centre. Those that are not skipped go to cells behind all others, to
+    many of them: threads that add to one number wait for each other.
+
+    Attributes:
+        centres: ascending, ``[T, K + 1]``.
+        cells: cells that can be returned, those for zeros included.
+        last: the last that is a centre's.
+    """
+
+    SPREAD = 4096
+
+    def __init__(self, ends: Tensor, codebooks: Tensor, skip_zeros: bool) -> None:
+        self.ends, self.codebooks, self.skip_zeros = ends, codebooks, skip_zeros
+        rows = torch.arange(len(codebooks), device=codebooks.device)
+        self.centres = F.pad(codebooks, (0, 1)).sort(1).values
+        self.scale = codebooks.abs().amax(1).clamp_min(1e-30)
+        middles = (self.centres[:, 1:] + self.centres[:, :-1]).double() / 2
+        self.boundaries = (4 * rows.unsqueeze(1) + middles / self.scale.unsqueeze(1)).view(-1)
+        self.last = self.centres.numel() - 1
+        self.cells = self.centres.numel() + self.SPREAD
+
+    def entries(self, flat: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Values of a part of ``flat``, all or only the non-zero ones, and where they are in it."""
+        part = flat[start : start + _PART]
+        if self.skip_zeros:
+            place = part.nonzero()[:, 0]
+            return part[place], place + start
+        return part, torch.arange(start, start + len(part), device=flat.device)
+
+    def cell(self, values: Tensor, place: Tensor) -> Tensor:
+        """The cell of each value, int64."""
+        row = torch.searchsorted(self.ends, place, right=True)
+        scaled = (values.double() / self.scale[row]).clamp_(-1, 1)
+        cell = torch.searchsorted(self.boundaries, scaled.add_(row, alpha=4)) + row
+        if self.skip_zeros:
+            return cell
+        return torch.where(values == 0, self.last + 1 + place % self.SPREAD, cell)
+
+    def renewed(self, counts: Tensor, sums: Tensor) -> Tensor:
+        """The codebooks with each value moved to the mean of its cell."""
+        counts, sums = (each[: self.last + 1].view_as(self.centres) for each in (counts, sums))
+        means = torch.where(counts > 0, (sums / counts.clamp_min(1)).float(), self.centres)
+        # What was below zero keeps its place; behind it the centre at zero is left out.
+        negative = self.centres[:, :-1] < 0
+        return torch.where(negative, means[:, :-1], means[:, 1:]).sort(1).values
 
 
 def _sort(values: Tensor) -> Tensor:

@@ -176,14 +176,19 @@ def _epsilon(threat: Threat, shape: tuple[int, ...]) -> Check:
 
 def _overlap(data: DataSet, images: Tensor) -> Check:
     known = {digest for split in (data.train, data.val) for digest in image_digests(split.images)}
-    found = sum(digest in known for digest in image_digests(images))
+    found, evaluated = (
+        sum(digest in known for digest in image_digests(each))
+        for each in (data.test.images, images)
+    )
     return _check(
         "test_images_in_training_data",
         found > 0,
-        f"{found} of {len(images):,} evaluated images also occur, byte for byte, in the training "
-        "or validation data, where the model has seen the answer.",
+        f"{found:,} of all {len(data.test):,} test images, {evaluated:,} of them evaluated, also "
+        "occur, byte for byte, in the training or validation data, where the model has seen the "
+        "answer.",
         images=found,
-        count=len(images),
+        count=len(data.test),
+        evaluated=evaluated,
     )
 
 

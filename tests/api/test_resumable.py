@@ -15,9 +15,11 @@ from tusclient.client import TusClient
 from tusclient.storage.filestorage import FileStorage
 
 from api.uploads import appending
-from jobstore import incoming, retention
+from jobstore import incoming
+from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock
 from jobstore.errors import OffsetConflict
+from jobstore.retention import find_strays
 from jobstore.tables import IncomingUpload
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, wait_until
@@ -200,20 +202,18 @@ def test_an_upload_that_is_abandoned_is_swept(service: Service) -> None:
     assert offset(service, new) == 30_000
 
 
-def test_what_a_killed_process_left_is_found_but_no_piece_of_an_upload(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "ABANDONED_S", 0.0)
-    send(service, begin(service), 0, CONTENT[:30_000])
-    (service.settings.home / "left").write_bytes(b"left")
-    store = service.services.store
-    store.put_file("staged/left", service.settings.home / "left")
+def test_what_a_killed_process_left_half_written_is_swept(service: Service) -> None:
+    path = service.settings.home / "left"
+    path.write_bytes(b"left")
+    service.services.store.put_file("staged/left", path)
 
-    def strays() -> list[str]:
+    def strays(lifetime_s: float) -> list[str]:
+        store = service.services.store
         with service.database.read() as session:
-            return retention.find_strays(session, store).keys
+            return find_strays(session, store, upload_lifetime_s=lifetime_s).keys
 
-    wait_until(lambda: strays() == ["staged/left"])
+    assert strays(60) == []
+    wait_until(lambda: strays(-UNSETTLED_S) == ["staged/left"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from atmc_core.architectures import build
-from atmc_core.data import DataSet, load_npz
+from atmc_core.data import DataSet, load_npz, training_batches
 from atmc_core.job import ModelInput
 from atmc_core.model import Classifier, Normalization
 from tests.atmc_core.whole_jobs import EVALUATION, THREAT, run_job
@@ -70,7 +70,7 @@ def digits_model(digits: DataSet, tmp_path_factory: pytest.TempPathFactory) -> M
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
-        for images, labels in digits.train.shuffled(64, generator):
+        for images, labels in training_batches(digits.train, 64, generator):
             optimizer.zero_grad()
             F.cross_entropy(network(images), labels).backward()
             optimizer.step()

@@ -10,6 +10,7 @@ from atmc_core.config import Training
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative
+from atmc_core.step import Step
 from atmc_core.training import adversarial_step
 
 TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
@@ -42,9 +43,9 @@ def _mixed_network() -> nn.Module:
 def _train(net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    attack = PGD(ball("linf", 0.05), 2, 0.03)
+    step = Step(net.classifier, PGD(ball("linf", 0.05), 2, 0.03))
     return [
-        float(adversarial_step(net, attack, images, labels, 0.02, generator)) for _ in range(steps)
+        float(adversarial_step(net, step, images, labels, 0.02, generator)) for _ in range(steps)
     ]
 
 
@@ -93,12 +94,10 @@ def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> 
     assert 0.9 * k < _nonzeros(admm) <= k
 
     shared = SharedWeights(classifier, admm.factors, bits=bits, training=TRAINING)
-    values = [value.clone() for value in shared.values]
+    values = shared.values.clone()
     losses = _train(shared, 20)
     assert losses[-1] < losses[0]
-    assert any(
-        not torch.equal(before, after) for before, after in zip(values, shared.values, strict=True)
-    )
+    assert (values != shared.values).any()
     assert _nonzeros(shared) <= k
     if bits <= 8:
         assert _most_distinct(shared) <= 2**bits
@@ -141,7 +140,31 @@ def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
     weight.grad = torch.tensor([[3.0, 6.0, 1.0, 9.0], [2.0, 9.0, 9.0, 0.0]])
     net.update(0.1)
     expected: Tensor = torch.tensor([1 - 0.1 * (3 + 6 + 0) / 3, 2 - 0.1 * (1 + 2) / 2])
-    torch.testing.assert_close(net.values[1].detach(), expected)
+    torch.testing.assert_close(net.values, expected)
     torch.testing.assert_close(
         only.v.detach()[0, 0], torch.tensor([expected[0], expected[0], expected[1], 0.0])
     )
+
+
+@pytest.mark.parametrize("rank_fraction", [0.1, 1.0])
+def test_a_step_of_the_factors_is_no_longer_than_one_of_w_itself(rank_fraction: float) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(30, 20)
+    with torch.no_grad():  # rows that are much alike: what they share moves with each of them
+        linear.weight.add_(2 * torch.randn(30))
+    classifier = Classifier(nn.Sequential(nn.Flatten(), linear), Normalization(), 1)
+    training = Training(momentum=0, weight_decay=0)
+    factors = _factors(classifier, rank_fraction)
+    net = AdmmWeights(classifier, factors, k=10**6, bits=32, training=training, steps=100)
+    (weight,) = net.composed.values()
+    before, gradient = weight.detach().clone(), _shared_gradient(weight)
+    weight.grad = gradient.clone()
+    rate = 1e-4
+    net.update(rate)
+    gained = float(((before - weight.detach()) * gradient).sum())
+    assert 0.5 * rate < gained / float(gradient.square().sum()) < 1.01 * rate
+
+
+def _shared_gradient(weight: Tensor) -> Tensor:
+    """One that all rows share, with some noise."""
+    return torch.randn(weight.shape[1]) + 0.1 * torch.randn_like(weight)

@@ -1,13 +1,16 @@
 """Data sets: what is read, what is refused, how validation is cut."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
-from atmc_core.data import Split, check_against, hold_out, load_npz
+from atmc_core.data import Split, check_against, hold_out, load_dataset, load_npz
 from atmc_core.errors import InvalidInput
 
 
@@ -113,13 +116,80 @@ def test_images_and_labels_must_fit_the_network(tmp_path: Path) -> None:
     assert refused.value.code == "label_out_of_range"
 
 
-def test_an_epoch_sees_every_image_once() -> None:
-    split = Split(torch.zeros(23, 1, 2, 2, dtype=torch.uint8), torch.arange(23))
-    seen = [y for _, y in split.shuffled(5, torch.Generator().manual_seed(0))]
-    assert torch.cat(seen).sort().values.tolist() == list(range(23))
-
-
 def test_hold_out_leaves_single_images_in_train() -> None:
     split = Split(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 1, 1]))
     kept, cut = hold_out(split, 0.1, seed=0)
     assert (len(kept), cut.labels.tolist()) == (4, [1])
+
+
+def test_a_train_of_one_image_is_refused_also_after_the_cuts(tmp_path: Path) -> None:
+    few = {"x_train": np.zeros((2, 6, 5, 3), np.uint8), "y_train": np.zeros(2, np.int64)}
+    with pytest.raises(InvalidInput, match="at least 2") as refused:
+        _load(tmp_path, **few)
+    assert refused.value.code == "empty_split"
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_order_and_sign_are_read_without_a_warning(tmp_path: Path) -> None:
+    """Neither numpy's columns-first order nor a read-only buffer leaves a trace."""
+    images = _arrays()["x_train"]
+    expected = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    data = _load(tmp_path, x_test=np.asfortranarray(images), y_test=np.arange(40, dtype="u1") % 4)
+    assert torch.equal(data.test.images, expected)
+    flat = {n: array[..., 0].copy() for n, array in _arrays().items() if n[0] == "x"}
+    safetensors.numpy.save_file(_arrays() | flat, tmp_path / "data.safetensors")
+    data = load_dataset(tmp_path / "data.safetensors", 0.3, seed=0)
+    assert torch.equal(data.test.images[:, 0], torch.from_numpy(flat["x_test"]))
+
+
+# Prints the MiB that reading holds at most, and those of the images.
+_PEAK = """
+import pathlib, sys
+from atmc_core.data import Reading, load_dataset
+
+def held():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) >> 10
+
+seen = [held()]
+path, folder = map(pathlib.Path, sys.argv[1:])
+reading = Reading(folder=folder, told=lambda done, of: seen.append(held()))
+data = load_dataset(path, 0.5, 0, reading)
+images = data.train.images.nbytes + data.val.images.nbytes
+print(max(*seen, held()) - seen[0], images >> 20)
+"""
+
+
+def test_a_large_data_set_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    images = np.zeros((1600, 256, 256, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(1600) % 251
+    np.savez_compressed(
+        tmp_path / "data.npz",
+        x_train=images,
+        y_train=np.arange(1600) % 2,
+        x_test=images[:2],
+        y_test=np.arange(2),
+    )
+    command = [sys.executable, "-c", _PEAK, tmp_path / "data.npz", tmp_path]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    held, size = map(int, said.split())
+    assert size == 100
+    assert held < 40
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """As the child finds it: a file may not grow past a limit there."""
+    _load(tmp_path, x_train=np.zeros((400, 64, 64, 3), np.uint8), y_train=np.arange(400) % 4,
+          x_test=np.zeros((8, 64, 64, 3), np.uint8))  # fmt: skip
+    code = (
+        "import pathlib, resource, sys\n"
+        "from atmc_core.data import load_dataset\n"
+        "from atmc_core.errors import InvalidInput\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        "try:\n    load_dataset(pathlib.Path(sys.argv[1]), 0.3, 0)\n"
+        "except InvalidInput as error:\n    print(error.code)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "data.npz"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said == "dataset_too_large\n"

@@ -1,5 +1,6 @@
 """Evaluation: which images, what counts as robust, and what speaks against a figure."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -177,9 +178,11 @@ def test_softmax_and_random_outputs_are_raised(
 
 
 def test_images_seen_in_training_and_small_radii_are_raised(digits: DataSet) -> None:
-    images = torch.cat([digits.test.images[:9], digits.train.images[:1]])
-    by_code = {check["code"]: check for check in data_checks(digits, images, THREAT)}
-    assert by_code["test_images_in_training_data"]["figures"] == {"images": 1, "count": 10}
+    images = torch.cat([digits.test.images[:9], digits.train.images[:1], digits.val.images[:1]])
+    seen = dataclasses.replace(digits, test=Split(images, torch.zeros(11, dtype=torch.int64)))
+    by_code = {check["code"]: check for check in data_checks(seen, images[:10], THREAT)}
+    figures = {"images": 2, "count": 11, "evaluated": 1}
+    assert by_code["test_images_in_training_data"]["figures"] == figures
     assert by_code["test_images_in_training_data"]["status"] == "raised"
     assert by_code["epsilon_below_usual"]["status"] == "not_run"
     colour = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)

@@ -46,7 +46,9 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
     module = MODULES[name]
     factors = _seeded(module, 0.5)
     before = factors.compose()
-    for tensor, effect in zip(factors.tensors, factors.effects(), strict=True):
+    for tensor, effect in zip(
+        factors.tensors, (*factors.effects(), torch.ones(1, 1, 1)), strict=True
+    ):
         place = tuple(size // 2 for size in tensor.shape)
         kept = tensor[place].item()
         tensor[place] += 1
@@ -67,10 +69,10 @@ def test_gradients_are_those_of_w_through_the_chain_rule(module: nn.Module) -> N
     product = (u + identity) @ v if factors.view.wide else u @ (v + identity)
     weight = factors.view.to_weight(product + c)
     torch.testing.assert_close(weight.detach(), factors.compose())
-    for ours, expected in zip(
-        factors.gradients(gradient), torch.autograd.grad(weight, leaves, gradient), strict=True
-    ):
-        torch.testing.assert_close(ours, expected)
+    found = [torch.ones_like(tensor) for tensor in factors.tensors]
+    factors.add_gradients(gradient, found)
+    for ours, expected in zip(found, torch.autograd.grad(weight, leaves, gradient), strict=True):
+        torch.testing.assert_close(ours, 1 + expected)
 
 
 def test_finds_every_conv_and_linear_and_a_shared_weight_once() -> None:

@@ -156,11 +156,16 @@ def test_events_tell_stages_progress_and_time_to_go(
         "compressing",
         "finishing",
         "evaluating_artifact",
+        "writing",
     ]
     progress = [event["progress"] for event in events if event["type"] == "progress"]
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(1)
-    assert all(e["eta_s"] >= 0 for e in events if e["type"] == "progress")
+    assert all(
+        e["stage"] == "writing" or e["eta_s"] >= 0 for e in events if e["type"] == "progress"
+    )
+    written = [e["epoch"] for e in events if e["type"] == "progress" and e["stage"] == "writing"]
+    assert written == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

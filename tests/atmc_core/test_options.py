@@ -119,6 +119,8 @@ OPTIONS: dict[str, Any] = {
         schedule="step",
         density_schedule="linear",
         dual_interval=3,
+        flip=True,
+        shift=1,
     ),
 }
 
@@ -160,12 +162,31 @@ def test_channels_go_and_a_killed_job_ends_with_the_same_bytes(bench: Bench) -> 
     assert bench.artifact("killed") == bench.artifact("undisturbed")
 
 
+def test_images_that_do_not_fit_the_device_are_streamed_to_the_same_bytes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = _training(flip=True, shift=2, compression_epochs=1)
+    resident, _ = bench.run("resident", training=training)
+    monkeypatch.setattr("atmc_core.data.sets.room_for_images", lambda device: 0)
+    streamed, _ = bench.run("streamed", training=training)
+    assert bench.artifact("streamed") == bench.artifact("resident")
+    assert streamed["after"]["clean"] == resident["after"]["clean"]
+
+
+def test_a_shift_out_of_sight_is_refused_in_time(bench: Bench) -> None:
+    with pytest.raises(InvalidInput, match="out of sight") as refused:
+        bench.run(training=_training(shift=8))
+    assert refused.value.param == "training.shift"
+
+
 def test_each_option_makes_a_difference(bench: Bench) -> None:
     options: dict[str, dict[str, Any]] = {
         "plain": {},
         "trades": {"loss": "trades"},
         "step": {"schedule": "step"},
         "ema": {"averaging": "ema"},
+        "flip": {"flip": True},
+        "shift": {"shift": 1},
     }
     results = set()
     for name, option in options.items():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from atmc_core.projection import codebook, keep_largest, quantize, requantize, sparsity
+from atmc_core.projection import codebook, mark_largest, padded, quantize, sparsity
 
 # Multiples of 1/8 are exact in float32, and equal values are common.
 _values = st.integers(-40, 40).map(lambda i: i / 8)
@@ -25,44 +25,53 @@ def _error(a: Tensor, b: Tensor) -> float:
     return float((a - b).double().square().sum())
 
 
-class TestKeepLargest:
+class TestMarkLargest:
     @given(st.lists(_vectors(5), min_size=1, max_size=3), st.integers(0, 16))
     def test_keeps_exactly_k_and_none_smaller_than_a_dropped_one(
         self, tensors: list[Tensor], k: int
     ) -> None:
         scores = [tensor.abs() for tensor in tensors]
-        masks = keep_largest(scores, k)
-        flat, mask = torch.cat(scores), torch.cat(masks)
+        flat = torch.cat(scores)
+        mask = mark_largest(flat.clone(), k).bool()
         assert int(mask.sum()) == min(k, len(flat))
         if 0 < k < len(flat):
             assert flat[mask].min() >= flat[~mask].max()
 
     @given(_vectors(8), st.integers(1, 7))
     def test_is_the_nearest_point_with_k_nonzeros(self, tensor: Tensor, k: int) -> None:
-        (mask,) = keep_largest([tensor.abs()], k)
+        mask = mark_largest(tensor.abs(), k)
         supports = itertools.combinations(range(len(tensor)), min(k, len(tensor)))
         best = min(float(tensor.square().sum() - tensor[list(s)].square().sum()) for s in supports)
         assert _error(tensor, tensor * mask) == pytest.approx(best, abs=1e-6)
 
     def test_is_idempotent_and_breaks_ties_by_position(self) -> None:
         tensor = torch.tensor([1.0, -1.0, 1.0, 2.0])
-        (mask,) = keep_largest([tensor.abs()], 2)
+        mask = mark_largest(tensor.abs(), 2)
         assert mask.tolist() == [True, False, False, True]
-        (again,) = keep_largest([(tensor * mask).abs()], 2)
+        again = mark_largest((tensor * mask).abs(), 2)
         assert again.tolist() == mask.tolist()
 
     @given(_vectors(40), st.integers(1, 39))
-    def test_counting_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
-        ordinals = [part.abs().view(torch.int32) for part in tensor.split(7)]
+    def test_selection_by_topk_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
+        ordinals = tensor.abs().view(torch.int32)
         k = min(k, len(tensor))
         for own, other in zip(
-            sparsity.by_counting(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
+            sparsity.by_topk(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
         ):
             assert int(own) == int(other)
 
     def test_refuses_a_negative_budget(self) -> None:
         with pytest.raises(ValueError, match="k is -1"):
-            keep_largest([torch.ones(2)], -1)
+            mark_largest(torch.ones(2), -1)
+
+    def test_is_exact_where_a_sample_of_the_scores_misleads(self) -> None:
+        scores = torch.zeros(61 * 1000)
+        scores[1::61] = 5
+        scores[::61] = 6
+        for k in (10, 1000, 1500, 2500):
+            mask = mark_largest(scores.clone(), k).bool()
+            assert int(mask.sum()) == k
+            assert scores[mask].min() >= scores[~mask].max()
 
 
 class TestQuantize:
@@ -124,31 +133,66 @@ class TestQuantize:
             quantize(torch.tensor([1.0, float("nan"), 2.0]), 2)
 
 
+def _requantized(
+    tensors: list[Tensor], codebooks: list[Tensor], bits: int, *, skip_zeros: bool
+) -> tuple[list[Tensor], Tensor]:
+    """The points of several tensors, and their codebooks."""
+    sizes = [len(tensor) for tensor in tensors]
+    flat, ends = torch.cat(tensors), torch.tensor(sizes).cumsum(0)
+    out, books = torch.full_like(flat, torch.nan), torch.stack([padded(c, bits) for c in codebooks])
+    renewed = codebook.requantized(flat, ends, books, out, skip_zeros=skip_zeros)
+    return list(out.split(sizes)), renewed
+
+
+@pytest.mark.parametrize("skip_zeros", [True, False])
 class TestRequantize:
     @settings(max_examples=100, deadline=None)
-    @given(_vectors(40), _vectors(40), st.integers(1, 4))
+    @given(
+        pairs=st.lists(st.tuples(_vectors(20), _vectors(20)), min_size=1, max_size=4),
+        bits=st.integers(1, 4),
+    )
     def test_is_feasible_keeps_zeros_and_takes_the_nearest_value(
-        self, before: Tensor, tensor: Tensor, bits: int
+        self, skip_zeros: bool, pairs: list[tuple[Tensor, Tensor]], bits: int
     ) -> None:
-        found = requantize(tensor, quantize(before, bits).codebook)
-        assert len(torch.unique(found.values[found.values != 0])) <= 2**bits
-        assert (found.values[tensor == 0] == 0).all()
-        allowed = torch.cat([found.codebook, torch.zeros(1)])
-        nearest = (tensor.unsqueeze(1) - allowed).abs().min(1).values
-        kept = tensor != 0
-        torch.testing.assert_close((tensor - found.values).abs()[kept], nearest[kept])
+        tensors = [tensor for _, tensor in pairs]
+        before = [quantize(tensor, bits).codebook for tensor, _ in pairs]
+        points, codebooks = _requantized(tensors, before, bits, skip_zeros=skip_zeros)
+        for tensor, point, book in zip(tensors, points, codebooks, strict=True):
+            assert len(torch.unique(point[point != 0])) <= 2**bits
+            assert (point[tensor == 0] == 0).all()
+            assert (book.diff() >= 0).all()
+            allowed = torch.cat([book, torch.zeros(1)])
+            nearest = (tensor.unsqueeze(1) - allowed).abs().min(1).values
+            kept = tensor != 0
+            torch.testing.assert_close((tensor - point).abs()[kept], nearest[kept])
 
-    def test_leaves_what_fits_as_it_is(self) -> None:
-        found = quantize(torch.randn(1000), 3)
-        again = requantize(found.values, found.codebook)
-        torch.testing.assert_close(again.values, found.values)
+    def test_leaves_what_fits_as_it_is(self, skip_zeros: bool) -> None:
+        found = [quantize(torch.randn(1000), 3) for _ in range(3)]
+        points, _ = _requantized(
+            [f.values for f in found], [f.codebook for f in found], 3, skip_zeros=skip_zeros
+        )
+        for point, own in zip(points, found, strict=True):
+            torch.testing.assert_close(point, own.values)
 
-    def test_follows_a_tensor_that_has_moved_a_little(self) -> None:
-        tensor = torch.randn(20_000)
-        first = quantize(tensor, 4)
-        moved = 1.02 * tensor + 0.01 * torch.randn(20_000)
-        best = _error(moved, quantize(moved, 4).values)
-        assert _error(moved, requantize(moved, first.codebook).values) <= 1.05 * best
+    def test_follows_tensors_that_have_moved_a_little(self, skip_zeros: bool) -> None:
+        tensors = [torch.randn(20_000), 1e-4 * torch.randn(5_000)]
+        books = [quantize(tensor, 4).codebook for tensor in tensors]
+        moved = [1.02 * t + 0.01 * t.std() * torch.randn(len(t)) for t in tensors]
+        points, _ = _requantized(moved, books, 4, skip_zeros=skip_zeros)
+        for tensor, point in zip(moved, points, strict=True):
+            best = _error(tensor, quantize(tensor, 4).values)
+            assert _error(tensor, point) <= 1.05 * best
+
+    def test_takes_more_entries_than_it_looks_at_together(
+        self, skip_zeros: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tensors = [torch.randn(300), torch.randn(500)]
+        books = [quantize(tensor, 3).codebook for tensor in tensors]
+        whole, _ = _requantized(tensors, books, 3, skip_zeros=skip_zeros)
+        monkeypatch.setattr(codebook, "_PART", 128)
+        parts, _ = _requantized(tensors, books, 3, skip_zeros=skip_zeros)
+        for one, other in zip(whole, parts, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def _brute_force_error(tensor: Tensor, size: int) -> float:

@@ -12,8 +12,9 @@ from atmc_core.config import Training
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import plain
+from atmc_core.step import PAPERS_MIX, Step
 from atmc_core.trades import DivergencePGD, TradesLoss, divergence
-from atmc_core.training import PAPERS_MIX, DenseWeights, adversarial_step, scheduled
+from atmc_core.training import DenseWeights, adversarial_step, scheduled
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_schedules_rise_first_and_fall_as_they_are_called() -> None:
 
 
 def _step(net: DenseWeights | AdmmWeights | SharedWeights) -> None:
-    adversarial_step(net, None, IMAGES, LABELS, 0.1, torch.Generator())
+    adversarial_step(net, Step(net.classifier, None), IMAGES, LABELS, 0.1, torch.Generator())
 
 
 def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> None:

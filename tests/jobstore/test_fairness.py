@@ -7,10 +7,11 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy import insert, text, update
 
-from jobstore import jobs, leases
+from jobstore import jobs, leases, quotas
 from jobstore.database import Database
 from jobstore.ids import new_job_id
 from jobstore.leases import Attempt
+from jobstore.objects import Stored
 from jobstore.states import JobState
 from jobstore.tables import Job, Tenant
 from jobstore.tenants import get_or_create_tenant
@@ -138,7 +139,7 @@ def test_a_claim_does_not_look_at_what_has_ended(database: Database, queue) -> N
 
 def explain(session) -> str:
     """The plan of the claim's choice, as the database tells it."""
-    chosen = leases.next_job(None)
+    chosen = leases.next_job(leases.ON_CPU, None)
     statement = chosen.element.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
     postgresql = session.get_bind().dialect.name == "postgresql"
     how = "EXPLAIN " if postgresql else "EXPLAIN QUERY PLAN "
@@ -170,3 +171,15 @@ def test_a_claim_stays_quick_beside_100_000_finished_rows(database: Database, qu
     after = median_ms()
     print(f"claim, median of 50: {before:.2f} ms alone, {after:.2f} ms beside 100,000 ended")
     assert after < 2 * before + 2
+
+
+def test_an_upload_of_a_tenant_that_takes_long_holds_no_claim_up(
+    settings, database: Database, queue
+) -> None:
+    if settings.database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time; there the file is on the same machine")
+    (waits,) = queue("red")
+    with database.of("red").write() as uploading:
+        quotas.check_queue(uploading, 10)
+        quotas.check_storage(uploading, 10, Stored("staged/x", "a" * 64, 1))
+        assert claim(database).job_id == waits

@@ -5,14 +5,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from benchmarks.small_job import SPEC, TRAINING, child_command, fill_folder
 from jobstore.events import EventType
 from worker.child import _emitter
 from worker.events import EventTail
-from worker.process import ChildFactory
+from worker.process import ChildFactory, ChildProcess
 
 
 def test_an_event_is_one_line_with_its_time_and_null_for_what_json_has_no_number_for(
@@ -137,3 +139,36 @@ def test_a_waiting_child_costs_a_job_no_start_and_serves_one_job_only(tmp_path: 
     assert again.pid != child.pid
     again.reap()
     factory.close()
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "events.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _descendants(pid: int) -> list[int]:
+    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+
+
+def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_were(
+    tmp_path: Path, poll, is_running
+) -> None:
+    folder = tmp_path / "job"
+    fill_folder(folder, SPEC, processes=2)
+    child = ChildProcess(child_command(folder), folder / "child.log")
+    poll(lambda: any(e.get("stage") == "compressing" for e in _events(folder)), 60)
+    together = _descendants(child.pid)
+    # torchrun and its two, each in a session of its own.
+    assert len({os.getsid(pid) for pid in together}) == 3
+    child._signal(signal.SIGKILL)
+    assert child.reap() == -signal.SIGKILL
+    poll(lambda: not any(is_running(pid) for pid in together), 10)
+    assert not (folder / "outcome.json").exists()
+
+    subprocess.run(child_command(folder), check=True, stdin=subprocess.DEVNULL, timeout=120)
+    headline = json.loads((folder / "outcome.json").read_text())["headline"]
+    assert headline["k"] == headline["nonzeros"] == 3816
+    (resumed,) = [event for event in _events(folder) if event["type"] == "resumed"]
+    assert resumed["stage"] in TRAINING
+    report = json.loads((folder / "results" / "report.json").read_text())
+    assert report["environment"]["processes"] == 2

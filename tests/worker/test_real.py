@@ -1,11 +1,9 @@
 """Real workers, real children, the real method: what is killed goes on, and ends the same."""
 
 import hashlib
-import io
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,41 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
-import torch
-from safetensors.torch import save
-from sklearn.datasets import load_digits
 
-from atmc_core.architectures import build
+from benchmarks.small_job import ARCHITECTURE, SPEC, child_command, fill_folder, uploads
 from jobstore import artifacts, catalogue, leases
 from jobstore.objects import blob_key
 from jobstore.settings import Settings
 from jobstore.tables import HEADLINE_FIELDS
 from jobstore.wakeups import make_celery, wake
+from jobstore.workers import queue_of
 from worker.folder import is_result
 from worker.supervisor import Supervisor
-
-SPEC: dict[str, Any] = {
-    "method": "atmc",
-    "target": {"density": 0.1, "bits": 4},
-    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
-    "training": {
-        "robust_epochs": 2,
-        "compression_epochs": 5,
-        "finish_epochs": 2,
-        "batch_size": 100,
-    },
-    "evaluation": {
-        "attacks": ["fgsm"],
-        "max_images": 50,
-        "curve_images": 10,
-        "curve_steps": 1,
-        "batch_size": 100,
-    },
-}
-ARCHITECTURE = "digits_cnn"
 
 
 @dataclass(frozen=True)
@@ -58,27 +33,9 @@ class Upload:
     dataset: bytes
 
 
-def _upload(*, infinite_weight: bool = False) -> Upload:
-    torch.manual_seed(0)
-    tensors = build(ARCHITECTURE, 10).state_dict()
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    arrays = {
-        "x_train": images[:600],
-        "y_train": labels[:600],
-        "x_test": images[600:700],
-        "y_test": labels[600:700],
-    }
-    if infinite_weight:
-        tensors["conv1.weight"][0, 0, 0, 0] = float("inf")
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return Upload(save(tensors), file.getvalue())
-
-
 @pytest.fixture(scope="module")
 def upload() -> Upload:
-    return _upload()
+    return Upload(*uploads())
 
 
 @dataclass(frozen=True)
@@ -92,40 +49,17 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(upload: Upload, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The child run by hand, its standard input closed from the beginning."""
-    folder = _by_hand(tmp_path_factory.mktemp("undisturbed"), SPEC, upload)
-    command = [sys.executable, "-m", "worker.child", str(folder)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    folder = tmp_path_factory.mktemp("undisturbed") / "job"
+    fill_folder(folder, SPEC)
+    subprocess.run(child_command(folder), check=True, stdin=subprocess.DEVNULL, timeout=120)
     return Undisturbed(
         folder / "results",
         (folder / "results" / "model.atmc").read_bytes(),
         [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()],
         json.loads((folder / "outcome.json").read_text()),
     )
-
-
-def _by_hand(folder: Path, spec: dict[str, Any], upload: Upload) -> Path:
-    """Fill a folder as the supervisor would."""
-    for name in ("inputs", "checkpoints", "results"):
-        (folder / name).mkdir()
-    (folder / "inputs" / "model.safetensors").write_bytes(upload.model)
-    (folder / "inputs" / "dataset.npz").write_bytes(upload.dataset)
-    job = {
-        "job_id": "job_by_hand",
-        "attempt": 1,
-        "spec": spec,
-        "model": {
-            "path": "inputs/model.safetensors",
-            "architecture": ARCHITECTURE,
-            "normalization": None,
-        },
-        "dataset": {"path": "inputs/dataset.npz"},
-        "device": "cpu",
-        "threads": 1,
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-    return folder
 
 
 def test_a_child_runs_by_hand(undisturbed: Undisturbed) -> None:
@@ -263,7 +197,7 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancel
     poll(lambda: _published(bench))
     job_id = _add(bench, upload)
     celery = make_celery(Settings(broker_url=broker))
-    assert wake(celery)
+    assert wake(celery, queue_of(None, 0))
     celery.close()
     poll(lambda: _is_compressing(bench, job_id))
     child = _child_of(first.pid).pid
@@ -306,14 +240,12 @@ def _newest_checkpoint(folder: Path) -> int:
     return max((int(p.name[:6]) for p in (folder / "checkpoints").glob("*.pt")), default=0)
 
 
-def test_an_evaluation_that_is_killed_goes_on_where_it_was(
-    poll, upload: Upload, tmp_path: Path
-) -> None:
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(poll, tmp_path: Path) -> None:
     figures = []
     for name in ("undisturbed", "killed"):
-        (tmp_path / name).mkdir()
-        folder = _by_hand(tmp_path / name, EVALUATE, upload)
-        command = [sys.executable, "-m", "worker.child", str(folder)]
+        folder = tmp_path / name
+        fill_folder(folder, EVALUATE)
+        command = child_command(folder)
         if name == "killed":
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
             # In the middle of the attacks' batches.
@@ -336,7 +268,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(
 def test_what_only_the_tensors_show_fails_the_job_in_its_first_stage_and_keeps_all(
     bench, run_next
 ) -> None:
-    bad = _upload(infinite_weight=True)
+    bad = Upload(*uploads(infinite_weight=True))
     job_id = _add(bench, bad)
     run_next()
     job = bench.job(job_id)

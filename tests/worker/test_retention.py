@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from jobstore import leases, retention, uploads
+from jobstore import leases, uploads
 from jobstore.blobs import UNSETTLED_S, delete_unreferenced, touch
 from jobstore.deletion import delete_dataset, delete_job, delete_model, drop
 from jobstore.dialects import now
@@ -238,15 +238,15 @@ def test_what_crashes_left_is_found_and_deleted_once_it_is_old(
     # Nothing of it is old.
     assert retain() == (5, 2, 3, 0, 0)
     assert len(bench.store.keys()) == 6
-    # A day later (the store's own clock cannot be set).
+    # Two days later (the store's own clock cannot be set).
+    two_days = timedelta(days=2)
     find = ObjectStore.find
 
     def long_ago(store: ObjectStore, prefix: str = ""):
-        day = timedelta(seconds=retention.ABANDONED_S + 60)
-        return (Found(f.key, f.bytes, f.modified - day) for f in find(store, prefix))
+        return (Found(f.key, f.bytes, f.modified - two_days) for f in find(store, prefix))
 
     monkeypatch.setattr(ObjectStore, "find", long_ago)
-    age(bench, retention.ABANDONED_S)
+    age(bench, two_days.total_seconds())
     assert retain(keep_uploads_s=None) == (2, 2, 0, 0, 0)
     assert len(bench.store.keys()) == 2
 

@@ -159,6 +159,7 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
         },
         "dataset": {"path": "inputs/dataset"},
         "device": "cpu",
+        "processes": 1,
         "threads": 1,
     }
 

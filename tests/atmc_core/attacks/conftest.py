@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from atmc_core.architectures import build
 from atmc_core.attacks import PGD, ball
-from atmc_core.data import DataSet
+from atmc_core.data import DataSet, training_batches
 
 EPSILON = {"linf": 0.1, "l2": 0.4}
 
@@ -21,7 +21,7 @@ def robust_model(digits: DataSet) -> nn.Module:
     attack = PGD(ball("linf", EPSILON["linf"]), 4, EPSILON["linf"] / 2.5)
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
-        for images, labels in digits.train.shuffled(64, generator):
+        for images, labels in training_batches(digits.train, 64, generator):
             adversarial = attack.run(network, images, labels, generator=generator)
             optimizer.zero_grad()
             F.cross_entropy(network(adversarial), labels).backward()

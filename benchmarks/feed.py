@@ -1,0 +1,106 @@
+"""Training images per second, from the device and streamed from a memory map, in one run.
+
+    python -m benchmarks.feed [--architecture lenet] [--images 20000] [--rounds 5]
+
+Both sides train the same network on the same images, flipped and shifted, on the GPU if there is
+one; only where the images lie differs. Training is on clean images, the fastest there is, so that
+the feed has the least time. ``ratio`` is the streamed side's images per second over the other's,
+and ``feed_ratio`` the same with no network at all.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atmc_core.architectures import ARCHITECTURES, build
+from atmc_core.config import Training
+from atmc_core.data import Augmentation, Split, training_batches
+from atmc_core.model import Classifier, Normalization
+from atmc_core.step import make_step
+from atmc_core.training import DenseWeights, adversarial_step
+from benchmarks.timing import interleaved, print_result
+
+AUGMENTATION = Augmentation(flip=True, shift=4)
+LEARNING_RATE = 0.01
+
+
+def sides(shape: tuple[int, ...], device: torch.device, folder: Path) -> dict[str, Split]:
+    """The same images on the device, and in a memory map; ``shape`` is ``[N, C, H, W]``."""
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    labels = torch.randint(0, 10, shape[:1]).to(device)
+    np.save(folder / "images.npy", images.numpy())
+    mapped = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="r+"))
+    return {
+        "resident": Split(images.to(device), labels),
+        "streamed": Split(mapped, labels, mapped=True),
+    }
+
+
+def epoch(split: Split, batch: int, net: DenseWeights | None) -> Callable[[], None]:
+    """Go through a split once; without ``net`` nothing is trained."""
+    device = split.labels.device
+    order, noise = torch.Generator(), torch.Generator(device)
+    step = make_step(net.classifier, attack=None) if net is not None else None
+
+    def run() -> None:
+        for images, labels in training_batches(split, batch, order, AUGMENTATION):
+            if net is not None and step is not None:
+                adversarial_step(net, step, images, labels, LEARNING_RATE, noise)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+def images_per_second(
+    splits: dict[str, Split], batch: int, net: DenseWeights | None, rounds: int
+) -> dict[str, float]:
+    """Of each side, epochs taken in turn."""
+    runs = {name: epoch(split, batch, net) for name, split in splits.items()}
+    seconds = interleaved(runs, rounds)
+    return {name: len(splits[name]) / seconds[name] for name in splits}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--architecture", default="lenet", choices=sorted(ARCHITECTURES))
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    channels, height, width = ARCHITECTURES[arguments.architecture].input_shape
+    shape = (arguments.images, channels, height or 32, width or 32)
+    network = build(arguments.architecture, 10)
+    classifier = Classifier(network, Normalization(), channels=channels).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        splits = sides(shape, device, Path(folder))
+        alone = images_per_second(splits, arguments.batch, None, arguments.rounds)
+        net = DenseWeights(classifier, Training())
+        trained = images_per_second(splits, arguments.batch, net, arguments.rounds)
+    print_result(
+        {
+            "ratio": trained["streamed"] / trained["resident"],
+            "resident_images_per_s": trained["resident"],
+            "streamed_images_per_s": trained["streamed"],
+            "feed_ratio": alone["streamed"] / alone["resident"],
+            "resident_feed_images_per_s": alone["resident"],
+            "streamed_feed_images_per_s": alone["streamed"],
+            "architecture": arguments.architecture,
+            "images": arguments.images,
+            "rounds": arguments.rounds,
+            "device": device.type,
+            "threads": arguments.threads,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A small but real job, of a few seconds: what is killed, counted and measured with."""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from sklearn.datasets import load_digits
+
+from atmc_core.architectures import build
+
+ARCHITECTURE = "digits_cnn"
+TRAINING = ("robust_training", "compressing", "finishing")
+SPEC: dict[str, Any] = {
+    "method": "atmc",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1, "steps": 3},
+    "training": {
+        "robust_epochs": 3,
+        "compression_epochs": 5,
+        "finish_epochs": 2,
+        "batch_size": 100,
+    },
+    "evaluation": {
+        "attacks": ["fgsm"],
+        "max_images": 50,
+        "curve_images": 10,
+        "curve_steps": 1,
+        "batch_size": 100,
+    },
+}
+
+
+def uploads(*, infinite_weight: bool = False) -> tuple[bytes, bytes]:
+    """A network (safetensors) and a data set (.npz) of digits."""
+    torch.manual_seed(0)
+    tensors = build(ARCHITECTURE, 10).state_dict()
+    if infinite_weight:
+        tensors["conv1.weight"][0, 0, 0, 0] = float("inf")
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        x_train=images[:600],
+        y_train=labels[:600],
+        x_test=images[600:700],
+        y_test=labels[600:700],
+    )
+    return save(tensors), file.getvalue()
+
+
+def fill_folder(folder: Path, spec: dict[str, Any], *, processes: int = 1) -> None:
+    """Put the job into a folder as the supervisor would, for `python -m worker.child FOLDER`."""
+    for name in ("inputs", "checkpoints", "results"):
+        (folder / name).mkdir(parents=True)
+    model, dataset = uploads()
+    (folder / "inputs" / "model.safetensors").write_bytes(model)
+    (folder / "inputs" / "dataset.npz").write_bytes(dataset)
+    document = {
+        "job_id": "job_by_hand",
+        "attempt": 1,
+        "spec": spec,
+        "model": {
+            "path": "inputs/model.safetensors",
+            "architecture": ARCHITECTURE,
+            "normalization": None,
+        },
+        "dataset": {"path": "inputs/dataset.npz"},
+        "device": "cpu",
+        "processes": processes,
+        "threads": 1,
+    }
+    (folder / "job.json").write_text(json.dumps(document))
+
+
+def child_command(folder: Path) -> list[str]:
+    """What runs the job in a folder by hand."""
+    return [sys.executable, "-m", "worker.child", str(folder)]
+
+
+def undisturbed(seed: int) -> str:
+    """The hash of the artifact that the child, run by hand, makes of the job with this seed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "job")
+        fill_folder(folder, SPEC | {"seed": seed})
+        subprocess.run(child_command(folder), check=True, stdin=subprocess.DEVNULL)
+        return sha256((folder / "results" / "model.atmc").read_bytes()).hexdigest()
