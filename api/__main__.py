@@ -8,7 +8,8 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.jobs.waiting import StateWatcher
+from api.jobs.waiting import JobWatcher
+from jobstore.logs import configure_logs
 from jobstore.settings import Settings
 
 # Uploads and downloads that take longer are cut off at the end.
@@ -19,17 +20,21 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 for settings that cannot be served."""
     try:
         settings = Settings()
-        check_host(settings.host)
+        check_host(settings)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    configure_logs(settings.log_format)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
+        # Ours tells the id, and not the query; uvicorn's own lines go the way of all others.
+        access_log=False,
+        log_config=None,
     )
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
@@ -40,28 +45,29 @@ def main() -> int:
 class Server(uvicorn.Server):
     """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
 
-    def __init__(self, config: uvicorn.Config, watcher: StateWatcher) -> None:
+    def __init__(self, config: uvicorn.Config, watcher: JobWatcher) -> None:
         super().__init__(config)
         self._watcher = watcher
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer the long-polls, then end as uvicorn does."""
+        """Answer the long-polls and end the event streams, then end as uvicorn does."""
         self._watcher.release()
         await super().shutdown(sockets)
 
 
-def check_host(host: str) -> None:
-    """Raise ValueError unless `host` can only be reached from this machine."""
-    if host == "localhost":
+def check_host(settings: Settings) -> None:
+    """Raise ValueError unless the service asks for keys or only this machine can reach it."""
+    if settings.admin_key is not None or settings.host == "localhost":
         return
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise ValueError(
-            f"ATMC_HOST={host}: the service asks nobody for a key yet, so it listens on a "
-            "loopback address only. Set ATMC_HOST=127.0.0.1; put a proxy that asks in front of it."
+            f"ATMC_HOST={settings.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
+            "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
+            "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes the others."
         )
 
 

@@ -12,12 +12,18 @@ from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.catalogue import schemas
 from api.datasets import routes as datasets
+from api.health import metrics
 from api.health import routes as health
+from api.jobs import events
 from api.jobs import routes as jobs
+from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
 from api.reports import routes as reports
+from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
+from api.uploads import routes as uploads
+from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
 
 # Of the calls and their fields, not of the software behind them.
@@ -59,8 +65,23 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
-    for noun in (jobs, models, datasets, reports, artifacts, catalogue, schemas, health):
+    for noun in (
+        jobs,
+        events,
+        uploads,
+        models,
+        datasets,
+        reports,
+        artifacts,
+        catalogue,
+        schemas,
+        webhooks,
+        keys,
+        health,
+        metrics,
+    ):
         app.include_router(noun.router)
 
     @app.get("/", include_in_schema=False)

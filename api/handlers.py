@@ -10,8 +10,10 @@ from starlette.exceptions import HTTPException
 
 from api.methods import allowed
 from api.problems import Problem, invalid
+from api.requests import REQUEST_ID
 from api.text import clip, shown
-from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound
+from jobstore import logs
+from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound, StillAtWork
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,12 @@ def install(app: FastAPI) -> None:
         detail = f"{error} with other content; choose a new key for a new request."
         return Problem("idempotency_conflict", detail, "Idempotency-Key").response()
 
+    @app.exception_handler(StillAtWork)
+    async def _at_work(_: Request, error: StillAtWork) -> JSONResponse:
+        detail = f"There is no answer yet: {error}; send this again for it."
+        retry = {"Retry-After": "1"}
+        return Problem("request_in_progress", detail, "Idempotency-Key", retry).response()
+
     @app.exception_handler(HTTPException)
     async def _framework(request: Request, error: HTTPException) -> JSONResponse:
         return _from_framework(request, error).response()
@@ -52,17 +60,24 @@ def install(app: FastAPI) -> None:
         detail = (
             "The service failed; its log says why. Try again, and tell the operator if it stays."
         )
-        return Problem("internal_error", detail).response()
+        # This answer passes by the layer that gives the others their id.
+        headers = {REQUEST_ID: str(logs.bound().get("request", ""))}
+        return Problem("internal_error", detail, headers=headers).response()
 
 
 _WHERE = {
     "job": "GET /jobs lists the jobs",
     "model": "POST /models uploads one",
     "dataset": "POST /datasets uploads one",
+    "webhook": "GET /webhooks lists them",
+    "delivery": "GET /webhooks/{id}/deliveries lists those of the webhook",
+    "upload": "POST /uploads begins one",
     "artifact": "GET /jobs/{id}/artifacts lists those of the job",
     "architecture": "GET /architectures lists them",
     "method": "GET /methods lists them",
     "attack": "GET /attacks lists them",
+    "key": "GET /keys lists them",
+    "tenant": "GET /tenants lists them",
     "schema": "GET /schemas lists them",
 }
 

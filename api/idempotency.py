@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from api.strict_json import canonical
 from jobstore.database import Database
-from jobstore.errors import AlreadyAnswered
-from jobstore.idempotency import Answer, find, store
+from jobstore.errors import StillAtWork
+from jobstore.idempotency import Answer, Request, abandon, begin, find, finish
 
 IdempotencyKey = Annotated[
     str | None,
@@ -20,10 +20,13 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="Any unique text. The same request under the same key is answered again "
-        "without acting again; another one is refused with `idempotency_conflict`.",
+        description="Any unique text. For a day the same request under the same key is answered "
+        "again without acting again; another one is refused with `idempotency_conflict`, and one "
+        "that comes before the first is answered with `request_in_progress`.",
     ),
 ]
+
+REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 def answer_once(
@@ -35,23 +38,42 @@ def answer_once(
 ) -> JSONResponse:
     """Answer by `act`, in one transaction with storing its answer under `key`.
 
-    `scope` is the call, `request` all of its content as JSON (files by their digest). Raises
-    `jobstore.errors.IdempotencyConflict` if the key was used for other content.
+    `scope` is the call, `request` all of its content as JSON (files by their digest). A refusal is
+    not kept: the same key may try again. Raises `IdempotencyConflict` if the key was used for other
+    content, and `StillAtWork` while the first request is not answered.
     """
-    fingerprint = hashlib.sha256(canonical(request)).hexdigest()
-    while True:
-        try:
-            with database.write() as session:
-                if key is None:
-                    return _response(act(session))
-                if (known := find(session, scope, key, fingerprint)) is not None:
-                    return _response(known, {"Idempotent-Replayed": "true"})
-                answer = act(session)
-                store(session, scope, key, fingerprint, answer)
-                return _response(answer)
-        except AlreadyAnswered:
-            # A concurrent duplicate was first: what this one did is rolled back, find its answer.
-            continue
+    if key is None:
+        with database.write() as session:
+            return _response(act(session))
+    mine = Request.new(scope, key, _fingerprint(request))
+    with database.write() as session:
+        known = begin(session, mine)
+    if known is not None:
+        return _response(known, REPLAYED)
+    try:
+        with database.write() as session:
+            answer = act(session)
+            finish(session, mine, answer)
+    except StillAtWork:
+        raise
+    except Exception:
+        with database.write() as session:
+            abandon(session, mine)
+        raise
+    return _response(answer)
+
+
+def replayed(database: Database, scope: str, key: str | None, request: Any) -> JSONResponse | None:
+    """Return what `answer_once` has answered before, for work that cannot be begun twice."""
+    if key is None:
+        return None
+    with database.read() as session:
+        known = find(session, scope, key, _fingerprint(request))
+    return None if known is None else _response(known, REPLAYED)
+
+
+def _fingerprint(request: Any) -> str:
+    return hashlib.sha256(canonical(request)).hexdigest()
 
 
 def _response(answer: Answer, more: dict[str, str] | None = None) -> JSONResponse:

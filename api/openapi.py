@@ -5,9 +5,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from api import problems
 from api.models.schemas import Normalization
+from api.webhooks.schemas import NewWebhook
 
 LOCATION: dict[str, Any] = {
     "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
@@ -15,9 +17,19 @@ LOCATION: dict[str, Any] = {
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
-def multipart_body(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that reads a multipart stream itself."""
-    return {"requestBody": {"required": True, "content": multipart(properties, required)}}
+def file_body(
+    properties: dict[str, Any], required: Sequence[str], by_upload: type[BaseModel]
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a file: in the request, or by an upload."""
+    json = {"application/json": {"schema": _schema(by_upload)}}
+    content = multipart(properties, required) | json
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _schema(kind: type[BaseModel]) -> dict[str, Any]:
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
 
 
 def multipart(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
@@ -51,13 +63,26 @@ def _build(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     # Bodies that the handlers stream themselves refer to these.
-    document["components"]["schemas"]["Normalization"] = Normalization.model_json_schema()
+    for kind in (Normalization, NewWebhook):
+        document["components"]["schemas"][kind.__name__] = kind.model_json_schema()
     for operations in document["paths"].values():
         for operation in operations.values():
+            if "security" in operation:
+                _add_refusals_of_keys(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
     return document
+
+
+def _add_refusals_of_keys(operation: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    refusals = problems.documented("key_required", "key_invalid", "scope_missing")
+    for status, entry in refusals.items():
+        operation["responses"][str(status)] = {
+            "description": entry["description"],
+            "content": {"application/json": {"schema": schema}},
+        }
 
 
 def _as_problem(response: dict[str, Any]) -> None:

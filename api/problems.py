@@ -16,17 +16,32 @@ MEDIA_TYPE = "application/problem+json"
 
 _PLACES = ("query", "path", "header", "body")
 
-_TITLES: dict[HTTPStatus, dict[str, str]] = {
+# Of the tus protocol; no HTTP document has it.
+CHECKSUM_MISMATCH = 460
+
+_TITLES: dict[int, dict[str, str]] = {
     HTTPStatus.BAD_REQUEST: {
         "malformed_json": "The body is not valid JSON",
         "malformed_multipart": "The multipart body cannot be read",
+        "unknown_checksum": "The checksum's algorithm is not known",
     },
+    HTTPStatus.UNAUTHORIZED: {
+        "key_required": "A key is required",
+        "key_invalid": "The key does not hold",
+    },
+    HTTPStatus.FORBIDDEN: {"scope_missing": "The key is not for this"},
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
+        "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_retryable": "The job cannot be queued again as it is",
+        "offset_conflict": "The upload stands at another offset",
+        "upload_incomplete": "The upload has not all arrived",
+        "too_many_webhooks": "There are as many webhooks as may be",
+        "webhook_disabled": "The webhook is switched off",
     },
+    HTTPStatus.PRECONDITION_FAILED: {"unknown_tus_version": "The tus version is not spoken here"},
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"file_too_large": "The upload is too large"},
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {
         "unsupported_media_type": "The content type is not accepted here",
@@ -51,14 +66,17 @@ _TITLES: dict[HTTPStatus, dict[str, str]] = {
         "bad_array": "An array of the data set is not usable",
         "dataset_too_large": "The data set inflates past the limit",
         "idempotency_conflict": "The idempotency key was used for another request",
+        "no_direct_uploads": "The store takes no direct uploads",
+        "digest_mismatch": "The upload is not what was announced",
     },
+    CHECKSUM_MISMATCH: {"checksum_mismatch": "The checksum does not fit"},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"internal_error": "The service failed"},
     HTTPStatus.SERVICE_UNAVAILABLE: {
         "no_worker": "No worker has announced itself yet",
         "not_ready": "A part of the service is not ready",
     },
 }
-CODES: dict[str, tuple[HTTPStatus, str]] = {
+CODES: dict[str, tuple[int, str]] = {
     code: (status, title) for status, titles in _TITLES.items() for code, title in titles.items()
 }
 
@@ -124,10 +142,14 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     for code in codes:
         status, title = CODES[code]
         entry = responses.setdefault(
-            int(status), {"model": ProblemDocument, "description": status.phrase + ":"}
+            int(status), {"model": ProblemDocument, "description": _phrase(status) + ":"}
         )
         entry["description"] += f"\n- `{code}`: {title}"
     return responses
+
+
+def _phrase(status: int) -> str:
+    return "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
 
 
 def invalid(errors: Iterable[Mapping[str, Any]], within: str | None = None) -> Problem:
@@ -137,6 +159,10 @@ def invalid(errors: Iterable[Mapping[str, Any]], within: str | None = None) -> P
     path = [str(part) for part in error["loc"] if part not in _PLACES]
     param = clip(".".join([within, *path] if within else path))
     match error["type"]:
+        case "json_invalid":
+            return Problem("malformed_json", f"The JSON cannot be read: {error['ctx']['error']}.")
+        case "missing" if not param:
+            return Problem("missing_field", "The request has no body; send JSON.")
         case "missing":
             return Problem("missing_field", f"{param!r} is required.", param)
         case "extra_forbidden":

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,13 +30,17 @@ OnBytes = Callable[[str, int, int], None]
 class Client:
     """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
 
+    `key` defaults to `ATMC_API_KEY`; a service that only its own machine reaches may ask for none.
     Every method raises `ApiError` when the service refuses and `ServerUnreachable` when there is
     no answer. Lost connections are retried with backoff; posts carry an Idempotency-Key, so that
     a repeated one does its work once.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self._transport = Transport(url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER)
+    def __init__(self, url: str | None = None, key: str | None = None) -> None:
+        self._transport = Transport(
+            url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER,
+            key or os.environ.get("ATMC_API_KEY"),
+        )
 
     @property
     def url(self) -> str:
@@ -215,6 +220,25 @@ class Client:
     def attacks(self) -> list[Document]:
         """The attacks that models are trained and tested with."""
         return self._catalogue("attacks")
+
+    def create_key(
+        self, tenant: str, scopes: Sequence[str], *, expires_at: datetime | None = None
+    ) -> Document:
+        """Make a key of the tenant (an admin's call); its `key` is shown in this answer only."""
+        new = {"tenant": tenant, "scopes": list(scopes)}
+        if expires_at is not None:
+            new["expires_at"] = expires_at.isoformat()
+        key: Document = self._transport.post("/keys", lambda: {"json": new})
+        return key
+
+    def keys(self) -> list[Document]:
+        """The keys of all tenants, without the keys themselves (an admin's call)."""
+        keys: list[Document] = self._transport.get("/keys")["data"]
+        return keys
+
+    def revoke_key(self, key_id: str) -> None:
+        """Have the key refused from now on (an admin's call)."""
+        self._transport.delete(f"/keys/{key_id}")
 
     def _catalogue(self, kind: str) -> list[Document]:
         entries: list[Document] = self._transport.get(f"/{kind}")["data"]

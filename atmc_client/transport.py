@@ -15,6 +15,7 @@ from atmc_client.errors import ApiError, ServerUnreachable
 FIRST_PATIENCE_S, PATIENCE_S = 1.0, 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 AWAY = frozenset({429, 502, 503, 504})
+CONFLICT = 409
 # Reading allows for the inspection of a large upload.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 
@@ -29,12 +30,17 @@ class Transport:
     threads at once.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         # A proxy that the environment names cannot reach this machine's own addresses.
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
         self._http = httpx.Client(
-            base_url=self.url, timeout=TIMEOUT, follow_redirects=True, trust_env=not nearby
+            base_url=self.url,
+            # Not sent on to the store that a download is redirected to: httpx sees to that.
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            trust_env=not nearby,
         )
         self._met = False
 
@@ -53,6 +59,11 @@ class Transport:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         with self.exchange("POST", path, lambda: {**content(), "headers": headers}) as response:
             return _json(response)
+
+    def delete(self, path: str) -> None:
+        """Have what is there deleted. Raises as `exchange` does."""
+        with self.exchange("DELETE", path, dict):
+            pass
 
     @contextmanager
     def exchange(self, method: str, path: str, content: Content) -> Iterator[httpx.Response]:
@@ -78,7 +89,7 @@ class Transport:
                 request = self._http.build_request(method, path, **content())
                 response = self._http.send(request, stream=True)
                 self._met = True
-                if response.status_code not in AWAY or self._is_over(began, wait):
+                if not _may_pass(response) or self._is_over(began, wait):
                     return response
                 wait = max(wait, _retry_after(response))
                 response.close()
@@ -100,6 +111,12 @@ def _json(response: httpx.Response) -> Any:
     except ValueError as error:
         message = f"{response.url} is not a compression service: its answer is no JSON"
         raise ApiError(response.status_code, "http_error", None, message) from error
+
+
+def _may_pass(response: httpx.Response) -> bool:
+    # A conflict does where the server says when: our own first try is still at work.
+    waits = response.status_code == CONFLICT and "Retry-After" in response.headers
+    return response.status_code in AWAY or waits
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -1,9 +1,10 @@
 """ATMC's solver: U, V and C trained under one l0 budget and 2^b values a factor (ADMM)."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.config import Training
 from atmc_core.factorization import Factors
@@ -52,12 +53,17 @@ class FactorizedWeights:
         for name, factors in self.factors.items():
             self.composed[name].copy_(factors.compose())
 
-    def add_gradients(self) -> None:
-        """Add the gradients of all factors to ``gradient``; W's own are freed."""
+    def add_gradients(self) -> Iterator[tuple[Factors, nn.Parameter, list[Tensor]]]:
+        """Add the gradients of all factors to ``gradient``, weight by weight; W's own are freed.
+
+        Yields:
+            A weight's factors, W itself with its gradient, and the gradients in the used factors.
+        """
         for name, factors, gradients in self.pool.by_weight(self.gradient):
             weight = self.composed[name]
             assert weight.grad is not None
             factors.add_gradients(weight.grad, gradients)
+            yield factors, weight, gradients
             weight.grad = None
 
     def averaged(self) -> list[Tensor]:
@@ -152,15 +158,18 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
+        self.gradient.zero_()
+        lengths = [
+            (effects, gradients)
+            for factors, weight, gradients in self.add_gradients()
+            if (effects := self._temper(factors, weight, gradients)) is not None
+        ]
         if self.quantized:
-            torch.sub(self.pool.flat, self.anchor, out=self.gradient).mul_(self.training.rho)
-        else:
-            self.gradient.zero_()
-        self.add_gradients()
-        for _, factors, gradients in self.pool.by_weight(self.gradient):
-            if not factors.plain:
-                for effect, gradient in zip(factors.effects(), gradients, strict=False):
-                    gradient.div_(effect.square().clamp_min(1))
+            self.gradient.add_(self.pool.flat, alpha=self.training.rho)
+            self.gradient.sub_(self.anchor, alpha=self.training.rho)
+        for effects, gradients in lengths:
+            for effect, gradient in zip(effects, gradients, strict=False):
+                gradient.div_(effect.square())
         self.pool.flat.grad = self.gradient
         optimizer_step(self.optimizer, learning_rate)
         optimizer_step(self.other_optimizer, learning_rate)
@@ -169,6 +178,36 @@ class AdmmWeights(FactorizedWeights, Trainable):
         if self.quantized and self.step % self.training.dual_interval == 0:
             self._renew_duals()
         self.compose()
+
+    def _temper(
+        self, factors: Factors, weight: nn.Parameter, gradients: list[Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Shorten the factors' gradients: W shall move no further than if it were held as itself.
+
+        W moves by what U, V and C do together. To first order the loss falls by the sum of their
+        squared gradients, each over the square of its effect; held as itself W would gain the
+        square of its own. Where the sum is larger, a learning rate that suits W makes its factors
+        diverge. Once the budget is k, entries that are zero come in rarely and do not count.
+
+        Returns:
+            What the steps in U and V are yet to be divided by the square of, at least 1; None if W
+            is held as itself.
+        """
+        if factors.plain:
+            return None
+        assert weight.grad is not None
+        u_effect, v_effect = (effect.clamp_min(1) for effect in factors.effects())
+        in_u, in_v, in_c = gradients
+        own = _squared(weight.grad, weight, self.at_target)
+        together = (
+            _squared(in_u / u_effect, factors.u, self.at_target)
+            + _squared(in_v / v_effect, factors.v, self.at_target)
+            + _squared(in_c, factors.c, self.at_target)
+        )
+        gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
+        for gradient in gradients:
+            gradient.div_(gain)
+        return u_effect, v_effect
 
     def _project(self, budget: int) -> None:
         self.structure.shrink(self.factors, budget, scratch=self.gradient)
@@ -227,6 +266,11 @@ class AdmmWeights(FactorizedWeights, Trainable):
             setattr(self, name, state[name].to(self.pool.flat.device))
 
 
+def _squared(gradient: Tensor, tensor: Tensor, where_used: bool) -> Tensor:
+    """Sum of squares, of all entries or of those where the tensor is not zero."""
+    return (gradient * (tensor != 0) if where_used else gradient).square().sum()
+
+
 class SharedWeights(FactorizedWeights, Trainable):
     """The end game: supports and assignments are frozen, so both constraints hold exactly.
 
@@ -281,7 +325,8 @@ class SharedWeights(FactorizedWeights, Trainable):
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         self.gradient.zero_()
-        self.add_gradients()
+        for _ in self.add_gradients():
+            pass
         gradient = self.gradient[self.supports]
         total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
         count = torch.zeros_like(self.values).index_add_(0, self.codes, torch.ones_like(gradient))

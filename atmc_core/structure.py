@@ -9,7 +9,7 @@ from atmc_core.channels import Reader, channel_graph
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.pool import used_tensors
-from atmc_core.projection import keep_largest
+from atmc_core.projection import mark_largest
 
 Weights = dict[str, Factors]
 
@@ -32,12 +32,12 @@ class Structure:
 
     def supports(self, factors: Weights, k: int) -> Weights:
         """Ones where entries are that a budget of k would leave, zeros elsewhere."""
-        masks = iter(_largest(factors, k))
+        marks = iter(_largest(factors, k))
         supports = {}
         for name, own in factors.items():
             tensors = [torch.zeros_like(tensor) for tensor in own.tensors]
             for role in own.used:
-                tensors[role] = (next(masks) & (own.tensors[role] != 0)).float()
+                tensors[role] = next(marks) * (own.tensors[role] != 0)
             supports[name] = _with(own, tensors)
         return supports
 
@@ -262,15 +262,15 @@ class _Sides:
 
 
 def _largest(factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
-    """Masks of the k entries of the used tensors that contribute most."""
+    """Ones at the k entries of the used tensors that contribute most, zeros elsewhere."""
     tensors = used_tensors(factors)
     sizes = [tensor.numel() for tensor in tensors]
     scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
     views = iter(torch.split(scores, sizes))
     for own in factors.values():
         own.write_scores([next(views).view_as(own.tensors[role]) for role in own.used])
-    masks = torch.split(keep_largest(scores, k), sizes)
-    return [mask.view_as(tensor) for mask, tensor in zip(masks, tensors, strict=True)]
+    marks = torch.split(mark_largest(scores, k), sizes)
+    return [mark.view_as(tensor) for mark, tensor in zip(marks, tensors, strict=True)]
 
 
 def _with(own: Factors, tensors: list[Tensor]) -> Factors:

@@ -385,7 +385,7 @@ def _survivors(
 
 
 def _show(event: dict[str, Any]) -> None:
-    if event["type"] == "progress":
+    if event["type"] == "progress" and event.get("eta_s") is not None:
         figures = ("stage", "epoch", "epochs", "progress", "eta_s")
         stage, epoch, epochs, progress, eta = (event[name] for name in figures)
         say(f"  {stage} {epoch}/{epochs}  {progress:.1%}  {eta:.0f} s left")

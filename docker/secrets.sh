@@ -5,10 +5,8 @@ cd "$(dirname "$0")"
 mkdir -p secrets
 # Nobody else comes into the folder; in a container each file is its user's to read.
 chmod 700 secrets
-for name in postgres valkey store gate; do
+for name in postgres valkey store admin; do
     [ -e "secrets/$name" ] && continue
-    password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
-    [ "$name" = gate ] && password="atmc:{PLAIN}$password"
-    printf '%s\n' "$password" >"secrets/$name"
+    od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name"
 done
 chmod 444 secrets/*

@@ -11,6 +11,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobstore import tenancy
 from jobstore.dialects import READ_ONLY, lock_schema, set_up_sqlite
 from jobstore.settings import Settings
 
@@ -58,21 +59,32 @@ class Database:
     functions return stays readable afterwards. Send a wake-up after the block, never inside.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, tenant: str | None = None) -> None:
         self.engine = engine
+        self.tenant = tenant
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(
             engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False
         )
 
+    def of(self, tenant: str) -> "Database":
+        """Return the part of the database that is the tenant's: see `jobstore.tenancy`."""
+        return Database(self.engine, tenant)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that only reads: on SQLite it never waits for a writer."""
         with self._read.begin() as session:
+            self._bind(session)
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that may write: on SQLite one at a time, others wait up to 30 seconds."""
         with self._write.begin() as session:
+            self._bind(session)
             yield session
+
+    def _bind(self, session: Session) -> None:
+        if self.tenant is not None:
+            tenancy.bind(session, self.tenant)

@@ -5,6 +5,7 @@ writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a 
 """
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,10 +111,27 @@ def lock_schema(connection: Connection) -> None:
 
 def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    insert = _insert(session)(table).values(row)
+    session.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+
+
+def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
+    """Insert `row`, or leave alone what is there under its primary key."""
+    session.execute(_insert(session)(mapped).values(row).on_conflict_do_nothing())
+
+
+def add_up(session: Session, table: Table, rows: Sequence[dict[str, Any]], column: str) -> None:
+    """Insert the rows; where a primary key exists, add to its `column` instead."""
+    insert = _insert(session)(table).values(list(rows))
+    total = {column: table.c[column] + insert.excluded[column]}
     session.execute(
-        insert(table)
-        .values(row)
-        .on_conflict_do_update(index_elements=list(table.primary_key), set_=row)
+        insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=total)
     )
+
+
+def _insert(session: Session) -> Any:
+    return postgresql.insert if _is_postgresql(session) else sqlite.insert
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

@@ -30,8 +30,8 @@ class IdempotencyConflict(JobstoreError):
     """The idempotency key was used before, for another request."""
 
 
-class AlreadyAnswered(JobstoreError):
-    """Another request with the same idempotency key was first: roll back, replay its answer."""
+class StillAtWork(JobstoreError):
+    """Another request with the same idempotency key was first and is not answered yet."""
 
 
 class TooLarge(JobstoreError):
@@ -40,3 +40,19 @@ class TooLarge(JobstoreError):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"more than {max_bytes} bytes")
         self.max_bytes = max_bytes
+
+
+class OffsetConflict(JobstoreError):
+    """Something else has arrived of the upload: `received` bytes of it are there."""
+
+    def __init__(self, upload_id: str, received: int) -> None:
+        super().__init__(f"{upload_id} has {received} bytes")
+        self.received = received
+
+
+class TooManyWebhooks(JobstoreError):
+    """The tenant has as many webhooks as it may."""
+
+
+class WebhookDisabled(JobstoreError):
+    """The webhook is switched off: nothing is sent."""

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from jobstore.states import JobState, check_transition
 from jobstore.tables import Event, Job
+from jobstore.webhooks import tell_state
 
 
 class EventType(StrEnum):
@@ -41,6 +42,7 @@ def append_event(session: Session, job: Job, event: NewEvent) -> None:
     """
     job.last_event_seq += 1
     row = Event(
+        tenant_id=job.tenant_id,
         job_id=job.id,
         seq=job.last_event_seq,
         type=event.type.value,
@@ -63,9 +65,10 @@ def change_state(session: Session, job: Job, state: JobState) -> None:
 
 
 def append_state_event(session: Session, job: Job) -> None:
-    """Append the event that tells the job's present state."""
+    """Append the event that tells the job's present state, to its webhooks, too."""
     data = {"state": job.state.value, "attempt": job.attempt}
     append_event(session, job, NewEvent(EventType.STATE, data))
+    tell_state(session, job)
 
 
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:

@@ -1,20 +1,11 @@
 """Ids that say what they name and sort by the time they were made."""
 
-import re
-
 from uuid6 import uuid7
-
-_JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 
 
 def new_job_id() -> str:
     """Return `job_` and a UUIDv7 in hex."""
     return f"job_{uuid7().hex}"
-
-
-def is_job_id(text: str) -> bool:
-    """Tell whether `new_job_id` can have made this."""
-    return _JOB_ID.fullmatch(text) is not None
 
 
 def new_model_id() -> str:
@@ -25,3 +16,23 @@ def new_model_id() -> str:
 def new_dataset_id() -> str:
     """Return `dst_` and a UUIDv7 in hex."""
     return f"dst_{uuid7().hex}"
+
+
+def new_upload_id() -> str:
+    """Return `upl_` and a UUIDv7 in hex."""
+    return f"upl_{uuid7().hex}"
+
+
+def new_key_id() -> str:
+    """Return `key_` and a UUIDv7 in hex."""
+    return f"key_{uuid7().hex}"
+
+
+def new_webhook_id() -> str:
+    """Return `whk_` and a UUIDv7 in hex."""
+    return f"whk_{uuid7().hex}"
+
+
+def new_delivery_id() -> str:
+    """Return `msg_` and a UUIDv7 in hex."""
+    return f"msg_{uuid7().hex}"

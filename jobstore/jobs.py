@@ -1,21 +1,22 @@
 """Jobs as a user sees them: create, read, list, cancel, retry. A worker's side is in `leases`."""
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import now
-from jobstore.errors import InvalidCursor, NotFound
+from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state
-from jobstore.ids import is_job_id, new_job_id
+from jobstore.ids import new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
 from jobstore.uploads import get_dataset, get_model
+from jobstore.webhooks import NewWebhook, create_webhook
+from jobstore.workers import queue_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def create_job(
     name: str | None = None,
     device: str | None = None,
     gpus: int = 0,
+    priority: int = 0,
+    webhook: NewWebhook | None = None,
 ) -> Job:
     """Queue a job. Raises `NotFound` for a model or data set that is not there.
 
@@ -50,6 +53,7 @@ def create_job(
         dataset_id=get_dataset(session, dataset_id).id,
         device=device,
         gpus=gpus,
+        rank=-priority,
         state=JobState.QUEUED,
         attempt=0,
         max_attempts=max_attempts,
@@ -58,6 +62,8 @@ def create_job(
     )
     session.add(job)
     session.flush()
+    if webhook is not None:
+        create_webhook(session, webhook, job)
     append_state_event(session, job)
     session.flush()
     return job
@@ -71,10 +77,52 @@ def get_job(session: Session, job_id: str) -> Job:
     return job
 
 
+@dataclass(frozen=True)
+class Head:
+    """How far a job is: its state, and the number of its newest event."""
+
+    state: JobState
+    last_event_seq: int
+
+
+def heads_of(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
+    """Return the heads of those of the jobs that there are, by id, in one query."""
+    query = select(Job.id, Job.state, Job.last_event_seq).where(Job.id.in_(job_ids))
+    return {row.id: Head(row.state, row.last_event_seq) for row in session.execute(query)}
+
+
 def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]:
     """Return the states of those of the jobs that there are, by id, in one query."""
     query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
     return {row.id: row.state for row in session.execute(query)}
+
+
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """Return how many jobs are in each state; those without any are left out."""
+    query = select(Job.state, func.count()).group_by(Job.state)
+    return {state: count for state, count in session.execute(query)}  # noqa: C416
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How many jobs wait, and for how many seconds the oldest of them has."""
+
+    depth: int
+    oldest_s: float
+
+
+def queues(session: Session) -> dict[str, Queue]:
+    """Return what waits, by queue (`jobstore.workers.queue_of`)."""
+    query = (
+        select(Job.device, Job.gpus, func.count(), func.min(Job.queued_at))
+        .where(Job.state == JobState.QUEUED)
+        .group_by(Job.device, Job.gpus)
+    )
+    found, moment = {queue_of(None, 0): Queue(0, 0.0)}, now(session)
+    for device, gpus, depth, oldest in session.execute(query):
+        oldest_s = (moment - oldest).total_seconds() if oldest is not None else 0.0
+        found[queue_of(device, gpus)] = Queue(depth, oldest_s)
+    return found
 
 
 def list_jobs(
@@ -92,10 +140,10 @@ def list_jobs(
     if state is not None:
         query = query.where(Job.state == state)
     if cursor is not None:
-        query = query.where(Job.id < _decode_cursor(cursor))
+        query = query.where(Job.id < decode_cursor(cursor, "job_"))
     found = session.scalars(query).all()
     page = found[:limit]
-    return Page(page, _encode_cursor(page[-1].id) if len(found) > limit else None)
+    return Page(page, encode_cursor(page[-1].id) if len(found) > limit else None)
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
@@ -121,11 +169,13 @@ def retry(session: Session, job_id: str) -> Job:
     """
     job = _locked(session, job_id)
     check_retry(job.state)
+    # The clock first: asking it writes what is pending, and the row is to change at once.
+    queued_at = now(session)
     job.retries += 1
     job.failed_attempts, job.run_seconds = 0, 0.0
     job.cancel_requested_at = job.finished_at = None
     job.error_code = job.error_message = job.error_param = None
-    job.state = JobState.QUEUED
+    job.state, job.queued_at = JobState.QUEUED, queued_at
     append_state_event(session, job)
     session.flush()
     return job
@@ -136,18 +186,3 @@ def _locked(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound("job", job_id)
     return job
-
-
-def _encode_cursor(job_id: str) -> str:
-    return base64.urlsafe_b64encode(job_id.encode()).decode()
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        job_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        job_id = ""
-    # Nothing else reaches the database: PostgreSQL, for one, fails on a text with a NUL in it.
-    if not is_job_id(job_id):
-        raise InvalidCursor(f"not a cursor of this service: {cursor!r}")
-    return job_id

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from jobstore import metrics
 from jobstore.dialects import clock, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
@@ -157,7 +158,7 @@ def report(
             for name in _PROGRESS_FIELDS:
                 setattr(job, name, event.data[name])
         elif event.type in (EventType.STAGE, EventType.RESUMED):
-            _enter_stage(session, job, event.data["stage"])
+            _enter_stage(session, job, event)
 
 
 def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
@@ -230,7 +231,7 @@ def finish(
         _set_error(job, error)
     forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
     for new in artifacts:
-        session.add(Artifact(job_id=job.id, **vars(new)))
+        session.add(Artifact(tenant_id=job.tenant_id, job_id=job.id, **vars(new)))
     _finish(session, job, state)
     return forgotten
 
@@ -255,6 +256,7 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
     }
     for job in session.scalars(lost):
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
+        metrics.count(session, metrics.LEASES_LOST)
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
     if keep_checkpoints_s < math.inf:
         swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
@@ -304,12 +306,17 @@ def _hold(session: Session, attempt: Attempt) -> Job:
     return job
 
 
-def _enter_stage(session: Session, job: Job, stage: str) -> None:
+def _enter_stage(session: Session, job: Job, event: NewEvent) -> None:
+    stage, at = event.data["stage"], event.time or now(session)
     if stage != job.stage:
         # The epochs are a stage's own.
         job.stage, job.epoch, job.epochs = stage, None, None
+        job.stage_started_at = at
     if stage != VALIDATING_STAGE and job.state is JobState.VALIDATING:
         change_state(session, job, JobState.RUNNING)
+    if event.data.get("status") == "finished" and job.stage_started_at is not None:
+        seconds = (at - job.stage_started_at).total_seconds()
+        metrics.observe(session, metrics.STAGE_SECONDS, seconds, stage=stage)
 
 
 def _fail_attempt(session: Session, job: Job, error: JobError) -> JobState:
@@ -327,6 +334,7 @@ def _end_attempt(session: Session, job: Job) -> JobState:
     if job.cancel_requested_at is not None:
         _finish(session, job, JobState.CANCELLED)
     else:
+        job.queued_at = now(session)
         change_state(session, job, JobState.QUEUED)
         job.owner = job.lease_expires_at = job.eta_s = None
     return job.state
@@ -335,6 +343,9 @@ def _end_attempt(session: Session, job: Job) -> JobState:
 def _finish(session: Session, job: Job, state: JobState) -> None:
     # The clock first: asking it writes what is pending, and the row is to change at once.
     job.finished_at = now(session)
+    if job.started_at is not None:
+        seconds = (job.finished_at - job.started_at).total_seconds()
+        metrics.observe(session, metrics.JOB_SECONDS, seconds, state=state.value)
     change_state(session, job, state)
     job.owner = job.lease_expires_at = job.eta_s = None
 

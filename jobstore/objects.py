@@ -1,18 +1,20 @@
 """Bytes: a folder or an S3 bucket, behind the same calls.
 
-Uploads and artifacts are blobs: content-addressed by their SHA-256, so the same bytes are stored
-once and a write can be repeated safely. An upload is first staged under a random key, looked at,
-and then kept (moved to its blob) or deleted. Whole objects appear at once or not at all.
+Uploads and artifacts are blobs: content-addressed by their SHA-256, so a tenant's same bytes are
+stored once and a write can be repeated safely. Each tenant has blobs of its own: what another one
+has stored shows in nothing, not even in the time that an upload takes. An upload is first staged
+under a random key, looked at, and then kept (moved to its blob) or deleted. Whole objects appear at
+once or not at all.
 """
 
 import contextlib
 import hashlib
 import io
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import obstore
@@ -20,11 +22,14 @@ from obstore.store import LocalStore, S3Store
 
 from jobstore.errors import TooLarge
 from jobstore.settings import Settings
+from jobstore.tables import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
     from obstore.store import ClientConfig, RetryConfig, S3Config
     from typing_extensions import Buffer
+
+STAGED = "staged"
 
 _CHUNK_BYTES = 1 << 20
 
@@ -38,16 +43,31 @@ class Stored:
     bytes: int
 
 
-def blob_key(sha256: str) -> str:
-    """Return the key of the blob with this digest (hex)."""
-    return f"blobs/{sha256[:2]}/{sha256}"
+def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
+    """Return the key of the tenant's blob with this digest (hex)."""
+    # The default tenant's lie where they lay before there were others.
+    folder = "blobs" if tenant == DEFAULT_TENANT else f"tenants/{tenant}/blobs"
+    return f"{folder}/{sha256[:2]}/{sha256}"
+
+
+def staged_key() -> str:
+    """Return a new key for something that is not a file yet, or never will be."""
+    return f"{STAGED}/{uuid4().hex}"
 
 
 class ObjectStore:
-    """Objects by key. A missing object raises FileNotFoundError, whatever the backend."""
+    """Objects by key. A missing object raises FileNotFoundError, whatever the backend.
 
-    def __init__(self, store: LocalStore | S3Store) -> None:
+    `tenant` is whose blobs `keep` and `put_blob` make.
+    """
+
+    def __init__(self, store: LocalStore | S3Store, tenant: str = DEFAULT_TENANT) -> None:
         self._store = store
+        self._tenant = tenant
+
+    def of(self, tenant: str) -> "ObjectStore":
+        """Return the same store, whose blobs are the tenant's."""
+        return ObjectStore(self._store, tenant)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ObjectStore":
@@ -77,13 +97,25 @@ class ObjectStore:
                 digest.update(chunk)
                 yield chunk
 
-        key = f"staged/{uuid4().hex}"
+        key = staged_key()
         await obstore.put_async(self._store, key, measured())
         return Stored(key, digest.hexdigest(), size)
 
+    async def put_chunk(self, content: bytes) -> str:
+        """Stage a piece of an upload in one write; returns its key."""
+        key = staged_key()
+        await obstore.put_async(self._store, key, content, use_multipart=False)
+        return key
+
+    async def stream_all(self, sources: Iterable[tuple[str, int]]) -> AsyncIterator[bytes]:
+        """Yield objects one after the other; each comes with its size."""
+        for key, size in sources:
+            async for chunk in self.stream(key, 0, size):
+                yield chunk
+
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
-        key = blob_key(staged.sha256)
+        key = blob_key(staged.sha256, self._tenant)
         self.move(staged.key, key)
         return Stored(key, staged.sha256, staged.bytes)
 
@@ -91,7 +123,7 @@ class ObjectStore:
         """Store the file as the blob of its digest."""
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        stored = Stored(blob_key(sha256), sha256, path.stat().st_size)
+        stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
         return stored
@@ -138,6 +170,16 @@ class ObjectStore:
         chunks = obstore.list(self._store, prefix or None)
         return sorted(str(found["path"]) for chunk in chunks for found in chunk)
 
+    def stale(self, prefix: str, older_than_s: float) -> list[str]:
+        """Return the keys below `prefix` that were last written so long ago, by the store."""
+        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        return [
+            str(found["path"])
+            for chunk in obstore.list(self._store, prefix)
+            for found in chunk
+            if found["last_modified"] < limit
+        ]
+
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""
         obstore.rename(self._store, key, new_key)
@@ -147,11 +189,13 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
-    def presign(self, key: str, *, expires_s: float) -> str | None:
-        """Return a URL that anyone may GET the object from, or None where the store has no URLs."""
+    def presign(
+        self, key: str, *, expires_s: float, method: Literal["GET", "PUT"] = "GET"
+    ) -> str | None:
+        """Return a URL by which anyone may get or put the object; None where a store has none."""
         if isinstance(self._store, LocalStore):
             return None
-        return obstore.sign(self._store, "GET", key, timedelta(seconds=expires_s))
+        return obstore.sign(self._store, method, key, timedelta(seconds=expires_s))
 
 
 class _RawReader(io.RawIOBase):

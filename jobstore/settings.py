@@ -63,6 +63,8 @@ class Settings(BaseSettings):
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
+    # Of an upload in several requests, from its first on; what is not used by then is deleted.
+    upload_lifetime_s: float = Field(default=86_400, gt=0)
     max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
 
     # Of a job's process; by default nine tenths of what the machine or the container has.
@@ -72,6 +74,16 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
+
+    # Where webhooks may go, divided by commas: the only hosts (none: any; *.example.com for all
+    # below it), and the networks that may be called though they are not public.
+    webhook_hosts: str = ""
+    webhook_networks: str = ""
+
+    log_format: Literal["text", "json"] = "text"
+
+    # With it the service asks everybody for a key; this one is the first, and makes the others.
+    admin_key: SecretStr | None = Field(default=None, min_length=24)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)

@@ -23,7 +23,11 @@ from jobstore.states import JobState
 Document = dict[str, Any]
 Figure = bool | int | float | None
 
+DEFAULT_TENANT = "default"
+"""Whose everything is until there are keys."""
+
 _id = String(40)
+_tenant = String(64)
 _sha256 = String(64)
 _state = Enum(
     JobState,
@@ -56,7 +60,51 @@ class Base(DeclarativeBase):
     }
 
 
-class Model(Base):
+class Tenant(Base):
+    """A team that shares the service, under the name that its keys carry.
+
+    What is None is the service's own (`jobstore.settings`). `served_at` is when a worker last took
+    one of its jobs; who was served longest ago comes next.
+    """
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(_tenant, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    served_at: Mapped[datetime | None]
+    max_stored_bytes: Mapped[int | None]
+    max_queued_jobs: Mapped[int | None]
+    max_running_jobs: Mapped[int | None]
+    requests_per_minute: Mapped[int | None]
+    keep_uploads_s: Mapped[float | None]
+    keep_checkpoints_s: Mapped[float | None]
+    keep_artifacts_s: Mapped[float | None]
+    keep_events_s: Mapped[float | None]
+
+
+class Key(Base):
+    """What a caller shows. Of the key itself only the SHA-256 (hex) is here."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_tenant, ForeignKey(Tenant.id))
+    hash: Mapped[str] = mapped_column(_sha256, unique=True)
+    scopes: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class Owned:
+    """A row of one tenant; `jobstore.tenancy` fills it in and keeps the others from seeing it."""
+
+    # The database's default is for workers of a version that knows no tenants.
+    tenant_id: Mapped[str] = mapped_column(_tenant, server_default=DEFAULT_TENANT)
+
+
+class Model(Owned, Base):
     """An uploaded network: its bytes are the blob `sha256`; `summary` is what its header says.
 
     Those uploaded before there was a summary have an empty one.
@@ -75,7 +123,7 @@ class Model(Base):
     bytes: Mapped[int]
 
 
-class Dataset(Base):
+class Dataset(Owned, Base):
     """An uploaded data set: its bytes are the blob `sha256`; `summary` is what its headers say."""
 
     __tablename__ = "datasets"
@@ -85,6 +133,38 @@ class Dataset(Base):
     filename: Mapped[str] = mapped_column(Text)
     summary: Mapped[Document]
     sha256: Mapped[str] = mapped_column(_sha256)
+    bytes: Mapped[int]
+
+
+class IncomingUpload(Owned, Base):
+    """An upload that comes in several requests: `received` of `bytes` bytes have.
+
+    A direct one has the digest that it must have and the key that its owner puts it under; a
+    resumable one has chunks. Whatever is not used by `expires_at` is deleted.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    expires_at: Mapped[datetime]
+    filename: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+    received: Mapped[int]
+    tus_metadata: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(_sha256)
+    direct_key: Mapped[str | None] = mapped_column(Text)
+
+
+class UploadChunk(Owned, Base):
+    """A piece of a resumable upload: an object of its own."""
+
+    __tablename__ = "upload_chunks"
+
+    upload_id: Mapped[str] = mapped_column(_id, ForeignKey(IncomingUpload.id), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text)
     bytes: Mapped[int]
 
 
@@ -119,16 +199,15 @@ class Headline:
     accepted: Mapped[bool | None]
 
 
-# Of the few ended jobs whose checkpoint is kept, so that the sweep need not look at the others.
-_WITH_CHECKPOINT: dict[str, Any] = dict.fromkeys(
-    ("postgresql_where", "sqlite_where"),
-    text("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL"),
-)
+def _where(condition: str) -> dict[str, Any]:
+    """Index only the few rows that are looked for, so that those of years do not weigh."""
+    return dict.fromkeys(("postgresql_where", "sqlite_where"), text(condition))
+
 
 HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
 
 
-class Job(Headline, Base):
+class Job(Headline, Owned, Base):
     """A job: the truth about it. A broker's message is only a wake-up.
 
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
@@ -136,15 +215,23 @@ class Job(Headline, Base):
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
     `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
     `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
-    often its user had an ended job queued again, which starts both counts anew.
+    often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
+    priority: so a plain index has them in the order in which they are taken.
     `previous_checkpoint_key` is there in case the newest is broken.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index(None, "state", "id"),
+        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "state", "id"),
+        Index("ix_jobs_waiting", "tenant_id", "rank", "id", **_where("state = 'queued'")),
+        Index("ix_jobs_at_work", "tenant_id", **_where("state IN ('validating', 'running')")),
         Index(None, "lease_expires_at"),
-        Index("ix_jobs_kept_checkpoints", "finished_at", **_WITH_CHECKPOINT),
+        Index(
+            "ix_jobs_kept_checkpoints",
+            "finished_at",
+            **_where("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
@@ -153,8 +240,11 @@ class Job(Headline, Base):
     model_id: Mapped[str] = mapped_column(_id, ForeignKey(Model.id))
     dataset_id: Mapped[str] = mapped_column(_id, ForeignKey(Dataset.id))
 
+    rank: Mapped[int] = mapped_column(default=0, server_default="0")
+
     state: Mapped[JobState] = mapped_column(_state, default=JobState.QUEUED)
     stage: Mapped[str | None] = mapped_column(Text)
+    stage_started_at: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     epoch: Mapped[int | None]
     epochs: Mapped[int | None]
@@ -177,12 +267,18 @@ class Job(Headline, Base):
     reported: Mapped[int] = mapped_column(default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
     error_param: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def priority(self) -> int:
+        """Of a tenant's jobs the one with the highest is taken first."""
+        return -self.rank
 
     @property
     def checkpoint_keys(self) -> list[str]:
@@ -197,7 +293,7 @@ class Job(Headline, Base):
         return {name: getattr(self, name) for name in HEADLINE_FIELDS}
 
 
-class Event(Base):
+class Event(Owned, Base):
     """Something that happened to a job; `seq` counts from 1 within the job, without gaps.
 
     `attempt` is the attempt that wrote it, 0 before the first claim; `data` is the event without
@@ -214,7 +310,69 @@ class Event(Base):
     data: Mapped[Document]
 
 
-class Artifact(Base):
+class Webhook(Owned, Base):
+    """Whom to tell of which events (divided by spaces): all the tenant's, or those of one job.
+
+    The secret signs what is sent, so it is here as it is. `failed_deliveries` counts those given up
+    in a row.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "tenant_id", "job_id"), Index(None, "job_id"))
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    job_id: Mapped[str | None] = mapped_column(_id, ForeignKey(Job.id))
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)
+    failed_deliveries: Mapped[int]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Owned, Base):
+    """Something to tell a webhook; `due_at` is None once it was delivered or given up.
+
+    `attempts` numbers the tries and is the fencing token, `failures` counts those since it was last
+    asked for. `seq` is the event's number in the job.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index("ix_webhook_deliveries_due", "due_at", **_where("due_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    webhook_id: Mapped[str] = mapped_column(_id, ForeignKey(Webhook.id))
+    job_id: Mapped[str | None] = mapped_column(_id, ForeignKey(Job.id))
+    seq: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Document]
+    attempts: Mapped[int]
+    failures: Mapped[int]
+    due_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
+    held_until: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Owned, Base):
+    """One try of a delivery: an HTTP status, or the error that kept one from coming."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(_id, ForeignKey(WebhookDelivery.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(insert_default=clock())
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float]
+
+
+class Artifact(Owned, Base):
     """A file that a job made: its bytes are the blob `sha256`."""
 
     __tablename__ = "artifacts"
@@ -248,18 +406,31 @@ class WorkerRow(Base):
     seen_at: Mapped[datetime]
 
 
-class IdempotencyKey(Base):
-    """The answer that was given to a request with an `Idempotency-Key`.
+class IdempotencyKey(Owned, Base):
+    """A request with an `Idempotency-Key`, and once there is one its answer.
 
-    `scope` is the call ("POST /jobs"), `fingerprint` a digest of the request's content.
+    `scope` is the call ("POST /jobs"), `fingerprint` a digest of the request's content; `holder`
+    is the one of several alike that acts.
     """
 
     __tablename__ = "idempotency_keys"
 
+    tenant_id: Mapped[str] = mapped_column(_tenant, primary_key=True, server_default=DEFAULT_TENANT)
     scope: Mapped[str] = mapped_column(String(255), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     fingerprint: Mapped[str] = mapped_column(_sha256)
-    status: Mapped[int]
-    headers: Mapped[Document]
-    body: Mapped[Document]
+    holder: Mapped[str | None] = mapped_column(String(32))
+    status: Mapped[int | None]
+    headers: Mapped[Document | None]
+    body: Mapped[Document | None]
+
+
+class Metric(Base):
+    """A sum over what has happened: see `jobstore.metrics`; `labels` is a JSON object, sorted."""
+
+    __tablename__ = "metrics"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(255), primary_key=True)
+    value: Mapped[float]

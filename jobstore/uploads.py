@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from jobstore import metrics
 from jobstore.errors import NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.tables import Dataset, Model
@@ -37,6 +38,7 @@ def create_model(
     )
     session.add(model)
     session.flush()
+    _count(session, "model", bytes)
     return model
 
 
@@ -57,6 +59,7 @@ def create_dataset(
     )
     session.add(dataset)
     session.flush()
+    _count(session, "dataset", bytes)
     return dataset
 
 
@@ -66,3 +69,8 @@ def get_dataset(session: Session, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound("dataset", dataset_id)
     return dataset
+
+
+def _count(session: Session, kind: str, bytes: int) -> None:
+    metrics.count(session, metrics.UPLOADS, kind=kind)
+    metrics.count(session, metrics.UPLOADED_BYTES, bytes, kind=kind)

@@ -20,13 +20,13 @@ from atmc_core.catalogue import catalogue
 from jobstore import leases
 from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
+from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from jobstore.workers import Offer
 from worker.folder import remove_abandoned
-from worker.logs import configure_logs
 from worker.presence import Presence
 from worker.process import hide_from_children
 from worker.retry import GaveUp, retry
@@ -100,7 +100,9 @@ _worker: Worker | None = None
 
 def _start(**_: Any) -> None:
     global _worker
-    configure_logs()  # Celery asks for it only later, and says nothing of a failed start.
+    configure_logs(
+        settings.log_format
+    )  # Celery asks for it only later, and says nothing of a failed start.
     hide_from_children()
     try:
         _worker = Worker(settings, device, offer)
@@ -138,7 +140,7 @@ def _withdraw(**_: Any) -> None:
 
 
 def _set_up_logs(**_: Any) -> None:
-    configure_logs()
+    configure_logs(settings.log_format)
 
 
 app.task(_work_off, name=WAKE_TASK)

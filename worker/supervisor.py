@@ -103,7 +103,7 @@ class _Run:
     ) -> None:
         self.supervisor = supervisor
         self.database = supervisor.database
-        self.store = supervisor.store
+        self.store = supervisor.store.of(job.tenant_id)
         self.job = job
         self.attempt = attempt
         self.folder = folder
@@ -133,8 +133,8 @@ class _Run:
         model, dataset = self._patiently("reading the job's inputs", self._inputs)
         model_path = self.folder.inputs / f"model{_MODEL_SUFFIX[model.format]}"
         dataset_path = self.folder.inputs / "dataset"
-        self._fetch(blob_key(model.sha256), model_path)
-        self._fetch(blob_key(dataset.sha256), dataset_path)
+        self._fetch(blob_key(model.sha256, model.tenant_id), model_path)
+        self._fetch(blob_key(dataset.sha256, dataset.tenant_id), dataset_path)
         for key in reversed(self.job.checkpoint_keys):
             self.shipped = self.folder.checkpoints / Path(key).name
             self._fetch_checkpoint(key, self.shipped)

@@ -1,26 +1,31 @@
 """`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
 
 Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
-seconds and not the job.
+seconds and not the job. Beside it, it sends the webhooks and deletes abandoned uploads.
 """
 
 import logging
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
-from jobstore import leases
+from jobstore import incoming, leases
 from jobstore.database import Database, make_engine
-from jobstore.objects import ObjectStore
+from jobstore.destinations import Destinations
+from jobstore.logs import configure_logs
+from jobstore.objects import STAGED, ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
-from worker.logs import brief, configure_logs
+from worker.logs import brief
+from worker.posting import Poster
 from worker.retry import TRANSIENT
+from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +34,13 @@ SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
+_STALE_EVERY_S = 3600.0
 
 
 def main() -> None:
     """Sweep every `ATMC_SWEEP_S` seconds until SIGTERM or Ctrl-C."""
-    configure_logs()
     settings = Settings()
+    configure_logs(settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -42,14 +48,31 @@ def main() -> None:
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Sweep until `stop` is set; while a server is away, ever more rarely."""
+    """Sweep and send webhooks until `stop` is set."""
     database = Database(make_engine(settings))
+    poster = Poster(Destinations.from_settings(settings))
+    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
+    sender.start()
+    try:
+        _sweep(settings, database, stop)
+    finally:
+        # If either fails the process ends, so that whoever started it knows.
+        stop.set()
+        sender.join()
+
+
+def _sweep(settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Sweep until `stop` is set; while a server is away, ever more rarely."""
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
-    delay_s = settings.sweep_s
+    delay_s, look_for_stale_at = settings.sweep_s, time.monotonic()
     while not stop.wait(delay_s):
         try:
             sweep_once(settings, database, store, celery)
+            sweep_uploads(database, store)
+            if time.monotonic() >= look_for_stale_at:
+                sweep_stale(settings, store)
+                look_for_stale_at = time.monotonic() + _STALE_EVERY_S
             SWEPT.touch()
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:
@@ -69,6 +92,21 @@ def sweep_once(settings: Settings, database: Database, store: ObjectStore, celer
         for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
             wake(celery, queue)
     for key in swept.checkpoint_keys:
+        store.delete(key)
+
+
+def sweep_uploads(database: Database, store: ObjectStore) -> None:
+    """Delete the uploads whose time has run out, and what has arrived of them."""
+    with database.write() as session:
+        keys = incoming.forget_expired(session)
+    for key in keys:
+        store.delete(key)
+
+
+def sweep_stale(settings: Settings, store: ObjectStore) -> None:
+    """Delete what a killed process has left of an upload: older than any that is still alive."""
+    for key in store.stale(STAGED, settings.upload_lifetime_s + _STALE_EVERY_S):
+        log.warning("an upload was left half-way", extra={"key": key})
         store.delete(key)
 
 

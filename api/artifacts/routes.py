@@ -91,7 +91,7 @@ def download(job_id: PathText, name: PathText, request: Request, services: Servi
     with services.database.read() as session:
         get_job(session, job_id)
         artifact = get_artifact(session, job_id, name)
-    key, headers = blob_key(artifact.sha256), _headers(artifact)
+    key, headers = blob_key(artifact.sha256, artifact.tenant_id), _headers(artifact)
     if is_known(request.headers, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":

@@ -8,15 +8,20 @@ from starlette.concurrency import run_in_threadpool
 from api.datasets.intake import Arrays, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetView
 from api.idempotency import IdempotencyKey, answer_once
-from api.openapi import FILE, LOCATION, multipart_body
+from api.openapi import FILE, LOCATION, file_body
 from api.problems import documented
 from api.services import Services, ServicesDep
+from api.strict_json import is_json, read_body
 from api.text import PathText
+from api.uploads.incoming import answer_by_upload
 from api.uploads.receiving import Upload, received
+from api.uploads.schemas import ByUpload
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_dataset
 
 router = APIRouter(tags=["datasets"])
+
+CALL = "POST /datasets"
 
 
 @router.post(
@@ -24,7 +29,7 @@ router = APIRouter(tags=["datasets"])
     status_code=201,
     summary="Upload a data set",
     response_model=DatasetView,
-    openapi_extra=multipart_body(
+    openapi_extra=file_body(
         {
             "file": FILE
             | {
@@ -33,12 +38,16 @@ router = APIRouter(tags=["datasets"])
             }
         },
         required=("file",),
+        by_upload=ByUpload,
     ),
     responses={
         201: LOCATION,
         **documented(
             "malformed_multipart",
+            "malformed_json",
             "file_too_large",
+            "upload_incomplete",
+            "digest_mismatch",
             "unsupported_media_type",
             "missing_field",
             "unknown_field",
@@ -48,6 +57,7 @@ router = APIRouter(tags=["datasets"])
             "bad_array",
             "dataset_too_large",
             "idempotency_conflict",
+            "request_in_progress",
         ),
     },
 )
@@ -59,20 +69,35 @@ async def create(
     A zip of class folders, of MNIST's idx files, or Parquet in Hugging Face's image layout is
     decoded by the job. In arrays, images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels integers
     `[N]`; only `x_train` and `y_train` are required. The same bytes are stored once, however often
-    they are sent.
+    they are sent. A large file is better sent to `POST /uploads` first, and named here in JSON.
     """
+    if is_json(request):
+        new = await read_body(request, ByUpload)
+        return await _create_by_upload(services, new, idempotency_key)
     file = dataset_rule("file", services.settings)
     async with received(request, services.store, [file]) as form:
         return await run_in_threadpool(_create, services, form.file(file), idempotency_key)
 
 
+async def _create_by_upload(services: Services, new: ByUpload, key: str | None) -> JSONResponse:
+    def act(session: Session, upload: Upload[Arrays]) -> Answer:
+        return _record(session, services, upload)
+
+    rule = dataset_rule("upload_id", services.settings)
+    return await answer_by_upload(services, CALL, key, new, rule, act)
+
+
 def _create(services: Services, upload: Upload[Arrays], key: str | None) -> JSONResponse:
     def act(session: Session) -> Answer:
-        view = DatasetView.of(keep_dataset(session, services.store, upload))
-        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+        return _record(session, services, upload)
 
     content = {"file": [upload.filename, upload.stored.sha256]}
-    return answer_once(services.database, "POST /datasets", key, content, act)
+    return answer_once(services.database, CALL, key, content, act)
+
+
+def _record(session: Session, services: Services, upload: Upload[Arrays]) -> Answer:
+    view = DatasetView.of(keep_dataset(session, services.store, upload))
+    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 
 
 @router.get(

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.problems import Problem, documented
-from api.services import Services, ServicesDep
+from api.services import ProcessDep, Services
 from jobstore.catalogue import list_entries
 
 router = APIRouter(tags=["health"])
@@ -38,7 +38,7 @@ def healthz() -> Health:
     summary="Tell whether jobs can be taken in",
     responses=documented("not_ready"),
 )
-def readyz(services: ServicesDep) -> Health:
+def readyz(services: ProcessDep) -> Health:
     """Ask every part in turn; `param` names the first that is not ready."""
     for part, (check, advice) in CHECKS.items():
         try:

@@ -16,12 +16,15 @@ from api.models.intake import check_model, keep_model
 from api.problems import Problem
 from api.services import Services
 from api.uploads.receiving import Upload
+from api.webhooks.routes import checked
+from api.webhooks.schemas import WebhookWithSecret
 from jobstore.errors import NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
 from jobstore.tables import Document
 from jobstore.uploads import get_dataset, get_model
 from jobstore.wakeups import wake
+from jobstore.webhooks import webhook_of
 
 
 def create_by_ids(services: Services, body: Document, key: str | None) -> JSONResponse:
@@ -78,6 +81,7 @@ def _queue(
     model_id: str,
     dataset_id: str,
 ) -> Answer:
+    webhook = checked(services, new.webhook, "webhook.url") if new.webhook else None
     job = create_job(
         session,
         spec=spec,
@@ -88,9 +92,14 @@ def _queue(
         name=new.name,
         device=new.resources.device if new.resources else None,
         gpus=(new.resources and new.resources.gpus) or 0,
+        priority=new.priority,
+        webhook=webhook,
     )
     view = JobView.of(job, offers_for(session, services.settings, [job]))
-    return Answer(202, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+    body = view.model_dump(mode="json")
+    if (made := webhook_of(session, job.id)) is not None:
+        body["webhook"] = WebhookWithSecret.of(made).model_dump(mode="json")
+    return Answer(202, {"Location": view.links["self"]}, body)
 
 
 def _answer(

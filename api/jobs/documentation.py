@@ -77,5 +77,6 @@ CREATE_RESPONSES = {202: LOCATION} | documented(
     "bad_array",
     "dataset_too_large",
     "idempotency_conflict",
+    "request_in_progress",
     "no_worker",
 )

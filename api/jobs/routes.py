@@ -1,4 +1,4 @@
-"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its events, its cancellation, its retry."""
+"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.creation import create_by_ids, create_with_files
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
 from api.jobs.resources import offers_for, queue_for
-from api.jobs.schemas import EventPage, EventView, JobPage, JobView, NewJobWithFiles
+from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
 from api.problems import Problem, documented
@@ -23,7 +23,6 @@ from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
 from jobstore.errors import IllegalTransition
-from jobstore.events import list_events
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, request_cancel
 from jobstore.jobs import retry as retry_job
@@ -38,7 +37,7 @@ router = APIRouter(tags=["jobs"])
     "/jobs",
     status_code=202,
     summary="Queue a job",
-    response_model=JobView,
+    response_model=NewJobView,
     openapi_extra=NEW_JOB_BODY,
     responses=CREATE_RESPONSES,
 )
@@ -113,7 +112,8 @@ async def get(job_id: PathText, query: Annotated[_Wait, Query()], services: Serv
     """Return the job as it is, or with `wait` as soon as its state changes (at once if final)."""
     view = await run_in_threadpool(_get, services, job_id)
     if query.wait and view.state not in FINAL:
-        await services.watcher.wait(job_id, view.state, query.wait)
+        known = view.state
+        await services.watcher.wait(job_id, lambda head: head.state != known, query.wait)
         view = await run_in_threadpool(_get, services, job_id)
     return view
 
@@ -127,30 +127,6 @@ def _view(session: Session, services: Services, job: Job) -> JobView:
     return JobView.of(job, offers_for(session, services.settings, [job]))
 
 
-class _Events(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    after: int = Field(0, ge=0, le=2**63 - 1, description="The `seq` of the last one seen.")
-    limit: int = Field(100, ge=1, le=1000)
-
-
-@router.get(
-    "/jobs/{job_id}/events",
-    summary="List what happened to a job",
-    responses=documented("not_found", "unknown_field", "invalid_value"),
-)
-def events(
-    job_id: PathText, query: Annotated[_Events, Query()], services: ServicesDep
-) -> EventPage:
-    """Return events in order: changes of state, stages, progress, metrics, warnings, errors."""
-    with services.database.read() as session:
-        get_job(session, job_id)
-        found = list_events(session, job_id, after=query.after, limit=query.limit + 1)
-    data = [EventView.of(event) for event in found[: query.limit]]
-    has_more = len(found) > query.limit
-    return EventPage(data=data, has_more=has_more, next=data[-1].seq if has_more else None)
-
-
 @router.post(
     "/jobs/{job_id}/cancel",
     status_code=202,
@@ -158,7 +134,13 @@ def events(
     response_model=JobView,
     responses={
         200: {"model": JobView, "description": "It was cancelled before."},
-        **documented("not_found", "already_finished", "invalid_value", "idempotency_conflict"),
+        **documented(
+            "not_found",
+            "already_finished",
+            "invalid_value",
+            "idempotency_conflict",
+            "request_in_progress",
+        ),
     },
 )
 def cancel(
@@ -187,7 +169,9 @@ def cancel(
     status_code=202,
     summary="Queue a failed or cancelled job again",
     response_model=JobView,
-    responses=documented("not_found", "not_retryable", "invalid_value", "idempotency_conflict"),
+    responses=documented(
+        "not_found", "not_retryable", "invalid_value", "idempotency_conflict", "request_in_progress"
+    ),
 )
 def retry(
     job_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None

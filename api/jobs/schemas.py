@@ -10,10 +10,12 @@ from api.jobs.acceptance import Threshold, acceptance
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
+from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
 from jobstore.workers import Offer
 
+MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
 
 _Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
@@ -25,6 +27,13 @@ class NewJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: _Name | None = Field(None, examples=["LeNet at a tenth"])
+    priority: int = Field(
+        0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
+        description="Of your own waiting jobs the one with the highest is taken first, then the "
+        "oldest. It gains nothing over the jobs of others.",
+    )
     time_limit_s: float | None = Field(
         None,
         gt=0,
@@ -35,6 +44,9 @@ class NewJob(BaseModel):
         None,
         description="What the job is to run on; by default whatever worker is free first.",
         examples=[{"device": "gpu", "gpus": 2}],
+    )
+    webhook: NewWebhook | None = Field(
+        None, description="Whom to tell of this job; the answer has the secret that signs it."
     )
 
 
@@ -69,6 +81,7 @@ class JobView(BaseModel):
     model_id: str
     dataset_id: str
     spec: dict[str, Any] = Field(description="The method's spec, as it was sent.")
+    priority: int
     time_limit_s: float
     resources: Resources | None
     attempt: int = Field(description="How often a worker has taken the job up.")
@@ -105,6 +118,7 @@ class JobView(BaseModel):
             model_id=job.model_id,
             dataset_id=job.dataset_id,
             spec=job.spec,
+            priority=job.priority,
             time_limit_s=job.time_limit_s,
             resources=Resources.of(job),
             attempt=job.attempt,
@@ -123,6 +137,14 @@ class JobView(BaseModel):
             error=_error(job),
             links=_links(job),
         )
+
+
+class NewJobView(JobView):
+    """A job as it is answered when it is made."""
+
+    webhook: WebhookWithSecret | None = Field(
+        None, description="Its own webhook, with its secret; only of a job that has one."
+    )
 
 
 class JobPage(BaseModel):

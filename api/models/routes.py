@@ -9,12 +9,13 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import IdempotencyKey, answer_once
 from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
-from api.models.schemas import ModelView, Normalization
-from api.openapi import FILE, LOCATION, multipart_body
+from api.models.schemas import ModelView, NewModelByUpload, Normalization
+from api.openapi import FILE, LOCATION, file_body
 from api.problems import documented, invalid
 from api.services import Services, ServicesDep
-from api.strict_json import parse_object
+from api.strict_json import is_json, parse_object, read_body
 from api.text import PathText
+from api.uploads.incoming import answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_model
@@ -29,6 +30,7 @@ def _parse_normalization(text: str) -> Normalization:
         raise invalid(error.errors(), within="normalization") from error
 
 
+CALL = "POST /models"
 ARCHITECTURE = TextRule("architecture", str.strip)
 NORMALIZATION = TextRule("normalization", _parse_normalization)
 
@@ -38,13 +40,14 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
     status_code=201,
     summary="Upload a network",
     response_model=ModelView,
-    openapi_extra=multipart_body(
+    openapi_extra=file_body(
         {
             "file": FILE | {"description": "safetensors, a `.pt` of tensors only, or ONNX"},
             "architecture": {"type": "string", "examples": ["lenet"]},
             "normalization": {"$ref": "#/components/schemas/Normalization"},
         },
         required=("file", "architecture"),
+        by_upload=NewModelByUpload,
     ),
     responses={
         201: LOCATION,
@@ -52,6 +55,8 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             "malformed_multipart",
             "malformed_json",
             "file_too_large",
+            "upload_incomplete",
+            "digest_mismatch",
             "unsupported_media_type",
             "missing_field",
             "unknown_field",
@@ -63,6 +68,7 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             "malformed_model",
             "tensor_mismatch",
             "idempotency_conflict",
+            "request_in_progress",
             "no_worker",
         ),
     },
@@ -72,8 +78,12 @@ async def create(
 ) -> JSONResponse:
     """Stream the file to the store and look into its header; nothing in it is executed.
 
-    The same bytes are stored once, however often they are sent.
+    The same bytes are stored once, however often they are sent. A large file is better sent to
+    `POST /uploads` first, and named here in JSON.
     """
+    if is_json(request):
+        new = await read_body(request, NewModelByUpload)
+        return await _create_by_upload(services, new, idempotency_key)
     file = model_rule("file", services.settings)
     async with received(request, services.store, [file, ARCHITECTURE, NORMALIZATION]) as form:
         return await run_in_threadpool(
@@ -86,6 +96,16 @@ async def create(
         )
 
 
+async def _create_by_upload(
+    services: Services, new: NewModelByUpload, key: str | None
+) -> JSONResponse:
+    def act(session: Session, upload: Upload[ModelHeader]) -> Answer:
+        return _record(session, services, upload, new.architecture, new.normalization)
+
+    rule = model_rule("upload_id", services.settings)
+    return await answer_by_upload(services, CALL, key, new, rule, act)
+
+
 def _create(
     services: Services,
     upload: Upload[ModelHeader],
@@ -94,17 +114,27 @@ def _create(
     key: str | None,
 ) -> JSONResponse:
     def act(session: Session) -> Answer:
-        fitted = check_model(session, upload.header, architecture, normalization)
-        row = keep_model(session, services.store, upload, architecture, normalization, fitted)
-        view = ModelView.of(row)
-        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+        return _record(session, services, upload, architecture, normalization)
 
     content = {
         "file": [upload.filename, upload.stored.sha256],
         "architecture": architecture,
         "normalization": normalization and normalization.model_dump(),
     }
-    return answer_once(services.database, "POST /models", key, content, act)
+    return answer_once(services.database, CALL, key, content, act)
+
+
+def _record(
+    session: Session,
+    services: Services,
+    upload: Upload[ModelHeader],
+    architecture: str,
+    normalization: Normalization | None,
+) -> Answer:
+    fitted = check_model(session, upload.header, architecture, normalization)
+    row = keep_model(session, services.store, upload, architecture, normalization, fitted)
+    view = ModelView.of(row)
+    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 
 
 @router.get(

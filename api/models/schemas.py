@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.uploads.schemas import ByUpload
 from jobstore.tables import Model
 
 _Mean = Annotated[float, Field(allow_inf_nan=False)]
@@ -24,6 +25,13 @@ class Normalization(BaseModel):
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means for {len(self.std)} deviations")
         return self
+
+
+class NewModelByUpload(ByUpload):
+    """A network whose file has been uploaded before."""
+
+    architecture: str = Field(examples=["lenet"])
+    normalization: Normalization | None = None
 
 
 class ModelView(BaseModel):

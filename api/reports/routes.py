@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.accept import prefers
 from api.problems import Problem, documented
-from api.reports.accept import prefers_html
 from api.services import ServicesDep
 from api.text import PathText
 from jobstore.artifacts import list_artifacts
@@ -49,9 +49,9 @@ def get(job_id: PathText, request: Request, services: ServicesDep) -> Response:
             "not_found",
             f"There is no report: the job is {job.state}, and only one that succeeded has one.",
         )
-    as_page = PAGE in made and prefers_html(request.headers.get("Accept", "*/*"))
+    as_page = PAGE in made and prefers(request.headers.get("Accept", "*/*"), "text/html")
     artifact = made[PAGE if as_page else REPORT]
-    with services.store.open(blob_key(artifact.sha256)) as file:
+    with services.store.open(blob_key(artifact.sha256, artifact.tenant_id)) as file:
         content = file.read()
     headers = {
         "Content-Type": artifact.media_type,

@@ -133,12 +133,17 @@ async def received(
             await form.receive(part, rules)
         yield form
     except Problem as problem:
-        if not await _drain(body):
-            # The rest of the body is on its way: no request can follow on this connection.
-            problem.headers["Connection"] = "close"
+        await read_out(body, problem)
         raise
     finally:
         await run_in_threadpool(form.discard)
+
+
+async def read_out(body: AsyncIterator[bytes], problem: Problem) -> None:
+    """Let a client that is still sending hear of the problem."""
+    if not await _drain(body):
+        # The rest of the body is on its way: no request can follow on this connection.
+        problem.headers["Connection"] = "close"
 
 
 async def _drain(body: AsyncIterator[bytes]) -> bool:

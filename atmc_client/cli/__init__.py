@@ -12,6 +12,7 @@ import httpx
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
 from atmc_client.cli.jobs import cancel, list_jobs, show
+from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
 from atmc_client.client import DEFAULT_SERVER
@@ -32,7 +33,10 @@ FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 )
 @click.pass_context
 def cli(context: click.Context, server: str) -> None:
-    """Compress image classifiers without giving up their robustness."""
+    """Compress image classifiers without giving up their robustness.
+
+    A service that asks for a key gets the one in ATMC_API_KEY.
+    """
     context.obj = server
 
 
@@ -46,6 +50,7 @@ for _command in (
     architectures,
     methods,
     attacks,
+    keys,
 ):
     cli.add_command(_command)
 

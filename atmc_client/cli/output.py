@@ -121,6 +121,24 @@ def jobs_table(jobs: list[dict[str, Any]]) -> Table:
     return table
 
 
+def keys_table(keys: list[dict[str, Any]]) -> Table:
+    """One line a key, the newest first."""
+    table = new_table("key", "tenant", "scopes", "holds until", "last used")
+    table.columns[0].no_wrap = True
+    for key in keys:
+        until = minute(key["expires_at"]) or "it is revoked"
+        if key["revoked_at"]:
+            until = f"{minute(key['revoked_at'])} (revoked)"
+        used = minute(key["last_used_at"]) or "never"
+        table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), until, used)
+    return table
+
+
+def minute(moment: str | None) -> str | None:
+    """A moment of the service's to read; None stays None."""
+    return moment[:16].replace("T", " ") if moment else None
+
+
 def _where(job: dict[str, Any]) -> str:
     if job["state"] not in ("validating", "running") or not job["stage"]:
         return ""

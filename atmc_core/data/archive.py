@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from atmc_core.errors import InvalidInput
 
 MAX_MEMBERS = 5_000_000
+_PART = 2**22
 # What a Mac or Windows puts beside the files that were meant.
 _LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -24,9 +25,9 @@ class Archive:
         members = self._zip.infolist()
         if len(members) > MAX_MEMBERS:
             raise _malformed(f"it has {len(members)} members")
-        self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
         for member in members:
             _check(member)
+        self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
 
     def names(self) -> Iterator[str]:
         """Of the files, sorted, so that the zip's own order changes nothing."""
@@ -38,9 +39,20 @@ class Archive:
         Raises:
             InvalidInput: ``malformed_dataset`` if it is broken or inflates past ``limit`` bytes.
         """
+        return b"".join(self.parts(name, limit))
+
+    def parts(self, name: str, limit: int) -> Iterator[bytes]:
+        """The content of a member, a few MiB at a time; raises as ``read`` does."""
+        count = 0
         try:
             with self._zip.open(self.members[name]) as file:
-                content = file.read(limit + 1)
+                while part := file.read(_PART):
+                    count += len(part)
+                    if count > limit:
+                        raise _malformed(f"{name[:120]!r} has more than {limit:,} bytes", name)
+                    yield part
+        except InvalidInput:
+            raise
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -51,9 +63,6 @@ class Archive:
             NotImplementedError,
         ) as error:
             raise _malformed(f"{name[:120]!r} is broken ({error})", name) from error
-        if len(content) > limit:
-            raise _malformed(f"{name[:120]!r} has more than {limit:,} bytes", name)
-        return content
 
 
 def _is_litter(member: zipfile.ZipInfo) -> bool:
@@ -63,6 +72,8 @@ def _is_litter(member: zipfile.ZipInfo) -> bool:
 
 def _check(member: zipfile.ZipInfo) -> None:
     name = member.filename
+    if not name:
+        raise _malformed("a member has no name")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise _malformed(f"the name {name[:120]!r} leads out of the archive", name)

@@ -10,13 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atmc_core.data.augmentation import UNCHANGED, Augmentation
 from atmc_core.data.sets import Split
 
-#: Batches that are gathered while the network is busy with one.
-_AHEAD = 3
+#: Parts of an epoch that are gathered while the network is busy with one, and their size: handing a
+#: small network every batch by itself takes longer than its step.
+_AHEAD, _PART_BYTES = 3, 4 * 2**20
 
 
 def training_batches(
@@ -55,49 +57,74 @@ def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _streamed(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
-    """The images, gathered by a thread that is some batches ahead."""
-    stream = _Stream(split.images, split.labels.device)
+    """The images, gathered by a thread that is some parts, of a few batches each, ahead."""
+    device = split.labels.device
+    part = size * max(1, _PART_BYTES // (size * split.images[0].nbytes))
+    way = _ByGpu(split.images, part, device) if device.type == "cuda" else _Direct(split.images)
     with ThreadPoolExecutor(1, "feed") as thread:
-        waiting: deque[Future[_Loaded]] = deque()
-        for places in torch.split(order, size):
-            waiting.append(thread.submit(stream.load, places))
+        waiting: deque[Future[Tensor]] = deque()
+        for places in torch.split(order, part):
+            waiting.append(thread.submit(_gather, way.images, places, way.room(len(places))))
             if len(waiting) > _AHEAD:
-                yield stream.receive(waiting.popleft().result())
+                yield from torch.split(way.send(waiting.popleft().result()), size)
         while waiting:
-            yield stream.receive(waiting.popleft().result())
+            yield from torch.split(way.send(waiting.popleft().result()), size)
 
 
-#: A batch, and what to wait for before it is there.
-_Loaded = tuple[Tensor, torch.cuda.Event | None]
+def _gather(images: NDArray[np.uint8], places: Tensor, room: Tensor) -> Tensor:
+    """Copy the images at ``places`` into ``room``, which is returned.
 
-
-class _Stream:
-    """Images out of a memory map, to the device.
-
-    To a GPU they go through pinned memory, on a CUDA stream of their own, beside what it computes.
+    By NumPy: torch would start a second pool of threads here, against the training's own. And no
+    CUDA: the thread that trains may be recording a graph, which a call from elsewhere would break.
     """
+    # Places are in range, and unlike "raise" this mode needs no buffer.
+    np.take(images, places.numpy(), axis=0, out=room.numpy(), mode="clip")
+    return room
 
-    def __init__(self, images: Tensor, device: torch.device) -> None:
-        self.images, self.device = images.numpy(), device
-        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def load(self, places: Tensor) -> _Loaded:
-        """Gather the images at ``places`` and send them off; in the feed's thread."""
-        shape = (len(places), *self.images.shape[1:])
-        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.side is not None)
-        # By NumPy: torch would start a second pool of threads here, against the training's own.
-        # Places are in range, and unlike "raise" this mode needs no buffer.
-        np.take(self.images, places.numpy(), axis=0, out=batch.numpy(), mode="clip")
-        if self.side is None:
-            return batch, None
+class _Direct:
+    """From a memory map to memory."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images: NDArray[np.uint8] = images.numpy()
+
+    def room(self, count: int) -> Tensor:
+        """Where so many images can be gathered."""
+        return torch.empty((count, *self.images.shape[1:]), dtype=torch.uint8)
+
+    def send(self, part: Tensor) -> Tensor:
+        """The gathered images where they are trained on."""
+        return part
+
+
+class _ByGpu(_Direct):
+    """To a GPU, through pinned memory and on a stream of its own, beside what the GPU computes."""
+
+    def __init__(self, images: Tensor, size: int, device: torch.device) -> None:
+        super().__init__(images)
+        self.device = device
+        self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        shape = (size, *images.shape[1:])
+        # One more than can wait: the last one sent may still be on its way.
+        self.rooms = [
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD + 2)
+        ]
+        self.sent = [torch.cuda.Event() for _ in self.rooms]  # type: ignore[no-untyped-call]
+        self.given = self.taken = 0
+
+    def room(self, count: int) -> Tensor:
+        place = self.given % len(self.rooms)
+        self.given += 1
+        self.sent[place].synchronize()
+        return self.rooms[place][:count]
+
+    def send(self, part: Tensor) -> Tensor:
+        sent = self.sent[self.taken % len(self.rooms)]
+        self.taken += 1
         with torch.cuda.stream(self.side):
-            return batch.to(self.device, non_blocking=True), self.side.record_event()
-
-    def receive(self, loaded: _Loaded) -> Tensor:
-        """The batch, ready for what comes next on the device; in the thread that trains."""
-        batch, arrived = loaded
-        if arrived is not None:
-            current = torch.cuda.current_stream(self.device)
-            current.wait_event(arrived)
-            batch.record_stream(current)  # else its memory might be taken for the next one
-        return batch
+            arrived = part.to(self.device, non_blocking=True)
+            sent.record(self.side)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(sent)
+        arrived.record_stream(current)  # else its memory might be taken for the next one
+        return arrived

@@ -1,6 +1,5 @@
 """MNIST's idx files, four of them in a zip, gzipped or not."""
 
-import gzip
 import math
 import zlib
 from collections.abc import Mapping
@@ -14,8 +13,10 @@ from atmc_core.data.collector import Reading
 from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
 
-_MAX_BYTES = 4 * 2**30
+_MAX_BYTES = 2**30
 _UNSIGNED_BYTE = 8
+_MAX_DIMENSIONS = 4
+_MAX_HEADER = 4 + 4 * _MAX_DIMENSIONS
 _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 _KINDS: Mapping[str, str] = {"images": "x", "labels": "y"}
 
@@ -44,22 +45,35 @@ def read_idx(archive: Archive, reading: Reading) -> Source:
 
 
 def _read(content: bytes, member: str) -> NDArray[np.uint8]:
-    if content[:2] == b"\x1f\x8b":
-        try:
-            inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            content = inflater.decompress(content, _MAX_BYTES)
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise _bad(member, f"it is no gzip file ({error})") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        raise _bad(member, "it does not begin as an idx file of unsigned bytes")
-    ndim = content[3]
-    start = 4 + 4 * ndim
-    if not 1 <= ndim <= 4 or len(content) < start:
-        raise _bad(member, f"it has {ndim} dimensions")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", ndim, 4))
-    if math.prod(shape) != len(content) - start:
-        raise _bad(member, f"{len(content) - start} bytes for the shape {list(shape)}: truncated?")
+    shape, start = _header(_inflated(content, member, _MAX_HEADER), member)
+    size = start + math.prod(shape)
+    if size > _MAX_BYTES:
+        raise _bad(member, f"its header claims {size:,} bytes")
+    content = _inflated(content, member, size + 1)
+    if len(content) != size:
+        raise _bad(member, f"it does not have the {size - start:,} values of the shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _header(head: bytes, member: str) -> tuple[list[int], int]:
+    """The array's shape, and where its values begin."""
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
+        raise _bad(member, "it does not begin as an idx file of unsigned bytes")
+    ndim = head[3]
+    start = 4 + 4 * ndim
+    if not 1 <= ndim <= _MAX_DIMENSIONS or len(head) < start:
+        raise _bad(member, f"it has {ndim} dimensions")
+    return np.frombuffer(head, ">u4", ndim, 4).tolist(), start
+
+
+def _inflated(content: bytes, member: str, limit: int) -> bytes:
+    """The first ``limit`` bytes, at most, of what may be gzipped."""
+    if content[:2] != b"\x1f\x8b":
+        return content[:limit]
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(content, limit)
+    except zlib.error as error:
+        raise _bad(member, f"it is no gzip file ({error})") from error
 
 
 def _bad(member: str, reason: str) -> InvalidInput:

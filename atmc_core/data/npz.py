@@ -64,7 +64,11 @@ class _Member:
             version = npy.read_magic(file)
             if version not in _HEADERS:
                 raise ValueError(f"{self._name} is of .npy version {version[0]}.{version[1]}")
-            shape, columns_first, dtype = _HEADERS[version](file)
+            try:
+                shape, columns_first, dtype = _HEADERS[version](file)
+            except Exception as error:
+                # NumPy's parser of headers raises what Python's own parser does.
+                raise ValueError(f"{self._name} has no header that can be read") from error
             if dtype.hasobject:
                 raise ValueError(f"{self._name} holds Python objects, which would be executed")
             return shape, columns_first, dtype, file.tell()

@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from atmc_core.data.collector import MAX_BYTES, Collector
+from atmc_core.data.collector import Collector
 from atmc_core.data.images import decode
 from atmc_core.errors import InvalidInput
 
 _ROWS = 256
+# A group is read as a whole.
+_MAX_GROUP_BYTES = 4 * 2**30
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -20,7 +22,6 @@ def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) ->
         InvalidInput: ``malformed_dataset`` or ``bad_image``.
     """
     try:
-        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
         raise InvalidInput(
@@ -38,8 +39,11 @@ def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) ->
                 collector.add(split, decode(content, channels, f"{name} row {place}"), value, name)
                 place += 1
         return _class_names(table.schema_arrow.metadata, label)
-    except (arrow.ArrowException, OSError, MemoryError, KeyError) as error:
-        raise _malformed(name, str(error)) from error
+    except InvalidInput:
+        raise
+    except Exception as error:
+        # Arrow's own, and whatever Python makes of names and numbers that are none.
+        raise _malformed(name, str(error)[:500]) from error
 
 
 def _columns(schema: Any, name: str) -> tuple[str, str]:
@@ -55,7 +59,7 @@ def _columns(schema: Any, name: str) -> tuple[str, str]:
 
 
 def _check_size(size: int, name: str) -> None:
-    if not 0 <= size <= MAX_BYTES:
+    if not 0 <= size <= _MAX_GROUP_BYTES:
         raise _malformed(name, f"a row group claims {size} bytes")
 
 

@@ -1,6 +1,6 @@
 """Reads a data set in whatever known form it comes: its content decides, never its name."""
 
-import io
+import tempfile
 from pathlib import Path
 
 from atmc_core.data.archive import Archive
@@ -73,6 +73,9 @@ def _read_parquets(archive: Archive, reading: Reading) -> Source:
                 f"the name of {member[:120]!r} does not begin with train, validation or test",
                 member[:120],
             )
-        content = io.BytesIO(archive.read(member, _MAX_PARQUET_BYTES))
-        classes = read_parquet(collector, content, split, member) or classes
+        # Parquet is read from its end, which an inflated stream cannot do.
+        with tempfile.TemporaryFile(dir=reading.folder) as file:
+            for part in archive.parts(member, _MAX_PARQUET_BYTES):
+                file.write(part)
+            classes = read_parquet(collector, file, split, member) or classes
     return Source(collector.splits(), classes)

@@ -2,6 +2,8 @@
 
 import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +38,21 @@ class Spool:
         """
         self._shape = images.shape[1:]
         self._count += len(images)
-        try:
+        with self._room():
             self._file.write(np.ascontiguousarray(images).data)
+
+    def images(self) -> Tensor:
+        """All images, uint8 ``[N, C, H, W]``, in a memory map; raises as ``add`` does."""
+        shape = (self._count, *self._shape)
+        with self._room():
             self._file.flush()
+        with self._file as file:
+            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise
@@ -47,9 +61,3 @@ class Spool:
                 f"{self._count:,} decoded images take more than the disk has room for: send fewer",
                 "dataset",
             ) from error
-
-    def images(self) -> Tensor:
-        """All images, uint8 ``[N, C, H, W]``, in a memory map."""
-        shape = (self._count, *self._shape)
-        with self._file as file:
-            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))

@@ -116,6 +116,7 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "layer_norm": _layer_norm,
     "max_pool": _max_pool,
     "average_pool": _average_pool,
+    "adaptive_average_pool": lambda o: nn.AdaptiveAvgPool2d(tuple(o["size"])),
     "relu": lambda o: nn.ReLU(),
     "leaky_relu": lambda o: nn.LeakyReLU(o["slope"]),
     "elu": lambda o: nn.ELU(o["alpha"]),

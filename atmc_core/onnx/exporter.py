@@ -1,13 +1,15 @@
 """From a network of ours to an ONNX file that runs anywhere."""
 
 import contextlib
+import copy
 import io
 import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from atmc_core.onnx.adaptive import window_means
 from atmc_core.onnx.runtime import runner
 from atmc_core.onnx.verify import relative_difference
 
@@ -46,7 +48,7 @@ def export(
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                classifier,
+                _writable(classifier),
                 (images[:2],),
                 path,
                 dynamo=False,
@@ -67,3 +69,33 @@ def export(
         path.unlink()
         raise ExportFailed(f"onnxruntime's outputs would differ by {difference:.2g}")
     return difference
+
+
+def _writable(classifier: nn.Module) -> nn.Module:
+    """A copy with what the exporter knows in place of what it does not."""
+    copied = copy.deepcopy(classifier)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            parent, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(parent), own, _WindowMeans(module))
+    return copied
+
+
+class _WindowMeans(nn.Module):
+    """An adaptive average pool as a product with constant matrices on either side."""
+
+    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The exporter knows the pool itself if the sizes divide the maps'."""
+        with torch.no_grad():
+            sizes = self.pool(torch.zeros(1, 1, *map(int, maps.shape[2:]))).shape[2:]
+        if all(int(own) % size == 0 for own, size in zip(maps.shape[2:], sizes, strict=True)):
+            pooled: Tensor = self.pool(maps)
+            return pooled
+        rows, columns = (
+            window_means(int(own), size) for own, size in zip(maps.shape[2:], sizes, strict=True)
+        )
+        return torch.from_numpy(rows) @ maps @ torch.from_numpy(columns.T.copy())

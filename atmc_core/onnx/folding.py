@@ -7,7 +7,8 @@ import numpy as np
 
 from atmc_core.onnx.document import Array, Operation, malformed
 
-_MAX_ELEMENTS = 2**28
+#: Of one result, and of all that are folded together.
+MAX_ELEMENTS = 2**28
 _INTEGER_TYPES = (6, 7)
 _BOOLEAN = 9
 
@@ -25,7 +26,7 @@ def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
         result = np.asarray(rule(operation.attributes, *inputs))
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise malformed(f"{operation.label}: {error}", operation.label) from error
-    if result.size > _MAX_ELEMENTS:
+    if result.size > MAX_ELEMENTS:
         raise malformed(f"{operation.label} makes {result.size} numbers", operation.label)
     return result
 
@@ -89,9 +90,22 @@ def _slice(
     return x[tuple(index)]
 
 
+def _concat(attributes: Mapping[str, Any], *parts: Array) -> Array:
+    if sum(part.size for part in parts) > MAX_ELEMENTS:
+        raise ValueError("its parts are too large together")
+    return np.concatenate(parts, attributes["axis"])
+
+
+def _gather(attributes: Mapping[str, Any], x: Array, at: Array) -> Array:
+    axis = attributes.get("axis", 0)
+    if at.size * (x.size // max(1, x.shape[axis])) > MAX_ELEMENTS:
+        raise ValueError(f"{at.size} places are too many")
+    return np.take(x, at.astype(np.int64), axis)
+
+
 def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
     sizes = integers(shape)
-    if min(sizes, default=0) < 0 or np.prod([float(size) for size in sizes]) > _MAX_ELEMENTS:
+    if min(sizes, default=0) < 0 or np.prod([float(size) for size in sizes]) > MAX_ELEMENTS:
         raise ValueError(f"the shape {sizes}")
     value = attributes.get("value", np.zeros(1, np.float32))
     return np.full(sizes, value.reshape(()))
@@ -104,10 +118,10 @@ def _divide(x: Array, y: Array) -> Array:
 
 def _elementwise(call: Callable[..., Array]) -> Callable[..., Array]:
     def rule(attributes: Mapping[str, Any], *inputs: Array) -> Array:
-        if any(each.size > _MAX_ELEMENTS // 64 for each in inputs) and len(inputs) > 1:
+        if any(each.size > MAX_ELEMENTS // 64 for each in inputs) and len(inputs) > 1:
             np.broadcast_shapes(*(each.shape for each in inputs))
         sizes = [float(n) for n in np.broadcast_shapes(*(each.shape for each in inputs))]
-        if np.prod(sizes) > _MAX_ELEMENTS:
+        if np.prod(sizes) > MAX_ELEMENTS:
             raise ValueError(f"the shape {sizes}")
         return call(*inputs)
 
@@ -125,8 +139,8 @@ _RULES: Mapping[str, Callable[..., Array]] = {
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Slice": _slice,
-    "Concat": lambda attributes, *parts: np.concatenate(parts, attributes["axis"]),
-    "Gather": lambda attributes, x, at: np.take(x, at.astype(np.int64), attributes.get("axis", 0)),
+    "Concat": _concat,
+    "Gather": _gather,
     "ConstantOfShape": _constant_of_shape,
     "Add": _elementwise(np.add),
     "Sub": _elementwise(np.subtract),

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from atmc_core.errors import InvalidInput
 from atmc_core.graph.ir import Graph
+from atmc_core.onnx.adaptive import find_window_means
 from atmc_core.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.onnx.document import Array, Document, Operation, malformed, read_document
-from atmc_core.onnx.folding import fold
-from atmc_core.onnx.operators import RULES, matmul
+from atmc_core.onnx.folding import MAX_ELEMENTS, fold
+from atmc_core.onnx.layers import matmul
+from atmc_core.onnx.operators import RULES
+from atmc_core.onnx.pooling import adaptive_pool
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
 
@@ -94,11 +97,17 @@ class _Import:
         self.uses[document.output_name] += 1
         self.operations = document.operations
         self.dropped: str | None = None
-        self._merged: set[int] = set()
+        self._done: set[int] = set()
+        self._folded = 0
 
     def run(self) -> Imported:
+        # First, so that what is recognised as a whole can look at its constants.
         for place, operation in enumerate(self.operations):
-            if place not in self._merged:
+            if operation.op == "Constant":
+                self._set(operation, [_constant(operation)])
+                self._done.add(place)
+        for place, operation in enumerate(self.operations):
+            if place not in self._done:
                 self._step(place, operation)
         output = self.values.get(self.document.output_name)
         if not isinstance(output, Value):
@@ -119,18 +128,24 @@ class _Import:
 
     def _step(self, place: int, operation: Operation) -> None:
         operands = [self._operand(operation, name) for name in operation.inputs]
-        if operation.op == "Constant":
-            self._set(operation, [_constant(operation)])
-            return
         if not any(isinstance(operand, Value) for operand in operands):
             folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
             if folded is not None:
+                self._folded += folded.size
+                if self._folded > MAX_ELEMENTS:
+                    raise malformed("it computes too many constants", operation.label)
                 self._set(operation, [folded])
                 return
         if self._is_last_softmax(operation, operands):
             self.dropped = operation.label
             assert operands[0] is not None
             self._set(operation, [operands[0]])
+            return
+        pool = find_window_means(self.operations, place, self.values)
+        if pool is not None:
+            self._done.update(pool.places)
+            value = adaptive_pool(self.builder, operation, operands[pool.pooled], pool.size)
+            self._set(self.operations[pool.places[-1]], [value])
             return
         if operation.op not in RULES:
             raise unsupported(operation, "this operator is not supported")
@@ -191,7 +206,7 @@ class _Import:
             bias = others[0]
             if isinstance(bias, np.ndarray) and bias.shape == weight.shape[1:]:
                 # From here on the sum is the product: what adds the bias is done.
-                self._merged.add(later)
+                self._done.add(later)
                 self._rename(product, candidate.outputs[0])
                 return bias
             return None

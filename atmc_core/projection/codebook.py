@@ -21,7 +21,7 @@ _LLOYD_ITERATIONS = 100
 _LLOYD_TOLERANCE = 1e-5
 _RENEWALS = 2
 # Entries that are looked at together: temporaries are of this size.
-_PART = 2**22
+_PART = 2**20
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.int64]

@@ -10,22 +10,22 @@ from torch import Tensor
 # does not fall into step with rows and columns).
 _STRIDE = 61
 # Ties are counted in so many scores at a time: temporaries are of this size.
-_PART = 2**22
+_PART = 2**20
 
 
-def keep_largest(scores: Tensor, k: int) -> Tensor:
-    """Mask of the k largest scores.
+def mark_largest(scores: Tensor, k: int) -> Tensor:
+    """Replace the k largest scores by one and the others by zero, in place.
 
-    With the magnitudes as scores, ``theta * mask`` is the nearest point with at most k non-zeros.
-    Exactly min(k, N) entries are kept: of equal scores the first ones. On a GPU nothing waits for
+    With the magnitudes as scores, ``theta * marks`` is the nearest point with at most k non-zeros.
+    Exactly min(k, N) entries are marked: of equal scores the first ones. On a GPU nothing waits for
     the device.
 
     Args:
-        scores: non-negative, float32 ``[N]``.
-        k: number of entries to keep, at least 0.
+        scores: non-negative, float32 ``[N]``, overwritten.
+        k: number of entries to mark, at least 0.
 
     Returns:
-        bool ``[N]``.
+        ``scores``.
 
     Raises:
         ValueError: if k is negative.
@@ -33,18 +33,17 @@ def keep_largest(scores: Tensor, k: int) -> Tensor:
     if k < 0:
         raise ValueError(f"k is {k}: it must be at least 0")
     if k == 0 or k >= len(scores):
-        return torch.full_like(scores, k > 0, dtype=torch.bool)
+        return scores.fill_(k > 0)
     # Non-negative floats are ordered as the integers that their bits are.
     ordinals = scores.detach().view(torch.int32)
     select = by_partition if ordinals.device.type == "cpu" else by_topk
     threshold, remaining = select(ordinals, k)
-    mask = ordinals > threshold
-    for part, kept in zip(torch.split(ordinals, _PART), torch.split(mask, _PART), strict=True):
+    for part, marks in zip(torch.split(ordinals, _PART), torch.split(scores, _PART), strict=True):
         ties = part == threshold
         rank = ties.cumsum(0, dtype=torch.int32)
-        kept |= ties & (rank <= remaining)
+        marks.copy_((part > threshold) | (ties & (rank <= remaining)))
         remaining = remaining - rank[-1]
-    return mask
+    return scores
 
 
 def by_partition(ordinals: Tensor, k: int) -> tuple[Tensor, Tensor]:

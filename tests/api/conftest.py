@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redis
 import uvicorn
+from pydantic import SecretStr
 
 from api.app import create_app
 from api.services import Services
@@ -24,9 +25,12 @@ from jobstore import leases
 from jobstore.database import Database, make_engine, migrate
 from jobstore.settings import Settings
 from jobstore.states import JobState
+from jobstore.tables import DEFAULT_TENANT
 from launcher.broker import prepare_broker
 from tests.api import files
 from tests.conftest import COLUMNS, EMBEDDED, new_database, production
+
+ADMIN_KEY = "the-first-admin-of-the-tests"
 
 
 @dataclass
@@ -36,6 +40,19 @@ class Service:
     http: httpx.Client
     settings: Settings
     services: Services
+
+    def keyed(self, key: str) -> "Service":
+        """The same API, called with a key."""
+        headers = {"Authorization": f"Bearer {key}"}
+        http = httpx.Client(base_url=self.http.base_url, timeout=20, headers=headers)
+        return Service(http, self.settings, self.services)
+
+    def new_tenant(self, tenant: str, *scopes: str) -> "Service":
+        """The same API, called with a new key of the tenant; this one's must be an admin's."""
+        new = {"tenant": tenant, "scopes": scopes or ["jobs:read", "jobs:write"]}
+        made = self.http.post("/keys", json=new)
+        assert made.status_code == 201, made.text
+        return self.keyed(made.json()["key"])
 
     @property
     def database(self) -> Database:
@@ -168,6 +185,14 @@ def service(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture
+def admin(settings: Settings) -> Iterator[Service]:
+    """A running API that asks for keys, called with the first admin's."""
+    settings.admin_key = SecretStr(ADMIN_KEY)
+    for service in running(settings):
+        yield service.keyed(ADMIN_KEY)
+
+
+@pytest.fixture
 def service_on_postgres(
     tmp_path: Path, template: Path, broker: str, postgres: str
 ) -> Iterator[Service]:
@@ -235,6 +260,12 @@ ARTIFACT = bytes(range(256)) * 40
 @pytest.fixture
 def finished(service: Service) -> dict[str, Any]:
     """A job that succeeded, with an artifact `model.atmc` and a report in both forms."""
+    return finished_job(service)
+
+
+def finished_job(service: Service, tenant: str = DEFAULT_TENANT) -> dict[str, Any]:
+    """Have the only job of the service succeed, with all that a job leaves."""
+    store = service.services.store.of(tenant)
     job = service.send_job(name="<b>bold</b>").json()
     report = json.dumps(REPORT).encode()
     results = {
@@ -246,7 +277,7 @@ def finished(service: Service) -> dict[str, Any]:
     for name, (media_type, content) in results.items():
         path = service.settings.home / name
         path.write_bytes(content)
-        blob = service.services.store.put_blob(path)
+        blob = store.put_blob(path)
         artifacts.append(leases.NewArtifact(name, media_type, blob.sha256, blob.bytes))
     attempt = claimed(service)
     with service.database.write() as session:

@@ -1,11 +1,14 @@
 """A POST under an Idempotency-Key acts once and is answered alike."""
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from api.strict_json import canonical
+from jobstore.idempotency import Answer, Request, begin, finish
 from tests.api import files
 from tests.api.conftest import Service, assert_problem
 
@@ -98,12 +101,37 @@ def test_concurrent_duplicates_make_one_job_where_writers_do_not_wait(
 
 
 def assert_one_job(service: Service, send: Callable[[int], httpx.Response]) -> None:
-    with ThreadPoolExecutor(10) as pool:
+    with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(send, range(20)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    # Who came while the first was at work is told to come again; the others got its answer.
+    for answer in answers:
+        if answer.status_code != 202:
+            assert_problem(answer, 409, "request_in_progress", "Idempotency-Key")
+            assert answer.headers["Retry-After"] == "1"
+    done = [answer for answer in answers if answer.status_code == 202]
+    assert len(done) >= 1
+    again = send(0)
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (202, "true")
+    assert {answer.json()["id"] for answer in done} == {again.json()["id"]}
     assert count(service) == 1
     assert len(service.stored_files()) == 2
+
+
+def test_a_key_whose_first_request_is_at_work_is_refused_until_it_is_answered(
+    service: Service,
+) -> None:
+    job = service.send_job().json()
+    with service.database.write() as session:
+        # As another process leaves it that is about to cancel the job.
+        fingerprint = hashlib.sha256(canonical({})).hexdigest()
+        first = Request.new(f"POST {job['links']['cancel']}", KEY["Idempotency-Key"], fingerprint)
+        assert begin(session, first) is None
+    refused = service.http.post(job["links"]["cancel"], headers=KEY)
+    assert_problem(refused, 409, "request_in_progress", "Idempotency-Key")
+    assert service.http.get(job["links"]["self"]).json()["state"] == "queued"
+    with service.database.write() as session:
+        finish(session, first, Answer(202, {}, {"id": "of the first"}))
+    assert service.http.post(job["links"]["cancel"], headers=KEY).json() == {"id": "of the first"}
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "a b", "\u00e9"])

@@ -111,15 +111,31 @@ def test_a_large_upload_is_not_held_in_memory(started: Started) -> None:
     assert peak_memory(started.process) - before < 50 * MIB
 
 
+def test_a_large_upload_in_pieces_is_not_held_in_memory(started: Started) -> None:
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    with httpx.Client(base_url=started.url, timeout=60) as http:
+        begun = http.post("/uploads", headers=tus | {"Upload-Length": str(300 * MIB)})
+        url = begun.headers["Location"]
+        before = peak_memory(started.process)
+        for offset in (0, 150 * MIB):
+            body = (bytes(MIB) for _ in range(150))
+            sent = http.patch(url, content=body, headers=tus | {"Upload-Offset": str(offset)})
+            assert sent.status_code == 204
+        body = {"upload_id": url.rpartition("/")[2], "architecture": files.ARCHITECTURE}
+        assert_problem(http.post("/models", json=body), 422, "malformed_model", "upload_id")
+        assert peak_memory(started.process) - before < 50 * MIB
+        http.delete(url)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_an_address_that_other_machines_reach_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"ATMC_HOST={host}: ")):
-        check_host(host)
+        check_host(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_a_loopback_address_is_listened_to(host: str) -> None:
-    check_host(host)
+    check_host(Settings(host=host))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.reports.accept import prefers_html
+from api.accept import prefers
 from jobstore.artifacts import get_artifact
 from tests.api.conftest import PAGE, REPORT, Service, assert_problem
 
@@ -80,4 +80,4 @@ def test_a_job_that_has_not_ended_has_no_report(service: Service) -> None:
     ],
 )
 def test_the_form_follows_the_accept_header(accept: str, html: bool) -> None:
-    assert prefers_html(accept) is html
+    assert prefers(accept, "text/html") is html

@@ -176,3 +176,20 @@ def test_a_large_data_set_is_on_disk_and_not_in_memory(tmp_path: Path) -> None:
     assert size == 100
     assert held < 40
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """As the child finds it: a file may not grow past a limit there."""
+    _load(tmp_path, x_train=np.zeros((400, 64, 64, 3), np.uint8), y_train=np.arange(400) % 4,
+          x_test=np.zeros((8, 64, 64, 3), np.uint8))  # fmt: skip
+    code = (
+        "import pathlib, resource, sys\n"
+        "from atmc_core.data import load_dataset\n"
+        "from atmc_core.errors import InvalidInput\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        "try:\n    load_dataset(pathlib.Path(sys.argv[1]), 0.3, 0)\n"
+        "except InvalidInput as error:\n    print(error.code)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "data.npz"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said == "dataset_too_large\n"

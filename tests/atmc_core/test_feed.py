@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atmc_core.data import Augmentation, Split, training_batches
+from atmc_core.data import Augmentation, Split, feed, training_batches
 from atmc_core.errors import InvalidInput
 
 BOTH = Augmentation(flip=True, shift=2)
@@ -39,11 +39,13 @@ def test_an_epoch_sees_every_image_once_and_leaves_out_a_single_one() -> None:
     assert [len(labels) for _, labels in _epoch(_split(21), Augmentation())] == [5, 5, 5, 5]
 
 
+@pytest.mark.parametrize("part_bytes", [1, 1000, 2**20])
 @pytest.mark.parametrize("augmentation", [Augmentation(), BOTH])
 def test_a_memory_map_gives_the_batches_that_memory_gives(
-    augmentation: Augmentation, tmp_path: Path
+    augmentation: Augmentation, part_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = _split()
+    monkeypatch.setattr(feed, "_PART_BYTES", part_bytes)
+    split = _split(68)
     streamed = _epoch(_mapped(split, tmp_path / "images.npy"), augmentation)
     for (images, labels), (expected, expected_labels) in zip(
         streamed, _epoch(split, augmentation), strict=True
@@ -52,7 +54,10 @@ def test_a_memory_map_gives_the_batches_that_memory_gives(
         assert torch.equal(labels, expected_labels)
 
 
-def test_a_stream_that_is_left_early_ends_its_thread(tmp_path: Path) -> None:
+def test_a_stream_that_is_left_early_ends_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_PART_BYTES", 1)
     batches = training_batches(
         _mapped(_split(), tmp_path / "images.npy"), 5, torch.Generator().manual_seed(0)
     )
@@ -109,8 +114,11 @@ def test_a_shift_as_large_as_the_image_is_refused() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_batches_from_a_map(tmp_path: Path) -> None:
-    split = _split()
+def test_a_gpu_gets_the_same_batches_from_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_PART_BYTES", 1)
+    split = _split(68)
     mapped = _mapped(split, tmp_path / "images.npy")
     on_gpu = Split(mapped.images, mapped.labels.cuda(), mapped=True)
     for (images, labels), (expected, _) in zip(

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -75,6 +76,21 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
     data = load_dataset(_zip(tmp_path / "d", members), 0.25, seed=0, reading=Reading(1))
     assert torch.equal(data.test.images[:, 0], torch.from_numpy(images[:6]))
     assert len(data.train) + len(data.val) == 24
+
+
+def test_an_idx_file_inflates_to_what_its_header_says_and_no_further(tmp_path: Path) -> None:
+    labels = bytes([0, 0, 8, 1]) + struct.pack(">I", 24) + bytes(24)
+    bomb = gzip.compress(labels + bytes(300 * 2**20), 1)
+    path = _zip(tmp_path / "d", {"train-labels-idx1-ubyte.gz": bomb})
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="does not have the 24 values") as refused:
+        load_dataset(path, 0.2, seed=0)
+    assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    tracemalloc.stop()
+    assert refused.value.param == "train-labels-idx1-ubyte.gz"
+    claim = bytes([0, 0, 8, 3]) + struct.pack(">III", 2**31, 2**31, 2**31)
+    with pytest.raises(InvalidInput, match="claims"):
+        load_dataset(_zip(tmp_path / "d", {"train-images-idx3-ubyte": claim}), 0.2, seed=0)
 
 
 def test_safetensors_are_read_as_arrays(tmp_path: Path) -> None:

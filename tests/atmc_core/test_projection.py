@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from atmc_core.projection import codebook, keep_largest, padded, quantize, sparsity
+from atmc_core.projection import codebook, mark_largest, padded, quantize, sparsity
 
 # Multiples of 1/8 are exact in float32, and equal values are common.
 _values = st.integers(-40, 40).map(lambda i: i / 8)
@@ -25,30 +25,30 @@ def _error(a: Tensor, b: Tensor) -> float:
     return float((a - b).double().square().sum())
 
 
-class TestKeepLargest:
+class TestMarkLargest:
     @given(st.lists(_vectors(5), min_size=1, max_size=3), st.integers(0, 16))
     def test_keeps_exactly_k_and_none_smaller_than_a_dropped_one(
         self, tensors: list[Tensor], k: int
     ) -> None:
         scores = [tensor.abs() for tensor in tensors]
         flat = torch.cat(scores)
-        mask = keep_largest(flat, k)
+        mask = mark_largest(flat.clone(), k).bool()
         assert int(mask.sum()) == min(k, len(flat))
         if 0 < k < len(flat):
             assert flat[mask].min() >= flat[~mask].max()
 
     @given(_vectors(8), st.integers(1, 7))
     def test_is_the_nearest_point_with_k_nonzeros(self, tensor: Tensor, k: int) -> None:
-        mask = keep_largest(tensor.abs(), k)
+        mask = mark_largest(tensor.abs(), k)
         supports = itertools.combinations(range(len(tensor)), min(k, len(tensor)))
         best = min(float(tensor.square().sum() - tensor[list(s)].square().sum()) for s in supports)
         assert _error(tensor, tensor * mask) == pytest.approx(best, abs=1e-6)
 
     def test_is_idempotent_and_breaks_ties_by_position(self) -> None:
         tensor = torch.tensor([1.0, -1.0, 1.0, 2.0])
-        mask = keep_largest(tensor.abs(), 2)
+        mask = mark_largest(tensor.abs(), 2)
         assert mask.tolist() == [True, False, False, True]
-        again = keep_largest((tensor * mask).abs(), 2)
+        again = mark_largest((tensor * mask).abs(), 2)
         assert again.tolist() == mask.tolist()
 
     @given(_vectors(40), st.integers(1, 39))
@@ -62,14 +62,14 @@ class TestKeepLargest:
 
     def test_refuses_a_negative_budget(self) -> None:
         with pytest.raises(ValueError, match="k is -1"):
-            keep_largest(torch.ones(2), -1)
+            mark_largest(torch.ones(2), -1)
 
     def test_is_exact_where_a_sample_of_the_scores_misleads(self) -> None:
         scores = torch.zeros(61 * 1000)
         scores[1::61] = 5
         scores[::61] = 6
         for k in (10, 1000, 1500, 2500):
-            mask = keep_largest(scores, k)
+            mask = mark_largest(scores.clone(), k).bool()
             assert int(mask.sum()) == k
             assert scores[mask].min() >= scores[~mask].max()
 

@@ -1,6 +1,7 @@
 """A training step's gradients: in what precision, and recorded as a graph on a GPU."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -66,6 +67,16 @@ def test_a_cpu_runs_the_plain_step(classifier: Classifier) -> None:
     assert type(make_step(classifier, None)) is Step
 
 
+@pytest.fixture
+def rounded_products() -> Iterator[None]:
+    """Products as a recorded step has them: PGD's steps are signs, which rounding may turn."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("rounded_products")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestRecorded:
     @pytest.mark.parametrize(

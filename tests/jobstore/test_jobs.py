@@ -4,10 +4,9 @@ from threading import Barrier, Thread
 
 import pytest
 
-from jobstore import artifacts, catalogue, events, idempotency, jobs, leases, uploads
+from jobstore import artifacts, catalogue, events, jobs, leases, uploads
 from jobstore.database import Database
-from jobstore.errors import AlreadyAnswered, IdempotencyConflict, InvalidCursor, NotFound
-from jobstore.idempotency import Answer
+from jobstore.errors import InvalidCursor, NotFound
 from jobstore.states import JobState
 
 
@@ -183,40 +182,3 @@ def test_workers_that_publish_at_once_do_not_disturb_each_other(database: Databa
     assert errors == []
     with database.read() as session:
         assert len(catalogue.list_entries(session, "architecture")) == 10
-
-
-ANSWER = Answer(202, {"location": "/jobs/job_1"}, {"id": "job_1"})
-
-
-def test_an_answer_is_replayed_to_the_same_request_only(database: Database) -> None:
-    with database.write() as session:
-        assert idempotency.find(session, "POST /jobs", "key", "f" * 64) is None
-        idempotency.store(session, "POST /jobs", "key", "f" * 64, ANSWER)
-    with database.read() as session:
-        assert idempotency.find(session, "POST /jobs", "key", "f" * 64) == ANSWER
-        assert idempotency.find(session, "POST /models", "key", "f" * 64) is None
-        with pytest.raises(IdempotencyConflict, match="another POST /jobs"):
-            idempotency.find(session, "POST /jobs", "key", "0" * 64)
-
-
-def test_of_two_requests_at_once_the_second_undoes_its_work(database: Database, add_job) -> None:
-    job = add_job()
-
-    def work() -> None:
-        with database.write() as session:
-            made = jobs.create_job(
-                session,
-                spec={},
-                model_id=job.model_id,
-                dataset_id=job.dataset_id,
-                max_attempts=1,
-                time_limit_s=1,
-            )
-            answer = Answer(202, {}, {"id": made.id})
-            idempotency.store(session, "POST /jobs", "key", "f" * 64, answer)
-
-    work()
-    with pytest.raises(AlreadyAnswered):
-        work()
-    with database.read() as session:
-        assert len(jobs.list_jobs(session).jobs) == 2

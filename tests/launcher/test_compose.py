@@ -19,7 +19,7 @@ OURS = ("migrate", "api", "sweep", "worker-cpu", "worker-gpu")
 
 
 def test_the_services_of_the_design_are_there():
-    assert set(SERVICES) == {*OURS, "gate", "postgres", "valkey", "seaweedfs"}
+    assert set(SERVICES) == {*OURS, "postgres", "valkey", "seaweedfs"}
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
 
@@ -31,7 +31,7 @@ def test_every_setting_is_one(name):
     assert len(given) >= 7
     assert given <= known | {"ATMC_SECRETS_DIR"}
     secrets = {secret["target"].upper() for secret in SERVICES[name]["secrets"]}
-    assert len(secrets) == 3
+    assert len(secrets) >= 3
     assert secrets <= known
 
 
@@ -73,7 +73,7 @@ def test_every_image_is_built_from_folders_that_exist_and_runs_without_root(name
     assert re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE) == ["10001"]
 
 
-@pytest.mark.parametrize("name", [*OURS, "postgres", "valkey", "gate"])
+@pytest.mark.parametrize("name", [*OURS, "postgres", "valkey"])
 def test_a_service_has_no_more_of_the_machine_than_it_needs(name):
     service = SERVICES[name]
     assert service["read_only"] is True
@@ -123,7 +123,7 @@ def test_secrets_are_files_that_one_script_makes(tmp_path):
     assert {f"docker/secrets/{name}" for name in made} == {
         secret["file"] for secret in COMPOSE["secrets"].values()
     }
-    assert all(re.fullmatch(r"(atmc:\{PLAIN\})?[0-9a-f]{48}\n", text) for text in made.values())
+    assert all(re.fullmatch(r"[0-9a-f]{48}", text) for text in made.values())
     assert len(set(made.values())) == len(made)
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     subprocess.run(["sh", script], check=True)
@@ -142,3 +142,9 @@ def test_secrets_are_files_that_one_script_makes(tmp_path):
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
 def test_every_service_that_stays_up_says_whether_it_is_well(name):
     assert SERVICES[name]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+
+
+def test_the_api_that_others_reach_asks_for_a_key():
+    assert SERVICES["api"]["environment"]["ATMC_HOST"] == "0.0.0.0"
+    have_it = [name for name in SERVICES if "atmc_admin_key" in str(SERVICES[name])]
+    assert have_it == ["api"]

@@ -1,10 +1,10 @@
-"""Content negotiation between the two forms of a report."""
+"""Content negotiation between JSON, which every call speaks, and another form of the same."""
 
 
-def prefers_html(accept: str) -> bool:
-    """Tell whether `Accept` ranks text/html above application/json, as browsers do."""
+def prefers(accept: str, media_type: str) -> bool:
+    """Tell whether `Accept` ranks the media type above application/json, as browsers do HTML."""
     ranks = dict(_entry(entry) for entry in accept.split(","))
-    return _rank(ranks, "text", "html") > _rank(ranks, "application", "json")
+    return _rank(ranks, media_type) > _rank(ranks, "application/json")
 
 
 def _entry(entry: str) -> tuple[str, float]:
@@ -16,8 +16,8 @@ def _entry(entry: str) -> tuple[str, float]:
         return media_type, 0.0
 
 
-def _rank(ranks: dict[str, float], kind: str, subtype: str) -> float:
-    for media_type in (f"{kind}/{subtype}", f"{kind}/*", "*/*"):
+def _rank(ranks: dict[str, float], wanted: str) -> float:
+    for media_type in (wanted, f"{wanted.partition('/')[0]}/*", "*/*"):
         if media_type in ranks:
             return ranks[media_type]
     return 0.0

@@ -1,0 +1,66 @@
+"""Who calls, for whom, and whether they may."""
+
+import hmac
+
+from fastapi.security import HTTPBearer
+
+from api.problems import Problem
+from jobstore.database import Database
+from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, record_use
+from jobstore.settings import Settings
+from jobstore.tables import DEFAULT_TENANT
+from jobstore.tenants import get_tenant
+
+_EVERYTHING = frozenset(Scope)
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+bearer = HTTPBearer(
+    scheme_name="key",
+    bearerFormat=f"{PREFIX}...",
+    description="A key as `atmc keys create` prints it. Its scopes: `jobs:read` for GET, "
+    "`jobs:write` for the rest, `admin` for keys. Without ATMC_ADMIN_KEY none is needed.",
+    auto_error=False,
+)
+
+
+def identify(settings: Settings, database: Database, secret: str | None) -> Holder:
+    """Return who shows the key; raises `key_required` and `key_invalid`.
+
+    It is looked up for every request, so that a revoked one is refused at once. Where the settings
+    have no admin key nobody has to show one (`api.__main__` then listens to this machine only), and
+    all is the default tenant's.
+    """
+    if secret is None:
+        if settings.admin_key is not None:
+            detail = "Send a key: 'Authorization: Bearer atmc_...' (ATMC_API_KEY for atmc)."
+            raise Problem("key_required", detail, headers=_CHALLENGE)
+        return _everything(database)
+    if settings.admin_key is not None and _equal(settings.admin_key.get_secret_value(), secret):
+        return _everything(database)
+    with database.read() as session:
+        found = find_holder(session, secret)
+    if found is None:
+        detail = "The key is unknown, revoked or expired; ask for a new one."
+        raise Problem("key_invalid", detail, headers=_CHALLENGE)
+    holder, use_is_due = found
+    if use_is_due:
+        with database.write() as session:
+            record_use(session, secret)
+    return holder
+
+
+def require(holder: Holder, scope: Scope) -> None:
+    """Raise `scope_missing` unless the holder's key has the scope."""
+    if scope not in holder.scopes:
+        detail = f"This takes a key with the scope {scope.value!r}; ask for one."
+        raise Problem("scope_missing", detail)
+
+
+def _everything(database: Database) -> Holder:
+    with database.read() as session:
+        return Holder(get_tenant(session, DEFAULT_TENANT), _EVERYTHING)
+
+
+def _equal(secret: str, shown: str) -> bool:
+    # Digests, because compare_digest takes as long as its arguments, and no text outside ASCII.
+    return hmac.compare_digest(hash_key(secret), hash_key(shown))

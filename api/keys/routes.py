@@ -1,0 +1,117 @@
+"""`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from api.problems import Problem, documented
+from api.services import AdminDep
+from api.text import PathText
+from jobstore.keys import Scope, create_key, list_keys, revoke_key
+from jobstore.tables import DEFAULT_TENANT, Key
+from jobstore.tenants import TENANT_NAME
+
+router = APIRouter(tags=["keys"])
+
+
+class NewKey(BaseModel):
+    """Whose key it is to be, what for, and how long it holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenant: str = Field(
+        DEFAULT_TENANT,
+        pattern=f"^{TENANT_NAME.pattern}$",
+        description="The team whose models, data sets and jobs it opens; a new name makes a new "
+        "one.",
+        examples=["vision"],
+    )
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)] = Field(
+        examples=[["jobs:read", "jobs:write"]]
+    )
+    expires_at: AwareDatetime | None = Field(None, examples=["2030-01-01T00:00:00Z"])
+
+
+class KeyView(BaseModel):
+    """A key as it is kept: everything but the key itself."""
+
+    id: str = Field(examples=["key_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
+    tenant: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
+
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """Show the key's row."""
+        return cls(
+            id=key.id,
+            tenant=key.tenant_id,
+            scopes=[Scope(scope) for scope in key.scopes.split()],
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            revoked_at=key.revoked_at,
+            last_used_at=key.last_used_at,
+        )
+
+
+class CreatedKey(KeyView):
+    """A new key, and the only time that it is shown."""
+
+    key: str = Field(examples=["atmc_..."])
+
+
+class KeyList(BaseModel):
+    """The keys of all tenants, newest first."""
+
+    data: list[KeyView]
+    has_more: bool = False
+    next: None = None
+
+
+@router.post(
+    "/keys",
+    status_code=201,
+    summary="Make a key",
+    response_model=CreatedKey,
+    responses=documented("missing_field", "unknown_field", "invalid_value"),
+)
+def create(new: NewKey, services: AdminDep) -> JSONResponse:
+    """Return the key, this once; only a hash of it is kept.
+
+    It takes no `Idempotency-Key`: to replay the answer, the key would have to be kept.
+    """
+    if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+        raise Problem("invalid_value", "'expires_at' is over already.", "expires_at")
+    with services.database.write() as session:
+        key, secret = create_key(
+            session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
+        )
+    view = CreatedKey(**KeyView.of(key).model_dump(), key=secret)
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+
+
+@router.get("/keys", summary="List the keys")
+def list_(services: AdminDep) -> KeyList:
+    """Return the keys of all tenants, without the keys themselves."""
+    with services.database.read() as session:
+        return KeyList(data=[KeyView.of(key) for key in list_keys(session)])
+
+
+@router.delete(
+    "/keys/{key_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Revoke a key",
+    responses=documented("not_found", "invalid_value"),
+)
+def revoke(key_id: PathText, services: AdminDep) -> None:
+    """Have every request with it refused from now on; it stays in the list."""
+    with services.database.write() as session:
+        revoke_key(session, key_id)

@@ -1,0 +1,212 @@
+"""`/webhooks`: make, list, change, delete; the log of their deliveries, and delivering again."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from api.idempotency import IdempotencyKey, answer_once
+from api.openapi import LOCATION
+from api.problems import Problem, documented
+from api.services import Services, ServicesDep
+from api.text import PathText
+from api.webhooks.schemas import (
+    DeliveryPage,
+    DeliveryView,
+    DeliveryWithAttempts,
+    NewWebhook,
+    WebhookChanges,
+    WebhookList,
+    WebhookView,
+    WebhookWithSecret,
+)
+from jobstore import webhooks
+from jobstore.destinations import Destinations, Forbidden
+from jobstore.errors import TooManyWebhooks, WebhookDisabled
+from jobstore.idempotency import Answer
+
+router = APIRouter(tags=["webhooks"])
+
+
+def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks.NewWebhook:
+    """Return the webhook to make; raises `invalid_value` for a URL that may not be called."""
+    _check_url(services, new.url, param)
+    return webhooks.NewWebhook(new.url, new.events)
+
+
+@router.post(
+    "/webhooks",
+    status_code=201,
+    summary="Have the events of all jobs told to a URL",
+    response_model=WebhookWithSecret,
+    responses={
+        201: LOCATION,
+        **documented(
+            "malformed_json",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "too_many_webhooks",
+            "idempotency_conflict",
+            "request_in_progress",
+        ),
+    },
+)
+def create(
+    new: NewWebhook, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Return the webhook with the secret that signs what it is sent, which is shown only here.
+
+    Each event is a POST of JSON, signed as [Standard Webhooks](https://www.standardwebhooks.com)
+    has it: `{"type", "timestamp", "data"}`. It is repeated over hours until the answer is 2xx, in
+    order per job; the same `webhook-id` may come twice. Redirects are not followed.
+    """
+    wanted = checked(services, new)
+
+    def act(session: Session) -> Answer:
+        try:
+            made = webhooks.create_webhook(session, wanted)
+        except TooManyWebhooks as error:
+            detail = f"{str(error).capitalize()}; delete one first."
+            raise Problem("too_many_webhooks", detail) from error
+        view = WebhookWithSecret.of(made)
+        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+
+    content = new.model_dump()
+    return answer_once(services.database, "POST /webhooks", idempotency_key, content, act)
+
+
+@router.get("/webhooks", summary="List the webhooks")
+def list_(services: ServicesDep) -> WebhookList:
+    """Return all but those of single jobs, oldest first."""
+    with services.database.read() as session:
+        return WebhookList(data=[WebhookView.of(w) for w in webhooks.list_webhooks(session)])
+
+
+@router.get(
+    "/webhooks/{webhook_id}",
+    summary="Get a webhook",
+    responses=documented("not_found", "invalid_value"),
+)
+def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
+    """Return the webhook, and whether and why it was switched off."""
+    with services.database.read() as session:
+        return WebhookView.of(webhooks.get_webhook(session, webhook_id))
+
+
+@router.patch(
+    "/webhooks/{webhook_id}",
+    summary="Change a webhook, or switch it on again",
+    responses=documented("not_found", "malformed_json", "unknown_field", "invalid_value"),
+)
+def change(webhook_id: PathText, changes: WebhookChanges, services: ServicesDep) -> WebhookView:
+    """Change what is named. Switched on again, it is told what has waited meanwhile."""
+    if changes.url is not None:
+        _check_url(services, changes.url, "url")
+    with services.database.write() as session:
+        webhook = webhooks.get_webhook(session, webhook_id)
+        if changes.url is not None:
+            webhook.url = changes.url
+        if changes.events is not None:
+            webhook.events = " ".join(sorted(changes.events))
+        if changes.active:
+            webhooks.enable(session, webhook)
+        session.flush()
+        return WebhookView.of(webhook)
+
+
+@router.delete(
+    "/webhooks/{webhook_id}",
+    status_code=204,
+    summary="Delete a webhook",
+    responses={
+        204: {"description": "It is told nothing more."},
+        **documented("not_found", "invalid_value"),
+    },
+)
+def delete(webhook_id: PathText, services: ServicesDep) -> Response:
+    """Delete it with the log of its deliveries; what waits is not sent any more."""
+    with services.database.write() as session:
+        webhooks.delete_webhook(session, webhook_id)
+    return Response(status_code=204)
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = Field(None, description="The `next` of the page before.")
+
+
+@router.get(
+    "/webhooks/{webhook_id}/deliveries",
+    summary="List what a webhook was told",
+    responses=documented("not_found", "unknown_field", "invalid_value"),
+)
+def deliveries(
+    webhook_id: PathText, query: Annotated[_Page, Query()], services: ServicesDep
+) -> DeliveryPage:
+    """Return a page of deliveries, newest first, those that wait included."""
+    with services.database.read() as session:
+        page = webhooks.list_deliveries(session, webhook_id, limit=query.limit, cursor=query.cursor)
+    data = [DeliveryView.of(delivery) for delivery in page.deliveries]
+    return DeliveryPage(data=data, has_more=page.next is not None, next=page.next)
+
+
+@router.get(
+    "/webhooks/{webhook_id}/deliveries/{delivery_id}",
+    summary="Get a delivery with its tries",
+    responses=documented("not_found", "invalid_value"),
+)
+def delivery(
+    webhook_id: PathText, delivery_id: PathText, services: ServicesDep
+) -> DeliveryWithAttempts:
+    """Return what was answered to each try, or why there was no answer."""
+    with services.database.read() as session:
+        found = webhooks.get_delivery(session, webhook_id, delivery_id)
+        attempts = webhooks.list_attempts(session, delivery_id)
+    return DeliveryWithAttempts.with_log(found, attempts)
+
+
+@router.post(
+    "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    summary="Tell a webhook again",
+    response_model=DeliveryView,
+    responses=documented(
+        "not_found",
+        "invalid_value",
+        "webhook_disabled",
+        "idempotency_conflict",
+        "request_in_progress",
+    ),
+)
+def redeliver(
+    webhook_id: PathText,
+    delivery_id: PathText,
+    services: ServicesDep,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Have it sent again at once, under the same id, and with all its tries."""
+
+    def act(session: Session) -> Answer:
+        try:
+            found = webhooks.redeliver(session, webhook_id, delivery_id)
+        except WebhookDisabled as error:
+            detail = "The webhook is switched off; PATCH it with 'active': true first."
+            raise Problem("webhook_disabled", detail) from error
+        return Answer(202, {}, DeliveryView.of(found).model_dump(mode="json"))
+
+    scope = f"POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"
+    # Of ids that may be of any length, and a scope may not.
+    return answer_once(services.database, scope[-255:], idempotency_key, {}, act)
+
+
+def _check_url(services: Services, url: str, param: str) -> None:
+    try:
+        Destinations.from_settings(services.settings).check_url(url)
+    except Forbidden as error:
+        detail = f"The service does not call this URL: {error}."
+        raise Problem("invalid_value", detail, param) from error

@@ -1,0 +1,87 @@
+"""`atmc keys create`, `list` and `revoke`: an admin's commands."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from atmc_client.cli.output import keys_table, minute, out, print_json
+from atmc_client.client import Client
+
+SCOPES = ("jobs:read", "jobs:write", "admin")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke keys; takes an admin's key in ATMC_API_KEY."""
+
+
+@keys.command()
+@click.option("--tenant", required=True, help="The team whose jobs it opens; may be new.")
+@click.option(
+    "--scopes",
+    required=True,
+    metavar="SCOPE[,SCOPE]",
+    callback=lambda _context, _option, text: _scopes(text),
+    help=f"Of {', '.join(SCOPES)}.",
+)
+@click.option(
+    "--expires",
+    metavar="WHEN",
+    callback=lambda _context, _option, text: _moment(text),
+    help="12h, 90d, 52w, or a date: 2030-01-31. Without it the key holds until it is revoked.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
+@click.pass_obj
+def create(
+    server: str, tenant: str, scopes: list[str], expires: datetime | None, as_json: bool
+) -> None:
+    """Make a key and print it, this once: the service keeps only its hash."""
+    with Client(server) as client:
+        made = client.create_key(tenant, scopes, expires_at=expires)
+    if as_json:
+        print_json(made)
+        return
+    until = minute(made["expires_at"]) or "it is revoked"
+    said = f"{made['id']} of {tenant} for {', '.join(made['scopes'])}, until {until}:"
+    click.echo(said, err=True)
+    click.echo(made["key"])
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the keys as a JSON array.")
+@click.pass_obj
+def list_(server: str, as_json: bool) -> None:
+    """List the keys of all tenants, without the keys themselves."""
+    with Client(server) as client:
+        found = client.keys()
+    print_json(found) if as_json else out.print(keys_table(found))
+
+
+@keys.command()
+@click.argument("key_id")
+@click.pass_obj
+def revoke(server: str, key_id: str) -> None:
+    """Have a key refused from now on."""
+    with Client(server) as client:
+        client.revoke_key(key_id)
+
+
+def _scopes(text: str) -> list[str]:
+    scopes = text.split(",")
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SCOPES)}")
+    return scopes
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    if span := re.fullmatch(r"(\d{1,4})([hdw])", text):
+        return datetime.now(UTC) + timedelta(**{_UNITS[span[2]]: int(span[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither 12h, 90d, 52w nor a date") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

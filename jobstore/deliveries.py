@@ -1,0 +1,161 @@
+"""Sending what webhooks are to be told: what is due, and what came of it.
+
+In order per job and webhook: the next is due only once the one before was delivered or given up.
+One at a time per webhook, so that a slow receiver delays nobody but itself. Any number of senders
+may run: a claim raises `attempts`, which is what a result is held against, and holds for `HELD_S`.
+"""
+
+import random
+from dataclasses import dataclass
+
+from sqlalchemy import and_, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from jobstore import metrics
+from jobstore.dialects import clock, now
+from jobstore.tables import Document, Webhook, WebhookAttempt, WebhookDelivery
+from jobstore.webhooks import tell_disabled
+
+RETRY_AFTER_S: tuple[float, ...] = (5, 60, 300, 1800, 7200, 18_000, 36_000)
+"""Seconds between the tries, give or take a fifth; after that it is given up: 17 hours in all."""
+
+MAX_FAILED = 3
+"""So many deliveries given up in a row switch a webhook off."""
+
+HELD_S = 60.0
+"""By then a sender has an answer; if it has not said so it is dead, and another one tries."""
+
+_GONE = 410
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A delivery to make now; `number` counts its tries."""
+
+    id: str
+    number: int
+    tenant: str
+    webhook_id: str
+    job_id: str | None
+    url: str
+    secret: str
+    body: Document
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a try: an HTTP status, or an `error` if there was none; how long it took."""
+
+    status: int | None
+    error: str | None
+    seconds: float
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver has taken it."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+def claim(session: Session, limit: int) -> list[Outgoing]:
+    """Take up to `limit` deliveries that are due, of as many webhooks."""
+    this, earlier, other = WebhookDelivery, aliased(WebhookDelivery), aliased(WebhookDelivery)
+    before = exists().where(
+        earlier.webhook_id == this.webhook_id,
+        earlier.job_id == this.job_id,
+        earlier.seq < this.seq,
+        earlier.due_at.is_not(None),
+    )
+    at_work = exists().where(other.webhook_id == this.webhook_id, other.held_until > clock())
+    query = (
+        select(this, Webhook)
+        .join(Webhook, and_(Webhook.id == this.webhook_id, Webhook.disabled_at.is_(None)))
+        .where(
+            this.due_at <= clock(),
+            or_(this.held_until.is_(None), this.held_until <= clock()),
+            ~before,
+            ~at_work,
+        )
+        .order_by(this.due_at, this.id)
+        .limit(10 * limit)
+        .with_for_update(skip_locked=True, of=this)
+    )
+    taken: dict[str, Outgoing] = {}
+    for delivery, webhook in session.execute(query):
+        if webhook.id not in taken and len(taken) < limit:
+            delivery.attempts += 1
+            taken[webhook.id] = _outgoing(delivery, webhook)
+    held_until = now(session, HELD_S)
+    for outgoing in taken.values():
+        session.get_one(WebhookDelivery, outgoing.id).held_until = held_until
+    return list(taken.values())
+
+
+def record(session: Session, outgoing: Outgoing, outcome: Outcome) -> None:
+    """Write down what came of a try, and when the next one is due.
+
+    A webhook whose deliveries are given up one after the other, or whose receiver says that it is
+    gone, is switched off, and the tenant's others are told so.
+    """
+    delivery = session.get(WebhookDelivery, outgoing.id, with_for_update=True)
+    if delivery is None or delivery.attempts != outgoing.number:
+        return  # Deleted, or held to be lost and tried by another sender.
+    session.add(
+        WebhookAttempt(
+            tenant_id=delivery.tenant_id,
+            delivery_id=delivery.id,
+            number=outgoing.number,
+            status=outcome.status,
+            error=outcome.error,
+            seconds=outcome.seconds,
+        )
+    )
+    delivery.held_until = None
+    webhook = session.get_one(Webhook, delivery.webhook_id, with_for_update=True)
+    if outcome.delivered:
+        delivery.delivered_at, delivery.due_at = now(session), None
+        webhook.failed_deliveries = 0
+        metrics.count(session, metrics.WEBHOOK_DELIVERIES, outcome="delivered")
+        return
+    delivery.failures += 1
+    if outcome.status != _GONE and delivery.failures <= len(RETRY_AFTER_S):
+        delay = RETRY_AFTER_S[delivery.failures - 1] * random.uniform(0.8, 1.2)
+        delivery.due_at = now(session, delay)
+        metrics.count(session, metrics.WEBHOOK_DELIVERIES, outcome="failed")
+        return
+    delivery.given_up_at, delivery.due_at = now(session), None
+    webhook.failed_deliveries += 1
+    metrics.count(session, metrics.WEBHOOK_DELIVERIES, outcome="given_up")
+    if outcome.status == _GONE or webhook.failed_deliveries >= MAX_FAILED:
+        _disable(session, webhook, outcome)
+
+
+def _disable(session: Session, webhook: Webhook, outcome: Outcome) -> None:
+    if webhook.disabled_at is not None:
+        return
+    said = f"status {outcome.status}" if outcome.status is not None else str(outcome.error)
+    webhook.disabled_at = now(session)
+    webhook.disabled_reason = (
+        "the receiver says that it is gone (410)"
+        if outcome.status == _GONE
+        else f"{webhook.failed_deliveries} deliveries in a row failed, the last with: {said}"
+    )
+    metrics.count(session, metrics.WEBHOOK_DELIVERIES, outcome="switched_off")
+    tell_disabled(session, webhook)
+
+
+def _outgoing(delivery: WebhookDelivery, webhook: Webhook) -> Outgoing:
+    body = {
+        "type": delivery.type,
+        "timestamp": delivery.created_at.isoformat(),
+        "data": delivery.data,
+    }
+    return Outgoing(
+        id=delivery.id,
+        number=delivery.attempts,
+        tenant=delivery.tenant_id,
+        webhook_id=webhook.id,
+        job_id=delivery.job_id,
+        url=webhook.url,
+        secret=webhook.secret,
+        body=body,
+    )

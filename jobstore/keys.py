@@ -1,0 +1,104 @@
+"""Keys: who may call, for whom, and what. A key is shown once, when it is made; its hash is kept.
+
+A key is 256 random bits, so one round of SHA-256 keeps it as safe as a slow hash keeps a password.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from jobstore.dialects import clock
+from jobstore.errors import NotFound
+from jobstore.ids import new_key_id
+from jobstore.tables import Key, Tenant
+from jobstore.tenants import get_or_create_tenant
+
+PREFIX = "atmc_"
+"""What every key begins with, so that scanners of logs and repositories find one that leaked."""
+
+# Often enough to tell a forgotten key from a living one, and no write a request.
+_USE_RECORDED_EVERY_S = 60.0
+
+
+class Scope(StrEnum):
+    """What a key lets its holder do."""
+
+    READ = "jobs:read"
+    WRITE = "jobs:write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has shown a key that holds: its tenant, and what it lets them do."""
+
+    tenant: Tenant
+    scopes: frozenset[Scope]
+
+
+def hash_key(secret: str) -> str:
+    """Return what is kept of a key: its SHA-256 (hex)."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def create_key(
+    session: Session, *, tenant: str, scopes: Collection[Scope], expires_at: datetime | None
+) -> tuple[Key, str]:
+    """Make a key of the tenant, and the tenant if it is new; returns the row and the key itself."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    key = Key(
+        id=new_key_id(),
+        tenant_id=get_or_create_tenant(session, tenant).id,
+        hash=hash_key(secret),
+        scopes=" ".join(sorted(scopes)),
+        expires_at=expires_at,
+    )
+    session.add(key)
+    session.flush()
+    return key, secret
+
+
+def list_keys(session: Session) -> list[Key]:
+    """Return the keys of all tenants, newest first, those that hold no more included."""
+    return list(session.scalars(select(Key).order_by(Key.id.desc())))
+
+
+def revoke_key(session: Session, key_id: str) -> Key:
+    """Let the key hold no more, from this moment; raises `NotFound`."""
+    key = session.get(Key, key_id, with_for_update=True)
+    if key is None:
+        raise NotFound("key", key_id)
+    if key.revoked_at is None:
+        key.revoked_at = session.scalars(select(clock())).one()
+    session.flush()
+    return key
+
+
+def find_holder(session: Session, secret: str) -> tuple[Holder, bool] | None:
+    """Return who holds the key, and whether its use is to be recorded; None if it does not hold."""
+    stale = or_(Key.last_used_at.is_(None), Key.last_used_at < clock(-_USE_RECORDED_EVERY_S))
+    query = (
+        select(Key.scopes, Tenant, func.coalesce(stale, False))
+        .join(Tenant, Tenant.id == Key.tenant_id)
+        .where(
+            Key.hash == hash_key(secret),
+            Key.revoked_at.is_(None),
+            or_(Key.expires_at.is_(None), Key.expires_at > clock()),
+        )
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    scopes, tenant, due = found
+    return Holder(tenant, frozenset(map(Scope, scopes.split()))), bool(due)
+
+
+def record_use(session: Session, secret: str) -> None:
+    """Remember that the key was used now."""
+    session.execute(update(Key).where(Key.hash == hash_key(secret)).values(last_used_at=clock()))

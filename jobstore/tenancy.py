@@ -1,0 +1,48 @@
+"""Whose a row is: the one place that decides what a tenant sees.
+
+A session opened for a tenant (`Database.of`) finds nothing of any other: every query of an `Owned`
+table, whoever wrote it, carries the condition that is added here, and what it inserts is that
+tenant's. So another tenant's id and one that never was are answered alike. A session opened for
+nobody (the workers, the sweep) sees every row; what it adds to a job belongs to the job's tenant.
+"""
+
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
+
+from jobstore.tables import DEFAULT_TENANT, Owned
+
+_TENANT = "tenant"
+
+
+def bind(session: Session, tenant: str) -> None:
+    """Let the session see and make rows of `tenant` only."""
+    session.info[_TENANT] = tenant
+
+
+def tenant_of(session: Session) -> str:
+    """Return whom the session is bound to; what is made in a session of nobody is the default's."""
+    return str(session.info.get(_TENANT, DEFAULT_TENANT))
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _see_own_rows(execution: ORMExecuteState) -> None:
+    tenant = execution.session.info.get(_TENANT)
+    if tenant is not None:
+        execution.statement = execution.statement.options(
+            with_loader_criteria(
+                Owned, lambda owned: owned.tenant_id == tenant, include_aliases=True
+            )
+        )
+
+
+@event.listens_for(Session, "before_flush")
+def _make_own_rows(session: Session, _context: UOWTransaction, _objects: Any) -> None:
+    for row in session.new:
+        if not isinstance(row, Owned):
+            continue
+        if row.tenant_id is None:
+            row.tenant_id = tenant_of(session)
+        elif session.info.get(_TENANT, row.tenant_id) != row.tenant_id:
+            raise ValueError(f"a row of {row.tenant_id!r} in a session of {tenant_of(session)!r}")

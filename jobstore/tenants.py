@@ -1,0 +1,41 @@
+"""Tenants: the teams that share the service."""
+
+import re
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from jobstore.dialects import insert_if_absent
+from jobstore.errors import NotFound
+from jobstore.tables import Tenant
+
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""It becomes part of keys in the object store, so it is a plain word."""
+
+
+def get_or_create_tenant(session: Session, name: str) -> Tenant:
+    """Return the tenant, made now if it is new; raises ValueError for what is no name of one."""
+    if TENANT_NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no tenant's name: up to 63 of a-z, 0-9 and -")
+    insert_if_absent(session, Tenant, {"id": name})
+    return get_tenant(session, name)
+
+
+def get_tenant(session: Session, name: str) -> Tenant:
+    """Return the tenant; raises `NotFound`."""
+    tenant = session.get(Tenant, name)
+    if tenant is None:
+        raise NotFound("tenant", name)
+    return tenant
+
+
+def lock_tenant(session: Session, name: str) -> Tenant:
+    """Return the tenant, whom no other transaction that locks it may count until this one ends."""
+    query = select(Tenant).where(Tenant.id == name).with_for_update(key_share=True)
+    options = {"populate_existing": True}
+    return session.scalars(query, execution_options=options).one()
+
+
+def list_tenants(session: Session) -> list[Tenant]:
+    """Return all tenants by name."""
+    return list(session.scalars(select(Tenant).order_by(Tenant.id)))

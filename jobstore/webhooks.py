@@ -1,0 +1,196 @@
+"""Webhooks: who wants to hear of what, and what is to be told whom.
+
+A delivery is written in the transaction of the event that it tells of, so none is lost and none is
+told of what did not happen; it is sent by `worker.webhooks` (see `jobstore.deliveries`).
+"""
+
+import base64
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from jobstore.cursors import decode_cursor, encode_cursor
+from jobstore.dialects import clock
+from jobstore.errors import NotFound, TooManyWebhooks, WebhookDisabled
+from jobstore.ids import new_delivery_id, new_webhook_id
+from jobstore.states import FINAL, JobState
+from jobstore.tables import Document, Job, Webhook, WebhookAttempt, WebhookDelivery
+
+DISABLED = "webhook.disabled"
+EVENTS: tuple[str, ...] = (*(f"job.{state.value}" for state in JobState), DISABLED)
+"""What may be told."""
+
+DEFAULT_EVENTS: tuple[str, ...] = tuple(f"job.{s.value}" for s in JobState if s in FINAL)
+
+MAX_WEBHOOKS = 20
+"""Of a tenant, those of single jobs not counted: every change of a job's state asks for them."""
+
+SECRET_PREFIX = "whsec_"
+
+
+@dataclass(frozen=True)
+class NewWebhook:
+    """Where to tell of which events; the URL has been checked."""
+
+    url: str
+    events: Collection[str]
+
+
+@dataclass(frozen=True)
+class DeliveryPage:
+    """Some deliveries, and the cursor of those after them (None: there are no more)."""
+
+    deliveries: Sequence[WebhookDelivery]
+    next: str | None
+
+
+def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) -> Webhook:
+    """Record a webhook of the tenant, or of one of its jobs; raises `TooManyWebhooks`."""
+    if job is None and len(list_webhooks(session)) >= MAX_WEBHOOKS:
+        raise TooManyWebhooks(f"there are {MAX_WEBHOOKS} already")
+    webhook = Webhook(
+        id=new_webhook_id(),
+        job_id=job.id if job else None,
+        url=new.url,
+        events=" ".join(sorted(new.events)),
+        secret=SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode(),
+        failed_deliveries=0,
+    )
+    session.add(webhook)
+    session.flush()
+    return webhook
+
+
+def get_webhook(session: Session, webhook_id: str) -> Webhook:
+    """Return the webhook; raises `NotFound`."""
+    webhook = session.get(Webhook, webhook_id)
+    if webhook is None:
+        raise NotFound("webhook", webhook_id)
+    return webhook
+
+
+def list_webhooks(session: Session) -> list[Webhook]:
+    """Return the webhooks, oldest first; those of single jobs are left out."""
+    query = select(Webhook).where(Webhook.job_id.is_(None)).order_by(Webhook.id)
+    return list(session.scalars(query))
+
+
+def webhook_of(session: Session, job_id: str) -> Webhook | None:
+    """Return the job's own webhook."""
+    return session.scalars(select(Webhook).where(Webhook.job_id == job_id)).one_or_none()
+
+
+def enable(session: Session, webhook: Webhook) -> None:
+    """Have it told again, what has waited meanwhile included."""
+    webhook.disabled_at = webhook.disabled_reason = None
+    webhook.failed_deliveries = 0
+
+
+def delete_webhook(session: Session, webhook_id: str) -> None:
+    """Delete the webhook with its deliveries; raises `NotFound`."""
+    webhook = get_webhook(session, webhook_id)
+    mine = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == webhook.id)
+    session.execute(delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(mine)))
+    session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook.id))
+    session.delete(webhook)
+
+
+def tell_state(session: Session, job: Job) -> None:
+    """Have everybody who wants to know told of the job's present state."""
+    # The job's row is to be written at once, when all of its change has been made.
+    with session.no_autoflush:
+        data = {
+            "job_id": job.id,
+            "name": job.name,
+            "state": job.state.value,
+            "attempt": job.attempt,
+            "seq": job.last_event_seq,
+            "error": {"code": job.error_code, "message": job.error_message}
+            if job.error_code
+            else None,
+        }
+        _tell(session, job.tenant_id, f"job.{job.state.value}", data, job=job)
+
+
+def tell_disabled(session: Session, webhook: Webhook) -> None:
+    """Have the tenant's other webhooks told that this one was switched off."""
+    data = {"webhook_id": webhook.id, "job_id": webhook.job_id, "reason": webhook.disabled_reason}
+    _tell(session, webhook.tenant_id, DISABLED, data, job=None)
+
+
+def _tell(session: Session, tenant: str, type: str, data: Document, job: Job | None) -> None:
+    own = or_(Webhook.job_id.is_(None), Webhook.job_id == job.id) if job else None
+    query = select(Webhook).where(Webhook.tenant_id == tenant, Webhook.disabled_at.is_(None))
+    query = query.where(own if own is not None else Webhook.job_id.is_(None))
+    for webhook in session.scalars(query.order_by(Webhook.id)):
+        if type in webhook.events.split():
+            session.add(
+                WebhookDelivery(
+                    tenant_id=tenant,
+                    id=new_delivery_id(),
+                    webhook_id=webhook.id,
+                    job_id=job.id if job else None,
+                    seq=job.last_event_seq if job else 0,
+                    type=type,
+                    data=data,
+                    attempts=0,
+                    failures=0,
+                )
+            )
+
+
+def list_deliveries(
+    session: Session, webhook_id: str, *, limit: int = 50, cursor: str | None = None
+) -> DeliveryPage:
+    """Return a page of what the webhook was or is to be told, newest first.
+
+    Raises `NotFound`, `InvalidCursor`.
+    """
+    get_webhook(session, webhook_id)
+    query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
+    query = query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(WebhookDelivery.id < decode_cursor(cursor, "msg_"))
+    found = session.scalars(query).all()
+    page = found[:limit]
+    return DeliveryPage(page, encode_cursor(page[-1].id) if len(found) > limit else None)
+
+
+def get_delivery(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
+    """Return a delivery of the webhook; raises `NotFound`."""
+    get_webhook(session, webhook_id)
+    delivery = session.get(WebhookDelivery, delivery_id)
+    if delivery is None or delivery.webhook_id != webhook_id:
+        raise NotFound("delivery", delivery_id)
+    return delivery
+
+
+def list_attempts(session: Session, delivery_id: str) -> list[WebhookAttempt]:
+    """Return how the delivery was tried, first to last."""
+    query = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
+    return list(session.scalars(query.order_by(WebhookAttempt.number)))
+
+
+def redeliver(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
+    """Have it told again, under the same id and with all its tries.
+
+    Raises `NotFound`, `WebhookDisabled`.
+    """
+    delivery = get_delivery(session, webhook_id, delivery_id)
+    if get_webhook(session, webhook_id).disabled_at is not None:
+        raise WebhookDisabled(webhook_id)
+    session.refresh(delivery, with_for_update=True)
+    delivery.due_at = session.scalars(select(clock())).one()
+    delivery.delivered_at = delivery.given_up_at = None
+    delivery.failures = 0
+    session.flush()
+    return delivery
+
+
+def count_waiting(session: Session) -> int:
+    """Return how many deliveries are still to be made."""
+    query = select(func.count()).select_from(WebhookDelivery)
+    return session.scalars(query.where(WebhookDelivery.due_at.is_not(None))).one()

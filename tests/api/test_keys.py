@@ -1,0 +1,155 @@
+"""Keys: made once, kept as a hash, asked for everywhere, gone at once when revoked."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from sqlalchemy import select, text, update
+
+from jobstore.tables import Key
+from tests.api.conftest import Service, assert_problem, wait_until
+
+OPEN = {"/metrics", "/healthz", "/readyz"}
+
+
+def make(admin: Service, **changes: object) -> httpx.Response:
+    return admin.http.post("/keys", json={"tenant": "red", "scopes": ["jobs:read"]} | changes)
+
+
+def test_a_key_is_shown_once_and_only_its_hash_is_kept(admin: Service) -> None:
+    made = make(admin)
+    assert made.status_code == 201
+    secret = made.json()["key"]
+    assert secret.startswith("atmc_")
+    assert len(secret) >= 40
+    assert made.headers["Cache-Control"] == "no-store"
+    listed = admin.http.get("/keys").json()["data"]
+    assert [key["id"] for key in listed] == [made.json()["id"]]
+    assert "key" not in listed[0]
+    with admin.database.read() as session:
+        row = session.execute(select(Key.__table__)).mappings().one()
+        assert row["hash"] == hashlib.sha256(secret.encode()).hexdigest()
+        assert secret not in str(dict(row))
+
+
+def test_every_call_but_the_probes_asks_for_a_key(admin: Service) -> None:
+    document = admin.http.get("/openapi.json").json()
+    asked = 0
+    with httpx.Client(base_url=admin.http.base_url) as nobody:
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if path in OPEN:
+                    assert "security" not in operation
+                    continue
+                asked += 1
+                assert operation["security"] == [{"key": []}], path
+                assert {"401", "403"} <= set(operation["responses"])
+                response = nobody.request(method, path.replace("{", "").replace("}", ""))
+                assert_problem(response, 401, "key_required")
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert asked > 15
+
+
+def test_the_probes_ask_for_none(admin: Service) -> None:
+    with httpx.Client(base_url=admin.http.base_url) as nobody:
+        assert nobody.get("/healthz").status_code == 200
+        assert nobody.get("/readyz").status_code == 200
+
+
+def test_a_revoked_key_is_refused_at_once(admin: Service) -> None:
+    made = make(admin).json()
+    red = admin.keyed(made["key"])
+    assert red.http.get("/jobs").status_code == 200
+    assert admin.http.delete(f"/keys/{made['id']}").status_code == 204
+    assert_problem(red.http.get("/jobs"), 401, "key_invalid")
+    assert admin.http.delete(f"/keys/{made['id']}").status_code == 204
+    (listed,) = admin.http.get("/keys").json()["data"]
+    assert listed["revoked_at"] is not None
+    assert_problem(admin.http.delete("/keys/key_0"), 404, "not_found")
+
+
+def test_an_expired_key_is_refused(admin: Service) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    made = make(admin, expires_at=later.isoformat()).json()
+    red = admin.keyed(made["key"])
+    assert red.http.get("/jobs").status_code == 200
+    with admin.database.write() as session:
+        session.execute(update(Key).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+    assert_problem(red.http.get("/jobs"), 401, "key_invalid")
+    past = datetime.now(UTC) - timedelta(hours=1)
+    refused = make(admin, expires_at=past.isoformat())
+    assert_problem(refused, 422, "invalid_value", "expires_at")
+
+
+@pytest.mark.parametrize("shown", ["atmc_wrong", "wrong", "w\u00f6rong", "a" * 5000, "a b"])
+def test_a_key_that_is_none_is_refused(admin: Service, shown: str) -> None:
+    headers = {"Authorization": f"Bearer {shown}".encode()}
+    with httpx.Client(base_url=admin.http.base_url) as caller:
+        assert_problem(caller.get("/jobs", headers=headers), 401, "key_invalid")
+
+
+def test_the_last_use_is_recorded_to_the_minute(admin: Service) -> None:
+    made = make(admin).json()
+    assert made["last_used_at"] is None
+    red = admin.keyed(made["key"])
+
+    def last_used() -> datetime | None:
+        (listed,) = admin.http.get("/keys").json()["data"]
+        return listed["last_used_at"] and datetime.fromisoformat(listed["last_used_at"])
+
+    red.http.get("/jobs")
+    first = last_used()
+    assert first is not None
+    assert abs(datetime.now(UTC) - first) < timedelta(seconds=10)
+    red.http.get("/jobs")
+    assert last_used() == first
+    with admin.database.write() as session:
+        session.execute(update(Key).values(last_used_at=first - timedelta(seconds=61)))
+    red.http.get("/jobs")
+    wait_until(lambda: last_used() > first - timedelta(seconds=61))
+
+
+def test_a_key_does_what_its_scopes_say_and_no_more(admin: Service) -> None:
+    reader = admin.new_tenant("red", "jobs:read")
+    writer = admin.new_tenant("red", "jobs:write")
+    assert reader.http.get("/jobs").status_code == 200
+    assert_problem(reader.send_model(), 403, "scope_missing")
+    assert_problem(reader.http.post("/jobs", json={}), 403, "scope_missing")
+    assert writer.send_model().status_code == 201
+    assert_problem(writer.http.get("/jobs"), 403, "scope_missing")
+    both = admin.new_tenant("red", "jobs:read", "jobs:write")
+    assert_problem(both.http.get("/keys"), 403, "scope_missing")
+    assert_problem(both.http.delete("/keys/key_0"), 403, "scope_missing")
+    assert_problem(make(both), 403, "scope_missing")
+    assert make(admin.new_tenant("blue", "admin")).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tenant": "../blobs"}, "tenant"),
+        ({"tenant": "Red"}, "tenant"),
+        ({"tenant": "red\n"}, "tenant"),
+        ({"tenant": ""}, "tenant"),
+        ({"scopes": []}, "scopes"),
+        ({"scopes": ["jobs:all"]}, None),
+        ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+    ],
+)
+def test_a_key_for_nobody_or_nothing_is_refused(
+    admin: Service, changes: dict[str, object], param: str | None
+) -> None:
+    assert_problem(make(admin, **changes), 422, "invalid_value", *([param] if param else []))
+
+
+def test_without_an_admin_key_this_machine_is_let_in_and_keys_hold_all_the_same(
+    service: Service,
+) -> None:
+    assert service.http.get("/jobs").status_code == 200
+    red = service.new_tenant("red")
+    assert red.send_model().status_code == 201
+    assert_problem(service.keyed("atmc_wrong").http.get("/jobs"), 401, "key_invalid")
+    with service.database.read() as session:
+        owners = session.scalars(text("SELECT tenant_id FROM models")).all()
+    assert owners == ["red"]

@@ -1,0 +1,193 @@
+"""Another tenant's things are not there: in no call, list, stream or artifact."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from jobstore import deliveries
+from jobstore.objects import blob_key
+from jobstore.tables import Base, Owned
+from tests.api import files
+from tests.api.conftest import Service, assert_problem, finished_job
+
+# Of nobody in particular: what may be asked for, and whether the service is well.
+COMMON = {
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/architectures",
+    "/architectures/{name}",
+    "/methods",
+    "/methods/{name}",
+    "/attacks",
+    "/attacks/{name}",
+    "/schemas",
+    "/schemas/{name}",
+}
+# Only an admin's key opens these, whosever the id is.
+ADMIN = {"/keys", "/keys/{key_id}"}
+# Make something of the caller's own; what they refer to is tested below.
+MAKES = {
+    ("post", "/models"),
+    ("post", "/datasets"),
+    ("post", "/jobs"),
+    ("post", "/webhooks"),
+    ("options", "/uploads"),
+    ("post", "/uploads"),
+    ("post", "/uploads/direct"),
+}
+# What the calls of the tus protocol are not read without.
+TUS = {
+    "Tus-Resumable": "1.0.0",
+    "Content-Type": "application/offset+octet-stream",
+    "Upload-Offset": "0",
+}
+
+
+def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was(
+    admin: Service,
+) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    told = told_webhook(red)
+    job = finished_job(red, "red")
+    real = {
+        "job_id": job["id"],
+        "model_id": job["model_id"],
+        "dataset_id": job["dataset_id"],
+        "upload_id": begin_upload(red),
+        **told,
+        "name": "model.atmc",
+    }
+    missing = {name: value[:-4] + "0000" for name, value in real.items()} | {"name": real["name"]}
+    walked = set()
+    for method, path in calls(red):
+        if path in COMMON or (method, path) in MAKES:
+            continue
+        if path in ADMIN:
+            assert_problem(blue.http.request(method, path, json={}), 403, "scope_missing")
+        elif "{" not in path:
+            assert red.http.request(method, path).json()["data"] != []
+            assert blue.http.request(method, path).json()["data"] == []
+        else:
+            foreign = ask(blue, method, path.format(**real))
+            never = ask(blue, method, path.format(**missing))
+            assert_problem(foreign, 404, "not_found")
+            assert without_ids(foreign, real) == without_ids(never, missing)
+            walked.add((method, path))
+    assert len(walked) >= 9
+    head = blue.http.head(job["links"]["artifacts"] + "/model.atmc")
+    assert (head.status_code, "ETag" in head.headers) == (404, False)
+    # And to its owner everything still is as it was.
+    for method, path in walked:
+        if method == "get":
+            assert ask(red, method, path.format(**real)).status_code == 200, path
+    assert red.http.get(job["links"]["self"]).json() == job
+
+
+def calls(service: Service) -> list[tuple[str, str]]:
+    document = service.http.get("/openapi.json").json()
+    return [(method, path) for path, methods in document["paths"].items() for method in methods]
+
+
+def ask(service: Service, method: str, path: str) -> httpx.Response:
+    if method == "patch" and path.startswith("/webhooks/"):
+        return service.http.request(method, path, json={})
+    headers = TUS if path.startswith("/uploads/") else {}
+    return service.http.request(method, path, headers=headers, follow_redirects=True)
+
+
+def told_webhook(service: Service) -> dict[str, str]:
+    """Make a webhook, and a job that it is told of and that has failed to be told once."""
+    made = service.http.post(
+        "/webhooks", json={"url": "https://hooks.example.com", "events": ["job.cancelled"]}
+    ).json()
+    job = service.send_job().json()
+    service.http.post(job["links"]["cancel"])
+    with service.database.write() as session:
+        (outgoing,) = deliveries.claim(session, 1)
+    with service.database.write() as session:
+        deliveries.record(session, outgoing, deliveries.Outcome(500, None, 0.1))
+    return {"webhook_id": made["id"], "delivery_id": outgoing.id}
+
+
+def begin_upload(service: Service) -> str:
+    """Announce two bytes and send one; returns the upload's id."""
+    headers = TUS | {"Upload-Length": "2"}
+    response = service.http.post("/uploads", headers=headers, content=b"x")
+    return response.headers["Location"].removeprefix("/uploads/")
+
+
+def without_ids(response: httpx.Response, ids: dict[str, str]) -> str:
+    shown = response.text
+    for name, value in ids.items():
+        shown = shown.replace(value, name)
+    return shown
+
+
+def test_a_job_cannot_be_made_on_anothers_files(admin: Service) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    model, dataset = red.send_model().json(), red.send_dataset().json()
+    ids = {"model_id": model["id"], "dataset_id": dataset["id"]}
+    foreign = blue.http.post("/jobs", json=ids | files.SPEC)
+    assert_problem(foreign, 422, "invalid_value", "model_id")
+    own = blue.send_model().json()
+    foreign = blue.http.post("/jobs", json=ids | {"model_id": own["id"]} | files.SPEC)
+    assert_problem(foreign, 422, "invalid_value", "dataset_id")
+    assert red.http.post("/jobs", json=ids | files.SPEC).status_code == 202
+
+
+def test_the_same_bytes_are_stored_once_a_tenant_and_never_across(admin: Service) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    digests = {tenant.send_model().json()["sha256"] for tenant in (red, red, blue, admin)}
+    (digest,) = digests
+    owners = ("red", "blue", "default")
+    assert sorted(admin.services.store.keys()) == sorted(blob_key(digest, who) for who in owners)
+
+
+def test_an_idempotency_key_is_a_tenants_own(admin: Service) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    first = red.send_whole_job(**{"Idempotency-Key": "k"})
+    second = blue.send_whole_job(**{"Idempotency-Key": "k"})
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json()["id"] != second.json()["id"]
+    assert "Idempotent-Replayed" not in second.headers
+
+
+def test_a_cursor_leads_to_nothing_of_anothers(admin: Service) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    for _ in range(3):
+        red.send_job()
+    cursor = red.http.get("/jobs", params={"limit": 1}).json()["next"]
+    assert len(red.http.get("/jobs", params={"cursor": cursor}).json()["data"]) == 2
+    assert blue.http.get("/jobs", params={"cursor": cursor}).json()["data"] == []
+
+
+def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
+    red = admin.new_tenant("red")
+    finished_job(red, "red")
+    red.send_whole_job(**{"Idempotency-Key": "k"})
+    begin_upload(red)
+    told_webhook(red)
+    owned = [m.local_table.name for m in Base.registry.mappers if issubclass(m.class_, Owned)]
+    assert len(owned) >= 6
+    with admin.database.read() as session:
+        for table in owned:
+            owners = session.scalars(text(f"SELECT DISTINCT tenant_id FROM {table}")).all()
+            assert owners == ["red"], table
+
+
+@pytest.mark.parametrize("way", ["json", "multipart"])
+def test_no_body_names_a_tenant(admin: Service, way: str) -> None:
+    red = admin.new_tenant("red")
+    spec: dict[str, Any] = {"architecture": files.ARCHITECTURE, "tenant": "blue", **files.SPEC}
+    response = (
+        red.http.post(
+            "/jobs", content=json.dumps(spec), headers={"Content-Type": "application/json"}
+        )
+        if way == "json"
+        else red.send_whole_job(spec=spec)
+    )
+    assert response.status_code == 422

@@ -1,0 +1,86 @@
+"""`atmc keys`, and the key that every command sends."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from atmc_client.cli.keys import _moment
+from atmc_client.client import Client
+from atmc_client.errors import ApiError
+from tests.atmc_client.test_cli import atmc as atmc_command
+from tests.atmc_client.test_transport import answer
+
+atmc = atmc_command
+
+
+def create(atmc, *options):
+    made = atmc("keys", "create", "--tenant", "red", *options)
+    assert made.returncode == 0, made.stderr
+    return made
+
+
+def test_a_key_is_printed_alone_and_opens_its_tenant_s_part(atmc, api_url):
+    made = create(atmc, "--scopes", "jobs:write,jobs:read", "--expires", "90d")
+    assert re.fullmatch(r"atmc_[\w-]{40,}\n", made.stdout)
+    assert re.search(r"key_\w{32} of red for jobs:read, jobs:write, until 20", made.stderr)
+    shown = {"ATMC_API_KEY": made.stdout.strip()}
+    listed = atmc("list", "--json", environment=shown)
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
+    refused = atmc("keys", "list", environment=shown)
+    assert refused.returncode == 2
+    assert "scope_missing" in refused.stderr
+
+
+def test_a_revoked_key_opens_nothing(atmc, api_url):
+    made = json.loads(create(atmc, "--scopes", "jobs:read", "--json").stdout)
+    with Client(api_url, key=made["key"]) as client:
+        assert client.list_jobs() == []
+        assert atmc("keys", "revoke", made["id"]).returncode == 0
+        with pytest.raises(ApiError, match="key_invalid"):
+            client.list_jobs()
+    table = atmc("keys", "list").stdout
+    assert re.search(rf"{made['id']} +red +jobs:read +20\S+ \S+ \(revoked\)", table)
+    assert made["key"] not in table
+
+
+def test_what_is_no_scope_and_no_moment_is_wrong_usage(atmc):
+    for options in (("--scopes", "jobs"), ("--scopes", "admin", "--expires", "soon")):
+        made = atmc("keys", "create", "--tenant", "red", *options)
+        assert made.returncode == 2
+        assert options[-1] in made.stderr
+
+
+def test_moments_are_spans_or_dates_in_utc():
+    assert _moment("2030-01-31") == datetime(2030, 1, 31, tzinfo=UTC)
+    assert abs(_moment("12h") - datetime.now(UTC) - timedelta(hours=12)) < timedelta(seconds=5)
+
+
+def test_a_request_that_is_still_at_work_is_asked_for_again(scripted):
+    def at_work(handler):
+        handler.send_response(409)
+        for name, value in (("Retry-After", "0"), ("Content-Length", "0")):
+            handler.send_header(name, value)
+        handler.end_headers()
+
+    scripted.script = [at_work, at_work, answer(202, {"id": "job_1"})]
+    with Client(scripted.url, key="k") as client:
+        assert client.cancel("job_1") == {"id": "job_1"}
+    keys = {seen.headers["Idempotency-Key"] for seen in scripted.seen}
+    assert (len(scripted.seen), len(keys)) == (3, 1)
+    assert {seen.headers["Authorization"] for seen in scripted.seen} == {"Bearer k"}
+
+
+def test_the_key_does_not_go_along_to_another_host(scripted):
+    def elsewhere(handler):
+        handler.send_response(307)
+        to = scripted.url.replace("127.0.0.1", "localhost")
+        for name, value in (("Location", f"{to}/object"), ("Content-Length", "0")):
+            handler.send_header(name, value)
+        handler.end_headers()
+
+    scripted.script = [elsewhere, answer(200, {"id": "job_1"})]
+    with Client(scripted.url, key="k") as client:
+        client.get_job("job_1")
+    assert [seen.headers.get("Authorization") for seen in scripted.seen] == ["Bearer k", None]

@@ -1,0 +1,298 @@
+"""Mutated uploads, read as the child reads them.
+
+    python -m tests.atmc_core.fuzzing FOLDER SECONDS SEED
+
+Each is refused with a code or read; anything else ends this process with the case's name on
+standard error, its file still in the folder. Prints what happened as JSON: how many cases, how many
+refused, the peak of memory above that before the first case, the slowest case's seconds, and the
+longest message's characters.
+"""
+
+import faulthandler
+import gzip
+import io
+import json
+import resource
+import struct
+import sys
+import time
+import traceback
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as arrow
+import safetensors.numpy
+import safetensors.torch
+import torch
+from numpy.random import Generator
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from pyarrow import parquet
+
+from atmc_core.architectures import build
+from atmc_core.config import JobSpec, Target, Threat
+from atmc_core.data import Reading
+from atmc_core.errors import InvalidInput
+from atmc_core.job import ModelInput, load_inputs
+
+#: No case may take longer.
+_CASE_S = 30
+SPEC = JobSpec("nap", Threat("linf", 0.1), Target(8, density=0.5))
+
+
+def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _idx(array: np.ndarray) -> bytes:
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
+
+
+def data_sets() -> dict[str, bytes]:
+    """One good file of each kind: grey images of 8 x 8, two classes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    labels = (np.arange(24) % 2).astype(np.uint8)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images[:4], "y_test": labels[:4]}
+    arrays_npy = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+    names = [f"{('ant', 'cat')[i % 2]}/{i}" for i in range(24)]
+    rows = arrow.table(
+        {
+            "image": [{"bytes": encoded(each), "path": None} for each in images],
+            "label": labels.tolist(),
+        }
+    )
+    table = io.BytesIO()
+    parquet.write_table(rows, table)
+    idx = {
+        "train-images-idx3-ubyte": _idx(images),
+        "train-labels-idx1-ubyte.gz": gzip.compress(_idx(labels)),
+    }
+    return {
+        "npz": zipped(arrays_npy),
+        "npz stored": zipped(arrays_npy, zipfile.ZIP_STORED),
+        "zip of PNG": zipped({f"{n}.png": encoded(i) for n, i in zip(names, images, strict=True)}),
+        "zip of JPEG": zipped(
+            {f"{n}.jpg": encoded(i, "JPEG") for n, i in zip(names, images, strict=True)}
+        ),
+        "idx": zipped(idx),
+        "Parquet": table.getvalue(),
+        "zip of Parquet": zipped({"train-0.parquet": table.getvalue()}),
+        "safetensors": safetensors.numpy.save(arrays),
+    }
+
+
+def _onnx() -> bytes:
+    """Two convolutions, a norm, pools and a linear layer, with what exporters write around them."""
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.2, shape).astype(np.float32)
+
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["padded"]),
+        helper.make_node("Conv", ["padded", "w1"], ["c1"], name="conv1"),
+        helper.make_node("BatchNormalization", ["c1", "g", "b", "m", "v"], ["n1"], name="norm"),
+        helper.make_node("Clip", ["n1", "low", "high"], ["a1"]),
+        helper.make_node("MaxPool", ["a1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["p1", "w2"], ["c2"], pads=[1, 1, 1, 1], group=2),
+        helper.make_node("HardSigmoid", ["c2"], ["gate"]),
+        helper.make_node("Mul", ["c2", "gate"], ["a2"]),
+        helper.make_node("ReduceMean", ["a2"], ["mean"], axes=[2, 3], keepdims=1),
+        helper.make_node("Reshape", ["mean", "shape"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w3", "b3"], ["y"], name="head", transB=1),
+    ]
+    constants = {
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "w1": weight(4, 1, 3, 3),
+        "g": np.ones(4, np.float32),
+        "b": np.zeros(4, np.float32),
+        "m": np.zeros(4, np.float32),
+        "v": np.ones(4, np.float32),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "w2": weight(8, 2, 3, 3),
+        "shape": np.array([-1, 8]),
+        "w3": weight(2, 8),
+        "b3": weight(2),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def models() -> dict[str, tuple[bytes, str]]:
+    """One good file of each kind, with its architecture."""
+    state = build("digits_cnn", 2).state_dict()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return {
+        "safetensors model": (safetensors.torch.save(state), "digits_cnn"),
+        "pt model": (buffer.getvalue(), "digits_cnn"),
+        "ONNX": (_onnx(), "onnx"),
+    }
+
+
+def mutated(content: bytes, rng: Generator) -> bytes:
+    """The content with a few bytes, sizes or parts of it changed.
+
+    Half of the zips are changed inside a member, under checksums that are right again.
+    """
+    if content[:2] == b"PK" and rng.random() < 0.5:
+        return _changed_inside(content, rng)
+    changed = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        CHANGES[rng.integers(len(CHANGES))](changed, rng)
+    return bytes(changed)
+
+
+def _changed_inside(content: bytes, rng: Generator) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name in rng.choice(sorted(members), rng.integers(1, 3)):
+        changed = mutated(members[name], rng)
+        members[name] = _right_checksums(changed) if rng.random() < 0.5 else changed
+    return zipped(members)
+
+
+def _right_checksums(content: bytes) -> bytes:
+    """A PNG whose chunks' checksums fit again, so that what they hold is looked at."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        return content
+    place, mended = 8, bytearray(content)
+    while place + 12 <= len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        end = place + 8 + size
+        if end + 4 > len(content):
+            break
+        mended[end : end + 4] = struct.pack(">I", zlib.crc32(content[place + 4 : end]))
+        place = end + 4
+    return bytes(mended)
+
+
+def _flip(content: bytearray, rng: Generator) -> None:
+    for place in rng.integers(0, len(content), rng.integers(1, 8)) if content else ():
+        content[place] = rng.integers(0, 256)
+
+
+def _enlarge(content: bytearray, rng: Generator) -> None:
+    """Write a size that hurts where a size may be."""
+    size = rng.choice([0, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000, 100_000])
+    place = rng.integers(0, max(1, len(content) - 4))
+    content[place : place + 4] = struct.pack(rng.choice(["<I", ">I"]), size)
+
+
+def _cut(content: bytearray, rng: Generator) -> None:
+    del content[rng.integers(0, len(content) + 1) :]
+
+
+def _drop(content: bytearray, rng: Generator) -> None:
+    place = rng.integers(0, len(content) + 1)
+    del content[place : place + rng.integers(1, 64)]
+
+
+def _repeat(content: bytearray, rng: Generator) -> None:
+    place = rng.integers(0, len(content) + 1)
+    content[place:place] = content[place : place + rng.integers(1, 256)] * rng.integers(1, 20)
+
+
+CHANGES: tuple[Callable[[bytearray, Generator], None], ...] = (
+    _flip,
+    _flip,
+    _enlarge,
+    _cut,
+    _drop,
+    _repeat,
+)
+
+
+def run(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Read mutated files until the time is over."""
+    rng = np.random.default_rng(seed)
+    data, networks = data_sets(), models()
+    good_data, good_model = folder / "good.data", folder / "good.model"
+    good_data.write_bytes(data["npz"])
+    good_model.write_bytes(networks["pt model"][0])
+    case = folder / "case"
+
+    def read(name: str, content: bytes) -> None:
+        case.write_bytes(content)
+        if name in networks:
+            inputs = ModelInput(case, networks[name][1]), good_data
+        else:
+            inputs = ModelInput(good_model, "digits_cnn"), case
+        load_inputs(*inputs, SPEC, Reading(folder=folder))
+
+    names = [*data, *networks]
+    for name in names:
+        read(name, data[name] if name in data else networks[name][0])
+    before, end = _peak(), time.monotonic() + seconds
+    counts = {name: {"cases": 0, "refused": 0} for name in names}
+    slowest, longest = 0.0, 0
+    while time.monotonic() < end or min(each["cases"] for each in counts.values()) < 1:
+        name = names[rng.integers(len(names))]
+        content = mutated(data[name] if name in data else networks[name][0], rng)
+        faulthandler.dump_traceback_later(_CASE_S, exit=True)
+        began = time.monotonic()
+        counts[name]["cases"] += 1
+        try:
+            read(name, content)
+        except InvalidInput as error:
+            counts[name]["refused"] += 1
+            longest = max(longest, len(error.message))
+        except BaseException:
+            traceback.print_exc()
+            sys.exit(f"a mutated {name} ended in this error: {case}")
+        faulthandler.cancel_dump_traceback_later()
+        slowest = max(slowest, time.monotonic() - began)
+    return {
+        "kinds": counts,
+        "peak_bytes": _peak() - before,
+        "slowest_s": slowest,
+        "longest_message": longest,
+    }
+
+
+def _peak() -> int:
+    """The most memory that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print(json.dumps(run(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))))
