@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the passwords that docker-compose.yml mounts, those that are not there yet.
+# Makes the passwords, and the first admin's key, that docker-compose.yml mounts, those that are not there yet.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p secrets
@@ -7,6 +7,7 @@ mkdir -p secrets
 chmod 700 secrets
 for name in postgres valkey store admin; do
     [ -e "secrets/$name" ] && continue
-    od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name"
+    password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+    printf '%s\n' "$password" >"secrets/$name"
 done
 chmod 444 secrets/*

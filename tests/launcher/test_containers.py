@@ -26,7 +26,8 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 def test_the_services_take_a_job_from_its_creation_to_its_download(containers: Containers) -> None:
     containers.start_well("postgres", "valkey", "seaweedfs", "migrate", *OURS)
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{containers.api_port}", timeout=60) as http:
+    with containers.client() as http:
+        assert httpx.get(f"{http.base_url}/jobs").status_code == 401
         model, dataset = uploads()
         fields = {"architecture": ARCHITECTURE}
         files = {"file": ("m.safetensors", model)}
