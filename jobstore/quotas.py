@@ -12,7 +12,7 @@ from jobstore.dialects import lock_quota
 from jobstore.errors import QuotaExceeded
 from jobstore.objects import Stored
 from jobstore.states import JobState
-from jobstore.tables import Blob, Job
+from jobstore.tables import Blob, IncomingUpload, Job
 from jobstore.tenancy import tenant_of
 
 
@@ -25,6 +25,22 @@ def check_queue(session: Session, limit: int | None) -> None:
     waiting = select(func.count()).where(Job.tenant_id == tenant, Job.state == JobState.QUEUED)
     if session.scalars(waiting).one() >= limit:
         raise QuotaExceeded("queued-jobs", limit, remaining=0)
+
+
+def check_incoming(session: Session, limit: int | None, bytes: int) -> None:
+    """Raise `QuotaExceeded` if the session's tenant announced more than `limit` has room for.
+
+    What is on its way counts as if it were there, so that announcing is no way around the limit.
+    """
+    if limit is None:
+        return
+    tenant = tenant_of(session)
+    lock_quota(session, tenant)
+    coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
+    announced = int(session.scalars(coming.where(IncomingUpload.tenant_id == tenant)).one())
+    used = stored_bytes(session, tenant) + announced
+    if used + bytes > limit:
+        raise QuotaExceeded("stored-bytes", limit, remaining=max(0, limit - used))
 
 
 def check_storage(session: Session, limit: int | None, new: Stored) -> None:

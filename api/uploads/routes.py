@@ -19,6 +19,7 @@ from api.uploads.appending import Appending, offset_conflict
 from api.uploads.multipart import too_large
 from api.uploads.receiving import read_out
 from jobstore import incoming
+from jobstore.quotas import check_incoming
 from jobstore.settings import Settings
 from jobstore.tables import IncomingUpload
 
@@ -309,6 +310,7 @@ async def _append(
 
 def _create(services: Services, **fields: Any) -> IncomingUpload:
     with services.database.write() as session:
+        check_incoming(session, services.terms.max_stored_bytes, fields["bytes"])
         lifetime_s = services.settings.upload_lifetime_s
         return incoming.create_upload(session, lifetime_s=lifetime_s, **fields)
 
