@@ -43,6 +43,28 @@ def multipart(properties: dict[str, Any], required: Sequence[str]) -> dict[str, 
     return {"multipart/form-data": {"schema": schema}}
 
 
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads a JSON body of this kind itself.
+
+    FastAPI would read it, however long, before it asks who calls.
+    """
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    for name, field in schema["properties"].items():
+        schema["properties"][name] = _inlined(field, definitions)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return definitions[schema["$ref"].rpartition("/")[2]]
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
+
+
 def install(app: FastAPI) -> None:
     """Give `app` its OpenAPI document."""
 
@@ -68,16 +90,23 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             if "security" in operation:
-                _add_refusals_of_keys(operation)
+                _add_refusals_of_callers(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
     return document
 
 
-def _add_refusals_of_keys(operation: dict[str, Any]) -> None:
+def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    refusals = problems.documented("key_required", "key_invalid", "scope_missing")
+    refusals = problems.documented(
+        "key_required",
+        "key_invalid",
+        "scope_missing",
+        "foreign_origin",
+        "rate_limited",
+        "quota_exceeded",
+    )
     for status, entry in refusals.items():
         operation["responses"][str(status)] = {
             "description": entry["description"],

@@ -13,16 +13,19 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 
-from api.auth import bearer, identify, require
+from api.auth import bearer, check_nearby, identify, require
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
 from api.jobs.waiting import JobWatcher
+from api.ratelimit import remember
 from jobstore import logs
 from jobstore.database import Database, make_engine
 from jobstore.keys import Holder, Scope
 from jobstore.objects import ObjectStore
+from jobstore.rates import RateCounter
 from jobstore.settings import Settings
 from jobstore.tables import Tenant
+from jobstore.terms import Terms
 from jobstore.wakeups import make_celery
 
 
@@ -37,10 +40,17 @@ class Services:
     watcher: JobWatcher
     feed: EventFeed
     registry: CollectorRegistry
+    rates: RateCounter
+    terms: Terms
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
-        return replace(self, database=self.database.of(tenant.id), store=self.store.of(tenant.id))
+        return replace(
+            self,
+            database=self.database.of(tenant.id),
+            store=self.store.of(tenant.id),
+            terms=Terms.of(self.settings, tenant),
+        )
 
 
 def open_services(settings: Settings) -> Services:
@@ -58,6 +68,8 @@ def open_services(settings: Settings) -> Services:
         watcher=watcher,
         feed=feed,
         registry=registry,
+        rates=RateCounter(settings.broker_url),
+        terms=Terms.of(settings, Tenant()),
     )
 
 
@@ -70,8 +82,15 @@ ProcessDep = Annotated[Services, Depends(_of_process)]
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder(services: ProcessDep, shown: _Shown) -> Holder:
-    return identify(services.settings, services.database, shown.credentials if shown else None)
+def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
+    secret = shown.credentials if shown else None
+    if secret is None and services.settings.admin_key is None:
+        check_nearby(request.url.hostname, request.headers.get("Origin"))
+    holder = identify(services.settings, services.database, secret)
+    limit = Terms.of(services.settings, holder.tenant).requests_per_minute
+    if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:
+        remember(request.scope, rate)
+    return holder
 
 
 _HolderDep = Annotated[Holder, Depends(_holder)]

@@ -71,18 +71,21 @@ class Client:
         *,
         normalization: Mapping[str, Sequence[float]] | None = None,
         name: str | None = None,
+        priority: int | None = None,
         time_limit_s: float | None = None,
     ) -> Document:
         """Send a model, its data set and what is wanted of it; returns the queued job.
 
         `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, `dataset` an
         `.npz`; both are streamed. `normalization` is `{"mean": [...], "std": [...]}`, a number a
-        channel, for images in [0, 1]. Raises OSError if a file cannot be read.
+        channel, for images in [0, 1]. Of your own waiting jobs that with the highest `priority`
+        (0 by default, -100 to 100) is taken first. Raises OSError if a file cannot be read.
         """
         given = {
             "architecture": architecture,
             "normalization": normalization,
             "name": name,
+            "priority": priority,
             "time_limit_s": time_limit_s,
         }
         whole = {key: value for key, value in given.items() if value is not None} | dict(spec)
@@ -176,6 +179,10 @@ class Client:
         """Ask for the job's end; returns it, perhaps not yet `cancelled`."""
         job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
         return job
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended, with all that it made."""
+        self._transport.delete(f"/jobs/{job_id}")
 
     def artifacts(self, job_id: str) -> list[Document]:
         """The files that the job made, each with `name`, `bytes` and `sha256`."""

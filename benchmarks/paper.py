@@ -15,6 +15,7 @@ so; with one they are all images and the paper's steps. Writes
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -146,6 +147,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if _gpu() else 40)
+    parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
@@ -210,6 +212,8 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
 
 def robust_network(arguments: argparse.Namespace) -> Path:
     """The dense network after adversarial training (DA), as an upload; trained if need be."""
+    if arguments.robust:
+        return Path(arguments.robust)
     path = work_folder(arguments) / "robust.safetensors"
     if not path.exists():
         folder = _compressed(arguments, DENSE, fresh_network(arguments))
@@ -423,7 +427,10 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What every row depends on."""
-    return {name: value for name, value in vars(arguments).items() if name not in ROWS}
+    settings = {name: value for name, value in vars(arguments).items() if name not in ROWS}
+    if arguments.robust:
+        settings["robust"] = hashlib.sha256(arguments.robust.read_bytes()).hexdigest()
+    return settings
 
 
 def _table_path(arguments: argparse.Namespace) -> Path:

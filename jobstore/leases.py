@@ -6,27 +6,25 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ScalarSelect, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
-from jobstore.dialects import clock, now
+from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
+from jobstore.tables import HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
 ON_CPU = Offer()
 
-_FORGOTTEN_AT_ONCE = 100
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 
@@ -70,36 +68,30 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait now, by their wake-ups' queue.
-
-    `checkpoint_keys` are objects that no row names any more: delete them after the commit.
-    """
+    """The ids of the jobs that a sweep moved, and how many wait now, by their wake-ups' queue."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    checkpoint_keys: list[str] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
 
 
 def claim(
-    session: Session, owner: str, *, lease_s: float, offer: Offer = ON_CPU
+    session: Session,
+    owner: str,
+    *,
+    lease_s: float,
+    offer: Offer = ON_CPU,
+    max_running_jobs: int | None = None,
 ) -> tuple[Job, Attempt] | None:
-    """Take the oldest queued job that suits the offer for `lease_s` seconds; None if none waits.
+    """Take the job that `next_job` says for `lease_s` seconds; None if nothing waits that may run.
 
-    One statement, so that two workers never take the same row.
+    One claim at a time, so that each counts what the others took.
     """
-    oldest = (
-        select(Job.id)
-        .where(Job.state == JobState.QUEUED, offer.suitable())
-        .order_by(Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    lock_claims(session)
     statement = (
         update(Job)
-        .where(Job.id == oldest)
+        .where(Job.id == next_job(offer, max_running_jobs))
         .values(
             state=JobState.VALIDATING,
             attempt=Job.attempt + 1,
@@ -114,9 +106,51 @@ def claim(
     job = session.scalars(statement, execution_options=options).one_or_none()
     if job is None:
         return None
+    served = update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=clock())
+    session.execute(served, execution_options={"synchronize_session": False})
     append_state_event(session, job)
     session.flush()
     return job, Attempt(job.id, job.attempt, owner)
+
+
+def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Return the choice of the next job's id, of those that suit the offer.
+
+    It is a job of the tenant with the fewest at work, of several the one that was served longest
+    ago; of that tenant the one with the highest priority, of several the oldest. So however many
+    jobs a tenant has queued, another's first waits for one of them at most. A tenant with
+    `max_running_jobs` at work, or as many as its own limit says, has to wait. What has ended is not
+    looked at: the indexes lead past it.
+    """
+    return (
+        select(Job.id)
+        .where(WAITING, offer.suitable(), Job.tenant_id == _next_tenant(offer, max_running_jobs))
+        .order_by(Job.rank, Job.id)
+        .limit(1)
+        # A cancel may hold the row.
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+
+
+def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Whose turn it is of those who have a job that waits for such an offer."""
+    at_work = (
+        select(func.count())
+        .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
+        .scalar_subquery()
+    )
+    limit = func.coalesce(Tenant.max_running_jobs, max_running_jobs)
+    return (
+        select(Tenant.id)
+        .where(
+            exists().where(WAITING, offer.suitable(), Job.tenant_id == Tenant.id),
+            or_(limit.is_(None), at_work < limit),
+        )
+        .order_by(at_work, Tenant.served_at.asc().nulls_first(), Tenant.id)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: float) -> LeaseState:
@@ -213,7 +247,7 @@ def finish(
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
     One that has succeeded forgets its checkpoints; their keys are returned, and the caller should
-    delete the objects. The others keep them for a retry, until the sweep finds them old.
+    delete the objects. The others keep them for a retry, as long as their tenant's terms say.
 
     A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
     one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
@@ -229,18 +263,17 @@ def finish(
     if error is not None:
         _append_error(session, job, error)
         _set_error(job, error)
-    forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
+    forgotten = job.forget_checkpoints() if state is JobState.SUCCEEDED else []
     for new in artifacts:
         session.add(Artifact(tenant_id=job.tenant_id, job_id=job.id, **vars(new)))
     _finish(session, job, state)
     return forgotten
 
 
-def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
+def sweep(session: Session) -> Swept:
     """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
 
-    Jobs that ended more than `keep_checkpoints_s` ago forget their checkpoints. Any number of
-    sweeps may run at once. Send wake-ups for what waits after the commit.
+    Any number of sweeps may run at once. Send wake-ups for what waits after the commit.
     """
     swept = Swept()
     lost = (
@@ -258,8 +291,6 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
         metrics.count(session, metrics.LEASES_LOST)
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
-    if keep_checkpoints_s < math.inf:
-        swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
     forget_lost(session)
     session.flush()
     waiting = (
@@ -270,22 +301,6 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
     for device, gpus, count in session.execute(waiting):
         swept.waiting[queue_of(device, gpus)] = count
     return swept
-
-
-def _forget_old_checkpoints(session: Session, keep_s: float) -> list[str]:
-    old = (
-        select(Job)
-        .where(Job.checkpoint_key.is_not(None), Job.finished_at < clock(-keep_s))
-        .limit(_FORGOTTEN_AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
-    return [key for job in session.scalars(old) for key in _forget_checkpoints(job)]
-
-
-def _forget_checkpoints(job: Job) -> list[str]:
-    keys = job.checkpoint_keys
-    job.checkpoint_key = job.previous_checkpoint_key = None
-    return keys
 
 
 def _held_by(attempt: Attempt) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Table, event, select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import add_up
@@ -84,6 +84,4 @@ def _write_down(session: Session) -> None:
             {"name": name, "labels": labels, "value": float(amount)}
             for (name, labels), amount in sorted(noted.items())
         ]
-        table = Metric.__table__
-        assert isinstance(table, Table)
-        add_up(session, table, rows, "value")
+        add_up(session, Metric, rows, "value")

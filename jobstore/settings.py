@@ -1,5 +1,6 @@
 """Everything that may be set, read from the environment (`ATMC_...`) once a process."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -36,7 +37,8 @@ class Settings(BaseSettings):
     folder `ATMC_SECRETS_DIR`, named as the variable would be, in small letters.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ATMC_")
+    # Some are secrets: what is wrong with one is told by its name.
+    model_config = SettingsConfigDict(env_prefix="ATMC_", hide_input_in_errors=True)
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"), validate_default=True
@@ -58,8 +60,20 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     time_limit_s: float = Field(default=86_400, gt=0)
-    # Of failed and cancelled jobs, which may be retried from there.
-    keep_checkpoints_s: float = Field(default=7 * 86_400, ge=0)
+    # Of a tenant that has no terms of its own; None: for ever. Uploads are kept while a job needs
+    # them. Checkpoints are those of failed and cancelled jobs, which may be retried from there.
+    keep_uploads_s: float | None = Field(default=90 * 86_400, ge=0)
+    keep_checkpoints_s: float | None = Field(default=7 * 86_400, ge=0)
+    keep_artifacts_s: float | None = Field(default=365 * 86_400, ge=0)
+    keep_events_s: float | None = Field(default=365 * 86_400, ge=0)
+    # How often what has expired is looked for.
+    retention_s: float = Field(default=3_600, gt=0)
+
+    # Of a tenant that has no limits of its own. None: no limit.
+    max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
+    max_queued_jobs: int | None = Field(default=10_000, ge=0)
+    max_running_jobs: int | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=60_000, ge=1)
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
@@ -108,3 +122,23 @@ class Settings(BaseSettings):
                 f"({self.heartbeat_s:g}), or one late heartbeat loses the job"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nobody_else_without_keys(self) -> Self:
+        if self.admin_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"ATMC_HOST={self.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
+                "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
+                "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes others."
+            )
+        return self
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether only this machine can be meant."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -98,6 +98,15 @@ def delete_webhook(session: Session, webhook_id: str) -> None:
     session.delete(webhook)
 
 
+def forget_job(session: Session, job_id: str) -> None:
+    """Delete the job's own webhook, and whatever anybody was told of it."""
+    told = select(WebhookDelivery.id).where(WebhookDelivery.job_id == job_id)
+    session.execute(delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(told)))
+    session.execute(delete(WebhookDelivery).where(WebhookDelivery.job_id == job_id))
+    if (own := webhook_of(session, job_id)) is not None:
+        delete_webhook(session, own.id)
+
+
 def tell_state(session: Session, job: Job) -> None:
     """Have everybody who wants to know told of the job's present state."""
     # The job's row is to be written at once, when all of its change has been made.

@@ -6,7 +6,7 @@ says what it has when it starts and again every heartbeat; who has been silent f
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Table, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import clock, upsert
@@ -57,9 +57,7 @@ def queue_of(device: str | None, gpus: int) -> str:
 
 def announce(session: Session, owner: str, offer: Offer) -> None:
     """Say that the worker is there, and what it has."""
-    table = WorkerRow.__table__
-    assert isinstance(table, Table)
-    upsert(session, table, {"owner": owner, "gpus": offer.gpus, "seen_at": clock()})
+    upsert(session, WorkerRow, {"owner": owner, "gpus": offer.gpus, "seen_at": clock()})
 
 
 def withdraw(session: Session, owner: str) -> None:

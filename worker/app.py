@@ -91,7 +91,11 @@ class Worker:
         with self.database.write() as session:
             leases.release_unknown(session, self.owner)
             return leases.claim(
-                session, self.owner, lease_s=self.settings.lease_s, offer=self.offer
+                session,
+                self.owner,
+                lease_s=self.settings.lease_s,
+                offer=self.offer,
+                max_running_jobs=self.settings.max_running_jobs,
             )
 
 

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from jobstore import leases, uploads
+from jobstore.blobs import touch
 from jobstore.database import Database
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt, JobError, NewArtifact
-from jobstore.objects import ObjectStore, blob_key
+from jobstore.objects import ObjectStore, blob_key, checkpoint_key, digest_of
 from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
@@ -198,7 +199,7 @@ class _Run:
             self.events.confirm()
 
     def _ship_checkpoint(self, path: Path) -> None:
-        key = f"checkpoints/{self.job.id}/{self.attempt.number}/{path.name}"
+        key = checkpoint_key(self.job.id, self.attempt.number, path.name)
         try:
             self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
         except FileNotFoundError:
@@ -251,6 +252,9 @@ class _Run:
         return found
 
     def _store_artifact(self, path: Path) -> NewArtifact:
+        sha256, size = digest_of(path), path.stat().st_size
+        # First, so that no sweep deletes the same bytes of something that is just being deleted.
+        self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
 

@@ -1,8 +1,8 @@
-"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry."""
+"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry, its end."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -22,10 +22,12 @@ from api.services import Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
-from jobstore.errors import IllegalTransition
+from jobstore.deletion import delete_job, drop
+from jobstore.errors import Expired, IllegalTransition
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, request_cancel
 from jobstore.jobs import retry as retry_job
+from jobstore.quotas import check_queue
 from jobstore.states import FINAL, JobState
 from jobstore.tables import Document, Job
 from jobstore.wakeups import wake
@@ -183,8 +185,12 @@ def retry(
     """
 
     def act(session: Session) -> Answer:
+        check_queue(session, services.terms.max_queued_jobs)
         try:
             job = retry_job(session, job_id)
+        except Expired as error:
+            detail = f"Its {error.kind} has expired: upload it again, for a new job."
+            raise Problem("not_retryable", detail) from error
         except IllegalTransition as error:
             detail = f"{str(error).capitalize()}: only one that has failed or was cancelled can."
             raise Problem("not_retryable", detail) from error
@@ -194,3 +200,17 @@ def retry(
     response = answer_once(services.database, scope, idempotency_key, {}, act)
     response.background = BackgroundTask(wake, services.celery, queue_for(response))
     return response
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job that has ended",
+    responses=documented("not_found", "not_ended", "invalid_value"),
+)
+def delete(job_id: PathText, services: ServicesDep) -> None:
+    """Delete it with its events, checkpoints and files; its model and data set stay."""
+    with services.database.write() as session:
+        freed = delete_job(session, job_id)
+    drop(services.database, services.store, freed)

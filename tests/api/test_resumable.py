@@ -16,8 +16,10 @@ from tusclient.storage.filestorage import FileStorage
 
 from api.uploads import appending
 from jobstore import incoming
+from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock
 from jobstore.errors import OffsetConflict
+from jobstore.retention import find_strays
 from jobstore.tables import IncomingUpload
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, wait_until
@@ -197,10 +199,15 @@ def test_an_upload_that_is_abandoned_is_swept(service: Service) -> None:
 def test_what_a_killed_process_left_half_written_is_swept(service: Service) -> None:
     path = service.settings.home / "left"
     path.write_bytes(b"left")
-    store = service.services.store
-    store.put_file("staged/left", path)
-    assert store.stale("staged", older_than_s=60) == []
-    wait_until(lambda: store.stale("staged", older_than_s=0) == ["staged/left"])
+    service.services.store.put_file("staged/left", path)
+
+    def strays(lifetime_s: float) -> list[str]:
+        store = service.services.store
+        with service.database.read() as session:
+            return find_strays(session, store, upload_lifetime_s=lifetime_s).keys
+
+    assert strays(60) == []
+    wait_until(lambda: strays(-UNSETTLED_S) == ["staged/left"])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ COMMON = {
     "/schemas/{name}",
 }
 # Only an admin's key opens these, whosever the id is.
-ADMIN = {"/keys", "/keys/{key_id}"}
+ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}"}
 # Make something of the caller's own; what they refer to is tested below.
 MAKES = {
     ("post", "/models"),
@@ -77,7 +77,7 @@ def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was
             assert_problem(foreign, 404, "not_found")
             assert without_ids(foreign, real) == without_ids(never, missing)
             walked.add((method, path))
-    assert len(walked) >= 9
+    assert len(walked) >= 12
     head = blue.http.head(job["links"]["artifacts"] + "/model.atmc")
     assert (head.status_code, "ETag" in head.headers) == (404, False)
     # And to its owner everything still is as it was.
