@@ -72,14 +72,6 @@ class Containers:
         path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
 
-    def client(self) -> httpx.Client:
-        """A client of the API, with the first admin's key."""
-        return httpx.Client(
-            base_url=f"http://127.0.0.1:{self.api_port}",
-            headers={"Authorization": f"Bearer {self.secret('admin')}"},
-            timeout=60,
-        )
-
     def make_secrets(self) -> None:
         """Have the script make what is not there."""
         subprocess.run(["sh", self.folder / "docker/secrets.sh"], check=True)
@@ -87,6 +79,14 @@ class Containers:
     def secret(self, name: str) -> str:
         """A password, as the script made it."""
         return (self.folder / "docker/secrets" / name).read_text().strip()
+
+    def caller(self) -> httpx.Client:
+        """Return a client of the API with the first admin's key."""
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.api_port}",
+            headers={"Authorization": f"Bearer {self.secret('admin')}"},
+            timeout=60,
+        )
 
     def start(self, name: str, number: int = 1) -> "subprocess.Popen[bytes]":
         """Start the service's command, as the container of that number; it prints to a log."""

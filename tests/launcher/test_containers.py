@@ -26,7 +26,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 def test_the_services_take_a_job_from_its_creation_to_its_download(containers: Containers) -> None:
     containers.start_well("postgres", "valkey", "seaweedfs", "migrate", *OURS)
 
-    with containers.client() as http:
+    with containers.caller() as http:
         assert httpx.get(http.base_url.join("/jobs")).status_code == 401
         model, dataset = uploads()
         fields = {"architecture": ARCHITECTURE}

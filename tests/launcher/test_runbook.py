@@ -96,7 +96,7 @@ def test_the_runbook_s_commands_do_what_it_says(shell: Shell) -> None:
     told = shell.run("Start, and look")
     assert "worker-cpu" in told
     assert re.search(r"vm|-\d+-\w{8} +\| +0 \|", told)
-    with containers.client() as http:
+    with containers.caller() as http:
         job = _submit(http)
         shell.run("Scale out")
         assert {"worker-cpu", "worker-cpu/2"} <= set(containers.processes)
