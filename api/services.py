@@ -6,6 +6,7 @@ the caller's part of database and store. `ProcessDep` is for calls that anybody 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from celery import Celery
@@ -13,7 +14,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 
-from api.auth import bearer, check_nearby, identify, require
+from api.auth import bearer, check_nearby, identify, require, still_holds
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
 from api.jobs.waiting import JobWatcher
@@ -57,7 +58,8 @@ def open_services(settings: Settings) -> Services:
     """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
     database = Database(make_engine(settings))
     watcher = JobWatcher(database)
-    feed, registry = EventFeed(database, watcher), new_registry(database)
+    holds = partial(still_holds, settings, database)
+    feed, registry = EventFeed(database, watcher, holds), new_registry(database)
     streams = Gauge("atmc_event_streams", "Open event streams.", registry=registry)
     streams.set_function(lambda: feed.open)
     return Services(
@@ -108,5 +110,10 @@ def _of_admin(services: ProcessDep, holder: _HolderDep) -> Services:
     return services
 
 
+def _key(shown: _Shown) -> str | None:
+    return shown.credentials if shown else None
+
+
+KeyDep = Annotated[str | None, Depends(_key)]
 ServicesDep = Annotated[Services, Depends(_of_caller)]
 AdminDep = Annotated[Services, Depends(_of_admin)]
