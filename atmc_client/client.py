@@ -15,7 +15,7 @@ import httpx
 
 from atmc_client.errors import ApiError
 from atmc_client.transfer import fetch
-from atmc_client.transport import Transport
+from atmc_client.transport import Content, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -175,7 +175,7 @@ class Client:
     def _follow(self, job_id: str, after: int) -> Iterator[Document]:
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-            content = partial(dict, headers=headers)
+            content: Content = partial(dict[str, Any], headers=headers)
             # The stream breaks off now and then, on purpose, too: it is asked for again from there.
             with (
                 suppress(httpx.TransportError),
