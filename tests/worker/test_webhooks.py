@@ -1,7 +1,9 @@
 """Webhooks as a receiver sees them: signed, in order, repeated, and never sent astray."""
 
 import json
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -479,3 +481,20 @@ def test_a_slow_receiver_delays_nobody_else(
     slow.server.shutdown()
     slow.server.server_close()
     assert not loop.is_alive()
+
+
+def test_the_sweep_s_process_sends_and_ends_when_told(
+    database: Database,
+    add_job: Any,
+    receiver: Receiver,
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    started = start("worker.sweep")
+    subscribe(database, receiver.url, "job.queued")
+    add_job()
+    deadline = time.monotonic() + 30
+    while not receiver.got and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert receiver.types() == ["job.queued"]
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(10) == 0
