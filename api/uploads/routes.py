@@ -1,7 +1,7 @@
 """`/uploads`: large files in several requests, by the tus protocol or straight into the store."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
@@ -42,6 +42,8 @@ _Checksum = Annotated[
         description=f"Of the body: one of {', '.join(tus.ALGORITHMS)}, then its base64.",
     ),
 ]
+
+_Method = Annotated[Literal["PATCH", "DELETE"], Header(alias="X-HTTP-Method-Override")]
 
 _BODY = {"requestBody": {"content": {tus.CONTENT_TYPE: {"schema": FILE}}}}
 _STATE: dict[str, Any] = {
@@ -233,26 +235,29 @@ def get(upload_id: PathText, services: ServicesDep) -> UploadView:
     return UploadView.of(_get(services, upload_id))
 
 
+_PIECE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    204: {"description": "It is kept.", "headers": _STATE},
+    **documented(
+        "not_found",
+        "missing_field",
+        "invalid_value",
+        "file_too_large",
+        "unknown_tus_version",
+        "unsupported_media_type",
+        "unknown_checksum",
+        "checksum_mismatch",
+        "offset_conflict",
+    ),
+}
+
+
 @router.patch(
     "/uploads/{upload_id}",
     status_code=204,
     response_class=Response,
     summary="Send a piece of an upload",
     openapi_extra=_BODY,
-    responses={
-        204: {"description": "It is kept.", "headers": _STATE},
-        **documented(
-            "not_found",
-            "missing_field",
-            "invalid_value",
-            "file_too_large",
-            "unknown_tus_version",
-            "unsupported_media_type",
-            "unknown_checksum",
-            "checksum_mismatch",
-            "offset_conflict",
-        ),
-    },
+    responses=_PIECE_RESPONSES,
 )
 async def patch(
     upload_id: PathText,
@@ -276,6 +281,31 @@ async def patch(
     _check_declared(request, upload)
     received = await _append(services, upload, checksum, request)
     return Response(status_code=204, headers=tus.headers_of(upload, received))
+
+
+@router.post(
+    "/uploads/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Send a piece, or give an upload up, where no such method comes through",
+    openapi_extra=_BODY,
+    responses=_PIECE_RESPONSES,
+)
+async def post_instead(
+    upload_id: PathText,
+    request: Request,
+    services: ServicesDep,
+    method: _Method,
+    tus_resumable: _Tus = None,
+    upload_offset: _Offset = None,
+    upload_checksum: _Checksum = None,
+) -> Response:
+    """Do as the method in `X-HTTP-Method-Override` does: for clients behind a proxy that lets
+    nothing but GET and POST through.
+    """
+    if method == "DELETE":
+        return await run_in_threadpool(delete, upload_id, services)
+    return await patch(upload_id, request, services)
 
 
 @router.delete(

@@ -73,6 +73,7 @@ TUS = {
     "Content-Type": tus.CONTENT_TYPE,
     "Upload-Length": "5",
     "Upload-Offset": "0",
+    "X-HTTP-Method-Override": "PATCH",
 }
 CHECKS = [
     not_a_server_error,
