@@ -188,6 +188,17 @@ def test_an_upload_that_is_given_up_leaves_nothing(service: Service) -> None:
     assert service.http.head(url, headers=TUS).status_code == 404
 
 
+def test_a_client_behind_a_narrow_proxy_posts_instead(service: Service) -> None:
+    url = begin(service)
+    headers = PIECE | {"Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    sent = service.http.post(url, content=CONTENT, headers=headers)
+    assert (sent.status_code, sent.headers["Upload-Offset"]) == (204, str(len(CONTENT)))
+    gone = service.http.post(url, headers=TUS | {"X-HTTP-Method-Override": "DELETE"})
+    assert gone.status_code == 204
+    assert_problem(service.http.get(url), 404, "not_found")
+    assert_problem(service.http.post(url, headers=PIECE), 422, "missing_field")
+
+
 def test_an_upload_that_is_abandoned_is_swept(service: Service) -> None:
     old, new = begin(service), begin(service)
     for url in (old, new):

@@ -44,6 +44,7 @@ TUS = {
     "Tus-Resumable": "1.0.0",
     "Content-Type": "application/offset+octet-stream",
     "Upload-Offset": "0",
+    "X-HTTP-Method-Override": "PATCH",
 }
 
 

@@ -301,6 +301,27 @@ def test_a_delivery_can_be_asked_for_again(
     assert not waits
 
 
+def test_old_deliveries_go_and_those_of_a_deleted_job_too(
+    database: Database, add_job: Any, receiver: Receiver
+) -> None:
+    hook = subscribe(database, receiver.url, "job.queued")
+    first = add_job(webhook=webhooks.NewWebhook(receiver.url, webhooks.EVENTS))
+    add_job()
+    send_due(database)
+    waits = add_job()
+    assert len(log(database, hook)) == 3
+    with database.write() as session:
+        webhooks.forget_job(session, first.id)
+        assert webhooks.webhook_of(session, first.id) is None
+    assert len(log(database, hook)) == 2
+    with database.write() as session:
+        webhooks.forget_old(session, "default", keep_s=-1)
+    # What is still to be told is not old.
+    with database.read() as session:
+        (left,) = webhooks.list_deliveries(session, hook).deliveries
+    assert left.job_id == waits.id
+
+
 def test_a_redirect_is_not_followed(database: Database, add_job: Any, receiver: Receiver) -> None:
     hook = subscribe(database, receiver.url, "job.queued")
     receiver.statuses = [307]
