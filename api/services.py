@@ -75,7 +75,9 @@ def open_services(settings: Settings) -> Services:
     )
 
 
-def _of_process(request: Request) -> Services:
+# Those that ask no server are `async`: FastAPI runs any other in a thread, and each change of thread
+# costs a request more than what is done here.
+async def _of_process(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -98,14 +100,14 @@ def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
 _HolderDep = Annotated[Holder, Depends(_holder)]
 
 
-def _of_caller(request: Request, services: ProcessDep, holder: _HolderDep) -> Services:
+async def _of_caller(request: Request, services: ProcessDep, holder: _HolderDep) -> Services:
     reading = request.method in ("GET", "HEAD")
     logs.about(tenant=holder.tenant.id)
     require(holder, Scope.READ if reading else Scope.WRITE)
     return services.of(holder.tenant)
 
 
-def _of_admin(services: ProcessDep, holder: _HolderDep) -> Services:
+async def _of_admin(services: ProcessDep, holder: _HolderDep) -> Services:
     require(holder, Scope.ADMIN)
     return services
 
