@@ -75,7 +75,7 @@ def open_services(settings: Settings) -> Services:
     )
 
 
-# Those that ask no server are `async`: FastAPI runs any other in a thread, and each change of thread
+# Those that ask no server are `async`: FastAPI runs any other in a thread, and a change of thread
 # costs a request more than what is done here.
 async def _of_process(request: Request) -> Services:
     services: Services = request.app.state.services
