@@ -86,11 +86,17 @@ ProcessDep = Annotated[Services, Depends(_of_process)]
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
-    secret = shown.credentials if shown else None
-    if secret is None and services.settings.admin_key is None:
+async def _key(shown: _Shown) -> str | None:
+    return shown.credentials if shown else None
+
+
+KeyDep = Annotated[str | None, Depends(_key)]
+
+
+def _holder(request: Request, services: ProcessDep, key: KeyDep) -> Holder:
+    if key is None and services.settings.admin_key is None:
         check_nearby(request.url.hostname, request.headers.get("Origin"))
-    holder = identify(services.settings, services.database, secret)
+    holder = identify(services.settings, services.database, key)
     limit = Terms.of(services.settings, holder.tenant).requests_per_minute
     if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:
         remember(request.scope, rate)
@@ -112,10 +118,5 @@ async def _of_admin(services: ProcessDep, holder: _HolderDep) -> Services:
     return services
 
 
-def _key(shown: _Shown) -> str | None:
-    return shown.credentials if shown else None
-
-
-KeyDep = Annotated[str | None, Depends(_key)]
 ServicesDep = Annotated[Services, Depends(_of_caller)]
 AdminDep = Annotated[Services, Depends(_of_admin)]
