@@ -31,6 +31,8 @@ lint: setup
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
 
 format: setup
 	$(BIN)/ruff check --fix $(PACKAGES)

@@ -1,7 +1,6 @@
 """`python -m api`: serve on `ATMC_HOST` and `ATMC_PORT`."""
 
 import contextlib
-import ipaddress
 import socket
 import sys
 
@@ -20,7 +19,6 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 for settings that cannot be served."""
     try:
         settings = Settings()
-        check_host(settings)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,22 +51,6 @@ class Server(uvicorn.Server):
         """Answer the long-polls and end the event streams, then end as uvicorn does."""
         self._watcher.release()
         await super().shutdown(sockets)
-
-
-def check_host(settings: Settings) -> None:
-    """Raise ValueError unless the service asks for keys or only this machine can reach it."""
-    if settings.admin_key is not None or settings.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ValueError(
-            f"ATMC_HOST={settings.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
-            "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
-            "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes the others."
-        )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,12 @@ from api.jobs import routes as jobs
 from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
+from api.ratelimit import RateLimitHeaders
 from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
+from api.tenants import routes as tenants
+from api.uploads import direct as direct_uploads
 from api.uploads import routes as uploads
 from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
@@ -52,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         services.database.engine.dispose()
+        services.rates.close()
 
     app = FastAPI(
         title="ATMC",
@@ -67,9 +71,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
+    app.add_middleware(RateLimitHeaders)
     for noun in (
         jobs,
         events,
+        direct_uploads,
         uploads,
         models,
         datasets,
@@ -79,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         schemas,
         webhooks,
         keys,
+        tenants,
         health,
         metrics,
     ):

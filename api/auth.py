@@ -1,13 +1,15 @@
 """Who calls, for whom, and whether they may."""
 
 import hmac
+from urllib.parse import urlsplit
 
 from fastapi.security import HTTPBearer
 
 from api.problems import Problem
+from api.text import shown
 from jobstore.database import Database
 from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, record_use
-from jobstore.settings import Settings
+from jobstore.settings import Settings, is_loopback
 from jobstore.tables import DEFAULT_TENANT
 from jobstore.tenants import get_tenant
 
@@ -27,7 +29,7 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
     """Return who shows the key; raises `key_required` and `key_invalid`.
 
     It is looked up for every request, so that a revoked one is refused at once. Where the settings
-    have no admin key nobody has to show one (`api.__main__` then listens to this machine only), and
+    have no admin key nobody has to show one (they then listen to this machine only), and
     all is the default tenant's.
     """
     if secret is None:
@@ -47,6 +49,30 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
         with database.write() as session:
             record_use(session, secret)
     return holder
+
+
+def still_holds(settings: Settings, database: Database, secret: str | None) -> bool:
+    """Tell whether a key that was let in would be let in again, for answers that go on for long."""
+    try:
+        identify(settings, database, secret)
+    except Problem:
+        return False
+    return True
+
+
+def check_nearby(host: str | None, origin: str | None) -> None:
+    """Raise `foreign_origin` unless a request without a key is of this machine, by its headers.
+
+    It comes from here, but a browser here may have sent it for a page from elsewhere: then its
+    `Origin` is the page's, or its `Host` a name that was made to lead here.
+    """
+    page = urlsplit(origin).hostname if origin is not None else host
+    if not (is_loopback(host) and is_loopback(page)):
+        detail = (
+            f"Without ATMC_ADMIN_KEY the service answers to localhost and 127.0.0.1 only, not to "
+            f"{shown(host)} for {shown(origin)}."
+        )
+        raise Problem("foreign_origin", detail)
 
 
 def require(holder: Holder, scope: Scope) -> None:

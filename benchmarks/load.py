@@ -1,10 +1,15 @@
 """What one API process on PostgreSQL bears while a job trains.
 
 `python -m benchmarks.load` prints one JSON object last: `reads_per_s` and `read_p99_ms` of
-`GET /jobs/{id}`, `creates_per_s` of `POST /jobs` and how many of those were `lost`, how many
-waiting requests (`streams`) heard of a change, `queue_to_start_s` from a job's creation to its
-child's first event; then the same with a table of finished jobs (`full_...`), and the processor
-time of the API a request, which says more than the wall on a machine that is shared.
+`GET /jobs/{id}` at the asked rate, and how many a second there were at most
+(`most_reads_per_s`); the same of `POST /jobs` (`creates_per_s`, ...) and how many of those were
+`lost`; how many of the `waiting` requests heard of a change (`streams`); `queue_to_start_s` from a
+job's creation to its child's first event; then the same with a table of finished jobs
+(`full_...`), and the processor time of the API a request, which says more than the wall on a
+machine that is shared.
+
+A latency counts from the moment at which the request was due, so one that had to wait for the
+answer before it is as late as its user would find it.
 """
 
 import argparse
@@ -17,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -30,28 +36,58 @@ from benchmarks.small_job import SPEC
 from benchmarks.timing import print_result
 from jobstore import jobs
 
+Figures = dict[str, Any]
+
 _LONG = SPEC | {"training": SPEC["training"] | {"robust_epochs": 9_000}}
 
 
-def _hammer(
-    url: str, seconds: float, clients: int, request: Callable[[http.client.HTTPConnection], None]
-) -> list[float]:
-    """Seconds of each of the requests that `clients` connections made, one after the other."""
-    host = url.removeprefix("http://")
-    until = time.monotonic() + seconds
+@dataclass(frozen=True)
+class Options:
+    """Of a measurement; rates are requests a second, `seconds` are of each of its parts."""
 
-    def work(_: int) -> list[float]:
+    seconds: float = 10.0
+    clients: int = 8
+    read_rate: float = 320.0
+    create_rate: float = 105.0
+    waiting: int = 200
+    finished: int = 100_000
+
+
+Request = Callable[[http.client.HTTPConnection], None]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """How many requests a second were answered, and the seconds that each took."""
+
+    per_s: float
+    took: list[float]
+
+    @property
+    def p99_ms(self) -> float:
+        return 1000 * statistics.quantiles(self.took, n=100)[98]
+
+
+def _send(url: str, seconds: float, clients: int, rate: float | None, request: Request) -> _Sent:
+    """Send for `seconds` from `clients` connections: `rate` a second in all, or all they can."""
+    host = url.removeprefix("http://")
+    began = time.perf_counter()
+
+    def work(number: int) -> list[float]:
         connection = http.client.HTTPConnection(host, timeout=30)
-        took = []
-        while time.monotonic() < until:
-            began = time.perf_counter()
+        # At an even pace, not all clients at once.
+        due, took = began + (number / rate if rate else 0.0), []
+        while due < began + seconds:
+            time.sleep(max(0.0, due - time.perf_counter()))
             request(connection)
-            took.append(time.perf_counter() - began)
+            took.append(time.perf_counter() - due)
+            due = due + clients / rate if rate else time.perf_counter()
         connection.close()
         return took
 
     with ThreadPoolExecutor(clients) as pool:
-        return [each for part in pool.map(work, range(clients)) for each in part]
+        took = [each for part in pool.map(work, range(clients)) for each in part]
+    return _Sent(len(took) / (time.perf_counter() - began), took)
 
 
 def _cpu_s(made: House) -> float:
@@ -61,7 +97,19 @@ def _cpu_s(made: House) -> float:
     return float(times.user + times.system)
 
 
-def reads(made: House, job_id: str, seconds: float, clients: int) -> dict[str, float]:
+def _figures(name: str, made: House, options: Options, rate: float, request: Request) -> Figures:
+    sent = _send(made.url, options.seconds, options.clients, rate, request)
+    before = _cpu_s(made)
+    most = _send(made.url, options.seconds, options.clients, None, request)
+    return {
+        f"{name}s_per_s": sent.per_s,
+        f"{name}_p99_ms": sent.p99_ms,
+        f"most_{name}s_per_s": most.per_s,
+        f"{name}_api_cpu_ms": 1000 * (_cpu_s(made) - before) / len(most.took),
+    }
+
+
+def reads(made: House, options: Options, job_id: str) -> Figures:
     """Rate, 99th percentile and processor time of `GET /jobs/{id}`."""
 
     def get(connection: http.client.HTTPConnection) -> None:
@@ -71,17 +119,11 @@ def reads(made: House, job_id: str, seconds: float, clients: int) -> dict[str, f
         if answer.status != 200:
             raise RuntimeError(f"GET answered {answer.status}")
 
-    before = _cpu_s(made)
-    took = _hammer(made.url, seconds, clients, get)
-    return {
-        "reads_per_s": len(took) / seconds,
-        "read_p99_ms": 1000 * statistics.quantiles(took, n=100)[98],
-        "read_api_cpu_ms": 1000 * (_cpu_s(made) - before) / len(took),
-    }
+    return _figures("read", made, options, options.read_rate, get)
 
 
-def creates(made: House, body: dict[str, Any], seconds: float, clients: int) -> dict[str, float]:
-    """Rate and processor time of `POST /jobs`, and how many accepted jobs are not there."""
+def creates(made: House, options: Options, body: dict[str, Any]) -> Figures:
+    """The same of `POST /jobs`, and how many accepted jobs are not there."""
     content, accepted, lock = json.dumps(body), list[str](), threading.Lock()
 
     def post(connection: http.client.HTTPConnection) -> None:
@@ -93,8 +135,7 @@ def creates(made: House, body: dict[str, Any], seconds: float, clients: int) -> 
         with lock:
             accepted.append(document["id"])
 
-    before = _cpu_s(made)
-    took = _hammer(made.url, seconds, clients, post)
+    figures = _figures("create", made, options, options.create_rate, post)
     database = made.database()
     with database.read() as session:
         there = jobs.states_of(session, accepted)
@@ -107,11 +148,7 @@ def creates(made: House, body: dict[str, Any], seconds: float, clients: int) -> 
             )
         )
     database.engine.dispose()
-    return {
-        "creates_per_s": len(took) / seconds,
-        "create_api_cpu_ms": 1000 * (_cpu_s(made) - before) / len(took),
-        "lost": len(set(accepted)) - len(there),
-    }
+    return figures | {"created": len(accepted), "lost": len(set(accepted)) - len(there)}
 
 
 def streams(made: House, body: dict[str, Any], count: int) -> int:
@@ -200,34 +237,32 @@ def fill(made: House, like: str, count: int) -> None:
     database.engine.dispose()
 
 
-def measure(seconds: float, clients: int, waiting: int, finished: int) -> dict[str, Any]:
+def measure(options: Options) -> Figures:
     """All of it, in one house."""
     with house(1, settings={"threads": 1, "device": "cpu"}) as made:
         ids = Chaos(made, random.Random(0)).upload()
-        figures: dict[str, Any] = {"queue_to_start_s": queue_to_start(made, ids | _LONG, 5)}
+        figures: Figures = {"queue_to_start_s": queue_to_start(made, ids | _LONG, 5)}
         trains = httpx.post(f"{made.url}/jobs", json=ids | _LONG).json()
         job = made.url + trains["links"]["self"]
         wait_until(lambda: httpx.get(job).json()["epoch"], 120, "the training")
         for prefix in ("", "full_"):
             if prefix:
-                fill(made, trains["id"], finished)
-            measured = reads(made, trains["id"], seconds, clients)
-            measured |= creates(made, ids | _LONG, seconds, clients)
+                fill(made, trains["id"], options.finished)
+            measured = reads(made, options, trains["id"])
+            measured |= creates(made, options, ids | _LONG)
             figures |= {f"{prefix}{name}": value for name, value in measured.items()}
-        figures["streams"] = streams(made, ids | _LONG, waiting)
+        figures["streams"] = streams(made, ids | _LONG, options.waiting)
         figures["trained_on"] = httpx.get(job).json()["state"] == "running"
-    return figures | {"clients": clients, "finished": finished}
+    return figures | vars(options)
 
 
 def main() -> int:
     """Print one JSON line; 1 if a job was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--streams", type=int, default=200)
-    parser.add_argument("--finished", type=int, default=100_000)
-    options = parser.parse_args()
-    figures = measure(options.seconds, options.clients, options.streams, options.finished)
+    for each in fields(Options):
+        name = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(name, type=type(each.default), default=each.default)
+    figures = measure(Options(**vars(parser.parse_args())))
     print_result(figures)
     return int(figures["lost"] + figures["full_lost"] > 0)
 

@@ -1,5 +1,5 @@
 # A Celery worker with the method. Which build of torch comes in is for PIP_ARGS to say.
-FROM python:3.11-slim AS build
+FROM python:3.11.14-slim-bookworm AS build
 ARG PIP_ARGS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -9,7 +9,7 @@ COPY worker worker
 RUN python -m venv /opt/atmc \
     && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[worker]'
 
-FROM python:3.11-slim
+FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc
 COPY --from=build /opt/atmc /opt/atmc
 ENV PATH=/opt/atmc/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from sqlalchemy import Table, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import clock, upsert
@@ -29,8 +29,6 @@ class CatalogueEntry(Protocol):
 
 def publish(session: Session, entries: Iterable[CatalogueEntry]) -> None:
     """Insert or replace the entries; safe when several workers start at once."""
-    table = CatalogueRow.__table__
-    assert isinstance(table, Table)
     for entry in sorted(entries, key=lambda entry: (entry.kind, entry.name)):
         row = {
             "kind": entry.kind,
@@ -38,7 +36,7 @@ def publish(session: Session, entries: Iterable[CatalogueEntry]) -> None:
             "document": entry.document,
             "published_at": clock(),
         }
-        upsert(session, table, row)
+        upsert(session, CatalogueRow, row)
 
 
 def get_entry(session: Session, kind: str, name: str) -> CatalogueRow:

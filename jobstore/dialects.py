@@ -14,9 +14,9 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
-    Table,
     bindparam,
     event,
+    inspect,
     select,
     text,
 )
@@ -31,7 +31,9 @@ READ_ONLY = "atmc_read_only"
 """Execution option: the transaction only reads, so on SQLite it takes no write lock."""
 
 _BUSY_TIMEOUT_MS = 30_000
-_SCHEMA_LOCK = 0x61746D63  # "atmc": any number, the same in every process
+# "atmc" and the next: any numbers, the same in every process.
+_SCHEMA_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
+_CLAIM_PATIENCE_MS = 5_000
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -109,10 +111,33 @@ def lock_schema(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
 
 
-def upsert(session: Session, table: Table, row: dict[str, Any]) -> None:
+def lock_claims(session: Session) -> None:
+    """Let one claim at a time past this line until its transaction ends.
+
+    Each must count what the others took. A worker that stops in between (paused, cut off) loses its
+    transaction after seconds, so it holds up nobody for longer.
+    """
+    if _is_postgresql(session):
+        patience = f"SET LOCAL idle_in_transaction_session_timeout = {_CLAIM_PATIENCE_MS}"
+        session.execute(text(patience))
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+
+
+def lock_quota(session: Session, tenant: str) -> None:
+    """Let one transaction at a time that adds to what the tenant has past this line.
+
+    Not the tenant's row, which every claim writes: this lock is held while a large file is kept.
+    """
+    if _is_postgresql(session):
+        lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:tenant))")
+        session.execute(lock, {"kind": _QUOTA_LOCKS, "tenant": tenant})
+
+
+def upsert(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
     """Insert `row`, or update its columns where the primary key exists."""
-    insert = _insert(session)(table).values(row)
-    session.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+    insert = _insert(session)(mapped).values(row)
+    names = list(inspect(mapped).primary_key)
+    session.execute(insert.on_conflict_do_update(index_elements=names, set_=row))
 
 
 def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -> None:
@@ -120,13 +145,14 @@ def insert_if_absent(session: Session, mapped: type[Any], row: dict[str, Any]) -
     session.execute(_insert(session)(mapped).values(row).on_conflict_do_nothing())
 
 
-def add_up(session: Session, table: Table, rows: Sequence[dict[str, Any]], column: str) -> None:
+def add_up(
+    session: Session, mapped: type[Any], rows: Sequence[dict[str, Any]], column: str
+) -> None:
     """Insert the rows; where a primary key exists, add to its `column` instead."""
-    insert = _insert(session)(table).values(list(rows))
-    total = {column: table.c[column] + insert.excluded[column]}
-    session.execute(
-        insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=total)
-    )
+    insert = _insert(session)(mapped).values(list(rows))
+    total = {column: getattr(mapped, column) + insert.excluded[column]}
+    names = list(inspect(mapped).primary_key)
+    session.execute(insert.on_conflict_do_update(index_elements=names, set_=total))
 
 
 def _insert(session: Session) -> Any:

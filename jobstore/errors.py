@@ -22,6 +22,28 @@ class IllegalTransition(JobstoreError):
     """The state machine of `jobstore.states` has no such arrow."""
 
 
+class NotEnded(JobstoreError):
+    """The job is still queued or at work."""
+
+
+class InUse(JobstoreError):
+    """A job refers to it. `kind` is a noun ("model", "dataset"), `id` the one that is in use."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"the {kind} {id!r} is in use")
+        self.kind = kind
+        self.id = id
+
+
+class Expired(JobstoreError):
+    """The bytes of an upload are gone. `kind` is a noun ("model", "dataset"), `id` which one."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"the {kind} {id!r} has expired")
+        self.kind = kind
+        self.id = id
+
+
 class InvalidCursor(JobstoreError):
     """The page cursor was not made by this service."""
 
@@ -32,6 +54,16 @@ class IdempotencyConflict(JobstoreError):
 
 class StillAtWork(JobstoreError):
     """Another request with the same idempotency key was first and is not answered yet."""
+
+
+class QuotaExceeded(JobstoreError):
+    """The tenant has as much as it may have of `kind` ("queued-jobs" or "stored-bytes")."""
+
+    def __init__(self, kind: str, limit: int, remaining: int) -> None:
+        super().__init__(f"{kind} are limited to {limit}")
+        self.kind = kind
+        self.limit = limit
+        self.remaining = remaining
 
 
 class TooLarge(JobstoreError):

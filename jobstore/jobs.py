@@ -14,9 +14,9 @@ from jobstore.events import append_state_event, change_state
 from jobstore.ids import new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
 from jobstore.tables import Job
-from jobstore.uploads import get_dataset, get_model
-from jobstore.wakeups import QUEUE
+from jobstore.uploads import hold_dataset, hold_model
 from jobstore.webhooks import NewWebhook, create_webhook
+from jobstore.workers import queue_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ def create_job(
     time_limit_s: float,
     name: str | None = None,
     priority: int = 0,
+    device: str | None = None,
+    gpus: int = 0,
     webhook: NewWebhook | None = None,
 ) -> Job:
-    """Queue a job. Raises `NotFound` for a model or data set that is not there.
+    """Queue a job. Raises `NotFound` for a model or data set that is not there, or `Expired`.
 
     Once the transaction has committed, send a wake-up (`jobstore.wakeups.wake`).
     """
@@ -47,9 +49,11 @@ def create_job(
         id=new_job_id(),
         name=name,
         spec=spec,
-        model_id=get_model(session, model_id).id,
-        dataset_id=get_dataset(session, dataset_id).id,
+        model_id=hold_model(session, model_id).id,
+        dataset_id=hold_dataset(session, dataset_id).id,
         rank=-priority,
+        device=device,
+        gpus=gpus,
         state=JobState.QUEUED,
         attempt=0,
         max_attempts=max_attempts,
@@ -109,10 +113,16 @@ class Queue:
 
 def queues(session: Session) -> dict[str, Queue]:
     """Return what waits, by queue."""
-    query = select(func.count(), func.min(Job.queued_at)).where(Job.state == JobState.QUEUED)
-    depth, oldest = session.execute(query).one()
-    oldest_s = (now(session) - oldest).total_seconds() if oldest is not None else 0.0
-    return {QUEUE: Queue(depth, oldest_s)}
+    waiting = (
+        select(Job.device, Job.gpus, func.count(), func.min(Job.queued_at))
+        .where(Job.state == JobState.QUEUED)
+        .group_by(Job.device, Job.gpus)
+    )
+    moment = now(session)
+    return {queue_of(None, 0): Queue(0, 0.0)} | {
+        queue_of(device, gpus): Queue(depth, (moment - (oldest or moment)).total_seconds())
+        for device, gpus, depth, oldest in session.execute(waiting)
+    }
 
 
 def list_jobs(
@@ -154,11 +164,14 @@ def request_cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """Queue a failed or cancelled job again; it goes on at its last checkpoint if that is kept.
 
-    It has all its attempts and its whole time again. Raises `NotFound`, and `IllegalTransition` for
-    a job in any other state. Once the transaction has committed, send a wake-up.
+    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` if its model or
+    data set has, and `IllegalTransition` for a job in any other state. Once the transaction has
+    committed, send a wake-up.
     """
     job = _locked(session, job_id)
     check_retry(job.state)
+    hold_model(session, job.model_id)
+    hold_dataset(session, job.dataset_id)
     # The clock first: asking it writes what is pending, and the row is to change at once.
     queued_at = now(session)
     job.retries += 1

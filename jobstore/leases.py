@@ -6,35 +6,36 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ScalarSelect, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
-from jobstore.dialects import clock, now
+from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import HEADLINE_FIELDS, Artifact, Figure, Job
+from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
+from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
 VALIDATING_STAGE = "validating"
+ON_CPU = Offer()
 
-_FORGOTTEN_AT_ONCE = 100
 _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The fencing token: one claim of one job by one worker."""
+    """The fencing token: one claim of one job by one worker; `tenant` is for the logs."""
 
     job_id: str
     number: int
     owner: str
+    tenant: str = field(default=DEFAULT_TENANT, compare=False)
 
     def __str__(self) -> str:
         return f"{self.job_id} attempt {self.number}"
@@ -68,37 +69,34 @@ class NewArtifact:
 
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many jobs wait for a worker now.
-
-    `checkpoint_keys` are objects that no row names any more: delete them after the commit.
-    """
+    """The ids of the jobs that a sweep moved, and how many wait now, by their wake-ups' queue."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    checkpoint_keys: list[str] = field(default_factory=list)
-    waiting: int = 0
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
-def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt] | None:
-    """Take the oldest queued job for `lease_s` seconds; None if nothing waits.
+def claim(
+    session: Session,
+    owner: str,
+    *,
+    lease_s: float,
+    offer: Offer = ON_CPU,
+    max_running_jobs: int | None = None,
+) -> tuple[Job, Attempt] | None:
+    """Take the job that `next_job` says for `lease_s` seconds; None if nothing waits that may run.
 
-    One statement, so that two workers never take the same row.
+    One claim at a time, so that each counts what the others took.
     """
-    oldest = (
-        select(Job.id)
-        .where(Job.state == JobState.QUEUED)
-        .order_by(Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    lock_claims(session)
     statement = (
         update(Job)
-        .where(Job.id == oldest)
+        .where(Job.id == next_job(offer, max_running_jobs))
         .values(
             state=JobState.VALIDATING,
             attempt=Job.attempt + 1,
+            reported=0,
             owner=owner,
             lease_expires_at=clock(lease_s),
             started_at=func.coalesce(Job.started_at, clock()),
@@ -109,9 +107,51 @@ def claim(session: Session, owner: str, *, lease_s: float) -> tuple[Job, Attempt
     job = session.scalars(statement, execution_options=options).one_or_none()
     if job is None:
         return None
+    served = update(Tenant).where(Tenant.id == job.tenant_id).values(served_at=clock())
+    session.execute(served, execution_options={"synchronize_session": False})
     append_state_event(session, job)
     session.flush()
-    return job, Attempt(job.id, job.attempt, owner)
+    return job, Attempt(job.id, job.attempt, owner, job.tenant_id)
+
+
+def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Return the choice of the next job's id, of those that suit the offer.
+
+    It is a job of the tenant with the fewest at work, of several the one that was served longest
+    ago; of that tenant the one with the highest priority, of several the oldest. So however many
+    jobs a tenant has queued, another's first waits for one of them at most. A tenant with
+    `max_running_jobs` at work, or as many as its own limit says, has to wait. What has ended is not
+    looked at: the indexes lead past it.
+    """
+    return (
+        select(Job.id)
+        .where(WAITING, offer.suitable(), Job.tenant_id == _next_tenant(offer, max_running_jobs))
+        .order_by(Job.rank, Job.id)
+        .limit(1)
+        # A cancel may hold the row.
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+
+
+def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
+    """Whose turn it is of those who have a job that waits for such an offer."""
+    at_work = (
+        select(func.count())
+        .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
+        .scalar_subquery()
+    )
+    limit = func.coalesce(Tenant.max_running_jobs, max_running_jobs)
+    return (
+        select(Tenant.id)
+        .where(
+            exists().where(WAITING, offer.suitable(), Job.tenant_id == Tenant.id),
+            or_(limit.is_(None), at_work < limit),
+        )
+        .order_by(at_work, Tenant.served_at.asc().nulls_first(), Tenant.id)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: float) -> LeaseState:
@@ -133,12 +173,20 @@ def look(session: Session, attempt: Attempt) -> LeaseState:
     return LeaseState(cancel_requested=row.cancel_requested_at is not None)
 
 
-def report(session: Session, attempt: Attempt, events: Iterable[NewEvent]) -> None:
+def report(
+    session: Session, attempt: Attempt, events: Sequence[NewEvent], *, first: int | None = None
+) -> None:
     """Append what the run told, and let the job's stage, progress and state follow from it.
+
+    `first` is the number of the first of them in the attempt, from 0: those that are there already,
+    and are told again because an answer was lost, are left out; without it all are new.
 
     Raises `LeaseLost`, and KeyError for an event that lacks a field docs/interfaces.md gives it.
     """
     job = _hold(session, attempt)
+    if first is not None:
+        events = events[max(0, job.reported - first) :]
+    job.reported += len(events)
     for event in events:
         append_event(session, job, event)
         if event.type is EventType.PROGRESS:
@@ -171,6 +219,14 @@ def release(session: Session, attempt: Attempt) -> JobState:
     return _end_attempt(session, job)
 
 
+def release_unknown(session: Session, owner: str) -> None:
+    """Give back what an idle worker holds without knowing: the answer to its claim was lost."""
+    held = select(Job).where(Job.state.in_(ACTIVE), Job.owner == owner).with_for_update()
+    for job in session.scalars(held):
+        _end_attempt(session, job)
+    session.flush()
+
+
 def fail_attempt(session: Session, attempt: Attempt, error: JobError) -> JobState:
     """End an attempt that crashed: queued again, or failed with `error` after `max_attempts`.
 
@@ -192,7 +248,7 @@ def finish(
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
     One that has succeeded forgets its checkpoints; their keys are returned, and the caller should
-    delete the objects. The others keep them for a retry, until the sweep finds them old.
+    delete the objects. The others keep them for a retry, as long as their tenant's terms say.
 
     A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
     one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
@@ -208,18 +264,17 @@ def finish(
     if error is not None:
         _append_error(session, job, error)
         _set_error(job, error)
-    forgotten = _forget_checkpoints(job) if state is JobState.SUCCEEDED else []
+    forgotten = job.forget_checkpoints() if state is JobState.SUCCEEDED else []
     for new in artifacts:
         session.add(Artifact(tenant_id=job.tenant_id, job_id=job.id, **vars(new)))
     _finish(session, job, state)
     return forgotten
 
 
-def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
+def sweep(session: Session) -> Swept:
     """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
 
-    Jobs that ended more than `keep_checkpoints_s` ago forget their checkpoints. Any number of
-    sweeps may run at once. Send wake-ups for what waits after the commit.
+    Any number of sweeps may run at once. Send wake-ups for what waits after the commit.
     """
     swept = Swept()
     lost = (
@@ -237,28 +292,16 @@ def sweep(session: Session, *, keep_checkpoints_s: float = math.inf) -> Swept:
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
         metrics.count(session, metrics.LEASES_LOST)
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
-    if keep_checkpoints_s < math.inf:
-        swept.checkpoint_keys = _forget_old_checkpoints(session, keep_checkpoints_s)
+    forget_lost(session)
     session.flush()
-    waiting = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
-    swept.waiting = session.scalars(waiting).one()
-    return swept
-
-
-def _forget_old_checkpoints(session: Session, keep_s: float) -> list[str]:
-    old = (
-        select(Job)
-        .where(Job.checkpoint_key.is_not(None), Job.finished_at < clock(-keep_s))
-        .limit(_FORGOTTEN_AT_ONCE)
-        .with_for_update(skip_locked=True)
+    waiting = (
+        select(Job.device, Job.gpus, func.count())
+        .where(Job.state == JobState.QUEUED)
+        .group_by(Job.device, Job.gpus)
     )
-    return [key for job in session.scalars(old) for key in _forget_checkpoints(job)]
-
-
-def _forget_checkpoints(job: Job) -> list[str]:
-    keys = job.checkpoint_keys
-    job.checkpoint_key = job.previous_checkpoint_key = None
-    return keys
+    for device, gpus, count in session.execute(waiting):
+        swept.waiting[queue_of(device, gpus)] = count
+    return swept
 
 
 def _held_by(attempt: Attempt) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ once or not at all.
 import contextlib
 import hashlib
 import io
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
     from typing_extensions import Buffer
 
-STAGED = "staged"
-
 _CHUNK_BYTES = 1 << 20
 
 
@@ -43,6 +42,32 @@ class Stored:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Found:
+    """An object of the store, and when it was last written by the store's clock."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
+STAGED, CHECKPOINTS = "staged/", "checkpoints/"
+"""Where uploads lie until they are kept or dropped, and where the checkpoints of jobs do."""
+
+_BLOB_KEY = re.compile(r"(?:tenants/(?P<tenant>[a-z0-9-]+)/)?blobs/../(?P<sha256>[0-9a-f]{64})")
+
+
+def read_blob_key(key: str) -> tuple[str, str] | None:
+    """Return the tenant and the digest that the key was made of; None if it is no blob's."""
+    parts = _BLOB_KEY.fullmatch(key)
+    return (parts["tenant"] or DEFAULT_TENANT, parts["sha256"]) if parts else None
+
+
+def checkpoint_key(job_id: str, attempt: int, name: str) -> str:
+    """Return the key of a checkpoint that an attempt of a job has made."""
+    return f"{CHECKPOINTS}{job_id}/{attempt}/{name}"
+
+
 def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     """Return the key of the tenant's blob with this digest (hex)."""
     # The default tenant's lie where they lay before there were others.
@@ -50,9 +75,15 @@ def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     return f"{folder}/{sha256[:2]}/{sha256}"
 
 
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def staged_key() -> str:
     """Return a new key for something that is not a file yet, or never will be."""
-    return f"{STAGED}/{uuid4().hex}"
+    return f"{STAGED}{uuid4().hex}"
 
 
 class ObjectStore:
@@ -121,8 +152,7 @@ class ObjectStore:
 
     def put_blob(self, path: Path) -> Stored:
         """Store the file as the blob of its digest."""
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = digest_of(path)
         stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
@@ -167,18 +197,13 @@ class ObjectStore:
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all objects below `prefix`, in order."""
-        chunks = obstore.list(self._store, prefix or None)
-        return sorted(str(found["path"]) for chunk in chunks for found in chunk)
+        return sorted(found.key for found in self.find(prefix))
 
-    def stale(self, prefix: str, older_than_s: float) -> list[str]:
-        """Return the keys below `prefix` that were last written so long ago, by the store."""
-        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
-        return [
-            str(found["path"])
-            for chunk in obstore.list(self._store, prefix)
-            for found in chunk
-            if found["last_modified"] < limit
-        ]
+    def find(self, prefix: str = "") -> Iterator[Found]:
+        """Yield all objects below `prefix`, in no order."""
+        for chunk in obstore.list(self._store, prefix or None):
+            for each in chunk:
+                yield Found(each["path"], each["size"], each["last_modified"])
 
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""

@@ -1,7 +1,10 @@
 """Everything that may be set, read from the environment (`ATMC_...`) once a process."""
 
+import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,19 +20,34 @@ def _folder_in_home(data: dict[str, Any]) -> str:
     return Path(data["home"], "objects").as_uri()
 
 
+def _with_password(url: str, password: SecretStr) -> str:
+    """Put the password into a URL that has a host and no password."""
+    parts = urlsplit(url)
+    if parts.password is not None or not parts.hostname:
+        raise ValueError(f"a password beside a URL of {parts.scheme} that has one or takes none")
+    user, _, host = parts.netloc.rpartition("@")
+    secret = quote(password.get_secret_value(), safe="")
+    return parts._replace(netloc=f"{user}:{secret}@{host}").geturl()
+
+
 class Settings(BaseSettings):
     """The service's settings; a URL chooses a backend, nothing else in the code does.
 
-    Sizes are in bytes, times in seconds.
+    Sizes are in bytes, times in seconds. What the environment does not set may be a file in the
+    folder `ATMC_SECRETS_DIR`, named as the variable would be, in small letters.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ATMC_")
+    # Some are secrets: what is wrong with one is told by its name.
+    model_config = SettingsConfigDict(env_prefix="ATMC_", hide_input_in_errors=True)
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"), validate_default=True
     )
     database_url: str = Field(default_factory=_sqlite_in_home)
     broker_url: str = "redis://127.0.0.1:6379/0"
+    # Of a URL without one; so that the URL can be seen and the password comes from a file.
+    database_password: SecretStr | None = None
+    broker_password: SecretStr | None = None
 
     store_url: str = Field(default_factory=_folder_in_home)
     store_endpoint: str | None = None
@@ -42,8 +60,20 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     time_limit_s: float = Field(default=86_400, gt=0)
-    # Of failed and cancelled jobs, which may be retried from there.
-    keep_checkpoints_s: float = Field(default=7 * 86_400, ge=0)
+    # Of a tenant that has no terms of its own; None: for ever. Uploads are kept while a job needs
+    # them. Checkpoints are those of failed and cancelled jobs, which may be retried from there.
+    keep_uploads_s: float | None = Field(default=90 * 86_400, ge=0)
+    keep_checkpoints_s: float | None = Field(default=7 * 86_400, ge=0)
+    keep_artifacts_s: float | None = Field(default=365 * 86_400, ge=0)
+    keep_events_s: float | None = Field(default=365 * 86_400, ge=0)
+    # How often what has expired is looked for.
+    retention_s: float = Field(default=3_600, gt=0)
+
+    # Of a tenant that has no limits of its own. None: no limit.
+    max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
+    max_queued_jobs: int | None = Field(default=10_000, ge=0)
+    max_running_jobs: int | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=60_000, ge=1)
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
@@ -72,6 +102,18 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(_secrets_dir=os.environ.get("ATMC_SECRETS_DIR"), **values)
+
+    @model_validator(mode="after")
+    def _passwords_into_urls(self) -> Self:
+        if self.database_password is not None:
+            self.database_url = _with_password(self.database_url, self.database_password)
+        if self.broker_password is not None:
+            self.broker_url = _with_password(self.broker_url, self.broker_password)
+        self.database_password = self.broker_password = None
+        return self
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_s < 2 * self.heartbeat_s:
@@ -80,3 +122,23 @@ class Settings(BaseSettings):
                 f"({self.heartbeat_s:g}), or one late heartbeat loses the job"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nobody_else_without_keys(self) -> Self:
+        if self.admin_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"ATMC_HOST={self.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
+                "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
+                "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes others."
+            )
+        return self
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether only this machine can be meant."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    TextClause,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -107,10 +108,12 @@ class Owned:
 class Model(Owned, Base):
     """An uploaded network: its bytes are the blob `sha256`; `summary` is what its header says.
 
+    Once it has expired (`expired_at`) the bytes are gone and it stands for the jobs that used it.
     Those uploaded before there was a summary have an empty one.
     """
 
     __tablename__ = "models"
+    __table_args__ = (Index(None, "tenant_id", "sha256"),)
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
@@ -121,12 +124,14 @@ class Model(Owned, Base):
     summary: Mapped[Document] = mapped_column(server_default="{}")
     sha256: Mapped[str] = mapped_column(_sha256)
     bytes: Mapped[int]
+    expired_at: Mapped[datetime | None]
 
 
 class Dataset(Owned, Base):
-    """An uploaded data set: its bytes are the blob `sha256`; `summary` is what its headers say."""
+    """An uploaded data set, like a `Model`; `summary` is what its headers say."""
 
     __tablename__ = "datasets"
+    __table_args__ = (Index(None, "tenant_id", "sha256"),)
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
@@ -134,6 +139,18 @@ class Dataset(Owned, Base):
     summary: Mapped[Document]
     sha256: Mapped[str] = mapped_column(_sha256)
     bytes: Mapped[int]
+    expired_at: Mapped[datetime | None]
+
+
+class Blob(Owned, Base):
+    """Bytes in the object store; see `jobstore.blobs`."""
+
+    __tablename__ = "blobs"
+
+    tenant_id: Mapped[str] = mapped_column(_tenant, primary_key=True, server_default=DEFAULT_TENANT)
+    sha256: Mapped[str] = mapped_column(_sha256, primary_key=True)
+    bytes: Mapped[int]
+    touched_at: Mapped[datetime]
 
 
 class IncomingUpload(Owned, Base):
@@ -199,9 +216,13 @@ class Headline:
     accepted: Mapped[bool | None]
 
 
-def _where(condition: str) -> dict[str, Any]:
+# Of the index that a claim reads: it has to say it in these very words to be given it.
+WAITING = text("state = 'queued'")
+
+
+def _where(condition: TextClause) -> dict[str, Any]:
     """Index only the few rows that are looked for, so that those of years do not weigh."""
-    return dict.fromkeys(("postgresql_where", "sqlite_where"), text(condition))
+    return dict.fromkeys(("postgresql_where", "sqlite_where"), condition)
 
 
 HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
@@ -213,22 +234,26 @@ class Job(Headline, Owned, Base):
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
     the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
     given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
-    `time_limit_s` limits. `retries` counts how often its user had an ended job queued again, which
-    starts both counts anew. `rank` is minus the priority: so a plain index has them in the order in
-    which they are taken. `previous_checkpoint_key` is there in case the newest is broken.
+    `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
+    `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
+    often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
+    priority: so a plain index has them in the order in which they are taken.
+    `previous_checkpoint_key` is there in case the newest is broken.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "tenant_id", "id"),
         Index(None, "tenant_id", "state", "id"),
-        Index("ix_jobs_waiting", "tenant_id", "rank", "id", **_where("state = 'queued'")),
-        Index("ix_jobs_at_work", "tenant_id", **_where("state IN ('validating', 'running')")),
+        Index(None, "tenant_id", "finished_at"),
+        Index(None, "model_id"),
+        Index(None, "dataset_id"),
+        Index("ix_jobs_waiting", "tenant_id", "rank", "id", **_where(WAITING)),
         Index(None, "lease_expires_at"),
         Index(
             "ix_jobs_kept_checkpoints",
             "finished_at",
-            **_where("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL"),
+            **_where(text("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL")),
         ),
     )
 
@@ -254,12 +279,15 @@ class Job(Headline, Owned, Base):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    device: Mapped[str | None] = mapped_column(String(8))
+    gpus: Mapped[int] = mapped_column(default=0, server_default="0")
     time_limit_s: Mapped[float]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     retries: Mapped[int] = mapped_column(default=0, server_default="0")
     checkpoint_key: Mapped[str | None] = mapped_column(Text)
     previous_checkpoint_key: Mapped[str | None] = mapped_column(Text)
     last_event_seq: Mapped[int] = mapped_column(default=0)
+    reported: Mapped[int] = mapped_column(default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
@@ -279,6 +307,12 @@ class Job(Headline, Owned, Base):
     def checkpoint_keys(self) -> list[str]:
         """The stored checkpoints, newest first; at most two."""
         return [key for key in (self.checkpoint_key, self.previous_checkpoint_key) if key]
+
+    def forget_checkpoints(self) -> list[str]:
+        """Name no checkpoint any more; returns the keys of those that were named."""
+        keys = self.checkpoint_keys
+        self.checkpoint_key = self.previous_checkpoint_key = None
+        return keys
 
     @property
     def headline(self) -> dict[str, Figure] | None:
@@ -336,7 +370,7 @@ class WebhookDelivery(Owned, Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index(None, "webhook_id", "id"),
-        Index("ix_webhook_deliveries_due", "due_at", **_where("due_at IS NOT NULL")),
+        Index("ix_webhook_deliveries_due", "due_at", **_where(text("due_at IS NOT NULL"))),
     )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
@@ -371,6 +405,7 @@ class Artifact(Owned, Base):
     """A file that a job made: its bytes are the blob `sha256`."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index(None, "tenant_id", "sha256"),)
 
     job_id: Mapped[str] = mapped_column(_id, ForeignKey(Job.id), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -389,6 +424,16 @@ class CatalogueRow(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     document: Mapped[Document]
     published_at: Mapped[datetime] = mapped_column(insert_default=clock())
+
+
+class WorkerRow(Base):
+    """A worker that is there: how many GPUs it has, and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    gpus: Mapped[int]
+    seen_at: Mapped[datetime]
 
 
 class IdempotencyKey(Owned, Base):
@@ -412,10 +457,14 @@ class IdempotencyKey(Owned, Base):
 
 
 class Metric(Base):
-    """A sum over what has happened: see `jobstore.metrics`; `labels` is a JSON object, sorted."""
+    """A sum over what has happened, or what was `told_at` a moment: see `jobstore.metrics`.
+
+    `labels` is a JSON object, sorted.
+    """
 
     __tablename__ = "metrics"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     labels: Mapped[str] = mapped_column(String(255), primary_key=True)
     value: Mapped[float]
+    told_at: Mapped[datetime | None]

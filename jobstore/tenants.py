@@ -1,6 +1,7 @@
 """Tenants: the teams that share the service."""
 
 import re
+from collections.abc import Mapping
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 from jobstore.dialects import insert_if_absent
 from jobstore.errors import NotFound
 from jobstore.tables import Tenant
+from jobstore.terms import TERM_NAMES
 
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """It becomes part of keys in the object store, so it is a plain word."""
@@ -29,13 +31,16 @@ def get_tenant(session: Session, name: str) -> Tenant:
     return tenant
 
 
-def lock_tenant(session: Session, name: str) -> Tenant:
-    """Return the tenant, whom no other transaction that locks it may count until this one ends."""
-    query = select(Tenant).where(Tenant.id == name).with_for_update(key_share=True)
-    options = {"populate_existing": True}
-    return session.scalars(query, execution_options=options).one()
-
-
 def list_tenants(session: Session) -> list[Tenant]:
     """Return all tenants by name."""
     return list(session.scalars(select(Tenant).order_by(Tenant.id)))
+
+
+def change_tenant(session: Session, name: str, terms: Mapping[str, float | None]) -> Tenant:
+    """Change the tenant's own terms, by the names in `jobstore.terms`; raises `NotFound`."""
+    tenant = get_tenant(session, name)
+    for term in TERM_NAMES:
+        if term in terms:
+            setattr(tenant, term, terms[term])
+    session.flush()
+    return tenant

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
-from jobstore.errors import NotFound
+from jobstore.errors import Expired, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.tables import Dataset, Model
 
@@ -50,6 +50,19 @@ def get_model(session: Session, model_id: str) -> Model:
     return model
 
 
+def hold_model(session: Session, model_id: str) -> Model:
+    """Return the model, which cannot expire before this transaction ends.
+
+    Raises `NotFound`, and `Expired` if it has.
+    """
+    model = session.get(Model, model_id, with_for_update={"read": True}, populate_existing=True)
+    if model is None:
+        raise NotFound("model", model_id)
+    if model.expired_at is not None:
+        raise Expired("model", model_id)
+    return model
+
+
 def create_dataset(
     session: Session, *, filename: str, summary: dict[str, Any], sha256: str, bytes: int
 ) -> Dataset:
@@ -68,6 +81,21 @@ def get_dataset(session: Session, dataset_id: str) -> Dataset:
     dataset = session.get(Dataset, dataset_id)
     if dataset is None:
         raise NotFound("dataset", dataset_id)
+    return dataset
+
+
+def hold_dataset(session: Session, dataset_id: str) -> Dataset:
+    """Return the data set, which cannot expire before this transaction ends.
+
+    Raises `NotFound`, and `Expired` if it has.
+    """
+    dataset = session.get(
+        Dataset, dataset_id, with_for_update={"read": True}, populate_existing=True
+    )
+    if dataset is None:
+        raise NotFound("dataset", dataset_id)
+    if dataset.expired_at is not None:
+        raise Expired("dataset", dataset_id)
     return dataset
 
 

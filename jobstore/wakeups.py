@@ -11,9 +11,9 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from jobstore.settings import Settings
+from jobstore.workers import queue_of
 
 WAKE_TASK = "worker.wake"
-QUEUE = "atmc"
 
 _CONNECT_TIMEOUT_S = 2.0
 
@@ -24,7 +24,7 @@ def make_celery(settings: Settings) -> Celery:
     """Return the Celery app that the API and the sweep send with and the worker runs."""
     app = Celery("atmc", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
-        task_default_queue=QUEUE,
+        task_default_queue=queue_of(None, 0),
         task_ignore_result=True,
         # Early: Redis would deliver a long task twice, and the row, not the message, is the job.
         task_acks_late=False,
@@ -46,23 +46,24 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def wake(celery: Celery) -> bool:
+def wake(celery: Celery, queue: str) -> bool:
     """Send a wake-up; returns False, with a warning in the log, when the broker is away.
 
-    Call it after the commit, never before: an early worker would find nothing. Without a broker it
-    takes some seconds (the Redis client tries again), so an HTTP answer should not wait for it.
+    `queue` is `jobstore.workers.queue_of` what the job asks for. Call it after the commit, never
+    before: an early worker would find nothing. Without a broker it takes some seconds (the Redis
+    client tries again), so an HTTP answer should not wait for it.
     """
     try:
-        celery.send_task(WAKE_TASK)
+        celery.send_task(WAKE_TASK, queue=queue)
     except (OperationalError, RedisError) as error:
         log.warning("wake-up not sent, the sweep will send another: %s", error)
         return False
     return True
 
 
-def pending(celery: Celery) -> int:
-    """Return how many wake-ups wait; raises kombu's OperationalError or a RedisError."""
+def pending(celery: Celery, queue: str) -> int:
+    """Return how many wake-ups wait in a queue; raises kombu's OperationalError or a RedisError."""
     with celery.connection_for_write() as connection:
         # Not passive: to Redis an empty queue is one that does not exist.
-        queue = connection.default_channel.queue_declare(queue=QUEUE)
-    return int(queue.message_count)
+        declared = connection.default_channel.queue_declare(queue=queue)
+    return int(declared.message_count)

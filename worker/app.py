@@ -25,7 +25,10 @@ from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
+from jobstore.workers import Offer
 from worker.folder import remove_abandoned
+from worker.gpus import GpuReport
+from worker.presence import Presence
 from worker.process import hide_from_children
 from worker.retry import GaveUp, retry
 from worker.supervisor import Supervisor, runs_folder
@@ -36,19 +39,27 @@ log = logging.getLogger(__name__)
 _PATIENCE_AT_START_S = 120.0
 
 settings = Settings()
+device = settings.device
+if device == "auto":
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+offer = Offer(gpus=torch.cuda.device_count() if device == "cuda" else 0)
 app = make_celery(settings)
+app.amqp.queues.select(offer.queues())
 
 
 class Worker:
     """This process as an owner of jobs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
         """Make the schema, tell the API what may be asked for, clear what a killed worker left."""
+        if device == "cuda" and not offer.gpus:
+            raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
         engine = make_engine(settings)
-        self.settings = settings
+        self.settings, self.offer = settings, offer
         self.database = Database(engine)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.shutdown = threading.Event()
+        self.presence = Presence(self.database, self.owner, offer, every_s=settings.heartbeat_s)
         deadline = time.monotonic() + _PATIENCE_AT_START_S
         retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
         remove_abandoned(runs_folder(settings))
@@ -56,7 +67,7 @@ class Worker:
             settings,
             self.database,
             ObjectStore.from_settings(settings),
-            device=_device(settings),
+            device=device,
             shutdown=self.shutdown,
         )
 
@@ -79,7 +90,14 @@ class Worker:
 
     def _claim(self) -> tuple[Job, leases.Attempt] | None:
         with self.database.write() as session:
-            return leases.claim(session, self.owner, lease_s=self.settings.lease_s)
+            leases.release_unknown(session, self.owner)
+            return leases.claim(
+                session,
+                self.owner,
+                lease_s=self.settings.lease_s,
+                offer=self.offer,
+                max_running_jobs=self.settings.max_running_jobs,
+            )
 
 
 _worker: Worker | None = None
@@ -92,19 +110,22 @@ def _start(**_: Any) -> None:
     )  # Celery asks for it only later, and says nothing of a failed start.
     hide_from_children()
     try:
-        _worker = Worker(settings)
+        _worker = Worker(settings, device, offer)
+        _worker.presence.begin()
     except Exception as error:
         # Celery would log what a signal's receiver raises, and go on without it.
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
-    log.info("worker starts", extra={"owner": _worker.owner, "device": _worker.supervisor.device})
+    GpuReport(_worker.database, _worker.shutdown).begin()
+    log.info("worker starts", extra={"owner": _worker.owner, "device": device, "gpus": offer.gpus})
 
 
 def _look_for_work(**_: Any) -> None:
     # Jobs may have waited for the first worker; their wake-ups may be long gone.
     assert _worker is not None
     _worker.supervisor.children.warm_up()
-    wake(app)
+    # Only workers like this one hear of it.
+    wake(app, offer.queues()[-1])
 
 
 def _work_off() -> None:
@@ -119,14 +140,13 @@ def _give_back(**_: Any) -> None:
         _worker.shutdown.set()
 
 
+def _withdraw(**_: Any) -> None:
+    if _worker is not None:
+        _worker.presence.end()
+
+
 def _set_up_logs(**_: Any) -> None:
     configure_logs(settings.log_format)
-
-
-def _device(settings: Settings) -> str:
-    if settings.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return settings.device
 
 
 app.task(_work_off, name=WAKE_TASK)
@@ -134,3 +154,4 @@ signals.setup_logging.connect(_set_up_logs)
 signals.worker_init.connect(_start)
 signals.worker_ready.connect(_look_for_work)
 signals.worker_shutting_down.connect(_give_back)
+signals.worker_shutdown.connect(_withdraw)

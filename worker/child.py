@@ -80,6 +80,8 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
+    # The first call loads modules for a second or two: not when a job waits.
+    torch.use_deterministic_algorithms(True)
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(0)  # Not needed: the supervisor has ended.

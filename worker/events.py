@@ -12,12 +12,17 @@ class ProtocolError(Exception):
 
 
 class EventTail:
-    """Reads the complete lines that are appended to an events file."""
+    """Reads the complete lines that are appended to an events file.
+
+    Attributes:
+        confirmed: how many events are safe.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.confirmed = 0
         self._offset = 0
-        self._read = 0
+        self._read = (0, 0)
 
     def read(self) -> list[NewEvent]:
         """Return the events behind the last `confirm`; raises `ProtocolError`."""
@@ -28,12 +33,13 @@ class EventTail:
             data = file.read()
         # A line without its end is still being written, or its writer was killed over it.
         whole = data[: data.rfind(b"\n") + 1]
-        self._read = self._offset + len(whole)
-        return [_parse_event(line) for line in whole.splitlines()]
+        events = [_parse_event(line) for line in whole.splitlines()]
+        self._read = (self._offset + len(whole), self.confirmed + len(events))
+        return events
 
     def confirm(self) -> None:
         """What the last `read` returned is safe: do not return it again."""
-        self._offset = self._read
+        self._offset, self.confirmed = self._read
 
 
 def _parse_event(line: bytes) -> NewEvent:

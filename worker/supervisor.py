@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from jobstore import leases, uploads
+from jobstore.blobs import touch
 from jobstore.database import Database
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt, JobError, NewArtifact
-from jobstore.objects import ObjectStore, blob_key
+from jobstore.objects import ObjectStore, blob_key, checkpoint_key, digest_of
 from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
@@ -149,7 +150,7 @@ class _Run:
             },
             "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
             "device": self.supervisor.device,
-            "processes": 1,
+            "processes": max(1, self.job.gpus),
             "threads": self.supervisor.settings.threads,
         }
         write_json(self.folder.job, document)
@@ -165,9 +166,11 @@ class _Run:
         log.info("child started", extra=about(self.attempt, pid=child.pid))
         try:
             self.guard.watch_over(child)
-            self.supervisor.children.warm_up()
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
+                if self.events.confirmed:
+                    # Not sooner: what the next one loads would slow this one's start.
+                    self.supervisor.children.warm_up()
         finally:
             child.end()
             status = child.reap()
@@ -189,11 +192,14 @@ class _Run:
     def _ship_events(self) -> None:
         events = self.events.read()
         if events:
-            self._write("shipping events", lambda s: leases.report(s, self.attempt, events))
+            first = self.events.confirmed
+            self._write(
+                "shipping events", lambda s: leases.report(s, self.attempt, events, first=first)
+            )
             self.events.confirm()
 
     def _ship_checkpoint(self, path: Path) -> None:
-        key = f"checkpoints/{self.job.id}/{self.attempt.number}/{path.name}"
+        key = checkpoint_key(self.job.id, self.attempt.number, path.name)
         try:
             self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
         except FileNotFoundError:
@@ -218,7 +224,8 @@ class _Run:
         """Say why the child left no outcome, by a code that tells what to do about it."""
         message = f"the child process {_describe(status)}; its output ends:\n"
         message += self.folder.log_tail()
-        if status == -signal.SIGKILL and self.oom_kills.happened():
+        # Of several processes it is torchrun that ends, with a status of its own.
+        if (status == -signal.SIGKILL or self.job.gpus > 1) and self.oom_kills.happened():
             return JobError("out_of_memory", f"the machine's memory ran out: {message}")
         match self.folder.crash_document():
             case {"code": "out_of_memory" | "cuda_error" as code, "message": str(said)}:
@@ -245,6 +252,9 @@ class _Run:
         return found
 
     def _store_artifact(self, path: Path) -> NewArtifact:
+        sha256, size = digest_of(path), path.stat().st_size
+        # First, so that no sweep deletes the same bytes of something that is just being deleted.
+        self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
 

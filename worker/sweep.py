@@ -1,13 +1,16 @@
 """`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
 
+Every `ATMC_RETENTION_S` seconds it also drops what has expired (`worker.retention`).
 Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
 seconds and not the job. Beside it, it sends the webhooks and deletes abandoned uploads.
 """
 
 import logging
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -17,19 +20,22 @@ from jobstore import incoming, leases
 from jobstore.database import Database, make_engine
 from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
-from jobstore.objects import STAGED, ObjectStore
+from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending, wake
 from worker.logs import brief
 from worker.posting import Poster
+from worker.retention import retain_once
 from worker.retry import TRANSIENT
 from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
+SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
+"""Touched whenever a sweep was done, for a health check to look at."""
+
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
-_STALE_EVERY_S = 3600.0
 
 
 def main() -> None:
@@ -60,33 +66,32 @@ def _sweep(settings: Settings, database: Database, stop: threading.Event) -> Non
     """Sweep until `stop` is set; while a server is away, ever more rarely."""
     store = ObjectStore.from_settings(settings)
     celery = make_celery(settings)
-    delay_s, look_for_stale_at = settings.sweep_s, time.monotonic()
+    delay_s, retain_at = settings.sweep_s, 0.0
     while not stop.wait(delay_s):
         try:
-            sweep_once(settings, database, store, celery)
+            sweep_once(database, celery)
+            SWEPT.touch()
             sweep_uploads(database, store)
-            if time.monotonic() >= look_for_stale_at:
-                sweep_stale(settings, store)
-                look_for_stale_at = time.monotonic() + _STALE_EVERY_S
+            if time.monotonic() >= retain_at:
+                retain_once(settings, database, store)
+                retain_at = time.monotonic() + settings.retention_s
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:
             delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
             log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
 
 
-def sweep_once(settings: Settings, database: Database, store: ObjectStore, celery: Celery) -> None:
+def sweep_once(database: Database, celery: Celery) -> None:
     """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
     with database.write() as session:
-        swept = leases.sweep(session, keep_checkpoints_s=settings.keep_checkpoints_s)
+        swept = leases.sweep(session)
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
-    if swept.waiting:
+    for queue, waiting in swept.waiting.items():
         # Counted, because with all workers busy for hours the messages would pile up.
-        for _ in range(min(swept.waiting, _MOST_WAKE_UPS) - pending(celery)):
-            wake(celery)
-    for key in swept.checkpoint_keys:
-        store.delete(key)
+        for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
+            wake(celery, queue)
 
 
 def sweep_uploads(database: Database, store: ObjectStore) -> None:
@@ -94,13 +99,6 @@ def sweep_uploads(database: Database, store: ObjectStore) -> None:
     with database.write() as session:
         keys = incoming.forget_expired(session)
     for key in keys:
-        store.delete(key)
-
-
-def sweep_stale(settings: Settings, store: ObjectStore) -> None:
-    """Delete what a killed process has left of an upload: older than any that is still alive."""
-    for key in store.stale(STAGED, settings.upload_lifetime_s + _STALE_EVERY_S):
-        log.warning("an upload was left half-way", extra={"key": key})
         store.delete(key)
 
 

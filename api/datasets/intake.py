@@ -6,8 +6,9 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from api.inspection import ArrayHeader, read_dataset_header
+from api.services import Services
+from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
-from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Dataset
 from jobstore.uploads import create_dataset
@@ -21,9 +22,9 @@ def dataset_rule(part: str, settings: Settings) -> FileRule[Arrays]:
     return FileRule(part, settings.max_dataset_bytes, inspect)
 
 
-def keep_dataset(session: Session, store: ObjectStore, upload: Upload[Arrays]) -> Dataset:
+def keep_dataset(session: Session, services: Services, upload: Upload[Arrays]) -> Dataset:
     """Make the staged file a blob and record it."""
-    kept = store.keep(upload.stored)
+    kept = keep(session, services, upload.stored)
     return create_dataset(
         session,
         filename=upload.filename,

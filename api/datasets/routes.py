@@ -1,6 +1,6 @@
-"""`POST /datasets`, `GET /datasets/{id}`."""
+"""`POST /datasets`, `GET /datasets/{id}`, `DELETE /datasets/{id}`."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +16,7 @@ from api.text import PathText
 from api.uploads.incoming import answer_by_upload
 from api.uploads.receiving import Upload, received
 from api.uploads.schemas import ByUpload
+from jobstore.deletion import delete_dataset, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_dataset
 
@@ -96,7 +97,7 @@ def _create(services: Services, upload: Upload[Arrays], key: str | None) -> JSON
 
 
 def _record(session: Session, services: Services, upload: Upload[Arrays]) -> Answer:
-    view = DatasetView.of(keep_dataset(session, services.store, upload))
+    view = DatasetView.of(keep_dataset(session, services, upload))
     return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 
 
@@ -109,3 +110,20 @@ def get(dataset_id: PathText, services: ServicesDep) -> DatasetView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
         return DatasetView.of(get_dataset(session, dataset_id))
+
+
+@router.delete(
+    "/datasets/{dataset_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete an uploaded data set",
+    responses=documented("not_found", "in_use", "invalid_value"),
+)
+def delete(dataset_id: PathText, services: ServicesDep) -> None:
+    """Delete it; the bytes go, too, unless something else of yours is made of the same ones.
+
+    What a job was made of cannot be deleted before the job.
+    """
+    with services.database.write() as session:
+        freed = delete_dataset(session, dataset_id)
+    drop(services.database, services.store, freed)

@@ -9,6 +9,7 @@ from starlette.background import BackgroundTask
 from api.datasets.intake import Arrays, keep_dataset
 from api.idempotency import answer_once
 from api.inspection import ModelHeader
+from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobView, NewJob, NewJobByIds, NewJobWithFiles
 from api.jobs.spec import check_k, read_new_job
 from api.models.intake import check_model, keep_model
@@ -17,11 +18,12 @@ from api.services import Services
 from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookWithSecret
-from jobstore.errors import NotFound
+from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
+from jobstore.quotas import check_queue
 from jobstore.tables import Document
-from jobstore.uploads import get_dataset, get_model
+from jobstore.uploads import hold_dataset, hold_model
 from jobstore.wakeups import wake
 from jobstore.webhooks import webhook_of
 
@@ -32,12 +34,14 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
     def act(session: Session) -> Answer:
         new, spec = read_new_job(session, body, NewJobByIds)
         try:
-            model, dataset = get_model(session, new.model_id), get_dataset(session, new.dataset_id)
-        except NotFound as error:
+            model = hold_model(session, new.model_id)
+            dataset = hold_dataset(session, new.dataset_id)
+        except (NotFound, Expired) as error:
             raise _not_uploaded(error) from error
         # Absent in a model of an older version: then the job's first stage finds out.
         if (dense_weights := model.summary.get("dense_weights")) is not None:
             check_k(spec, dense_weights)
+        check_queue(session, services.terms.max_queued_jobs)
         return _queue(session, services, new, spec, model.id, dataset.id)
 
     return _answer(services, key, {"body": body}, act)
@@ -58,10 +62,10 @@ def create_with_files(
         # None where only the job knows: its first stage finds out.
         if fitted.dense_weights is not None:
             check_k(spec, fitted.dense_weights)
-        kept = keep_model(
-            session, services.store, model, new.architecture, new.normalization, fitted
-        )
-        data = keep_dataset(session, services.store, dataset)
+        # Before anything is kept.
+        check_queue(session, services.terms.max_queued_jobs)
+        kept = keep_model(session, services, model, new.architecture, new.normalization, fitted)
+        data = keep_dataset(session, services, dataset)
         return _queue(session, services, new, spec, kept.id, data.id)
 
     content = {
@@ -90,9 +94,11 @@ def _queue(
         time_limit_s=new.time_limit_s or services.settings.time_limit_s,
         name=new.name,
         priority=new.priority,
+        device=new.resources.device if new.resources else None,
+        gpus=(new.resources and new.resources.gpus) or 0,
         webhook=webhook,
     )
-    view = JobView.of(job)
+    view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
     if (made := webhook_of(session, job.id)) is not None:
         body["webhook"] = WebhookWithSecret.of(made).model_dump(mode="json")
@@ -104,10 +110,11 @@ def _answer(
 ) -> JSONResponse:
     response = answer_once(services.database, "POST /jobs", key, content, act)
     # After the commit and the answer: the sweep finds the job even if this is lost.
-    response.background = BackgroundTask(wake, services.celery)
+    response.background = BackgroundTask(wake, services.celery, queue_for(response))
     return response
 
 
-def _not_uploaded(error: NotFound) -> Problem:
-    detail = f"There is no {error.kind} {error.id!r}: upload it with POST /{error.kind}s first."
+def _not_uploaded(error: NotFound | Expired) -> Problem:
+    there = "There is no" if isinstance(error, NotFound) else "Expired, and no longer kept, is the"
+    detail = f"{there} {error.kind} {error.id!r}: upload it with POST /{error.kind}s first."
     return Problem("invalid_value", detail, f"{error.kind}_id")

@@ -1,8 +1,8 @@
-"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry."""
+"""`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry, its end."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from api.datasets.intake import dataset_rule
 from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.creation import create_by_ids, create_with_files
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
+from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
@@ -21,10 +22,12 @@ from api.services import Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
-from jobstore.errors import IllegalTransition
+from jobstore.deletion import delete_job, drop
+from jobstore.errors import Expired, IllegalTransition
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, request_cancel
 from jobstore.jobs import retry as retry_job
+from jobstore.quotas import check_queue
 from jobstore.states import FINAL, JobState
 from jobstore.tables import Document, Job
 from jobstore.wakeups import wake
@@ -91,7 +94,8 @@ def list_(query: Annotated[_List, Query()], services: ServicesDep) -> JobPage:
     """Return a page of jobs. Jobs created meanwhile neither shift nor repeat what follows."""
     with services.database.read() as session:
         page = list_jobs(session, state=query.state, limit=query.limit, cursor=query.cursor)
-        data = [JobView.of(job) for job in page.jobs]
+        offers = offers_for(session, services.settings, page.jobs)
+        data = [JobView.of(job, offers) for job in page.jobs]
     return JobPage(data=data, has_more=page.next is not None, next=page.next)
 
 
@@ -108,17 +112,21 @@ class _Wait(BaseModel):
 )
 async def get(job_id: PathText, query: Annotated[_Wait, Query()], services: ServicesDep) -> JobView:
     """Return the job as it is, or with `wait` as soon as its state changes (at once if final)."""
-    job = await run_in_threadpool(_get, services, job_id)
-    if query.wait and job.state not in FINAL:
-        known = job.state
+    view = await run_in_threadpool(_get, services, job_id)
+    if query.wait and view.state not in FINAL:
+        known = view.state
         await services.watcher.wait(job_id, lambda head: head.state != known, query.wait)
-        job = await run_in_threadpool(_get, services, job_id)
-    return JobView.of(job)
+        view = await run_in_threadpool(_get, services, job_id)
+    return view
 
 
-def _get(services: Services, job_id: str) -> Job:
+def _get(services: Services, job_id: str) -> JobView:
     with services.database.read() as session:
-        return get_job(session, job_id)
+        return _view(session, services, get_job(session, job_id))
+
+
+def _view(session: Session, services: Services, job: Job) -> JobView:
+    return JobView.of(job, offers_for(session, services.settings, [job]))
 
 
 @router.post(
@@ -152,7 +160,7 @@ def cancel(
             raise Problem("already_finished", detail)
         job = request_cancel(session, job_id)
         status = 200 if before is JobState.CANCELLED else 202
-        return Answer(status, {}, JobView.of(job).model_dump(mode="json"))
+        return Answer(status, {}, _view(session, services, job).model_dump(mode="json"))
 
     scope = f"POST /jobs/{job_id}/cancel"
     return answer_once(services.database, scope, idempotency_key, {}, act)
@@ -177,14 +185,32 @@ def retry(
     """
 
     def act(session: Session) -> Answer:
+        check_queue(session, services.terms.max_queued_jobs)
         try:
             job = retry_job(session, job_id)
+        except Expired as error:
+            detail = f"Its {error.kind} has expired: upload it again, for a new job."
+            raise Problem("not_retryable", detail) from error
         except IllegalTransition as error:
             detail = f"{str(error).capitalize()}: only one that has failed or was cancelled can."
             raise Problem("not_retryable", detail) from error
-        return Answer(202, {}, JobView.of(job).model_dump(mode="json"))
+        return Answer(202, {}, _view(session, services, job).model_dump(mode="json"))
 
     scope = f"POST /jobs/{job_id}/retry"
     response = answer_once(services.database, scope, idempotency_key, {}, act)
-    response.background = BackgroundTask(wake, services.celery)
+    response.background = BackgroundTask(wake, services.celery, queue_for(response))
     return response
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job that has ended",
+    responses=documented("not_found", "not_ended", "invalid_value"),
+)
+def delete(job_id: PathText, services: ServicesDep) -> None:
+    """Delete it with its events, checkpoints and files; its model and data set stay."""
+    with services.database.write() as session:
+        freed = delete_job(session, job_id)
+    drop(services.database, services.store, freed)

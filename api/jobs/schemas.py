@@ -1,16 +1,19 @@
 """What a job looks like from outside, and what the service itself wants to know of a new one."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.jobs.acceptance import Threshold, acceptance
+from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
 from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
 from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
+from jobstore.workers import Offer
 
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
@@ -36,6 +39,11 @@ class NewJob(BaseModel):
         gt=0,
         le=MAX_TIME_LIMIT_S,
         description="Seconds of running after which the job fails; default: the service's.",
+    )
+    resources: Resources | None = Field(
+        None,
+        description="What the job is to run on; by default whatever worker is free first.",
+        examples=[{"device": "gpu", "gpus": 2}],
     )
     webhook: NewWebhook | None = Field(
         None, description="Whom to tell of this job; the answer has the secret that signs it."
@@ -75,6 +83,7 @@ class JobView(BaseModel):
     spec: dict[str, Any] = Field(description="The method's spec, as it was sent.")
     priority: int
     time_limit_s: float
+    resources: Resources | None
     attempt: int = Field(description="How often a worker has taken the job up.")
     stage: str | None
     epoch: int | None = Field(description="Epochs done of the stage.")
@@ -85,6 +94,7 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     cancel_requested_at: datetime | None
+    waiting: Waiting | None = Field(description="While it is queued: what it waits for.")
     headline: dict[str, Figure] | None = Field(
         description="Once it has succeeded: "
         + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
@@ -99,8 +109,8 @@ class JobView(BaseModel):
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """Show the job's row."""
+    def of(cls, job: Job, offers: Collection[Offer]) -> Self:
+        """Show the job's row; `offers` are those of the known workers (`offers_for`)."""
         return cls(
             id=job.id,
             name=job.name,
@@ -110,6 +120,7 @@ class JobView(BaseModel):
             spec=job.spec,
             priority=job.priority,
             time_limit_s=job.time_limit_s,
+            resources=Resources.of(job),
             attempt=job.attempt,
             stage=job.stage,
             epoch=job.epoch,
@@ -120,6 +131,7 @@ class JobView(BaseModel):
             started_at=job.started_at,
             finished_at=job.finished_at,
             cancel_requested_at=job.cancel_requested_at,
+            waiting=Waiting.of(job, offers),
             headline=job.headline,
             acceptance=acceptance(job),
             error=_error(job),

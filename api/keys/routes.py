@@ -3,12 +3,15 @@
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
+from api.openapi import json_body
 from api.problems import Problem, documented
-from api.services import AdminDep
+from api.services import AdminDep, Services
+from api.strict_json import read_body
 from api.text import PathText
 from jobstore.keys import Scope, create_key, list_keys, revoke_key
 from jobstore.tables import DEFAULT_TENANT, Key
@@ -79,22 +82,30 @@ class KeyList(BaseModel):
     status_code=201,
     summary="Make a key",
     response_model=CreatedKey,
-    responses=documented("missing_field", "unknown_field", "invalid_value"),
+    openapi_extra=json_body(NewKey),
+    responses=documented(
+        "malformed_json", "file_too_large", "missing_field", "unknown_field", "invalid_value"
+    ),
 )
-def create(new: NewKey, services: AdminDep) -> JSONResponse:
+async def create(request: Request, services: AdminDep) -> JSONResponse:
     """Return the key, this once; only a hash of it is kept.
 
     It takes no `Idempotency-Key`: to replay the answer, the key would have to be kept.
     """
+    new = await read_body(request, NewKey)
     if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
         raise Problem("invalid_value", "'expires_at' is over already.", "expires_at")
+    view = await run_in_threadpool(_create, services, new)
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+
+
+def _create(services: Services, new: NewKey) -> CreatedKey:
     with services.database.write() as session:
         key, secret = create_key(
             session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
         )
-    view = CreatedKey(**KeyView.of(key).model_dump(), key=secret)
-    headers = {"Cache-Control": "no-store"}
-    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+    return CreatedKey(**KeyView.of(key).model_dump(), key=secret)
 
 
 @router.get("/keys", summary="List the keys")

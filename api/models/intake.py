@@ -8,8 +8,9 @@ from api.catalogue.lookup import find_architecture
 from api.inspection import Fit, ModelHeader, fit, read_model_header
 from api.models.schemas import Normalization
 from api.problems import Problem
+from api.services import Services
+from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
-from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Document, Model
 from jobstore.uploads import create_model
@@ -43,14 +44,14 @@ def check_model(
 
 def keep_model(
     session: Session,
-    store: ObjectStore,
+    services: Services,
     upload: Upload[ModelHeader],
     architecture: str,
     normalization: Normalization | None,
     fitted: Fit,
 ) -> Model:
     """Make the staged file a blob and record it with what `check_model` found."""
-    kept = store.keep(upload.stored)
+    kept = keep(session, services, upload.stored)
     return create_model(
         session,
         filename=upload.filename,

@@ -1,6 +1,6 @@
-"""`POST /models`, `GET /models/{id}`."""
+"""`POST /models`, `GET /models/{id}`, `DELETE /models/{id}`."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from api.strict_json import is_json, parse_object, read_body
 from api.text import PathText
 from api.uploads.incoming import answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
+from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_model
 
@@ -132,7 +133,7 @@ def _record(
     normalization: Normalization | None,
 ) -> Answer:
     fitted = check_model(session, upload.header, architecture, normalization)
-    row = keep_model(session, services.store, upload, architecture, normalization, fitted)
+    row = keep_model(session, services, upload, architecture, normalization, fitted)
     view = ModelView.of(row)
     return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 
@@ -146,3 +147,20 @@ def get(model_id: PathText, services: ServicesDep) -> ModelView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
         return ModelView.of(get_model(session, model_id))
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete an uploaded network",
+    responses=documented("not_found", "in_use", "invalid_value"),
+)
+def delete(model_id: PathText, services: ServicesDep) -> None:
+    """Delete it; the bytes go, too, unless something else of yours is made of the same ones.
+
+    What a job was made of cannot be deleted before the job.
+    """
+    with services.database.write() as session:
+        freed = delete_model(session, model_id)
+    drop(services.database, services.store, freed)

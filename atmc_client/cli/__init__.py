@@ -11,7 +11,7 @@ import httpx
 
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
-from atmc_client.cli.jobs import cancel, list_jobs, show
+from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
@@ -46,6 +46,7 @@ for _command in (
     show,
     list_jobs,
     cancel,
+    delete,
     download,
     architectures,
     methods,

@@ -1,4 +1,4 @@
-"""`atmc show`, `atmc list` and `atmc cancel`."""
+"""`atmc show`, `atmc list`, `atmc cancel` and `atmc delete`."""
 
 import json
 
@@ -52,6 +52,15 @@ def cancel(server: str, job: str, wait: bool, as_json: bool) -> None:
         if wait and cancelled["state"] not in FINAL_STATES:
             cancelled = client.wait(job)
     print_json(cancelled) if as_json else print_job(cancelled)
+
+
+@click.command()
+@click.argument("job")
+@click.pass_obj
+def delete(server: str, job: str) -> None:
+    """Delete a job that has ended, with all that it made."""
+    with Client(server) as client:
+        client.delete_job(job)
 
 
 def _print_event(event: dict[str, object], as_json: bool) -> None:

@@ -75,6 +75,7 @@ class NumberOrFraction(click.ParamType[float | str]):
 @click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
 @click.option("--std", type=Numbers(), help="With --mean.")
 @click.option("--name", help="What you call the job.")
+@click.option("--priority", type=int, help="Before your own with less: -100 to 100.  [default: 0]")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Ends the job as failed.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
@@ -88,6 +89,7 @@ def submit(
     mean: list[float] | None,
     std: list[float] | None,
     name: str | None,
+    priority: int | None,
     time_limit: float | None,
     wait: bool,
     as_json: bool,
@@ -117,6 +119,7 @@ def submit(
             spec,
             normalization=_normalization(mean, std),
             name=name,
+            priority=priority,
             time_limit_s=time_limit,
         )
         if wait:

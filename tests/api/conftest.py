@@ -22,6 +22,7 @@ from api.services import Services
 from atmc_core.catalogue import catalogue
 from jobstore import catalogue as published
 from jobstore import leases
+from jobstore.blobs import touch
 from jobstore.database import Database, make_engine, migrate
 from jobstore.settings import Settings
 from jobstore.states import JobState
@@ -278,6 +279,8 @@ def finished_job(service: Service, tenant: str = DEFAULT_TENANT) -> dict[str, An
         path = service.settings.home / name
         path.write_bytes(content)
         blob = store.put_blob(path)
+        with service.database.write() as session:
+            touch(session, tenant, blob.sha256, blob.bytes)
         artifacts.append(leases.NewArtifact(name, media_type, blob.sha256, blob.bytes))
     attempt = claimed(service)
     with service.database.write() as session:

@@ -1,6 +1,7 @@
 """Keys: made once, kept as a hash, asked for everywhere, gone at once when revoked."""
 
 import hashlib
+import socket
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -153,3 +154,46 @@ def test_without_an_admin_key_this_machine_is_let_in_and_keys_hold_all_the_same(
     with service.database.read() as session:
         owners = session.scalars(text("SELECT tenant_id FROM models")).all()
     assert owners == ["red"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://127.0.0.1.evil.example"},
+        {"Origin": "null"},
+        {"Host": "0.0.0.0"},
+        {"Host": "192.0.2.1"},
+    ],
+)
+def test_without_keys_a_page_from_elsewhere_reaches_nothing(
+    service: Service, headers: dict[str, str]
+) -> None:
+    assert_problem(service.http.get("/jobs", headers=headers), 403, "foreign_origin")
+    refused = service.http.post("/models", content=b"x", headers=headers)
+    assert_problem(refused, 403, "foreign_origin")
+    assert service.http.get("/healthz", headers=headers).status_code == 200
+
+
+def test_without_keys_this_machine_s_own_pages_do(service: Service) -> None:
+    port = service.http.base_url.port
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        headers = {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}"}
+        assert service.http.get("/jobs", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("call", ["POST /keys", "PATCH /tenants/red", "POST /jobs", "POST /models"])
+def test_nobody_s_body_is_read_before_they_are_let_in(admin: Service, call: str) -> None:
+    port = admin.http.base_url.port
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+        head = f"{call} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        # Of the gigabyte it speaks of it sends nothing, and is answered all the same.
+        caller.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())
+        assert caller.recv(12) == b"HTTP/1.1 401"
+
+
+def test_a_body_of_an_admin_has_its_limit_too(admin: Service) -> None:
+    long = {"tenant": "red", "scopes": ["jobs:read"], "x": "x" * 300_000}
+    assert_problem(admin.http.post("/keys", json=long), 413, "file_too_large")

@@ -9,10 +9,13 @@ import pytest
 from atmc_client.cli.keys import _moment
 from atmc_client.client import Client
 from atmc_client.errors import ApiError
+from tests.atmc_client.test_cli import OPTIONS
 from tests.atmc_client.test_cli import atmc as atmc_command
+from tests.atmc_client.test_cli import files as files_to_send
+from tests.atmc_client.test_cli import submit as submit_command
 from tests.atmc_client.test_transport import answer
 
-atmc = atmc_command
+atmc, submit, files = atmc_command, submit_command, files_to_send
 
 
 def create(atmc, *options):
@@ -43,6 +46,16 @@ def test_a_revoked_key_opens_nothing(atmc, api_url):
     table = atmc("keys", "list").stdout
     assert re.search(rf"{made['id']} +red +jobs:read +20\S+ \S+ \(revoked\)", table)
     assert made["key"] not in table
+
+
+def test_a_job_has_a_priority_and_is_deleted_once_it_has_ended(atmc, submit):
+    job = json.loads(submit(*OPTIONS, "--priority", "7", "--json").stdout)
+    assert job["priority"] == 7
+    refused = atmc("delete", job["id"])
+    assert (refused.returncode, "not_ended" in refused.stderr) == (2, True)
+    assert atmc("cancel", job["id"]).returncode == 0
+    assert atmc("delete", job["id"]).returncode == 0
+    assert "not_found" in atmc("show", job["id"]).stderr
 
 
 def test_what_is_no_scope_and_no_moment_is_wrong_usage(atmc):

@@ -13,10 +13,11 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from jobstore import jobs, uploads
+from jobstore.blobs import stored_bytes
 from jobstore.database import Database, make_engine, migrate
 from jobstore.dialects import now
 from jobstore.settings import Settings
-from jobstore.tables import Artifact, Base, Job, Model
+from jobstore.tables import DEFAULT_TENANT, Artifact, Base, Blob, Job, Model
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -90,6 +91,10 @@ def test_rows_of_the_first_revision_live_on_in_the_newest(empty_settings: Settin
         assert kept.headline["accepted"] is None
         model = uploads.get_model(session, kept.model_id)
         assert (model.architecture, model.summary) == ("lenet", {})
+        # All of it is the default tenant's now, and its bytes are counted once.
+        assert {kept.tenant_id, model.tenant_id} == {DEFAULT_TENANT}
+        assert session.get(Blob, (DEFAULT_TENANT, "a" * 64)).bytes == 1
+        assert stored_bytes(session, DEFAULT_TENANT) == 1
     database.engine.dispose()
 
 

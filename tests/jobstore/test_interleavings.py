@@ -47,7 +47,7 @@ def _artifact(attempt: Attempt) -> NewArtifact:
 
 WRITES = {
     "renew": lambda s, a: leases.renew(s, a, lease_s=30, run_seconds=1),
-    "report": lambda s, a: leases.report(s, a, [STAGE]),
+    "report": lambda s, a: leases.report(s, a, [STAGE], first=0),
     "checkpoint": lambda s, a: leases.set_checkpoint(s, a, f"{a.number}"),
     "release": leases.release,
     "crash": lambda s, a: leases.fail_attempt(s, a, CRASH),

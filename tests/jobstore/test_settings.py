@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import make_url
 
 from jobstore.settings import Settings
 
@@ -26,3 +27,26 @@ def test_the_environment_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_a_lease_shorter_than_two_heartbeats_is_refused() -> None:
     with pytest.raises(ValidationError, match="one late heartbeat loses the job"):
         Settings(lease_s=5, heartbeat_s=3)
+
+
+def test_passwords_come_from_files_and_go_into_the_urls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "atmc_database_password").write_text("a/b@c\n")
+    (tmp_path / "atmc_broker_password").write_text("hush")
+    (tmp_path / "atmc_store_secret_access_key").write_text("quiet\n")
+    monkeypatch.setenv("ATMC_SECRETS_DIR", str(tmp_path))
+    settings = Settings(
+        database_url="postgresql://atmc@db:5432/atmc", broker_url="redis://br:6379/0"
+    )
+    url = make_url(settings.database_url)
+    assert (url.username, url.password, url.host, url.database) == ("atmc", "a/b@c", "db", "atmc")
+    assert settings.broker_url == "redis://:hush@br:6379/0"
+    assert settings.store_secret_access_key is not None
+    assert settings.store_secret_access_key.get_secret_value() == "quiet"
+
+
+@pytest.mark.parametrize("url", ["postgresql://atmc:one@db/atmc", "sqlite:////tmp/atmc.db"])
+def test_a_password_that_its_url_has_no_place_for_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="a password beside a URL"):
+        Settings(database_url=url, database_password=SecretStr("two"))

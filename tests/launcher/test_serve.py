@@ -4,10 +4,12 @@ import json
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
 
+from atmc_client import Client
 from launcher.broker import prepare_broker
 
 PARTS = ("valkey-server", "-m api", "-m worker.sweep", "-m celery", "-m launcher.watchdog")
@@ -91,6 +93,25 @@ def test_a_taken_port_is_refused(launch):
         assert service.process.wait(timeout=30) == 2
     assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in service.output()
     assert "--port" in service.output()
+
+
+def test_an_address_that_others_reach_is_refused_without_keys(launch):
+    refused = launch("--port", "0", "--host", "0.0.0.0")
+    assert refused.process.wait(timeout=30) == 2
+    assert "ATMC_HOST=0.0.0.0: without ATMC_ADMIN_KEY" in refused.output()
+
+
+@pytest.mark.slow
+def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
+    key = "the-secret-of-an-operator"
+    service = launch("--port", "0", "--host", "0.0.0.0", ATMC_ADMIN_KEY=key)
+    service.wait_ready()
+    url = json.loads((service.folder / "service.json").read_text())["url"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(f"{url}/jobs")
+    with Client(url, key=key) as client:
+        assert client.list_jobs() == []
+    assert key not in service.output()
 
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):

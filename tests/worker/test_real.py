@@ -20,6 +20,7 @@ from jobstore.objects import blob_key
 from jobstore.settings import Settings
 from jobstore.tables import HEADLINE_FIELDS
 from jobstore.wakeups import make_celery, wake
+from jobstore.workers import queue_of
 from worker.folder import is_result
 from worker.supervisor import Supervisor
 
@@ -196,7 +197,7 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancel
     poll(lambda: _published(bench))
     job_id = _add(bench, upload)
     celery = make_celery(Settings(broker_url=broker))
-    assert wake(celery)
+    assert wake(celery, queue_of(None, 0))
     celery.close()
     poll(lambda: _is_compressing(bench, job_id))
     child = _child_of(first.pid).pid

@@ -50,8 +50,14 @@ def upgrade() -> None:
     op.drop_index("ix_jobs_state_id", "jobs")
     op.create_index("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"])
     op.create_index("ix_jobs_tenant_id_state_id", "jobs", ["tenant_id", "state", "id"])
-    _create_partial_index("ix_jobs_waiting", ["tenant_id", "rank", "id"], "state = 'queued'")
-    _create_partial_index("ix_jobs_at_work", ["tenant_id"], "state IN ('validating', 'running')")
+    waiting = sa.text("state = 'queued'")
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        ["tenant_id", "rank", "id"],
+        postgresql_where=waiting,
+        sqlite_where=waiting,
+    )
 
 
 def _tenant_column() -> sa.Column[str]:
@@ -72,17 +78,12 @@ def _key_answers_by(*columns: str) -> None:
         batch.create_primary_key("pk_idempotency_keys", list(columns))
 
 
-def _create_partial_index(name: str, columns: list[str], condition: str) -> None:
-    where = sa.text(condition)
-    op.create_index(name, "jobs", columns, postgresql_where=where, sqlite_where=where)
-
-
 def downgrade() -> None:
     """Undo it; rows of other tenants would become everybody's, so there may be none."""
     others = "SELECT count(*) FROM tenants WHERE id <> 'default'"
     if op.get_bind().scalar(sa.text(others)):
         raise ValueError("there are tenants, whom the version before cannot keep apart")
-    for name in ("at_work", "waiting", "tenant_id_state_id", "tenant_id_id"):
+    for name in ("waiting", "tenant_id_state_id", "tenant_id_id"):
         op.drop_index(f"ix_jobs_{name}", "jobs")
     op.create_index("ix_jobs_state_id", "jobs", ["state", "id"])
     op.drop_column("jobs", "rank")

@@ -6,7 +6,7 @@ from alembic import op
 from jobstore.dialects import UtcDateTime
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("labels", sa.String(255), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("told_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("name", "labels", name=op.f("pk_metrics")),
     )
     op.create_table(

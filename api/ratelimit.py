@@ -1,0 +1,64 @@
+"""The headers that tell a caller how much it may still ask for, on every answer to one.
+
+`RateLimit-Policy` and `RateLimit` are those of the IETF's draft "RateLimit header fields for HTTP".
+"""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import Problem
+from jobstore.errors import QuotaExceeded
+from jobstore.rates import WINDOW_S, Rate
+
+POLICY, LIMIT = "RateLimit-Policy", "RateLimit"
+
+_STATE = "atmc_rate"
+# Until a job was taken or ended, or something was deleted: by then it may be worth another try.
+_QUOTA_RETRY_S = {"queued-jobs": 30, "stored-bytes": 600}
+_ADVICE = {
+    "queued-jobs": "wait until some of yours have run, or cancel them",
+    "stored-bytes": "delete jobs, models or data sets that you do not need",
+}
+
+
+def remember(scope: Scope, rate: Rate) -> None:
+    """Have the answer to this request tell the rate; raises `rate_limited` if it is exceeded."""
+    scope["state"][_STATE] = rate
+    if rate.exceeded:
+        detail = f"More than {rate.limit} requests within {WINDOW_S} s; wait {rate.reset_s} s."
+        raise Problem("rate_limited", detail, headers={"Retry-After": str(rate.reset_s)})
+
+
+def quota_exceeded(error: QuotaExceeded) -> Problem:
+    """Return the refusal of what would go past a tenant's quota."""
+    headers = {
+        "Retry-After": str(_QUOTA_RETRY_S[error.kind]),
+        POLICY: f'"{error.kind}";q={error.limit}',
+        LIMIT: f'"{error.kind}";r={error.remaining}',
+    }
+    detail = f"Your quota of {error.kind} is {error.limit}: {_ADVICE[error.kind]}."
+    return Problem("quota_exceeded", detail, headers=headers)
+
+
+class RateLimitHeaders:
+    """Adds the headers to the answers whose requests were counted."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass every request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+
+        async def send_with_headers(message: Message) -> None:
+            rate: Rate | None = state.get(_STATE)
+            if rate is not None and message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.append(POLICY, f'"requests";q={rate.limit};w={WINDOW_S}')
+                headers.append(LIMIT, f'"requests";r={rate.remaining};t={rate.reset_s}')
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

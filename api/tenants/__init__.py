@@ -1,0 +1,1 @@
+"""Tenants: their quotas, and how long what is theirs is kept."""

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Makes the passwords, and the first admin's key, that docker-compose.yml mounts, those that are not there yet.
+set -eu
+cd "$(dirname "$0")"
+mkdir -p secrets
+# Nobody else comes into the folder; in a container each file is its user's to read.
+chmod 700 secrets
+for name in postgres valkey store admin; do
+    [ -e "secrets/$name" ] && continue
+    password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+    printf '%s\n' "$password" >"secrets/$name"
+done
+chmod 444 secrets/*

@@ -1,0 +1,44 @@
+"""Tells the database that this worker is there, from a thread of its own."""
+
+import logging
+import threading
+from contextlib import suppress
+
+from jobstore.database import Database
+from jobstore.workers import Offer, announce, withdraw
+from worker.logs import brief
+from worker.retry import TRANSIENT
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """Announces what the worker has every `every_s` seconds, until it ends."""
+
+    def __init__(self, database: Database, owner: str, offer: Offer, *, every_s: float) -> None:
+        self._database, self._owner, self._offer, self._every_s = database, owner, offer, every_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
+
+    def begin(self) -> None:
+        """Announce once, and again from now on. Raises what the database raises."""
+        self._announce()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Say that the worker ends; without the database its row is soon too old to count."""
+        self._ended.set()
+        self._thread.join()
+        with suppress(*TRANSIENT), self._database.write() as session:
+            withdraw(session, self._owner)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._announce()
+            except TRANSIENT as error:
+                log.warning("not announced: %s", brief(error))
+
+    def _announce(self) -> None:
+        with self._database.write() as session:
+            announce(session, self._owner, self._offer)
