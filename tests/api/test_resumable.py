@@ -121,7 +121,7 @@ def test_what_arrived_before_a_connection_broke_is_kept(service: Service) -> Non
     url = begin(service)
     address = (service.http.base_url.host, service.http.base_url.port)
     with socket.create_connection(address) as connection:
-        lines = [f"PATCH {url} HTTP/1.1", "Host: test", f"Content-Length: {len(CONTENT)}"]
+        lines = [f"PATCH {url} HTTP/1.1", "Host: localhost", f"Content-Length: {len(CONTENT)}"]
         lines += [f"{name}: {value}" for name, value in (PIECE | {"Upload-Offset": "0"}).items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + CONTENT[:25_000])
         # In the database before the connection ends, but for less than a chunk.
