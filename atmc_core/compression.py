@@ -159,16 +159,16 @@ class AdmmWeights(FactorizedWeights, Trainable):
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         self.gradient.zero_()
-        lengths = [
-            (effects, gradients)
+        # Once the budget is k, entries that are zero come in rarely.
+        effects = [
+            temper(factors, weight, gradients, everywhere=not self.at_target)
             for factors, weight, gradients in self.add_gradients()
-            if (effects := self._temper(factors, weight, gradients)) is not None
         ]
         if self.quantized:
             self.gradient.add_(self.pool.flat, alpha=self.training.rho)
             self.gradient.sub_(self.anchor, alpha=self.training.rho)
-        for effects, gradients in lengths:
-            for effect, gradient in zip(effects, gradients, strict=False):
+        for own, (_, _, gradients) in zip(effects, self.pool.by_weight(self.gradient), strict=True):
+            for effect, gradient in zip(own, gradients, strict=False):
                 gradient.div_(effect.square())
         self.pool.flat.grad = self.gradient
         optimizer_step(self.optimizer, learning_rate)
@@ -178,36 +178,6 @@ class AdmmWeights(FactorizedWeights, Trainable):
         if self.quantized and self.step % self.training.dual_interval == 0:
             self._renew_duals()
         self.compose()
-
-    def _temper(
-        self, factors: Factors, weight: nn.Parameter, gradients: list[Tensor]
-    ) -> tuple[Tensor, Tensor] | None:
-        """Shorten the factors' gradients: W shall move no further than if it were held as itself.
-
-        W moves by what U, V and C do together. To first order the loss falls by the sum of their
-        squared gradients, each over the square of its effect; held as itself W would gain the
-        square of its own. Where the sum is larger, a learning rate that suits W makes its factors
-        diverge. Once the budget is k, entries that are zero come in rarely and do not count.
-
-        Returns:
-            What the steps in U and V are yet to be divided by the square of, at least 1; None if W
-            is held as itself.
-        """
-        if factors.plain:
-            return None
-        assert weight.grad is not None
-        u_effect, v_effect = (effect.clamp_min(1) for effect in factors.effects())
-        in_u, in_v, in_c = gradients
-        own = _squared(weight.grad, weight, self.at_target)
-        together = (
-            _squared(in_u / u_effect, factors.u, self.at_target)
-            + _squared(in_v / v_effect, factors.v, self.at_target)
-            + _squared(in_c, factors.c, self.at_target)
-        )
-        gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
-        for gradient in gradients:
-            gradient.div_(gain)
-        return u_effect, v_effect
 
     def _project(self, budget: int) -> None:
         self.structure.shrink(self.factors, budget, scratch=self.gradient)
@@ -266,19 +236,52 @@ class AdmmWeights(FactorizedWeights, Trainable):
             setattr(self, name, state[name].to(self.pool.flat.device))
 
 
-def _squared(gradient: Tensor, tensor: Tensor, where_used: bool) -> Tensor:
+def temper(
+    factors: Factors, weight: nn.Parameter, gradients: list[Tensor], *, everywhere: bool
+) -> tuple[Tensor, ...]:
+    """Shorten the gradients of U, V and C, so that W moves no further than if it were held itself.
+
+    W moves by what all three do together. To first order the loss falls by the sum of their squared
+    gradients, each over the square of its effect; held as itself W would gain the square of its
+    own. Where the sum is larger, a learning rate that suits W makes its factors diverge.
+
+    Args:
+        everywhere: entries that are zero move, too.
+
+    Returns:
+        What the steps in U and V are yet to be divided by the square of, at least 1; nothing if W
+        is held as itself.
+    """
+    if factors.plain:
+        return ()
+    assert weight.grad is not None
+    u_effect, v_effect = (effect.clamp_min(1) for effect in factors.effects())
+    in_u, in_v, in_c = gradients
+    together = (
+        _squared(in_u / u_effect, factors.u, everywhere)
+        + _squared(in_v / v_effect, factors.v, everywhere)
+        + _squared(in_c, factors.c, everywhere)
+    )
+    own = _squared(weight.grad, weight, everywhere)
+    gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
+    for gradient in gradients:
+        gradient.div_(gain)
+    return u_effect, v_effect
+
+
+def _squared(gradient: Tensor, tensor: Tensor, everywhere: bool) -> Tensor:
     """Sum of squares, of all entries or of those where the tensor is not zero."""
-    return (gradient * (tensor != 0) if where_used else gradient).square().sum()
+    return (gradient if everywhere else gradient * (tensor != 0)).square().sum()
 
 
 class SharedWeights(FactorizedWeights, Trainable):
     """The end game: supports and assignments are frozen, so both constraints hold exactly.
 
     What is left to train are the values that the entries of a factor share, the biases and the
-    norms. A shared value moves by the *mean* gradient of its entries: that is plain SGD projected
-    onto the subspace that the assignment spans. At 32 and 16 bits every non-zero has its own value;
-    at 16 the network always sees it rounded to float16, while the optimiser's own copy keeps the
-    steps that are too small to show.
+    norms. A shared value moves by the mean gradient of its entries (that is plain SGD projected
+    onto the subspace that the assignment spans), over the mean square of their effects. At 32 and
+    16 bits every non-zero has its own value; at 16 the network always sees it rounded to float16,
+    while the optimiser's own copy keeps the steps that are too small to show.
 
     Attributes:
         supports, codes, values: the places of the non-zeros in the pool, which value each has, and
@@ -325,12 +328,19 @@ class SharedWeights(FactorizedWeights, Trainable):
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         self.gradient.zero_()
-        for _ in self.add_gradients():
-            pass
+        effects = [
+            temper(factors, weight, gradients, everywhere=False)
+            for factors, weight, gradients in self.add_gradients()
+        ]
         gradient = self.gradient[self.supports]
+        self.gradient.fill_(1)
+        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(self.gradient), strict=True):
+            for effect, length in zip(own, lengths, strict=False):
+                length.mul_(effect.square())
         total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
-        count = torch.zeros_like(self.values).index_add_(0, self.codes, torch.ones_like(gradient))
-        self.values.grad = total / count
+        length = torch.zeros_like(self.values)
+        length.index_add_(0, self.codes, self.gradient[self.supports])
+        self.values.grad = total / length
         optimizer_step(self.optimizer, learning_rate)
         self._spread()
 

@@ -62,7 +62,8 @@ def main() -> None:
         for density in arguments.densities
         for rank in arguments.ranks
     ]
-    settings = {name: value for name, value in vars(arguments).items() if name != "work"}
+    settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(arguments).items()}
+    del settings["work"]
     result = {"settings": settings, "differences": differences, "runs": runs}
     paper.RESULTS.mkdir(exist_ok=True)
     path = paper.RESULTS / f"ablation-{arguments.name}.json"
