@@ -16,6 +16,9 @@ from jobstore.dialects import READ_ONLY, lock_schema, set_up_sqlite
 from jobstore.settings import Settings
 
 # A server that fell silent must be noticed well within a lease; libpq would wait for hours.
+# As many as an API process has threads, opened as they are needed; those past the size are closed
+# after each use, and opening one costs more than most requests.
+_CONNECTIONS = {"pool_size": 20, "max_overflow": 20}
 _POSTGRESQL_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
 
@@ -31,7 +34,11 @@ def make_engine(settings: Settings) -> Engine:
     if backend == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
         return create_engine(
-            url, json_serializer=to_json, pool_pre_ping=True, connect_args=_POSTGRESQL_PATIENCE
+            url,
+            json_serializer=to_json,
+            pool_pre_ping=True,
+            connect_args=_POSTGRESQL_PATIENCE,
+            **_CONNECTIONS,
         )
     if backend == "sqlite":
         if url.database:

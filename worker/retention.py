@@ -19,6 +19,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
 
     May be interrupted anywhere, and run by several at once.
     """
+    lifetime = {"upload_lifetime_s": settings.upload_lifetime_s}
     with database.read() as session:
         tenants = list_tenants(session)
     forgotten: list[str] = []
@@ -26,7 +27,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         with database.write() as session:
             forgotten += retention.expire(session, tenant.id, Terms.of(settings, tenant))
     with database.read() as session:
-        strays = retention.find_strays(session, store, upload_lifetime_s=settings.upload_lifetime_s)
+        strays = retention.find_strays(session, store, **lifetime)
     with database.write() as session:
         idempotency.forget_expired(session)
         metrics.forget_told(session)
@@ -35,7 +36,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         store.delete(key)
     deleted = _delete_unreferenced(database, store)
     with database.read() as session:
-        counts = retention.audit(session, store)
+        counts = retention.audit(session, store, **lifetime)
     fault = counts.unreferenced or counts.dangling
     log.log(
         logging.ERROR if fault else logging.INFO,

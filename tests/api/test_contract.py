@@ -1,8 +1,8 @@
 """The service held to its own OpenAPI document, by requests that schemathesis makes up from it.
 
 No answer is a 5xx; each has a status, a media type, headers and a body that the document has for
-that call; and each problem's code is one that is listed there. Half of the ids are real ones, and
-sequences of calls follow the document's links.
+that call; none that needs a key answers without one; and each problem's code is one that is listed
+there. Half of the ids are real ones, and sequences of calls follow the document's links.
 """
 
 import contextlib
@@ -15,10 +15,12 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as effort
 from hypothesis.errors import Flaky, FlakyStrategyDefinition
+from pydantic import SecretStr
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    ignored_auth,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
@@ -27,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 from api.problems import MEDIA_TYPE
 from api.uploads import tus
 from tests.api import files
-from tests.api.conftest import Service, running, settings_in
+from tests.api.conftest import ADMIN_KEY, Service, running, settings_in
 
 
 @schemathesis.serializer(tus.CONTENT_TYPE)
@@ -74,8 +76,10 @@ TUS = {
     "Upload-Offset": "0",
     "X-HTTP-Method-Override": "PATCH",
 }
+SENT: dict[str, Any] = {"timeout": 20, "headers": {"Authorization": f"Bearer {ADMIN_KEY}"}}
 CHECKS = [
     not_a_server_error,
+    ignored_auth,
     status_code_conformance,
     content_type_conformance,
     response_headers_conformance,
@@ -88,8 +92,11 @@ CHECKS = [
 def contract(
     tmp_path_factory: pytest.TempPathFactory, template: Any, broker: str
 ) -> Iterator[Service]:
-    """A service for requests of all kinds."""
-    yield from running(settings_in(tmp_path_factory.mktemp("contract") / "data", template, broker))
+    """A service that asks for keys, for requests of all kinds."""
+    settings = settings_in(tmp_path_factory.mktemp("contract") / "data", template, broker)
+    settings.admin_key = SecretStr(ADMIN_KEY)
+    for service in running(settings):
+        yield service.keyed(ADMIN_KEY)
 
 
 class Real:
@@ -234,7 +241,7 @@ def test_every_call_answers_as_the_document_says(schema: Any, real: Real) -> Non
         @given(operation.as_strategy())
         def answers_as_documented(case: Case) -> None:
             real.fill_in(case)
-            response = case.call_and_validate(checks=CHECKS, timeout=20)
+            response = case.call_and_validate(checks=CHECKS, **SENT)
             tried.add(case.operation.label)
             if response.status_code < 300:
                 succeeded.add(case.operation.label)
@@ -265,7 +272,7 @@ def test_sequences_of_calls_answer_as_the_document_says(
                 case.body = {"url": "https://hooks.example.com"}
 
         def get_call_kwargs(self, case: Case) -> dict[str, Any]:
-            return {"timeout": 20}
+            return SENT
 
         def validate_response(self, response: Any, case: Case, **_: Any) -> None:
             case.validate_response(response, checks=CHECKS)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -63,7 +64,8 @@ def test_the_life_of_a_job_shows_in_the_figures(service: Service) -> None:
     assert after["atmc_job_seconds_bucket", "60 succeeded"] == 1
     shown = service.http.get(job["links"]["self"]).json()
     assert 0 < after["atmc_job_seconds_sum", "succeeded"] < 60
-    assert shown["finished_at"] > shown["started_at"]
+    finished, started = (datetime.fromisoformat(shown[f"{t}ed_at"]) for t in ("finish", "start"))
+    assert finished > started
     for name in ("validating", "compressing"):
         assert after["atmc_stage_seconds_count", name] == 1
         assert 0 <= after["atmc_stage_seconds_sum", name] < 60

@@ -12,9 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,19 @@ class Containers:
         for secret in SERVICES[name].get("secrets", []):
             given = secret if isinstance(secret, dict) else {"source": secret, "target": secret}
             (folder / given["target"]).write_text(f"{self.secret(given['source'])}\n")
+
+
+@contextmanager
+def running_containers() -> Iterator[Containers]:
+    """Containers in a folder that is gone in the end.
+
+    Not pytest's: PostgreSQL runs as another user, and pytest closes its folders to those.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="atmc-compose-"))
+    folder.chmod(0o755)
+    made = Containers(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder)

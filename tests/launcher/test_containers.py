@@ -8,18 +8,13 @@ import httpx
 import pytest
 
 from benchmarks.small_job import ARCHITECTURE, SPEC, uploads
-from tests.launcher.containers import OURS, Containers, wait_until
+from tests.launcher.containers import OURS, Containers, running_containers, wait_until
 
 
 @pytest.fixture
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    # PostgreSQL runs as another user, who has to come in.
-    folder = tmp_path_factory.mktemp("compose")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    made = Containers(folder)
-    yield made
-    made.close()
+def containers() -> Iterator[Containers]:
+    with running_containers() as made:
+        yield made
 
 
 @pytest.mark.slow

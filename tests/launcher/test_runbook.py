@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.small_job import ARCHITECTURE, SPEC, uploads
 from tests.launcher.compose_stand_in import serve
-from tests.launcher.containers import ROOT, Containers, wait_until
+from tests.launcher.containers import ROOT, Containers, running_containers, wait_until
 
 
 def _chapters() -> dict[str, str]:
@@ -61,14 +61,9 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    folder = tmp_path_factory.mktemp("runbook")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    containers = Containers(folder)
-    with serve(containers) as variables:
+def shell() -> Iterator[Shell]:
+    with running_containers() as containers, serve(containers) as variables:
         yield Shell(containers, variables)
-    containers.close()
 
 
 def _submit(http: httpx.Client) -> str:
