@@ -6,7 +6,6 @@ there. Half of the ids are real ones, and sequences of calls follow the document
 """
 
 import contextlib
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +39,7 @@ def _as_it_is(_: Any, value: Any) -> bytes:
 
 
 EFFORT = effort(
-    max_examples=7,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
@@ -111,7 +110,8 @@ class Real:
     def fill_in(self, case: Case) -> None:
         """Give every second request ids that exist."""
         self.spare(case)
-        if next(self._turns) % 2:
+        self._turns[case.operation.label] += 1
+        if self._turns[case.operation.label] % 2 == 0:
             return
         names = {"name": self._name_on(case.path)} if "{name}" in case.path else {}
         if case.method == "DELETE":
@@ -143,7 +143,7 @@ class Real:
 
     def begin_anew(self) -> None:
         """Forget what was there, so that the same requests have the same answers again."""
-        self._turns = itertools.count()
+        self._turns: Counter[str] = Counter()
         self._model = self._dataset = ""
 
     @property
@@ -201,7 +201,8 @@ class Real:
 
     def _job(self) -> dict[str, Any]:
         job: dict[str, Any] = self._service.http.post("/jobs", json=self.new_job()).json()
-        if next(self._turns) % 4 == 1:
+        self._turns["jobs"] += 1
+        if self._turns["jobs"] % 2:
             self._service.http.post(job["links"]["cancel"])
         return job
 
