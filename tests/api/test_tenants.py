@@ -94,6 +94,8 @@ def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was
     stream = {"Accept": "text/event-stream"}
     assert red.http.get(job["links"]["events"], headers=stream).status_code == 200
     assert_problem(blue.http.get(job["links"]["events"], headers=stream), 404, "not_found")
+    figures = blue.http.get("/metrics").text
+    assert not [shown for shown in (*real.values(), '"red"') if shown in figures]
     # And to its owner everything still is as it was.
     for method, path in walked:
         if method == "get":
