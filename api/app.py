@@ -24,6 +24,7 @@ from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.services import open_services
 from api.tenants import routes as tenants
+from api.uploads import direct as direct_uploads
 from api.uploads import routes as uploads
 from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     for noun in (
         jobs,
         events,
+        direct_uploads,
         uploads,
         models,
         datasets,

@@ -51,6 +51,15 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
     return holder
 
 
+def still_holds(settings: Settings, database: Database, secret: str | None) -> bool:
+    """Tell whether a key that was let in would be let in again, for answers that go on for long."""
+    try:
+        identify(settings, database, secret)
+    except Problem:
+        return False
+    return True
+
+
 def check_nearby(host: str | None, origin: str | None) -> None:
     """Raise `foreign_origin` unless a request without a key is of this machine, by its headers.
 

@@ -17,6 +17,31 @@ LOCATION: dict[str, Any] = {
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
+# What can be done with what a call has made, by its id: the calls, and their parameter.
+_LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "models_create": ("model_id", ("models_get", "models_delete")),
+    "datasets_create": ("dataset_id", ("datasets_get", "datasets_delete")),
+    "jobs_create": (
+        "job_id",
+        (
+            "jobs_get",
+            "jobs_events",
+            "jobs_cancel",
+            "jobs_retry",
+            "jobs_delete",
+            "reports_get",
+            "artifacts_list",
+        ),
+    ),
+    "webhooks_create": (
+        "webhook_id",
+        ("webhooks_get", "webhooks_change", "webhooks_delete", "webhooks_deliveries"),
+    ),
+    "uploads_create_direct": ("upload_id", ("uploads_get", "uploads_delete")),
+    "keys_create": ("key_id", ("keys_revoke",)),
+}
+
+
 def file_body(
     properties: dict[str, Any], required: Sequence[str], by_upload: type[BaseModel]
 ) -> dict[str, Any]:
@@ -91,6 +116,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             if "security" in operation:
                 _add_refusals_of_callers(operation)
+            _add_links(operation)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     _as_problem(response)
@@ -112,6 +138,17 @@ def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
             "description": entry["description"],
             "content": {"application/json": {"schema": schema}},
         }
+
+
+def _add_links(operation: dict[str, Any]) -> None:
+    parameter, calls = _LINKS.get(operation["operationId"], ("", ()))
+    links = {
+        call: {"operationId": call, "parameters": {parameter: "$response.body#/id"}}
+        for call in calls
+    }
+    for status, response in operation["responses"].items():
+        if links and int(status) < 300:
+            response["links"] = links
 
 
 def _as_problem(response: dict[str, Any]) -> None:

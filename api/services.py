@@ -6,6 +6,7 @@ the caller's part of database and store. `ProcessDep` is for calls that anybody 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from celery import Celery
@@ -13,7 +14,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 
-from api.auth import bearer, check_nearby, identify, require
+from api.auth import bearer, check_nearby, identify, require, still_holds
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
 from api.jobs.waiting import JobWatcher
@@ -57,7 +58,8 @@ def open_services(settings: Settings) -> Services:
     """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
     database = Database(make_engine(settings))
     watcher = JobWatcher(database)
-    feed, registry = EventFeed(database, watcher), new_registry(database)
+    holds = partial(still_holds, settings, database)
+    feed, registry = EventFeed(database, watcher, holds), new_registry(database)
     streams = Gauge("atmc_event_streams", "Open event streams.", registry=registry)
     streams.set_function(lambda: feed.open)
     return Services(
@@ -84,11 +86,17 @@ ProcessDep = Annotated[Services, Depends(_of_process)]
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def _holder(request: Request, services: ProcessDep, shown: _Shown) -> Holder:
-    secret = shown.credentials if shown else None
-    if secret is None and services.settings.admin_key is None:
+async def _key(shown: _Shown) -> str | None:
+    return shown.credentials if shown else None
+
+
+KeyDep = Annotated[str | None, Depends(_key)]
+
+
+def _holder(request: Request, services: ProcessDep, key: KeyDep) -> Holder:
+    if key is None and services.settings.admin_key is None:
         check_nearby(request.url.hostname, request.headers.get("Origin"))
-    holder = identify(services.settings, services.database, secret)
+    holder = identify(services.settings, services.database, key)
     limit = Terms.of(services.settings, holder.tenant).requests_per_minute
     if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:
         remember(request.scope, rate)

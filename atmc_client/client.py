@@ -4,20 +4,24 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import httpx
+
 from atmc_client.errors import ApiError
 from atmc_client.transfer import fetch
-from atmc_client.transport import Transport
+from atmc_client.transport import Content, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 LONG_POLL_S = 30
 POLL_S = 0.5
+NO_MORE = 204
 PAGE = 100
 
 Document = dict[str, Any]
@@ -154,20 +158,36 @@ class Client:
     def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
         """What happened to the job since event number `after`, in order.
 
-        With `follow` the iterator goes on until the job has ended.
+        With `follow` the iterator goes on until the job has ended, and is told of each event as it
+        happens.
         """
+        if follow:
+            yield from self._follow(job_id, after)
+            return
+        more = True
+        while more:
+            page = self._transport.get(f"/jobs/{job_id}/events", after=after)
+            for event in page["data"]:
+                after = event["seq"]
+                yield event
+            more = page["has_more"]
+
+    def _follow(self, job_id: str, after: int) -> Iterator[Document]:
         while True:
-            # The state is read before the events, so that none of a job that ends is missed.
-            ended = not follow or self.get_job(job_id)["state"] in FINAL_STATES
-            more = True
-            while more:
-                page = self._transport.get(f"/jobs/{job_id}/events", after=after)
-                for event in page["data"]:
-                    after = event["seq"]
-                    yield event
-                more = page["has_more"]
-            if ended:
-                return
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            content: Content = partial(dict[str, Any], headers=headers)
+            # The stream breaks off now and then, on purpose, too: it is asked for again from there.
+            with (
+                suppress(httpx.TransportError),
+                self._transport.exchange("GET", f"/jobs/{job_id}/events", content) as response,
+            ):
+                if response.status_code == NO_MORE:
+                    return
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        event: Document = json.loads(line.removeprefix("data: "))
+                        after = event["seq"]
+                        yield event
             time.sleep(POLL_S)
 
     def report(self, job_id: str) -> Document:

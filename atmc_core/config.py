@@ -419,13 +419,36 @@ class JobSpec:
         if self.target and self.target.structure == "channel" and self.method not in CHANNELS:
             message = f"method {self.method} knows no channels: leave structure out"
             raise InvalidInput("invalid_value", message, "target.structure")
-        if self.method == "nap" and self.training.loss != "mix":
-            message = "method nap trains on clean images alone: leave loss out"
-            raise InvalidInput("invalid_value", message, "training.loss")
+        for name in UNUSED.get(self.method, ()):
+            self._refuse_changed(name, f"method {self.method} has no use for it")
+        if self.target and self.target.bits > 8:
+            for name in OF_CODEBOOKS:
+                self._refuse_changed(
+                    name, f"without codebooks ({self.target.bits} bits) it is idle"
+                )
+
+    def _refuse_changed(self, name: str, why: str) -> None:
+        if getattr(self.training, name) != getattr(Training, name):
+            raise InvalidInput("invalid_value", f"{why}: leave {name} out", f"training.{name}")
 
 
 #: The methods that can drop whole channels.
 CHANNELS: tuple[Method, ...] = ("nap", "ap", "al0", "atmc")
+#: Training options of codebooks alone, so of 1 to 8 bits.
+OF_CODEBOOKS = ("rho", "dual_interval")
+_OF_MOVING_SUPPORTS = (*OF_CODEBOOKS, "density_schedule", "shrink_fraction", "rank_fraction")
+#: Training options that a method would ignore.
+UNUSED: dict[Method, tuple[str, ...]] = {
+    "nap": ("loss", "clean_weight", *_OF_MOVING_SUPPORTS),
+    "da": ("compression_epochs", "finish_epochs", *_OF_MOVING_SUPPORTS),
+    "ap": _OF_MOVING_SUPPORTS,
+    "alr": _OF_MOVING_SUPPORTS,
+    "al0": ("rank_fraction",),
+}
+
+
+def _unchanged(name: str) -> dict[str, Any]:
+    return {"const": getattr(Training, name)}
 
 
 def spec_schema(method: Method) -> dict[str, Any]:
@@ -436,9 +459,16 @@ def spec_schema(method: Method) -> dict[str, Any]:
     if method != "evaluate":
         if method not in CHANNELS:
             properties["target"]["properties"]["structure"]["enum"] = ["element"]
-        if method == "nap":
-            properties["training"]["properties"]["loss"]["enum"] = ["mix"]
-        return schema | {"required": [*schema["required"], "target"]}
+        for name in UNUSED.get(method, ()):
+            properties["training"]["properties"][name] |= _unchanged(name)
+        idle = {"properties": {name: _unchanged(name) for name in OF_CODEBOOKS}}
+        bits = {"properties": {"bits": {"enum": [16, 32]}}}
+        without_codebooks = {
+            "if": {"properties": {"target": bits}},
+            "then": {"properties": {"training": idle}},
+        }
+        required = [*schema["required"], "target"]
+        return schema | {"required": required, "allOf": [without_codebooks]}
     for name in ("target", "training"):
         del properties[name]
     for name in ("steps", "step_size"):

@@ -283,11 +283,12 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "robust_epochs": arguments.dense_epochs if system.method in ("da", "nap") else 0,
         "learning_rate": arguments.learning_rate,
         "batch_size": arguments.batch_size,
-        "clean_weight": arguments.clean_weight,
         "validation_fraction": arguments.validation_fraction,
         "precision": SETTINGS[arguments.dataset].precision,
         **SETTINGS[arguments.dataset].augmentation,
     }
+    if system.method != "nap":
+        training["clean_weight"] = arguments.clean_weight
     if system.method != "da":
         training |= {
             "compression_epochs": arguments.epochs,

@@ -65,8 +65,8 @@ class Streams:
     async def follow(self, job_id: str) -> None:
         """Read a stream until it ends; on a bare socket, so that the client costs little."""
         reader, writer = await asyncio.open_connection(self._url.host, self._url.port)
-        request = f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: api\r\nAccept: text/event-stream"
-        writer.write(f"{request}\r\n\r\n".encode())
+        request = f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        writer.write(f"{request}Accept: text/event-stream\r\n\r\n".encode())
         try:
             async for line in reader:
                 if line.startswith(b"id: "):
@@ -122,8 +122,9 @@ async def measure(made: House, count: int, rate: float, seconds: float) -> dict[
     memory = process.memory_info().rss
     streams = Streams(made.url)
     following = [asyncio.create_task(streams.follow(job_id)) for job_id in ids]
-    while streams.open < count:
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while streams.open < count:
+            await asyncio.sleep(0.1)
     opened = process.memory_info().rss
     times, began = process.cpu_times(), time.monotonic()
     committed, reads = await asyncio.gather(

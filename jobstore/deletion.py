@@ -23,7 +23,7 @@ class Freed:
 
 
 def delete_job(session: Session, job_id: str) -> Freed:
-    """Delete the job, its events and its artifacts; what it was made of stays.
+    """Delete the job, its events, artifacts and webhook; what it was made of stays.
 
     Raises `NotFound`, and `NotEnded` for one that is queued or at work: it has to be cancelled.
     """

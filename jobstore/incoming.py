@@ -103,6 +103,13 @@ def forget(session: Session, upload: IncomingUpload) -> list[str]:
     return keys
 
 
+def staged_keys(session: Session) -> tuple[set[str], set[str]]:
+    """Return the keys of stored chunks, and those under which a direct upload may lie or not."""
+    direct = select(IncomingUpload.direct_key).where(IncomingUpload.direct_key.is_not(None))
+    chunks = set(session.scalars(select(UploadChunk.key)))
+    return chunks, {key for key in session.scalars(direct) if key is not None}
+
+
 def forget_expired(session: Session) -> list[str]:
     """Delete the rows of uploads that were abandoned; returns their objects' keys as `forget`."""
     query = (

@@ -18,7 +18,7 @@ from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
+from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
@@ -30,11 +30,12 @@ _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 @dataclass(frozen=True)
 class Attempt:
-    """The fencing token: one claim of one job by one worker."""
+    """The fencing token: one claim of one job by one worker; `tenant` is for the logs."""
 
     job_id: str
     number: int
     owner: str
+    tenant: str = field(default=DEFAULT_TENANT, compare=False)
 
     def __str__(self) -> str:
         return f"{self.job_id} attempt {self.number}"
@@ -110,7 +111,7 @@ def claim(
     session.execute(served, execution_options={"synchronize_session": False})
     append_state_event(session, job)
     session.flush()
-    return job, Attempt(job.id, job.attempt, owner)
+    return job, Attempt(job.id, job.attempt, owner, job.tenant_id)
 
 
 def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:

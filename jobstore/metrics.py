@@ -3,7 +3,7 @@
 `count` and `observe` only note what happened: it is added up right before the transaction commits
 and is dropped with one that fails, so a figure never tells of something that was rolled back. The
 rows are shared by all writers, so they are locked last, for as short a time as can be, and always
-in the same order.
+in the same order. `tell` is for what a process alone can see, such as its machine's GPUs.
 """
 
 import json
@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import event, select
+from sqlalchemy import Select, delete, event, select
 from sqlalchemy.orm import Session
 
-from jobstore.dialects import add_up
+from jobstore.dialects import add_up, clock, upsert
 from jobstore.tables import Metric
 
 JOB_SECONDS = "atmc_job_seconds"
@@ -24,6 +24,10 @@ LEASES_LOST = "atmc_leases_lost"
 UPLOADS = "atmc_uploads"
 UPLOADED_BYTES = "atmc_uploaded_bytes"
 WEBHOOK_DELIVERIES = "atmc_webhook_deliveries"
+GPU_USED, GPU_TOTAL = "atmc_gpu_memory_used_bytes", "atmc_gpu_memory_total_bytes"
+
+TOLD_WITHIN_S = 120.0
+"""What nobody has told again for so long is not shown any more."""
 
 BOUNDS_S: tuple[float, ...] = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
 """Upper bounds of the durations' buckets, in seconds; one more bucket has none."""
@@ -55,9 +59,31 @@ def observe(session: Session, name: str, seconds: float, **labels: str) -> None:
     count(session, name, seconds, **labels, **{_BUCKET: _SUM})
 
 
+def tell(session: Session, name: str, value: float, **labels: str) -> None:
+    """Say what a figure is now; whoever says so says it again, more often than `TOLD_WITHIN_S`."""
+    row = {"name": name, "labels": json.dumps(labels, sort_keys=True)}
+    upsert(session, Metric, row | {"value": value, "told_at": clock()})
+
+
+def told(session: Session, name: str) -> dict[Labels, float]:
+    """Return what is told of a figure, by its labels."""
+    lately = Metric.told_at > clock(-TOLD_WITHIN_S)
+    query = select(Metric.labels, Metric.value).where(Metric.name == name, lately)
+    return _by_labels(session, query)
+
+
+def forget_told(session: Session) -> None:
+    """Delete what nobody tells any more."""
+    session.execute(delete(Metric).where(Metric.told_at < clock(-TOLD_WITHIN_S)))
+
+
 def counters(session: Session, name: str) -> dict[Labels, float]:
     """Return a counter's values by their labels."""
     query = select(Metric.labels, Metric.value).where(Metric.name == name)
+    return _by_labels(session, query)
+
+
+def _by_labels(session: Session, query: Select[str, float]) -> dict[Labels, float]:
     return {tuple(json.loads(row.labels).items()): row.value for row in session.execute(query)}
 
 

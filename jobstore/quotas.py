@@ -12,7 +12,7 @@ from jobstore.dialects import lock_quota
 from jobstore.errors import QuotaExceeded
 from jobstore.objects import Stored
 from jobstore.states import JobState
-from jobstore.tables import Blob, Job
+from jobstore.tables import Blob, IncomingUpload, Job
 from jobstore.tenancy import tenant_of
 
 
@@ -27,15 +27,35 @@ def check_queue(session: Session, limit: int | None) -> None:
         raise QuotaExceeded("queued-jobs", limit, remaining=0)
 
 
+def check_incoming(session: Session, limit: int | None, bytes: int) -> None:
+    """Raise `QuotaExceeded` if the session's tenant announced more than `limit` has room for.
+
+    What is on its way counts as if it were there, so that announcing is no way around the limit.
+    """
+    if limit is None:
+        return
+    tenant = tenant_of(session)
+    lock_quota(session, tenant)
+    _check_room(session, tenant, limit, bytes)
+
+
 def check_storage(session: Session, limit: int | None, new: Stored) -> None:
-    """Raise `QuotaExceeded` if the session's tenant had more than `limit` bytes with `new`."""
+    """Raise `QuotaExceeded` if the session's tenant had more than `limit` bytes with `new`.
+
+    What is on its way counts here, too; an upload that has become `new` is forgotten before.
+    """
     if limit is None:
         return
     tenant = tenant_of(session)
     lock_quota(session, tenant)
     same = (Blob.tenant_id == tenant, Blob.sha256 == new.sha256)
-    if session.scalars(select(exists().where(*same, is_referred_to()))).one():
-        return
-    used = stored_bytes(session, tenant)
-    if used + new.bytes > limit:
+    if not session.scalars(select(exists().where(*same, is_referred_to()))).one():
+        _check_room(session, tenant, limit, new.bytes)
+
+
+def _check_room(session: Session, tenant: str, limit: int, bytes: int) -> None:
+    coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
+    announced = int(session.scalars(coming.where(IncomingUpload.tenant_id == tenant)).one())
+    used = stored_bytes(session, tenant) + announced
+    if used + bytes > limit:
         raise QuotaExceeded("stored-bytes", limit, remaining=max(0, limit - used))

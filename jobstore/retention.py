@@ -12,8 +12,10 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from jobstore import webhooks
 from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock, insert_if_absent, now
+from jobstore.incoming import staged_keys
 from jobstore.objects import CHECKPOINTS, STAGED, Found, ObjectStore, blob_key, read_blob_key
 from jobstore.states import FINAL
 from jobstore.tables import Artifact, Blob, Dataset, Event, Job, Model
@@ -32,6 +34,7 @@ def expire(session: Session, tenant: str, terms: Terms) -> list[str]:
         _drop_of_ended(session, Artifact, tenant, terms.keep_artifacts_s)
     if terms.keep_events_s is not None:
         _drop_of_ended(session, Event, tenant, terms.keep_events_s)
+        webhooks.forget_old(session, tenant, terms.keep_events_s)
     if terms.keep_uploads_s is not None:
         _expire_uploads(session, Model, Job.model_id, tenant, terms.keep_uploads_s)
         _expire_uploads(session, Dataset, Job.dataset_id, tenant, terms.keep_uploads_s)
@@ -109,17 +112,18 @@ class Strays:
 
 def find_strays(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Strays:
     """Look for what a killed process left of uploads, for old checkpoints that no row names, and
-    for blobs without a row. An upload may be going on for `upload_lifetime_s`.
+    for blobs without a row. A request may send its files for `upload_lifetime_s`.
     """
     settled = now(session) - timedelta(seconds=UNSETTLED_S)
     abandoned = settled - timedelta(seconds=upload_lifetime_s)
     known = {blob_key(*row) for row in session.execute(select(Blob.sha256, Blob.tenant_id))}
-    named = _named_checkpoints(session)
     left = [found.key for found in store.find(STAGED) if found.modified < abandoned]
     old = [found.key for found in store.find(CHECKPOINTS) if found.modified < settled]
+    chunks, direct = staged_keys(session)
+    named = _named_checkpoints(session) | chunks | direct
     return Strays(
         blobs=[found for found in _blobs(store) if found.key not in known],
-        keys=left + [key for key in old if key not in named],
+        keys=[key for key in (*left, *old) if key not in named],
     )
 
 
@@ -147,15 +151,24 @@ class Audit:
     dangling: int
 
 
-def audit(session: Session, store: ObjectStore) -> Audit:
-    """Hold the store against the rows: blobs and checkpoints."""
+def audit(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Audit:
+    """Hold the store against the rows: blobs, checkpoints, and uploads that are on their way."""
     settled = now(session) - timedelta(seconds=UNSETTLED_S)
     references = _references(session)
-    objects = {found.key: found for found in (*_blobs(store), *store.find(CHECKPOINTS))}
+    # What its owner puts there itself need not have come, and is no longer than its row.
+    _, direct = staged_keys(session)
+    staged = [found for found in store.find(STAGED) if found.key not in direct]
+    objects = {found.key: found for found in (*_blobs(store), *store.find(CHECKPOINTS), *staged)}
     loose = [found for key, found in objects.items() if key not in references]
     lately = select(Blob.sha256, Blob.tenant_id).where(Blob.touched_at >= clock(-UNSETTLED_S))
     fresh = {blob_key(*row) for row in session.execute(lately)}
-    unsettled = [found for found in loose if found.modified >= settled or found.key in fresh]
+    abandoned = settled - timedelta(seconds=upload_lifetime_s)
+    unsettled = [
+        found
+        for found in loose
+        if found.modified >= (abandoned if found.key.startswith(STAGED) else settled)
+        or found.key in fresh
+    ]
     # Looked for once more: what was stored or deleted meanwhile is no fault.
     missing = {key for key in references if key not in objects and not store.exists(key)}
     return Audit(
@@ -168,7 +181,8 @@ def audit(session: Session, store: ObjectStore) -> Audit:
 
 
 def _references(session: Session) -> set[str]:
-    keys = _named_checkpoints(session)
+    chunks, _ = staged_keys(session)
+    keys = _named_checkpoints(session) | chunks
     for kind, condition in (
         (Model, Model.expired_at.is_(None)),
         (Dataset, Dataset.expired_at.is_(None)),

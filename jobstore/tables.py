@@ -457,10 +457,14 @@ class IdempotencyKey(Owned, Base):
 
 
 class Metric(Base):
-    """A sum over what has happened: see `jobstore.metrics`; `labels` is a JSON object, sorted."""
+    """A sum over what has happened, or what was `told_at` a moment: see `jobstore.metrics`.
+
+    `labels` is a JSON object, sorted.
+    """
 
     __tablename__ = "metrics"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     labels: Mapped[str] = mapped_column(String(255), primary_key=True)
     value: Mapped[float]
+    told_at: Mapped[datetime | None]

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
@@ -92,19 +92,32 @@ def enable(session: Session, webhook: Webhook) -> None:
 def delete_webhook(session: Session, webhook_id: str) -> None:
     """Delete the webhook with its deliveries; raises `NotFound`."""
     webhook = get_webhook(session, webhook_id)
-    mine = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == webhook.id)
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(mine)))
-    session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook.id))
+    _forget(session, WebhookDelivery.webhook_id == webhook.id)
     session.delete(webhook)
 
 
 def forget_job(session: Session, job_id: str) -> None:
-    """Delete the job's own webhook, and whatever anybody was told of it."""
-    told = select(WebhookDelivery.id).where(WebhookDelivery.job_id == job_id)
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(told)))
-    session.execute(delete(WebhookDelivery).where(WebhookDelivery.job_id == job_id))
-    if (own := webhook_of(session, job_id)) is not None:
+    """Delete the job's own webhook, and what any was told of the job."""
+    own = webhook_of(session, job_id)
+    if own is not None:
         delete_webhook(session, own.id)
+        session.flush()
+    _forget(session, WebhookDelivery.job_id == job_id)
+
+
+def forget_old(session: Session, tenant: str, keep_s: float) -> None:
+    """Delete what the tenant's webhooks were told longer ago."""
+    done = WebhookDelivery.due_at.is_(None)
+    old = WebhookDelivery.created_at < clock(-keep_s)
+    _forget(session, and_(WebhookDelivery.tenant_id == tenant, done, old))
+
+
+def _forget(session: Session, which: ColumnElement[bool]) -> None:
+    ids = select(WebhookDelivery.id).where(which)
+    options = {"synchronize_session": False}
+    attempts = delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(ids))
+    session.execute(attempts, execution_options=options)
+    session.execute(delete(WebhookDelivery).where(which), execution_options=options)
 
 
 def tell_state(session: Session, job: Job) -> None:

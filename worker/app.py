@@ -27,6 +27,7 @@ from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from jobstore.workers import Offer
 from worker.folder import remove_abandoned
+from worker.gpus import GpuReport
 from worker.presence import Presence
 from worker.process import hide_from_children
 from worker.retry import GaveUp, retry
@@ -115,6 +116,7 @@ def _start(**_: Any) -> None:
         # Celery would log what a signal's receiver raises, and go on without it.
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
+    GpuReport(_worker.database, _worker.shutdown).begin()
     log.info("worker starts", extra={"owner": _worker.owner, "device": device, "gpus": offer.gpus})
 
 

@@ -5,7 +5,8 @@ from jobstore.leases import Attempt
 
 def about(attempt: Attempt, **more: object) -> dict[str, object]:
     """Return the `extra` fields of a record on this attempt."""
-    return {"job": attempt.job_id, "attempt": attempt.number} | more
+    ids = {"job": attempt.job_id, "attempt": attempt.number, "tenant": attempt.tenant}
+    return ids | more
 
 
 def brief(error: object) -> str:

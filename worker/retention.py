@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict
 
-from jobstore import blobs, idempotency, retention
+from jobstore import blobs, idempotency, metrics, retention
 from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.retention import Audit
@@ -19,6 +19,7 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
 
     May be interrupted anywhere, and run by several at once.
     """
+    lifetime = {"upload_lifetime_s": settings.upload_lifetime_s}
     with database.read() as session:
         tenants = list_tenants(session)
     forgotten: list[str] = []
@@ -26,15 +27,16 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         with database.write() as session:
             forgotten += retention.expire(session, tenant.id, Terms.of(settings, tenant))
     with database.read() as session:
-        strays = retention.find_strays(session, store, upload_lifetime_s=settings.upload_lifetime_s)
+        strays = retention.find_strays(session, store, **lifetime)
     with database.write() as session:
         idempotency.forget_expired(session)
+        metrics.forget_told(session)
         retention.adopt(session, strays.blobs)
     for key in (*forgotten, *strays.keys):
         store.delete(key)
     deleted = _delete_unreferenced(database, store)
     with database.read() as session:
-        counts = retention.audit(session, store)
+        counts = retention.audit(session, store, **lifetime)
     fault = counts.unreferenced or counts.dangling
     log.log(
         logging.ERROR if fault else logging.INFO,

@@ -17,12 +17,17 @@ from jobstore import metrics
 from jobstore.database import Database
 from jobstore.jobs import count_by_state, queues
 from jobstore.states import JobState
+from jobstore.webhooks import count_waiting
 
 _COUNTERS = {
     metrics.LEASES_LOST: ("Attempts whose worker was lost.", ()),
     metrics.UPLOADS: ("Files that were taken in.", ("kind",)),
     metrics.UPLOADED_BYTES: ("Bytes of the files that were taken in.", ("kind",)),
     metrics.WEBHOOK_DELIVERIES: ("Tries to deliver a webhook.", ("outcome",)),
+}
+_TOLD = {
+    metrics.GPU_USED: "Memory of a GPU that is in use.",
+    metrics.GPU_TOTAL: "Memory that a GPU has.",
 }
 _DURATIONS = {
     metrics.JOB_SECONDS: ("Seconds from a job's first claim to its end.", ("state",)),
@@ -44,6 +49,7 @@ class StoreCollector(Collector):
         """Read everything in one transaction."""
         with self._database.read() as session:
             yield from self._jobs(session)
+            yield from self._now(session)
             yield from self._sums(session)
 
     def _jobs(self, session: Session) -> Iterator[Metric]:
@@ -60,6 +66,16 @@ class StoreCollector(Collector):
             depth.add_metric([name], queue.depth)
             age.add_metric([name], queue.oldest_s)
         yield from (depth, age)
+
+    def _now(self, session: Session) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "atmc_webhooks_waiting", "Deliveries to make.", value=count_waiting(session)
+        )
+        for name, help_text in _TOLD.items():
+            gauge = GaugeMetricFamily(name, help_text, labels=["worker", "gpu"])
+            for values, value in metrics.told(session, name).items():
+                gauge.add_metric([dict(values)["worker"], dict(values)["gpu"]], value)
+            yield gauge
 
     def _sums(self, session: Session) -> Iterator[Metric]:
         for name, (help_text, labels) in _COUNTERS.items():

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.accept import prefers
 from api.jobs.schemas import EventPage, EventView
 from api.problems import Problem, documented
-from api.services import Services, ServicesDep
+from api.services import KeyDep, Services, ServicesDep
 from api.text import PathText
 from jobstore.events import list_events
 from jobstore.jobs import get_job
@@ -67,6 +67,7 @@ async def events(
     query: Annotated[_Events, Query()],
     request: Request,
     services: ServicesDep,
+    key: KeyDep,
     last_event_id: _LastEventId = None,
 ) -> Response:
     """Return events in order: changes of state, stages, progress, metrics, warnings, errors."""
@@ -74,7 +75,7 @@ async def events(
         if query.limit is not None:
             raise Problem("invalid_value", "A stream has no pages; leave 'limit' out.", "limit")
         after = query.after if last_event_id is None else last_event_id
-        return await _stream(services, job_id, after, body=request.method != "HEAD")
+        return await _stream(services, key, job_id, after, body=request.method != "HEAD")
     page = await run_in_threadpool(_page, services, job_id, query.after, query.limit or _PAGE)
     return JSONResponse(page.model_dump(mode="json"), headers={"Vary": "Accept"})
 
@@ -88,7 +89,9 @@ def _page(services: Services, job_id: str, after: int, limit: int) -> EventPage:
     return EventPage(data=data, has_more=has_more, next=data[-1].seq if has_more else None)
 
 
-async def _stream(services: Services, job_id: str, after: int, *, body: bool) -> Response:
+async def _stream(
+    services: Services, key: str | None, job_id: str, after: int, *, body: bool
+) -> Response:
     job = await run_in_threadpool(_job, services, job_id)
     if job.state in FINAL and after >= job.last_event_seq > 0:
         return Response(status_code=204)
@@ -96,7 +99,7 @@ async def _stream(services: Services, job_id: str, after: int, *, body: bool) ->
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
     if not body:
         return Response(headers=headers, media_type=STREAM)
-    stream = services.feed.stream(job_id, after)
+    stream = services.feed.stream(job_id, after, key)
     return StreamingResponse(stream, headers=headers, media_type=STREAM)
 
 

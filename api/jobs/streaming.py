@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
@@ -22,12 +22,12 @@ from jobstore.tables import Event
 HEARTBEAT_S = 15.0
 # How long a browser waits before it connects again.
 RETRY_MS = 2000
-# A key is looked at when a stream begins; so a revoked one follows nothing for longer than this.
-LONGEST_S = 300.0
 
 _EVENTS_AT_ONCE = 100
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,34 @@ class _Page:
 
 
 class EventFeed:
-    """The streams of one process; those that stand at the same event of a job read it once."""
+    """The streams of one process; those that stand at the same event of a job read it once.
 
-    def __init__(self, database: Database, watcher: JobWatcher) -> None:
+    `holds` tells whether a key is still let in.
+    """
+
+    def __init__(
+        self, database: Database, watcher: JobWatcher, holds: Callable[[str | None], bool]
+    ) -> None:
         self._database = database
         self._watcher = watcher
-        self._reading: dict[tuple[str, int], asyncio.Task[_Page]] = {}
+        self._holds = holds
+        self._asked: dict[Hashable, asyncio.Task[object]] = {}
         self.open = 0
 
-    async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+    async def stream(self, job_id: str, after: int, key: str | None) -> AsyncIterator[bytes]:
         """Yield the job's events above `after` as they happen, until it is final and all are told.
 
-        It also ends after `LONGEST_S`, and when the database fails, the job is deleted or the
-        process stops: whoever listens connects again with the id of the last event that has come.
+        The key is looked at again for every page, so a revoked one is told nothing more. It also
+        ends when the database fails, the job is deleted or the process stops: whoever listens
+        connects again with the id of the last event that has come.
         """
         self.open += 1
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            until = time.monotonic() + LONGEST_S
-            while not self._watcher.released and time.monotonic() < until:
-                page = await self._read(job_id, after)
+            while not self._watcher.released:
+                page = await self._once((job_id, after), self._page, job_id, after)
+                if not await self._once(("key", key), self._holds, key):
+                    return
                 if page.text:
                     yield page.text
                 if page.is_end:
@@ -73,15 +81,15 @@ class EventFeed:
     async def _more_than(self, seq: int, job_id: str) -> bool:
         return await self._watcher.wait(job_id, lambda head: head.last_event_seq > seq, HEARTBEAT_S)
 
-    async def _read(self, job_id: str, after: int) -> _Page:
-        at = (job_id, after)
-        task = self._reading.get(at)
+    async def _once(self, what: Hashable, ask: Callable[..., T], *arguments: object) -> T:
+        """Ask, together with the other streams that want to know the same now."""
+        task = self._asked.get(what)
         if task is None:
-            task = asyncio.create_task(run_in_threadpool(self._page, job_id, after))
-            self._reading[at] = task
-            task.add_done_callback(lambda _: self._reading.pop(at))
+            task = asyncio.create_task(run_in_threadpool(ask, *arguments))
+            self._asked[what] = task
+            task.add_done_callback(lambda _: self._asked.pop(what))
         # Shielded: one listener that goes away must not take the answer from the others.
-        return await asyncio.shield(task)
+        return cast(T, await asyncio.shield(task))
 
     def _page(self, job_id: str, after: int) -> _Page:
         with self._database.read() as session:

@@ -38,7 +38,10 @@ class TermsView(BaseModel):
 class NewTerms(TermsView):
     """The terms to change; null for the service's own, which its settings say."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"max_running_jobs": 2, "keep_uploads_s": 604_800}]},
+    )
 
     max_stored_bytes: _Count | None = None
     max_queued_jobs: _Count | None = None

@@ -66,9 +66,9 @@ async def answer_by_upload(
         keys: list[str] = []
 
         def use_up_too(session: Session) -> Answer:
-            answer = act(session, upload)
+            # First: what it took of the quota is the file's to take.
             keys[:] = use_up(session, new.upload_id)
-            return answer
+            return act(session, upload)
 
         answer = await run_in_threadpool(
             answer_once, services.database, call, key, content, use_up_too

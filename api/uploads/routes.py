@@ -1,29 +1,25 @@
-"""`/uploads`: large files in several requests, by the tus protocol or straight into the store."""
+"""`/uploads`: large files in several requests, by the tus protocol."""
 
-from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.openapi import FILE, LOCATION
 from api.problems import Problem, documented
 from api.services import Services, ServicesDep
-from api.text import WITHOUT_NUL, PathText
+from api.text import PathText
 from api.uploads import tus
 from api.uploads.appending import Appending, offset_conflict
+from api.uploads.beginning import begin, check_size, forget, max_bytes
 from api.uploads.multipart import too_large
 from api.uploads.receiving import read_out
+from api.uploads.schemas import UploadView
 from jobstore import incoming
-from jobstore.settings import Settings
 from jobstore.tables import IncomingUpload
 
 router = APIRouter(tags=["uploads"])
-
-# Of a URL that puts an object into the store.
-URL_LIFETIME_S = 3600
 
 # As headers, so that they stand in the document; the protocol's own rules are in `tus`.
 _Tus = Annotated[str | None, Header(alias="Tus-Resumable", examples=[tus.VERSION])]
@@ -40,54 +36,13 @@ _Checksum = Annotated[
     ),
 ]
 
+_Method = Annotated[Literal["PATCH", "DELETE"], Header(alias="X-HTTP-Method-Override")]
+
 _BODY = {"requestBody": {"content": {tus.CONTENT_TYPE: {"schema": FILE}}}}
 _STATE: dict[str, Any] = {
     name: {"schema": {"type": "string"}}
     for name in ("Tus-Resumable", "Upload-Offset", "Upload-Expires")
 }
-
-
-class UploadView(BaseModel):
-    """An upload that is on its way."""
-
-    id: str = Field(examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
-    filename: str
-    bytes: int
-    received: int = Field(description="Of those bytes; a direct upload's are not counted.")
-    sha256: str | None = Field(description="What a direct upload must be.")
-    created_at: datetime
-    expires_at: datetime
-    links: dict[str, str]
-
-    @classmethod
-    def of(cls, upload: IncomingUpload) -> Self:
-        """Show the upload's row."""
-        return cls(
-            id=upload.id,
-            filename=upload.filename,
-            bytes=upload.bytes,
-            received=upload.received,
-            sha256=upload.sha256,
-            created_at=upload.created_at,
-            expires_at=upload.expires_at,
-            links={"self": f"/uploads/{upload.id}"},
-        )
-
-
-class NewDirectUpload(BaseModel):
-    """A file that its owner puts into the store; it is checked against this before its use."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    filename: str = Field("", max_length=255, pattern=WITHOUT_NUL, examples=["net.safetensors"])
-    bytes: int = Field(gt=0, lt=2**63, examples=[250_000])
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", examples=["0123456789abcdef" * 4])
-
-
-class DirectUpload(UploadView):
-    """Where to PUT the file."""
-
-    url: str = Field(description=f"Takes one PUT of the file, for {URL_LIFETIME_S} seconds.")
 
 
 @router.options(
@@ -102,7 +57,7 @@ def options(services: ServicesDep) -> Response:
         "Tus-Resumable": tus.VERSION,
         "Tus-Version": tus.VERSION,
         "Tus-Extension": tus.EXTENSIONS,
-        "Tus-Max-Size": str(_max_bytes(services.settings)),
+        "Tus-Max-Size": str(max_bytes(services.settings)),
         "Tus-Checksum-Algorithm": ",".join(tus.ALGORITHMS),
     }
     return Response(status_code=204, headers=headers)
@@ -145,14 +100,14 @@ async def create(
     """
     tus.check_version(request.headers)
     size = tus.number(request.headers, "Upload-Length")
-    _check_size(size, services.settings)
+    check_size(size, services.settings)
     filename = tus.filename(upload_metadata or "")
     checksum = tus.checksum(request.headers)
     has_body = _has_body(request)
     if has_body:
         tus.check_content_type(request.headers)
     upload = await run_in_threadpool(
-        _create, services, filename=filename, bytes=size, metadata=upload_metadata or ""
+        begin, services, filename=filename, bytes=size, metadata=upload_metadata or ""
     )
     received = 0
     if has_body:
@@ -160,40 +115,11 @@ async def create(
             received = await _append(services, upload, checksum, request)
         except BaseException:
             # The client has not heard of it, so it cannot go on.
-            await run_in_threadpool(_forget, services, upload.id)
+            await run_in_threadpool(forget, services, upload.id)
             raise
     location = f"/uploads/{upload.id}"
     headers = tus.headers_of(upload, received) | {"Location": location}
     return Response(status_code=201, headers=headers)
-
-
-@router.post(
-    "/uploads/direct",
-    status_code=201,
-    summary="Begin an upload straight into the object store",
-    responses={
-        201: LOCATION,
-        **documented(
-            "missing_field", "unknown_field", "invalid_value", "file_too_large", "no_direct_uploads"
-        ),
-    },
-)
-def create_direct(new: NewDirectUpload, services: ServicesDep, response: Response) -> DirectUpload:
-    """Return a URL for one PUT of the file, where the store has such URLs (S3).
-
-    What lies there is read through, and held against size and digest, when it is used as
-    `upload_id` of `POST /models` or `POST /datasets`.
-    """
-    _check_size(new.bytes, services.settings)
-    upload = _create(services, filename=new.filename, bytes=new.bytes, sha256=new.sha256)
-    assert upload.direct_key is not None  # it has a digest
-    url = services.store.presign(upload.direct_key, expires_s=URL_LIFETIME_S, method="PUT")
-    if url is None:
-        _forget(services, upload.id)
-        detail = "This service's store has no URLs of its own: use POST /uploads."
-        raise Problem("no_direct_uploads", detail)
-    response.headers["Location"] = f"/uploads/{upload.id}"
-    return DirectUpload(**UploadView.of(upload).model_dump(), url=url)
 
 
 @router.head("/uploads/{upload_id}", include_in_schema=False)
@@ -217,26 +143,29 @@ def get(upload_id: PathText, services: ServicesDep) -> UploadView:
     return UploadView.of(_get(services, upload_id))
 
 
+_PIECE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    204: {"description": "It is kept.", "headers": _STATE},
+    **documented(
+        "not_found",
+        "missing_field",
+        "invalid_value",
+        "file_too_large",
+        "unknown_tus_version",
+        "unsupported_media_type",
+        "unknown_checksum",
+        "checksum_mismatch",
+        "offset_conflict",
+    ),
+}
+
+
 @router.patch(
     "/uploads/{upload_id}",
     status_code=204,
     response_class=Response,
     summary="Send a piece of an upload",
     openapi_extra=_BODY,
-    responses={
-        204: {"description": "It is kept.", "headers": _STATE},
-        **documented(
-            "not_found",
-            "missing_field",
-            "invalid_value",
-            "file_too_large",
-            "unknown_tus_version",
-            "unsupported_media_type",
-            "unknown_checksum",
-            "checksum_mismatch",
-            "offset_conflict",
-        ),
-    },
+    responses=_PIECE_RESPONSES,
 )
 async def patch(
     upload_id: PathText,
@@ -262,6 +191,31 @@ async def patch(
     return Response(status_code=204, headers=tus.headers_of(upload, received))
 
 
+@router.post(
+    "/uploads/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Send a piece, or give an upload up, where no such method comes through",
+    openapi_extra=_BODY,
+    responses=_PIECE_RESPONSES,
+)
+async def post_instead(
+    upload_id: PathText,
+    request: Request,
+    services: ServicesDep,
+    method: _Method,
+    tus_resumable: _Tus = None,
+    upload_offset: _Offset = None,
+    upload_checksum: _Checksum = None,
+) -> Response:
+    """Do as the method in `X-HTTP-Method-Override` does: for clients behind a proxy that lets
+    nothing but GET and POST through.
+    """
+    if method == "DELETE":
+        return await run_in_threadpool(delete, upload_id, services)
+    return await patch(upload_id, request, services)
+
+
 @router.delete(
     "/uploads/{upload_id}",
     status_code=204,
@@ -273,7 +227,7 @@ async def patch(
 )
 def delete(upload_id: PathText, services: ServicesDep) -> Response:
     """Delete what has arrived."""
-    _forget(services, upload_id)
+    forget(services, upload_id)
     return Response(status_code=204, headers={"Tus-Resumable": tus.VERSION})
 
 
@@ -292,31 +246,9 @@ async def _append(
         raise
 
 
-def _create(services: Services, **fields: Any) -> IncomingUpload:
-    with services.database.write() as session:
-        lifetime_s = services.settings.upload_lifetime_s
-        return incoming.create_upload(session, lifetime_s=lifetime_s, **fields)
-
-
 def _get(services: Services, upload_id: str) -> IncomingUpload:
     with services.database.read() as session:
         return incoming.get_upload(session, upload_id)
-
-
-def _forget(services: Services, upload_id: str) -> None:
-    with services.database.write() as session:
-        keys = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
-    for key in keys:
-        services.store.delete(key)
-
-
-def _max_bytes(settings: Settings) -> int:
-    return max(settings.max_model_bytes, settings.max_dataset_bytes)
-
-
-def _check_size(size: int, settings: Settings) -> None:
-    if size > _max_bytes(settings):
-        raise too_large(f"The file has {size} bytes", _max_bytes(settings))
 
 
 def _check_declared(request: Request, upload: IncomingUpload) -> None:

@@ -1,6 +1,15 @@
-"""What names an upload instead of bringing a file along."""
+"""What an upload looks like from outside, and what names one instead of a file."""
+
+from datetime import datetime
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from api.text import WITHOUT_NUL
+from jobstore.tables import IncomingUpload
+
+# Of a URL that puts an object into the store.
+URL_LIFETIME_S = 3600
 
 
 class ByUpload(BaseModel):
@@ -11,3 +20,46 @@ class ByUpload(BaseModel):
     upload_id: str = Field(
         max_length=255, examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"], pattern=r"^[\w]+$"
     )
+
+
+class UploadView(BaseModel):
+    """An upload that is on its way."""
+
+    id: str = Field(examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
+    filename: str
+    bytes: int
+    received: int = Field(description="Of those bytes; a direct upload's are not counted.")
+    sha256: str | None = Field(description="What a direct upload must be.")
+    created_at: datetime
+    expires_at: datetime
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, upload: IncomingUpload) -> Self:
+        """Show the upload's row."""
+        return cls(
+            id=upload.id,
+            filename=upload.filename,
+            bytes=upload.bytes,
+            received=upload.received,
+            sha256=upload.sha256,
+            created_at=upload.created_at,
+            expires_at=upload.expires_at,
+            links={"self": f"/uploads/{upload.id}"},
+        )
+
+
+class NewDirectUpload(BaseModel):
+    """A file that its owner puts into the store; it is checked against this before its use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filename: str = Field("", max_length=255, pattern=WITHOUT_NUL, examples=["net.safetensors"])
+    bytes: int = Field(gt=0, lt=2**63, examples=[250_000])
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", examples=["0123456789abcdef" * 4])
+
+
+class DirectUpload(UploadView):
+    """Where to PUT the file."""
+
+    url: str = Field(description=f"Takes one PUT of the file, for {URL_LIFETIME_S} seconds.")

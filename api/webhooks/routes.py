@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from api.idempotency import IdempotencyKey, answer_once
-from api.openapi import LOCATION
+from api.openapi import LOCATION, json_body
 from api.problems import Problem, documented
 from api.services import Services, ServicesDep
+from api.strict_json import read_body
 from api.text import PathText
 from api.webhooks.schemas import (
     DeliveryPage,
@@ -41,10 +43,12 @@ def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks
     status_code=201,
     summary="Have the events of all jobs told to a URL",
     response_model=WebhookWithSecret,
+    openapi_extra=json_body(NewWebhook),
     responses={
         201: LOCATION,
         **documented(
             "malformed_json",
+            "file_too_large",
             "missing_field",
             "unknown_field",
             "invalid_value",
@@ -54,8 +58,8 @@ def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks
         ),
     },
 )
-def create(
-    new: NewWebhook, services: ServicesDep, idempotency_key: IdempotencyKey = None
+async def create(
+    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Return the webhook with the secret that signs what it is sent, which is shown only here.
 
@@ -63,6 +67,11 @@ def create(
     has it: `{"type", "timestamp", "data"}`. It is repeated over hours until the answer is 2xx, in
     order per job; the same `webhook-id` may come twice. Redirects are not followed.
     """
+    new = await read_body(request, NewWebhook)
+    return await run_in_threadpool(_create, services, new, idempotency_key)
+
+
+def _create(services: Services, new: NewWebhook, key: str | None) -> JSONResponse:
     wanted = checked(services, new)
 
     def act(session: Session) -> Answer:
@@ -75,7 +84,7 @@ def create(
         return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
 
     content = new.model_dump()
-    return answer_once(services.database, "POST /webhooks", idempotency_key, content, act)
+    return answer_once(services.database, "POST /webhooks", key, content, act)
 
 
 @router.get("/webhooks", summary="List the webhooks")
@@ -99,10 +108,18 @@ def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
 @router.patch(
     "/webhooks/{webhook_id}",
     summary="Change a webhook, or switch it on again",
-    responses=documented("not_found", "malformed_json", "unknown_field", "invalid_value"),
+    openapi_extra=json_body(WebhookChanges),
+    responses=documented(
+        "not_found", "malformed_json", "file_too_large", "unknown_field", "invalid_value"
+    ),
 )
-def change(webhook_id: PathText, changes: WebhookChanges, services: ServicesDep) -> WebhookView:
+async def change(webhook_id: PathText, request: Request, services: ServicesDep) -> WebhookView:
     """Change what is named. Switched on again, it is told what has waited meanwhile."""
+    changes = await read_body(request, WebhookChanges)
+    return await run_in_threadpool(_change, services, webhook_id, changes)
+
+
+def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> WebhookView:
     if changes.url is not None:
         _check_url(services, changes.url, "url")
     with services.database.write() as session:

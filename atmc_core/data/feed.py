@@ -57,14 +57,17 @@ def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _streamed(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
-    """The images, gathered by a thread that is some parts, of a few batches each, ahead."""
+    """The images, gathered by threads that are some parts, of a few batches each, ahead.
+
+    Several, so that a disk is asked for more than one page at a time.
+    """
     device = split.labels.device
     part = size * max(1, _PART_BYTES // (size * split.images[0].nbytes))
     way = _ByGpu(split.images, part, device) if device.type == "cuda" else _Direct(split.images)
-    with ThreadPoolExecutor(1, "feed") as thread:
+    with ThreadPoolExecutor(_AHEAD, "feed") as threads:
         waiting: deque[Future[Tensor]] = deque()
         for places in torch.split(order, part):
-            waiting.append(thread.submit(_gather, way.images, places, way.room(len(places))))
+            waiting.append(threads.submit(_gather, way.images, places, way.room(len(places))))
             if len(waiting) > _AHEAD:
                 yield from torch.split(way.send(waiting.popleft().result()), size)
         while waiting:

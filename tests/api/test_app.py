@@ -184,6 +184,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "POST /uploads/direct",
         "GET /uploads/{upload_id}",
         "PATCH /uploads/{upload_id}",
+        "POST /uploads/{upload_id}",
         "DELETE /uploads/{upload_id}",
     }
     for path, _, operation in operations(document):
@@ -218,6 +219,14 @@ def test_references_lead_somewhere_and_call_names_are_unique(document: dict[str,
     assert set(references(document)) <= known
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(names) == len(set(names))
+    linked = {
+        link
+        for _, _, operation in operations(document)
+        for response in operation["responses"].values()
+        for link in response.get("links", {})
+    }
+    assert len(linked) > 15
+    assert linked <= set(names)
 
 
 def test_the_bodies_that_handlers_stream_are_documented(document: dict[str, Any]) -> None:

@@ -67,6 +67,25 @@ def test_a_stream_tells_what_the_list_tells_and_ends_with_the_job(service: Servi
     wait_until(lambda: not service.services.feed.open)
 
 
+def test_a_stream_tells_nothing_more_once_its_key_is_revoked(
+    admin: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.2)
+    new = {"tenant": "red", "scopes": ["jobs:read", "jobs:write"]}
+    kept, revoked = (admin.http.post("/keys", json=new).json() for _ in range(2))
+    url = admin.keyed(kept["key"]).send_job().json()["links"]["events"]
+    attempt = claimed(admin)
+    with ThreadPoolExecutor() as pool:
+        streams = [pool.submit(followed, admin.keyed(made["key"]), url) for made in (kept, revoked)]
+        wait_until(lambda: admin.services.feed.open == 2)
+        assert admin.http.delete(f"/keys/{revoked['id']}").status_code == 204
+        metric(admin, attempt, number=1)
+        assert all(event["type"] == "state" for event in streams[1].result(timeout=10))
+        assert not streams[0].done()
+        succeed(admin, attempt)
+        assert streams[0].result(timeout=10)[-1]["state"] == "succeeded"
+
+
 def test_a_stream_goes_on_after_the_last_event_that_came(service: Service) -> None:
     url = service.send_job().json()["links"]["events"]
     attempt = claimed(service)

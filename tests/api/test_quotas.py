@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 import redis
 from sqlalchemy import func, select
@@ -50,6 +51,41 @@ def test_jobs_that_wait_are_limited(admin: Service) -> None:
     assert_problem(retried, 429, "quota_exceeded")
     assert limited(admin, max_queued_jobs=2).send_job().status_code == 202
     assert first.status_code == 202
+
+
+def test_what_is_announced_counts_before_it_has_come(admin: Service) -> None:
+    red = limited(admin, max_stored_bytes=1000)
+
+    def announce(size: int) -> httpx.Response:
+        headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(size)}
+        return red.http.post("/uploads", headers=headers)
+
+    first = announce(600)
+    assert first.status_code == 201
+    assert_problem(announce(401), 429, "quota_exceeded")
+    body = {"bytes": 401, "sha256": "a" * 64}
+    assert_problem(red.http.post("/uploads/direct", json=body), 429, "quota_exceeded")
+    assert announce(400).status_code == 201
+    red.http.delete(first.headers["Location"])
+    assert announce(600).status_code == 201
+
+
+def test_an_upload_that_becomes_a_model_is_counted_once(admin: Service) -> None:
+    model = files.safetensors_file()
+    red = limited(admin, max_stored_bytes=len(model))
+    headers = {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": str(len(model)),
+        "Content-Type": "application/offset+octet-stream",
+    }
+    url = red.http.post("/uploads", headers=headers, content=model).headers["Location"]
+    other = files.safetensors_file(files.weights(num_classes=7))
+    assert_problem(red.send_model(other), 429, "quota_exceeded")
+    body = {"upload_id": url.rpartition("/")[2], "architecture": files.ARCHITECTURE}
+    assert red.http.post("/models", json=body).status_code == 201
+    assert len(admin.stored_files()) == 1
+    assert red.http.post("/uploads", headers=headers, content=model).status_code == 429
+    assert red.send_model(model).status_code == 201
 
 
 def test_a_limit_holds_however_many_ask_at_once(admin: Service) -> None:

@@ -44,6 +44,7 @@ TUS = {
     "Tus-Resumable": "1.0.0",
     "Content-Type": "application/offset+octet-stream",
     "Upload-Offset": "0",
+    "X-HTTP-Method-Override": "PATCH",
 }
 
 
@@ -77,9 +78,22 @@ def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was
             assert_problem(foreign, 404, "not_found")
             assert without_ids(foreign, real) == without_ids(never, missing)
             walked.add((method, path))
-    assert len(walked) >= 12
-    head = blue.http.head(job["links"]["artifacts"] + "/model.atmc")
-    assert (head.status_code, "ETag" in head.headers) == (404, False)
+    nouns = {path.split("/")[1] for _, path in walked}
+    assert nouns == {"jobs", "models", "datasets", "uploads", "webhooks"}
+    assert {("patch", "/uploads/{upload_id}"), ("get", "/jobs/{job_id}/events")} <= walked
+    # What stands in no document: the same with HEAD, and the other form of the events.
+    for path in (
+        job["links"]["artifacts"] + "/model.atmc",
+        job["links"]["events"],
+        f"/uploads/{real['upload_id']}",
+        f"/webhooks/{real['webhook_id']}/deliveries/{real['delivery_id']}",
+    ):
+        assert red.http.head(path, headers=TUS).status_code == 200, path
+        head = blue.http.head(path, headers=TUS)
+        assert (head.status_code, {"ETag", "Upload-Offset"} & {*head.headers}) == (404, set())
+    stream = {"Accept": "text/event-stream"}
+    assert red.http.get(job["links"]["events"], headers=stream).status_code == 200
+    assert_problem(blue.http.get(job["links"]["events"], headers=stream), 404, "not_found")
     # And to its owner everything still is as it was.
     for method, path in walked:
         if method == "get":
@@ -137,6 +151,18 @@ def test_a_job_cannot_be_made_on_anothers_files(admin: Service) -> None:
     foreign = blue.http.post("/jobs", json=ids | {"model_id": own["id"]} | files.SPEC)
     assert_problem(foreign, 422, "invalid_value", "dataset_id")
     assert red.http.post("/jobs", json=ids | files.SPEC).status_code == 202
+
+
+@pytest.mark.parametrize("noun", ["models", "datasets"])
+def test_nothing_is_made_of_anothers_upload(admin: Service, noun: str) -> None:
+    red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+    content = files.safetensors_file() if noun == "models" else files.npz_file()
+    headers = TUS | {"Upload-Length": str(len(content))}
+    url = red.http.post("/uploads", headers=headers, content=content).headers["Location"]
+    body = {"upload_id": url.removeprefix("/uploads/")}
+    body |= {"architecture": files.ARCHITECTURE} if noun == "models" else {}
+    assert_problem(blue.http.post(f"/{noun}", json=body), 422, "invalid_value", "upload_id")
+    assert red.http.post(f"/{noun}", json=body).status_code == 201
 
 
 def test_the_same_bytes_are_stored_once_a_tenant_and_never_across(admin: Service) -> None:

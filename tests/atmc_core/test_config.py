@@ -56,6 +56,21 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_value",
         "training.time_budget_s",
     ),
+    "a penalty without codebooks": (
+        {"target": {"bits": 16, "k": 9}, "training": {"rho": 0.2}},
+        "invalid_value",
+        "training.rho",
+    ),
+    "a basis without factors": (
+        {"method": "al0", "training": {"rank_fraction": 0.2}},
+        "invalid_value",
+        "training.rank_fraction",
+    ),
+    "a schedule for a fixed support": (
+        {"method": "ap", "training": {"density_schedule": "linear"}},
+        "invalid_value",
+        "training.density_schedule",
+    ),
     "loss": ({"training": {"loss": "mart"}}, "invalid_value", "training.loss"),
     "schedule": ({"training": {"schedule": "linear"}}, "invalid_value", "training.schedule"),
     "no bits": ({"target": {"k": 5}}, "missing_field", "target.bits"),

@@ -14,7 +14,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.checkpoint import CheckpointFolder
-from atmc_core.config import Bits, JobSpec, Method, Target
+from atmc_core.config import Bits, JobSpec, Method, Target, Training
 from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.job import ModelInput, run
@@ -237,7 +237,11 @@ def test_every_method_meets_both_constraints(
     tmp_path: Path,
 ) -> None:
     training = dataclasses.replace(
-        spec.training, robust_epochs=1, compression_epochs=2, finish_epochs=1
+        spec.training,
+        robust_epochs=1,
+        compression_epochs=2,
+        finish_epochs=1,
+        dual_interval=Training.dual_interval,
     )
     asked = dataclasses.replace(
         spec, method=method, target=Target(bits, density=0.05), training=training
@@ -275,7 +279,7 @@ def test_a_last_batch_of_one_image_does_not_keep_the_budget_from_k(
 def test_dense_training_compresses_nothing_and_says_so(
     spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
-    training = dataclasses.replace(spec.training, robust_epochs=3)
+    training = Training(robust_epochs=3, learning_rate=0.02, batch_size=64)
     dense = dataclasses.replace(spec, method="da", training=training)
     with pytest.raises(InvalidInput, match="density 1 and 32 bits"):
         _run(dense, digits_model, small_digits_path, tmp_path)

@@ -231,6 +231,8 @@ class TestTheUpload:
 
     def test_that_is_robust_is_kept(self, bench: Bench) -> None:
         training = _training(robust_epochs=6, batch_size=32)
+        for name in ("compression_epochs", "finish_epochs"):
+            del training[name]  # of no use to da
         threat = {"norm": "linf", "epsilon": 0.05, "steps": 2}
         dense = {"density": 1, "bits": 32}
         with pytest.raises(Killed):  # once the artifact is written

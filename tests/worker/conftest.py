@@ -32,7 +32,7 @@ def column(request: pytest.FixtureRequest) -> str:
 def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Iterator[Settings]:
     """Everything of the test's own; leases and sweeps faster than by default."""
     own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
-    own |= {"device": "cpu", "threads": 1}
+    own |= {"device": "cpu", "threads": 1, "webhook_networks": "127.0.0.0/8"}
     if column == EMBEDDED:
         yield Settings(**own)
         return

@@ -8,18 +8,30 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from jobstore import leases, uploads
+from jobstore import incoming, leases, uploads
 from jobstore.blobs import UNSETTLED_S, delete_unreferenced, touch
 from jobstore.deletion import delete_dataset, delete_job, delete_model, drop
 from jobstore.dialects import now
 from jobstore.errors import Expired, InUse, NotEnded, NotFound
+from jobstore.incoming import Chunk
 from jobstore.jobs import request_cancel, retry
 from jobstore.leases import NewArtifact
-from jobstore.objects import Found, ObjectStore, blob_key
+from jobstore.objects import Found, ObjectStore, blob_key, staged_key
 from jobstore.states import JobState
-from jobstore.tables import Artifact, Blob, Dataset, Event, Job, Model, Tenant
+from jobstore.tables import (
+    Artifact,
+    Blob,
+    Dataset,
+    Event,
+    IncomingUpload,
+    Job,
+    Model,
+    Tenant,
+    UploadChunk,
+)
 from jobstore.tenants import get_or_create_tenant
 from worker.retention import retain_once
+from worker.sweep import sweep_uploads
 
 KEEP = {
     "keep_uploads_s": 1000.0,
@@ -236,7 +248,7 @@ def test_what_crashes_left_is_found_and_deleted_once_it_is_old(
     ):
         bench.store.put_file(key, tmp_path / "x")
     # Nothing of it is old.
-    assert retain() == (5, 2, 3, 0, 0)
+    assert retain() == (6, 2, 4, 0, 0)
     assert len(bench.store.keys()) == 6
     # Two days later (the store's own clock cannot be set).
     two_days = timedelta(days=2)
@@ -249,6 +261,53 @@ def test_what_crashes_left_is_found_and_deleted_once_it_is_old(
     age(bench, two_days.total_seconds())
     assert retain(keep_uploads_s=None) == (2, 2, 0, 0, 0)
     assert len(bench.store.keys()) == 2
+
+
+def test_uploads_on_their_way_are_counted_and_abandoned_ones_go(
+    bench, retain, monkeypatch, tmp_path: Path
+) -> None:
+    """A tus upload in two pieces, a direct one that has come and one that has not."""
+    (tmp_path / "piece").write_bytes(b"piece")
+
+    def announce(lifetime_s: float, sha256: str | None = None) -> IncomingUpload:
+        new = {"filename": "", "bytes": 10, "lifetime_s": lifetime_s, "sha256": sha256}
+        with bench.database.write() as session:
+            return incoming.create_upload(session, **new)
+
+    for lifetime_s in (10_000, 90_000):
+        resumable = announce(lifetime_s)
+        chunks = [Chunk(staged_key(), 5) for _ in range(2)]
+        direct, _ = (announce(lifetime_s, "ab" * 32) for _ in range(2))
+        for key in (direct.direct_key, *(chunk.key for chunk in chunks)):
+            bench.store.put_file(key, tmp_path / "piece")
+        with bench.database.write() as session:
+            incoming.append(session, resumable.id, 0, chunks)
+    assert retain() == (4, 4, 0, 0, 0)
+    # Later (the store's own clock cannot be set): the first three are past their time.
+    late = timedelta(days=30)
+    find = ObjectStore.find
+
+    def long_ago(store: ObjectStore, prefix: str = ""):
+        return (Found(f.key, f.bytes, f.modified - late) for f in find(store, prefix))
+
+    monkeypatch.setattr(ObjectStore, "find", long_ago)
+    assert retain() == (4, 4, 0, 0, 0)
+    with bench.database.write() as session:
+        rows = session.scalars(select(IncomingUpload))
+        for row in rows:
+            row.expires_at -= timedelta(seconds=20_000)
+    sweep_uploads(bench.database, bench.store)
+    assert retain() == (2, 2, 0, 0, 0)
+    assert len(bench.store.keys("staged/")) == 3
+    # A piece whose row is gone is nobody's, and one that is gone is missed.
+    with bench.database.write() as session:
+        first = session.scalars(select(UploadChunk).order_by(UploadChunk.offset)).first()
+        session.delete(first)
+    assert retain() == (1, 1, 0, 0, 0)
+    with bench.database.read() as session:
+        (left,) = session.scalars(select(UploadChunk.key))
+    bench.store.delete(left)
+    assert retain() == (0, 1, 0, 0, 1)
 
 
 def test_the_audit_counts_what_is_wrong(bench, retain, put, caplog) -> None:

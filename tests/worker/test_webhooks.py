@@ -1,7 +1,9 @@
 """Webhooks as a receiver sees them: signed, in order, repeated, and never sent astray."""
 
 import json
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -299,6 +301,27 @@ def test_a_delivery_can_be_asked_for_again(
     assert not waits
 
 
+def test_old_deliveries_go_and_those_of_a_deleted_job_too(
+    database: Database, add_job: Any, receiver: Receiver
+) -> None:
+    hook = subscribe(database, receiver.url, "job.queued")
+    first = add_job(webhook=webhooks.NewWebhook(receiver.url, webhooks.EVENTS))
+    add_job()
+    send_due(database)
+    waits = add_job()
+    assert len(log(database, hook)) == 3
+    with database.write() as session:
+        webhooks.forget_job(session, first.id)
+        assert webhooks.webhook_of(session, first.id) is None
+    assert len(log(database, hook)) == 2
+    with database.write() as session:
+        webhooks.forget_old(session, "default", keep_s=-1)
+    # What is still to be told is not old.
+    with database.read() as session:
+        (left,) = webhooks.list_deliveries(session, hook).deliveries
+    assert left.job_id == waits.id
+
+
 def test_a_redirect_is_not_followed(database: Database, add_job: Any, receiver: Receiver) -> None:
     hook = subscribe(database, receiver.url, "job.queued")
     receiver.statuses = [307]
@@ -479,3 +502,20 @@ def test_a_slow_receiver_delays_nobody_else(
     slow.server.shutdown()
     slow.server.server_close()
     assert not loop.is_alive()
+
+
+def test_the_sweep_s_process_sends_and_ends_when_told(
+    database: Database,
+    add_job: Any,
+    receiver: Receiver,
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    started = start("worker.sweep")
+    subscribe(database, receiver.url, "job.queued")
+    add_job()
+    deadline = time.monotonic() + 30
+    while not receiver.got and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert receiver.types() == ["job.queued"]
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(10) == 0

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("labels", sa.String(255), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("told_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("name", "labels", name=op.f("pk_metrics")),
     )
     op.create_table(

@@ -1,0 +1,37 @@
+"""Begins and gives up uploads that come in several requests, within a tenant's room."""
+
+from typing import Any
+
+from api.services import Services
+from api.uploads.multipart import too_large
+from jobstore import incoming
+from jobstore.quotas import check_incoming
+from jobstore.settings import Settings
+from jobstore.tables import IncomingUpload
+
+
+def begin(services: Services, **fields: Any) -> IncomingUpload:
+    """Announce an upload; raises `QuotaExceeded`."""
+    with services.database.write() as session:
+        check_incoming(session, services.terms.max_stored_bytes, fields["bytes"])
+        lifetime_s = services.settings.upload_lifetime_s
+        return incoming.create_upload(session, lifetime_s=lifetime_s, **fields)
+
+
+def forget(services: Services, upload_id: str) -> None:
+    """Give an upload up, and delete what has arrived; raises `NotFound`."""
+    with services.database.write() as session:
+        keys = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
+    for key in keys:
+        services.store.delete(key)
+
+
+def max_bytes(settings: Settings) -> int:
+    """Return the most that any file may have."""
+    return max(settings.max_model_bytes, settings.max_dataset_bytes)
+
+
+def check_size(size: int, settings: Settings) -> None:
+    """Raise `file_too_large` for a file that nothing could be made of."""
+    if size > max_bytes(settings):
+        raise too_large(f"The file has {size} bytes", max_bytes(settings))

@@ -1,0 +1,56 @@
+"""`POST /uploads/direct`: a file that its owner puts straight into the object store."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.openapi import LOCATION, json_body
+from api.problems import Problem, documented
+from api.services import Services, ServicesDep
+from api.strict_json import read_body
+from api.uploads.beginning import begin, check_size, forget
+from api.uploads.schemas import URL_LIFETIME_S, DirectUpload, NewDirectUpload, UploadView
+
+router = APIRouter(tags=["uploads"])
+
+
+@router.post(
+    "/uploads/direct",
+    status_code=201,
+    summary="Begin an upload straight into the object store",
+    response_model=DirectUpload,
+    openapi_extra=json_body(NewDirectUpload),
+    responses={
+        201: LOCATION,
+        **documented(
+            "malformed_json",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "file_too_large",
+            "no_direct_uploads",
+        ),
+    },
+)
+async def create_direct(request: Request, services: ServicesDep) -> JSONResponse:
+    """Return a URL for one PUT of the file, where the store has such URLs (S3).
+
+    What lies there is read through, and held against size and digest, when it is used as
+    `upload_id` of `POST /models` or `POST /datasets`.
+    """
+    new = await read_body(request, NewDirectUpload)
+    check_size(new.bytes, services.settings)
+    view = await run_in_threadpool(_begin_direct, services, new)
+    headers = {"Location": view.links["self"]}
+    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+
+
+def _begin_direct(services: Services, new: NewDirectUpload) -> DirectUpload:
+    upload = begin(services, filename=new.filename, bytes=new.bytes, sha256=new.sha256)
+    assert upload.direct_key is not None  # it has a digest
+    url = services.store.presign(upload.direct_key, expires_s=URL_LIFETIME_S, method="PUT")
+    if url is None:
+        forget(services, upload.id)
+        detail = "This service's store has no URLs of its own: use POST /uploads."
+        raise Problem("no_direct_uploads", detail)
+    return DirectUpload(**UploadView.of(upload).model_dump(), url=url)

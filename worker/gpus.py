@@ -1,0 +1,89 @@
+"""Tells how full the memory of this machine's GPUs is, from a thread of its own.
+
+By `nvidia-smi`, because asking through torch would take a piece of that memory for itself.
+"""
+
+import logging
+import shutil
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass
+
+from jobstore import metrics
+from jobstore.database import Database
+from worker.logs import brief
+from worker.retry import TRANSIENT
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 15.0
+_TIMEOUT_S = 10.0
+_MIB = 1 << 20
+_QUERY = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits")
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """The memory of one GPU, in bytes."""
+
+    gpu: str
+    used: int
+    total: int
+
+
+def read_gpus() -> list[GpuMemory]:
+    """Return the memory of each GPU; none where there is no NVIDIA driver, or it fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        answer = subprocess.run(
+            [program, *_QUERY], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        log.warning("nvidia-smi fails: %s", brief(error))
+        return []
+    return parse(answer.stdout)
+
+
+def parse(table: str) -> list[GpuMemory]:
+    """Read nvidia-smi's table; a GPU that does not tell its memory ([N/A]) is left out."""
+    rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
+    return [
+        GpuMemory(row[0], int(row[1]) * _MIB, int(row[2]) * _MIB)
+        for row in rows
+        if len(row) == 3 and row[1].isdecimal() and row[2].isdecimal()
+    ]
+
+
+class GpuReport:
+    """Tells every `EVERY_S` seconds until `stop` is set; on a machine without GPUs nothing."""
+
+    def __init__(self, database: Database, stop: threading.Event) -> None:
+        self._database = database
+        self._stop = stop
+
+    def begin(self) -> None:
+        """Begin to tell."""
+        threading.Thread(target=self._keep, name="gpus", daemon=True).start()
+
+    def tell(self, gpus: list[GpuMemory]) -> None:
+        """Say how full they are now."""
+        host = socket.gethostname()
+        with self._database.write() as session:
+            for each in gpus:
+                labels = {"worker": host, "gpu": each.gpu}
+                metrics.tell(session, metrics.GPU_USED, each.used, **labels)
+                metrics.tell(session, metrics.GPU_TOTAL, each.total, **labels)
+
+    def _keep(self) -> None:
+        gpus = read_gpus()
+        while gpus:
+            try:
+                self.tell(gpus)
+            except TRANSIENT as error:
+                log.warning("the GPUs' memory is not told: %s", brief(error))
+            if self._stop.wait(EVERY_S):
+                return
+            gpus = read_gpus() or gpus
