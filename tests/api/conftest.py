@@ -264,10 +264,10 @@ def finished(service: Service) -> dict[str, Any]:
     return finished_job(service)
 
 
-def finished_job(service: Service, tenant: str = DEFAULT_TENANT) -> dict[str, Any]:
+def finished_job(service: Service, tenant: str = DEFAULT_TENANT, **changes: Any) -> dict[str, Any]:
     """Have the only job of the service succeed, with all that a job leaves."""
     store = service.services.store.of(tenant)
-    job = service.send_job(name="<b>bold</b>").json()
+    job = service.send_job(name="<b>bold</b>", **changes).json()
     report = json.dumps(REPORT).encode()
     results = {
         "model.atmc": ("application/octet-stream", ARTIFACT),
