@@ -8,7 +8,7 @@ may run: a claim raises `attempts`, which is what a result is held against, and 
 import random
 from dataclasses import dataclass
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from jobstore import metrics
@@ -57,37 +57,52 @@ class Outcome:
 
 
 def claim(session: Session, limit: int) -> list[Outgoing]:
-    """Take up to `limit` deliveries that are due, of as many webhooks."""
-    this, earlier, other = WebhookDelivery, aliased(WebhookDelivery), aliased(WebhookDelivery)
+    """Take up to `limit` deliveries that are due, of as many webhooks.
+
+    Whose turn it is is drawn by lot, so that one with thousands that are due keeps back none.
+    """
+    other = aliased(WebhookDelivery)
+    at_work = exists().where(
+        other.webhook_id == WebhookDelivery.webhook_id, other.held_until > clock()
+    )
+    waiting = (
+        select(WebhookDelivery.webhook_id)
+        .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+        .where(WebhookDelivery.due_at <= clock(), Webhook.disabled_at.is_(None), ~at_work)
+        .group_by(WebhookDelivery.webhook_id)
+        .order_by(func.random())
+        .limit(limit)
+    )
+    firsts = [_first_due(session, webhook_id) for webhook_id in session.scalars(waiting).all()]
+    held_until = now(session, HELD_S)
+    taken = []
+    for delivery in firsts:
+        if delivery is not None:
+            delivery.attempts += 1
+            delivery.held_until = held_until
+            webhook = session.get_one(Webhook, delivery.webhook_id)
+            taken.append(_outgoing(delivery, webhook))
+    return taken
+
+
+def _first_due(session: Session, webhook_id: str) -> WebhookDelivery | None:
+    """Lock the webhook's first delivery that is due, and before which its job has no other."""
+    this, earlier = WebhookDelivery, aliased(WebhookDelivery)
     before = exists().where(
         earlier.webhook_id == this.webhook_id,
         earlier.job_id == this.job_id,
         earlier.seq < this.seq,
         earlier.due_at.is_not(None),
     )
-    at_work = exists().where(other.webhook_id == this.webhook_id, other.held_until > clock())
+    free = or_(this.held_until.is_(None), this.held_until <= clock())
     query = (
-        select(this, Webhook)
-        .join(Webhook, and_(Webhook.id == this.webhook_id, Webhook.disabled_at.is_(None)))
-        .where(
-            this.due_at <= clock(),
-            or_(this.held_until.is_(None), this.held_until <= clock()),
-            ~before,
-            ~at_work,
-        )
+        select(this)
+        .where(this.webhook_id == webhook_id, this.due_at <= clock(), free, ~before)
         .order_by(this.due_at, this.id)
-        .limit(10 * limit)
-        .with_for_update(skip_locked=True, of=this)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     )
-    taken: dict[str, Outgoing] = {}
-    for delivery, webhook in session.execute(query):
-        if webhook.id not in taken and len(taken) < limit:
-            delivery.attempts += 1
-            taken[webhook.id] = _outgoing(delivery, webhook)
-    held_until = now(session, HELD_S)
-    for outgoing in taken.values():
-        session.get_one(WebhookDelivery, outgoing.id).held_until = held_until
-    return list(taken.values())
+    return session.scalars(query).one_or_none()
 
 
 def record(session: Session, outgoing: Outgoing, outcome: Outcome) -> None:

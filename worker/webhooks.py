@@ -26,6 +26,8 @@ from worker.retry import TRANSIENT, GaveUp, retry
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+# After something was due: the same webhooks may have more.
+BUSY_POLL_S = 0.05
 _AT_ONCE = 8
 _LONGEST_DELAY_S = 60.0
 
@@ -72,9 +74,9 @@ class Sender:
                 running = {future for future in running if not future.done()}
                 try:
                     due = self.claim(_AT_ONCE - len(running))
-                    delay_s = POLL_S
+                    delay_s = BUSY_POLL_S if due else POLL_S
                 except TRANSIENT as error:
-                    delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+                    delay_s = min(2 * max(delay_s, POLL_S), _LONGEST_DELAY_S)
                     log.warning("webhooks wait: %s", brief(error), extra={"next_in_s": delay_s})
                     continue
                 running |= {pool.submit(self.send, outgoing) for outgoing in due}

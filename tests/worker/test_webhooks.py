@@ -359,6 +359,15 @@ def test_two_senders_never_send_the_same_at_once_nor_two_of_one_webhook(
         assert session.get_one(WebhookDelivery, again.id).delivered_at is not None
 
 
+def test_one_with_much_to_hear_keeps_back_no_other(database: Database, add_job: Any) -> None:
+    subscribe(database, "http://a.example/", "job.queued")
+    for _ in range(100):
+        add_job()
+    other = subscribe(database, "http://b.example/", "job.queued")
+    add_job()
+    assert other in {outgoing.webhook_id for outgoing in sender(database).claim(8)}
+
+
 def error_of(database: Database, add_job: Any, url: str, using: Sender) -> str:
     """Why a delivery to the URL was not made."""
     hook = subscribe(database, url, "job.queued")
