@@ -3,6 +3,7 @@
 import re
 import time
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, text, update
@@ -15,6 +16,7 @@ from jobstore.objects import Stored
 from jobstore.states import JobState
 from jobstore.tables import Job, Tenant
 from jobstore.tenants import get_or_create_tenant
+from jobstore.workers import Offer
 
 MANY = 1000
 
@@ -28,11 +30,9 @@ def queue(database: Database, add_job):
     columns = {"model_id": template.model_id, "dataset_id": template.dataset_id}
     columns |= {"spec": {}, "max_attempts": 3, "time_limit_s": 60.0}
 
-    def add(tenant: str, count: int = 1, priority: int = 0) -> list[str]:
-        rows = [
-            columns | {"id": new_job_id(), "tenant_id": tenant, "rank": -priority}
-            for _ in range(count)
-        ]
+    def add(tenant: str, count: int = 1, priority: int = 0, **asked: object) -> list[str]:
+        own = columns | {"tenant_id": tenant, "rank": -priority} | asked
+        rows = [own | {"id": new_job_id()} for _ in range(count)]
         with database.write() as session:
             get_or_create_tenant(session, tenant)
             session.execute(insert(Job), rows)
@@ -41,9 +41,9 @@ def queue(database: Database, add_job):
     return add
 
 
-def claim(database: Database, **limits: int) -> Attempt | None:
+def claim(database: Database, **options: Any) -> Attempt | None:
     with database.write() as session:
-        claimed = leases.claim(session, "w", lease_s=60, **limits)
+        claimed = leases.claim(session, "w", lease_s=60, **options)
     return claimed and claimed[1]
 
 
@@ -106,6 +106,17 @@ def test_a_tenant_at_its_limit_waits_and_holds_nobody_up(database: Database, que
     assert claim(database, max_running_jobs=2) is None
     finish(database, next(attempt for attempt in taken[:3] if attempt.job_id in red))
     assert claim(database, max_running_jobs=2).job_id in red
+
+
+def test_whose_turn_it_is_goes_by_the_jobs_that_suit_the_worker(database: Database, queue) -> None:
+    """One team's wish for GPUs neither holds up another's on a CPU nor is passed over on a GPU."""
+    queue("red", 3, device="gpu", gpus=1)
+    blue = queue("blue", 3)
+    assert [claim(database).job_id for _ in range(2)] == blue[:2]
+    turns = [claim(database, offer=Offer(gpus=1)) for _ in range(3)]
+    # Red has nothing at work yet, then one, then two as blue has, who was served before.
+    assert [blue.count(attempt.job_id) for attempt in turns] == [0, 0, 1]
+    assert claim(database) is None
 
 
 def test_claims_at_the_same_time_count_one_another(database: Database, queue) -> None:
