@@ -61,7 +61,7 @@ def test_neither_keys_nor_payloads_are_logged_or_answered(
         process.terminate()
         process.wait(20)
     logged = log.read_text()
-    assert len(re.findall(r"(GET|POST|DELETE) /", logged)) >= len(answers)
+    assert len(re.findall(r" request .*status=", logged)) >= len(answers)
     for secret in (key, *SECRETS.values(), "of-my-secret-plans"):
         assert secret not in logged
     assert {answer.status_code for answer in answers} >= {200, 201, 204, 401, 403, 422}

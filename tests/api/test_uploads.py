@@ -228,7 +228,7 @@ def send_without_end(service: Service, path: str, head: bytes, filler: bytes) ->
     """Send chunks until the server answers; returns its status and what had been sent by then."""
     address = (service.http.base_url.host, service.http.base_url.port)
     with socket.create_connection(address, timeout=10) as connection:
-        lines = [f"POST {path} HTTP/1.1", "Host: test", "Transfer-Encoding: chunked"]
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked"]
         lines.append(f"Content-Type: {MULTIPART['Content-Type']}")
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         sent = 0
@@ -246,7 +246,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service) -> None:
     service.settings.max_model_bytes = 2**30
     address = (service.http.base_url.host, service.http.base_url.port)
     with socket.create_connection(address) as connection:
-        head = "POST /models HTTP/1.1\r\nHost: test\r\nContent-Length: 500000000\r\n"
+        head = "POST /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000000\r\n"
         connection.sendall(f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode())
         connection.sendall(multipart(("file", "f", bytes(30_000_000)))[:-10])
         if (service.settings.home / "objects").exists():  # on S3 it has no key before its end

@@ -195,7 +195,7 @@ class Containers:
         word = word.replace("/run/secrets", str(self._secrets(name)))
         word = word.replace("/var/lib/atmc", str(self._folder(name, "home")))
         word = re.sub(r"(^|=)/data", rf"\1{self._folder(name, 'data')}", word)
-        return word.replace("/tmp/atmc-", f"{self._folder(name, 'tmp')}/atmc-")
+        return word.replace("/tmp/atmc-swept", f"{self._folder(name, 'tmp')}/atmc-swept")
 
     def _secrets(self, name: str) -> Path:
         return self._folder(name, "secrets")
