@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _CHUNK_BYTES = 1 << 20
+# Of an upload: what a store that is slower than the network lets pile up in memory. By default it
+# would be sixty mebibytes. S3 takes no smaller parts.
+_PART_BYTES, _PARTS_AT_ONCE = 5 << 20, 3
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,13 @@ class ObjectStore:
                 yield chunk
 
         key = staged_key()
-        await obstore.put_async(self._store, key, measured())
+        await obstore.put_async(
+            self._store,
+            key,
+            measured(),
+            chunk_size=_PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
         return Stored(key, digest.hexdigest(), size)
 
     async def put_chunk(self, content: bytes) -> str:

@@ -16,7 +16,7 @@ from jobstore.objects import ObjectStore
 from jobstore.tables import IncomingUpload
 
 # What is lost when the process dies, and held in memory of each upload.
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 
 
 class Appending:
