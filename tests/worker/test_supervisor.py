@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 
 from jobstore import artifacts, leases
 from jobstore.objects import blob_key
@@ -355,18 +355,34 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(bench, run, poll) -> No
     assert bench.job(job_id).failed_attempts == 1
 
 
+@contextmanager
+def _away(engine: Engine) -> Iterator[None]:
+    """The database answers nobody: PostgreSQL lets none in, a SQLite file has another's table."""
+    if engine.dialect.name == "sqlite":
+        away, back = "ALTER TABLE jobs RENAME TO away", "ALTER TABLE away RENAME TO jobs"
+        admin = engine
+    else:
+        name = engine.url.database
+        allowed = f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS"
+        end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        away, back = f"{allowed} false; {end}", f"{allowed} true"
+        url = engine.url.set(database="postgres")
+        admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    with admin.begin() as connection:
+        for line in away.split("; "):
+            connection.execute(text(line))
+    yield
+    with admin.begin() as connection:
+        connection.execute(text(back))
+
+
 def test_a_database_that_is_away_for_a_moment_costs_nothing(bench, run, poll) -> None:
     job_id = bench.add_job(SUCCEED | {"crash_at": 3})
-
-    def rename(old: str, new: str) -> None:
-        with bench.database.engine.begin() as connection:
-            connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
-
     with _running(run):
         poll(lambda: bench.job(job_id).epoch == 3)
-        rename("jobs", "away")
-        time.sleep(2)  # Not a wait for a state: long enough for a renewal and the crash's report.
-        rename("away", "jobs")
+        with _away(bench.database.engine):
+            # Not a wait for a state: long enough for a renewal and the crash's report.
+            time.sleep(2)
     assert bench.job(job_id).state == "queued"
     run()
     assert bench.job(job_id).state == "succeeded"
