@@ -180,11 +180,23 @@ def streams(made: House, body: dict[str, Any], count: int) -> int:
         return sum(each.result() for each in waiting)
 
 
+def _has_loaded(made: House) -> bool:
+    """Tell whether the worker's next child has loaded the method: it has no more to do."""
+
+    def work() -> list[tuple[int, float]]:
+        children = made.parts["worker-1"].children()
+        return [(child.pid, sum(child.cpu_times()[:2])) for child in children]
+
+    before = work()
+    time.sleep(1)
+    return before != [] and work() == before
+
+
 def queue_to_start(made: House, body: dict[str, Any], rounds: int) -> float:
     """Median seconds from a job's creation to its child's first event, with an idle worker."""
     took = []
     for _ in range(rounds):
-        time.sleep(3)  # Until the next child has loaded the method: jobs are rarer than this.
+        wait_until(lambda: _has_loaded(made), 120, "a child that waits")
         job = httpx.post(f"{made.url}/jobs", json=body).json()
         events = made.url + job["links"]["events"]
         first: list[dict[str, Any]] = []
