@@ -260,9 +260,9 @@ def temper(
     together = (
         _squared(in_u / u_effect, factors.u, everywhere)
         + _squared(in_v / v_effect, factors.v, everywhere)
-        + _squared(in_c, factors.c, everywhere)
+        + _squared(in_c.clone(), factors.c, everywhere)
     )
-    own = _squared(weight.grad, weight, everywhere)
+    own = _squared(weight.grad.clone(), weight, everywhere)
     gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
     for gradient in gradients:
         gradient.div_(gain)
@@ -270,8 +270,10 @@ def temper(
 
 
 def _squared(gradient: Tensor, tensor: Tensor, everywhere: bool) -> Tensor:
-    """Sum of squares, of all entries or of those where the tensor is not zero."""
-    return (gradient if everywhere else gradient * (tensor != 0)).square().sum()
+    """Sum of squares, of all entries or of those where the tensor is not zero; overwrites them."""
+    if not everywhere:
+        gradient.mul_(tensor != 0)
+    return gradient.square_().sum()
 
 
 class SharedWeights(FactorizedWeights, Trainable):

@@ -56,10 +56,12 @@ def by_partition(ordinals: Tensor, k: int) -> tuple[Tensor, Tensor]:
     sample = flat[::_STRIDE]
     rank = k / _STRIDE
     rank += 6 * math.sqrt(rank) + 10  # so far off is no sample in a life
-    least = np.partition(sample, -int(rank))[-int(rank)] if rank < len(sample) else -1
-    largest = flat[flat >= least]
+    least = np.partition(sample, -int(rank))[-int(rank)] if rank < len(sample) else 0
+    largest = flat[flat >= max(least, 1)]
     if len(largest) < k:  # scores that repeat every so many do fool a sample
-        largest = flat.copy()
+        largest = flat[flat > 0]
+    if len(largest) < k:
+        return ordinals.new_zeros(()), torch.tensor(k - len(largest))
     largest.partition(len(largest) - k)
     kept = torch.from_numpy(largest[-k:])
     return kept[0], k - (kept > kept[0]).sum()
