@@ -39,8 +39,6 @@ class FactorizedWeights:
         self.composed = {name: parameters.pop(name) for name in factors}
         self.others = list(parameters.values())
         self.pool = Pool(factors)
-        # Of the pooled entries; between two updates it is scratch memory.
-        self.gradient = torch.zeros_like(self.pool.flat)
         self.compose()
 
     def factor_tensors(self) -> list[Tensor]:
@@ -53,15 +51,21 @@ class FactorizedWeights:
         for name, factors in self.factors.items():
             self.composed[name].copy_(factors.compose())
 
-    def add_gradients(self) -> Iterator[tuple[Factors, nn.Parameter, list[Tensor]]]:
-        """Add the gradients of all factors to ``gradient``, weight by weight; W's own are freed.
+    def gradients(self, into: Tensor) -> Iterator[tuple[Factors, nn.Parameter, list[Tensor]]]:
+        """Write the gradients of all factors, weight by weight; W's own are freed meanwhile.
+
+        Args:
+            into: like the pool. Memory that is taken for it just before is touched only as W's
+                gradients go.
 
         Yields:
             A weight's factors, W itself with its gradient, and the gradients in the used factors.
         """
-        for name, factors, gradients in self.pool.by_weight(self.gradient):
+        for name, factors, gradients in self.pool.by_weight(into):
             weight = self.composed[name]
             assert weight.grad is not None
+            for gradient in gradients:
+                gradient.zero_()
             factors.add_gradients(weight.grad, gradients)
             yield factors, weight, gradients
             weight.grad = None
@@ -95,8 +99,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
     renewed every ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in
     between.
 
-    Memory: for each entry the value, its momentum, its gradient (whose memory the projections use,
-    too), and for codebooks the dual and the point that the penalty pulls to.
+    Memory: for each entry the value, its momentum, and for codebooks the dual and the point that
+    the penalty pulls to; during an update also its gradient, whose memory the projections use, too.
 
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
@@ -158,36 +162,37 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
-        self.gradient.zero_()
+        gradient = torch.empty_like(self.pool.flat)
         # Once the budget is k, entries that are zero come in rarely.
         effects = [
             temper(factors, weight, gradients, everywhere=not self.at_target)
-            for factors, weight, gradients in self.add_gradients()
+            for factors, weight, gradients in self.gradients(gradient)
         ]
         if self.quantized:
-            self.gradient.add_(self.pool.flat, alpha=self.training.rho)
-            self.gradient.sub_(self.anchor, alpha=self.training.rho)
-        for own, (_, _, gradients) in zip(effects, self.pool.by_weight(self.gradient), strict=True):
-            for effect, gradient in zip(own, gradients, strict=False):
-                gradient.div_(effect.square())
-        self.pool.flat.grad = self.gradient
+            gradient.add_(self.pool.flat, alpha=self.training.rho)
+            gradient.sub_(self.anchor, alpha=self.training.rho)
+        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(gradient), strict=True):
+            for effect, length in zip(own, lengths, strict=False):
+                length.div_(effect.square())
+        self.pool.flat.grad = gradient
         optimizer_step(self.optimizer, learning_rate)
         optimizer_step(self.other_optimizer, learning_rate)
         self.step += 1
-        self._project(self.budget())
+        self._project(self.budget(), scratch=gradient)
         if self.quantized and self.step % self.training.dual_interval == 0:
-            self._renew_duals()
+            self._renew_duals(scratch=gradient)
         self.compose()
 
-    def _project(self, budget: int) -> None:
-        self.structure.shrink(self.factors, budget, scratch=self.gradient)
+    def _project(self, budget: int, scratch: Tensor | None = None) -> None:
+        self.structure.shrink(self.factors, budget, scratch)
 
-    def _renew_duals(self) -> None:
+    def _renew_duals(self, scratch: Tensor | None = None) -> None:
         # Afresh where the last codebooks no longer fit: at the start, and once the budget is k.
         fresh = not len(self.codebooks) or (
             0 <= self.step - self.shrink_steps < self.training.dual_interval
         )
-        point, target = self.dual.add_(self.pool.flat), self.gradient
+        point = self.dual.add_(self.pool.flat)
+        target = torch.empty_like(point) if scratch is None else scratch
         if fresh:
             codebooks = []
             for own, aim in zip(self.pool.views(point), self.pool.views(target), strict=True):
@@ -329,19 +334,19 @@ class SharedWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
-        self.gradient.zero_()
+        entries = torch.empty_like(self.pool.flat)
         effects = [
             temper(factors, weight, gradients, everywhere=False)
-            for factors, weight, gradients in self.add_gradients()
+            for factors, weight, gradients in self.gradients(entries)
         ]
-        gradient = self.gradient[self.supports]
-        self.gradient.fill_(1)
-        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(self.gradient), strict=True):
+        gradient = entries[self.supports]
+        entries.fill_(1)
+        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(entries), strict=True):
             for effect, length in zip(own, lengths, strict=False):
                 length.mul_(effect.square())
         total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
         length = torch.zeros_like(self.values)
-        length.index_add_(0, self.codes, self.gradient[self.supports])
+        length.index_add_(0, self.codes, entries[self.supports])
         self.values.grad = total / length
         optimizer_step(self.optimizer, learning_rate)
         self._spread()

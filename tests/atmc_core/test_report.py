@@ -48,7 +48,7 @@ def test_an_evaluation_alone_reports_the_upload_and_nothing_else(
 ) -> None:
     folder, (headline, events) = evaluated
     started = [e["stage"] for e in events if e["type"] == "stage" and e["status"] == "started"]
-    assert started == ["validating", "evaluating_upload"]
+    assert started == ["validating", "evaluating_upload", "writing"]
     names = {f"{name}_accuracy_before" for name in ("clean", "fgsm", "pgd", "robust")}
     assert set(headline) == names | {"seconds", "accepted"}
     assert headline["accepted"] is False
