@@ -87,6 +87,14 @@ def _sqlite_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {offset} || ' seconds')"
 
 
+def reading(engine: Engine) -> Engine:
+    """The same engine for what only reads."""
+    options: dict[str, Any] = {READ_ONLY: True}
+    if engine.dialect.name == "postgresql":
+        options["isolation_level"] = "AUTOCOMMIT"
+    return engine.execution_options(**options)
+
+
 def set_up_sqlite(engine: Engine) -> None:
     """Make SQLite behave: WAL, foreign keys, patience with locks, transactions where we say."""
 

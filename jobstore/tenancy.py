@@ -6,10 +6,17 @@ tenant's. So another tenant's id and one that never was are answered alike. A se
 nobody (the workers, the sweep) sees every row; what it adds to a job belongs to the job's tenant.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
+from sqlalchemy.orm import (
+    LoaderCriteriaOption,
+    ORMExecuteState,
+    Session,
+    UOWTransaction,
+    with_loader_criteria,
+)
 
 from jobstore.tables import DEFAULT_TENANT, Owned
 
@@ -30,11 +37,15 @@ def tenant_of(session: Session) -> str:
 def _see_own_rows(execution: ORMExecuteState) -> None:
     tenant = execution.session.info.get(_TENANT)
     if tenant is not None:
-        execution.statement = execution.statement.options(
-            with_loader_criteria(
-                Owned, lambda owned: owned.tenant_id == tenant, include_aliases=True
-            )
-        )
+        execution.statement = execution.statement.options(_own_rows(tenant))
+
+
+@lru_cache(maxsize=1024)
+def _own_rows(tenant: str) -> LoaderCriteriaOption:
+    # Made once a tenant: to look through the lambda takes longer than many a query.
+    return with_loader_criteria(
+        Owned, lambda owned: owned.tenant_id == tenant, include_aliases=True
+    )
 
 
 @event.listens_for(Session, "before_flush")
