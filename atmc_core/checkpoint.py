@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
+#: What the stages keep; another release's state would be misread, so it counts as broken. Raised
+#: whenever a stage or a solver keeps something else (2: all factors in one tensor).
+FORMAT = 2
 #: The one before the newest is kept in case the newest cannot be read.
 _KEPT = 2
 
 
 class BrokenCheckpoint(Exception):
-    """The content is not what the name says."""
+    """The content is not what the name says, or another release's."""
 
 
 class CheckpointFolder:
@@ -36,7 +39,7 @@ class CheckpointFolder:
         number = int(paths[-1].stem.partition("-")[0]) + 1 if paths else 1
         aside = self.folder / f"{number:06d}.tmp"
         with aside.open("w+b") as file:
-            torch.save(state, file)
+            torch.save(state | {"format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
             file.seek(0)
@@ -56,13 +59,21 @@ class CheckpointFolder:
         for path in reversed(self.paths()):
             try:
                 _check(path)
-                return torch.load(path, map_location="cpu", weights_only=True), broken
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                return _of_this_format(state), broken
             except _UNREADABLE as error:
                 broken.append(f"{path.name}: {error}")
         return None, broken
 
 
 _UNREADABLE = (BrokenCheckpoint, RuntimeError, EOFError, OSError, pickle.UnpicklingError)
+
+
+def _of_this_format(state: object) -> dict[str, Any]:
+    found = state.pop("format", 1) if isinstance(state, dict) else "none"
+    if not isinstance(state, dict) or found != FORMAT:
+        raise BrokenCheckpoint(f"its format is {found}, this release reads {FORMAT}")
+    return state
 
 
 def _check(path: Path) -> None:

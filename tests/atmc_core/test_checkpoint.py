@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from atmc_core.checkpoint import CheckpointFolder
+from atmc_core.checkpoint import FORMAT, CheckpointFolder
 
 
 @pytest.fixture
@@ -64,3 +64,14 @@ def test_one_of_a_version_without_hashes_is_taken_as_it_is(folder: CheckpointFol
     newest.rename(folder.folder / "000009.pt")
     assert _epoch(folder) == (3, [])
     assert folder.save({"epoch": 4}).name.startswith("000010-")
+
+
+def test_another_release_s_state_is_not_taken_for_ours(folder: CheckpointFolder) -> None:
+    newest = folder.paths()[-1]
+    state = torch.load(newest, weights_only=True)
+    del state["format"]  # as the first releases wrote it
+    plain = newest.with_name("000004.pt")
+    torch.save(state, plain)
+    epoch, broken = _epoch(folder)
+    assert epoch == 3
+    assert broken == [f"{plain.name}: its format is 1, this release reads {FORMAT}"]
