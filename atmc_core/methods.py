@@ -10,7 +10,7 @@ from typing import Literal
 from atmc_core.budget import Budget
 from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
-from atmc_core.structure import Channels, Structure
+from atmc_core.structure import Channels
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ METHODS: dict[Method, System] = {
 }
 
 
-def check_target(method: Method, budget: Budget, structure: Structure) -> None:
+def check_target(method: Method, budget: Budget) -> None:
     """Check that a method can meet a target.
 
     Raises:
@@ -89,7 +89,7 @@ def check_target(method: Method, budget: Budget, structure: Structure) -> None:
             asked to compress.
     """
     budget.check()
-    k = budget.target.budget(budget.most)
+    k, structure = budget.target.budget(budget.most), budget.structure
     if k is not None and isinstance(structure, Channels) and k < structure.least():
         raise InvalidInput(
             "k_out_of_range",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from atmc_core.artifact import CompressedModel
 from atmc_core.channels import Reader, channel_graph
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
@@ -43,6 +44,10 @@ class Structure:
     def read(self, factors: Weights) -> None:
         """Learn from factors what is dropped for good: of entries nothing."""
 
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """The model as its file holds it: of single entries, all of it."""
+        return model
+
     def state(self) -> Tensor | None:
         """What cannot be told from the factors."""
         return None
@@ -78,14 +83,16 @@ class Channels(Structure):
         readers = {f"{reader.name}.weight": reader for reader in graph.readers}
         self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
         self.alive = torch.ones(graph.count, dtype=torch.bool)
+        # The classes of each entry of what else a channel has, by name in the state dict.
+        self.others = {f"{reader.name}.bias": reader.outputs for reader in graph.readers} | {
+            f"{name}.{part}": classes
+            for name, classes in graph.norms.items()
+            for part in ("weight", "bias", "running_mean", "running_var")
+        }
 
     def least(self) -> int:
         """The fewest weights there can be: one channel a layer, and what is tied down."""
-        alive = self.graph.pinned.clone()
-        for reader in self.graph.readers:
-            if not alive[reader.outputs].any():
-                alive[reader.outputs[0]] = True
-        return self._size(alive)
+        return self._size(self._with_one_each(self.graph.pinned))
 
     def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
         self.alive = self._chosen(factors, k)
@@ -105,17 +112,24 @@ class Channels(Structure):
 
     @torch.no_grad()
     def silence(self, network: nn.Module) -> None:
-        silent = [(r.name, r.outputs) for r in self.graph.readers] + [*self.graph.norms.items()]
-        for name, classes in silent:
-            module = network.get_submodule(name)
-            emitting = (
-                [module.bias]
-                if isinstance(module, nn.Conv2d | nn.Linear)
-                else [*module.parameters()]
-            )
-            for parameter in emitting:
-                if parameter is not None:
-                    parameter.mul_(self.alive[classes].to(parameter.device))
+        for name, parameter in network.named_parameters():
+            if name in self.others:
+                parameter.mul_(self.alive[self.others[name]].to(parameter.device))
+
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """Without the channels of which no weight is left.
+
+        Nobody reads those, so outputs are the same, whatever else they have.
+        """
+        kept = self._with_one_each(~self._untouched(model.factors) | self.graph.pinned)
+        if kept.all():
+            return model
+        factors = {name: self.sides[name].cut(own, kept) for name, own in model.factors.items()}
+        others = {
+            name: tensor[kept[self.others[name]]] if name in self.others else tensor
+            for name, tensor in model.others.items()
+        }
+        return replace(model, factors=factors, others=others, kept=kept)
 
     def state(self) -> Tensor:
         return self.alive
@@ -124,19 +138,23 @@ class Channels(Structure):
         assert state is not None
         self.alive = state
 
-    def untouched(self, factors: Weights) -> Tensor:
+    def read(self, factors: Weights) -> None:
+        self.alive = ~self._untouched(factors) | self.graph.pinned
+
+    def _untouched(self, factors: Weights) -> Tensor:
         """The classes none of whose weights is left, bool ``[count]``."""
         touched = torch.zeros(self.graph.count, dtype=torch.bool)
         for name, own in factors.items():
             self.sides[name].touch(touched, own)
         return ~touched
 
-    def cut(self, factors: Weights, kept: Tensor) -> Weights:
-        """The factors of a network with only these classes; exact if the others are untouched."""
-        return {name: self.sides[name].cut(own, kept) for name, own in factors.items()}
-
-    def read(self, factors: Weights) -> None:
-        self.alive = ~self.untouched(factors) | self.graph.pinned
+    def _with_one_each(self, kept: Tensor) -> Tensor:
+        """With a class of each layer that would be left with none."""
+        kept = kept.clone()
+        for reader in self.graph.readers:
+            if not kept[reader.outputs].any():
+                kept[reader.outputs[0]] = True
+        return kept
 
     def _chosen(self, factors: Weights, k: int) -> Tensor:
         """The classes that stay under a budget of k, of those that are alive."""
