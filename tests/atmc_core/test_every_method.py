@@ -101,7 +101,6 @@ def test_the_file_satisfies_both_constraints_for_every_method_and_network(
 FAMILIES = (
     "densenet121",
     "efficientnet_b0",
-    "googlenet",
     "mnasnet0_5",
     "mobilenet_v3_small",
     "regnet_y_400mf",
