@@ -27,7 +27,7 @@ Structure = Literal["element", "channel"]
 Preset = Literal["fast", "standard", "paper", "auto"]
 LossName = Literal["mix", "trades"]
 ScheduleName = Literal["cosine", "step"]
-Averaging = Literal["none", "ema"]
+Averaging = Literal["none", "ema", "swa"]
 DensitySchedule = Literal["cubic", "linear", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -218,11 +218,13 @@ class Training:
     ] = None
     averaging: Annotated[
         Averaging | None,
-        "ema: what is kept is an exponential moving average of the weights; by default the "
-        "preset's",
+        "ema: what is kept is an exponential moving average of the weights; swa: their mean over "
+        "the last quarter of each stage's steps; by default the preset's",
     ] = None
     averaging_decay: Annotated[
-        float, Interval(ge=0, le=0.9999), "share of the average that each step leaves as it is"
+        float,
+        Interval(ge=0, le=0.9999),
+        "of ema: share of the average that each step leaves as it is",
     ] = 0.99
     flip: Annotated[
         bool,
