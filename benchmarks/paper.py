@@ -33,6 +33,7 @@ from atmc_core.architectures import build
 from atmc_core.attacks import PGD, ball
 from atmc_core.config import JobSpec
 from atmc_core.data import Split
+from atmc_core.determinism import compute_repeatably
 from benchmarks.accuracy import standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import device, has_gpu
@@ -150,7 +151,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     arguments.batch_size = arguments.batch_size or (setting.gpu_batch if has_gpu() else 128)
     torch.set_num_threads(arguments.threads)
     if not has_gpu():
-        torch.use_deterministic_algorithms(True)
+        compute_repeatably()
     work_folder(arguments).mkdir(parents=True, exist_ok=True)
 
 
