@@ -34,6 +34,7 @@ from atmc_core.attacks import PGD, ball
 from atmc_core.config import JobSpec
 from atmc_core.data import Split
 from atmc_core.determinism import compute_repeatably
+from atmc_core.errors import InvalidInput
 from benchmarks.accuracy import standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import device, has_gpu
@@ -160,7 +161,12 @@ def run(arguments: argparse.Namespace) -> None:
     for system in systems(arguments):
         fresh = system.method in ("da", "nap")
         start = (fresh_network if fresh else robust_network)(arguments)
-        _row(arguments, system, start)
+        try:
+            _row(arguments, system, start)
+        except InvalidInput as refused:
+            if refused.code != "k_out_of_range":
+                raise
+            say(f"{system.name} cannot be: {refused.message}")
         write(arguments)
 
 
