@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
+from tests.worker.test_webhooks import Receiver, send_due
 from tusclient.client import TusClient
 
 from jobstore.blobs import UNSETTLED_S
@@ -17,7 +18,6 @@ from jobstore.settings import Settings
 from jobstore.tables import Base, Blob, IncomingUpload, Owned
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, ARTIFACT, Service, finished_job, running
-from tests.worker.test_webhooks import Receiver, send_due
 from worker.retention import retain_once
 from worker.sweep import sweep_uploads
 
