@@ -28,7 +28,6 @@ from typing import Any
 
 import httpx
 import psutil
-from obstore.exceptions import BaseError as StoreError
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -36,7 +35,7 @@ from benchmarks.house import House, house, wait_until
 from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
 from benchmarks.timing import print_result
 from jobstore import artifacts, events, jobs
-from jobstore.objects import ObjectStore, blob_key
+from jobstore.objects import blob_key
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import Job
 
@@ -238,7 +237,7 @@ class Chaos:
                     lost.append(f"{job_id}: {job.state if job else 'gone'}")
                     continue
                 artifact = artifacts.get_artifact(session, job_id, "model.atmc")
-                wait_until(lambda: _reachable(store), 60, "the object store")
+                wait_until(self.house.store_is_up, 60, "the object store")
                 with store.open(blob_key(artifact.sha256)) as file:
                     digest = sha256(file.read()).hexdigest()
                 if not digest == artifact.sha256 == expected[seed]:
@@ -248,14 +247,6 @@ class Chaos:
         for line in [*lost, *wrong]:
             print(line, file=sys.stderr)
         return {"lost": len(lost), "wrong": len(wrong)}
-
-
-def _reachable(store: ObjectStore) -> bool:
-    try:
-        store.exists("probe")
-    except StoreError:
-        return False
-    return True
 
 
 _NEXT = {

