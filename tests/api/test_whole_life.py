@@ -2,14 +2,12 @@
 
 import hashlib
 import io
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
-from tests.worker.test_webhooks import Receiver, send_due
 from tusclient.client import TusClient
 
 from jobstore.blobs import UNSETTLED_S
@@ -18,6 +16,7 @@ from jobstore.settings import Settings
 from jobstore.tables import Base, Blob, IncomingUpload, Owned
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, ARTIFACT, Service, finished_job, running
+from tests.worker.webhooks.conftest import Receiver, listening, send_due
 from worker.retention import retain_once
 from worker.sweep import sweep_uploads
 
@@ -33,11 +32,8 @@ def red(settings: Settings) -> Iterator[Service]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    threading.Thread(target=made.server.serve_forever, daemon=True).start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with listening() as made:
+        yield made
 
 
 def upload(service: Service, content: bytes) -> str:
