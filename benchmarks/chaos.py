@@ -16,6 +16,7 @@ import argparse
 import math
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -31,8 +32,8 @@ import psutil
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from benchmarks.house import House, house, wait_until
-from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
+from benchmarks.house import House, Part, house, wait_until
+from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, child_at_work, undisturbed, uploads
 from benchmarks.timing import print_result
 from jobstore import artifacts, events, jobs
 from jobstore.objects import blob_key
@@ -163,32 +164,34 @@ class Chaos:
         for action in due:
             action()
 
-    def _owner_part(self, owner: str) -> str | None:
+    def _owner_part(self, owner: str) -> Part | None:
         for name, part in self.house.parts.items():
             if name.startswith("worker") and part.process and f"-{part.process.pid}-" in owner:
-                return name
+                return part
         return None
 
+    def _process_of(self, owner: str) -> "subprocess.Popen[bytes] | None":
+        part = self._owner_part(owner)
+        return part.process if part else None
+
     def _kill_child(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        for process in self.house.parts[name].children() if name else []:
-            with suppress(psutil.Error):
-                # The one at work: another one waits for the next job.
-                if any(file.path.endswith("child.log") for file in process.open_files()):
-                    process.kill()
-                    return True
+        process = self._process_of(owner)
+        child = child_at_work(process.pid) if process else None
+        with suppress(psutil.NoSuchProcess):
+            if child is not None:
+                child.kill()
+                return True
         return False
 
     def _kill_worker(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        if name is None:
+        part = self._owner_part(owner)
+        if part is None:
             return False
-        self.house.parts[name].start()
+        part.start()
         return True
 
     def _kill_pause(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        process = self.house.parts[name].process if name else None
+        process = self._process_of(owner)
         if process is None:
             return False
         process.send_signal(signal.SIGSTOP)
