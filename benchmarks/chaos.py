@@ -69,6 +69,8 @@ class Chaos:
     kills: Counter[str] = field(default_factory=Counter)
     fallen: Counter[str] = field(default_factory=Counter)
     _ids: dict[str, str] = field(default_factory=dict)
+    # Each victim once, in an order drawn anew, then all over again.
+    _round: list[str] = field(default_factory=list)
     _back: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def submit(self) -> None:
@@ -140,7 +142,9 @@ class Chaos:
 
     def kill_one(self) -> None:
         """Wait until a job trains, then kill the next victim; it comes back as it would."""
-        victim = self.draw.choice(self.victims)
+        if not self._round:
+            self._round = self.draw.sample(self.victims, len(self.victims))
+        victim = self._round.pop()
         calm_until = time.monotonic() + self.draw.uniform(0.0, self.calm_s)
         self._wait_for(lambda: time.monotonic() > calm_until or not self.unfinished())
         self._wait_for(lambda: self.training() or not self.unfinished())

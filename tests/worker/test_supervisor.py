@@ -62,7 +62,7 @@ def _running(run: Callable[[], None]) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=run)
     thread.start()
     yield thread
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
 
 
@@ -338,7 +338,7 @@ def test_the_lease_is_renewed_while_the_child_works(bench, run, poll) -> None:
         bench.cancel(job_id)
 
 
-@pytest.mark.parametrize("column", [EMBEDDED])  # tests/e2e/test_faults.py stops an S3 server.
+@pytest.mark.parametrize("column", [EMBEDDED])  # tests/e2e/test_chaos.py kills an S3 server.
 def test_a_store_that_is_away_for_a_moment_costs_nothing(bench, run, poll) -> None:
     checkpoints = bench.settings.home / "objects" / "checkpoints"
     job_id = bench.add_job(SUCCEED | {"crash_at": 3})
