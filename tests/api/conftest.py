@@ -100,7 +100,7 @@ class Service:
         return self.http.post("/jobs", files=parts, headers=headers)
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Poll for a state; fails after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -132,7 +132,7 @@ def test_each_request_is_one_line_with_its_ids_and_no_secret(
         command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
     )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-        wait_until(lambda: _is_up(http), timeout_s=30)
+        wait_until(lambda: _is_up(http))
         http.get(
             "/jobs/job_0?secret=in-the-query",
             headers={"X-Request-Id": "mine", "Authorization": "Bearer in-a-header"},

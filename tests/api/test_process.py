@@ -67,7 +67,7 @@ def started(
     settings = settings_in(tmp_path_factory.mktemp("process") / "data", template, broker)
     limits = {"ATMC_MAX_MODEL_BYTES": str(2**30), "ATMC_MAX_DATASET_BYTES": str(2**30)}
     with serving(settings, **limits) as (process, url):
-        wait_until(lambda: answers(url), timeout_s=30)
+        wait_until(lambda: answers(url))
         times = psutil.Process(process.pid).cpu_times()
         yield Started(process, url, times.user + times.system)
 
@@ -162,7 +162,7 @@ def test_it_ends_within_seconds_even_while_somebody_waits(settings: Settings) ->
     spec = json.dumps({"architecture": files.ARCHITECTURE, **files.SPEC})
     parts = {"spec": spec, "model": files.torch_file(), "dataset": files.npz_file()}
     with serving(settings) as (process, url), ThreadPoolExecutor() as pool:
-        wait_until(lambda: answers(url), timeout_s=30)
+        wait_until(lambda: answers(url))
         job = httpx.post(f"{url}/jobs", files={k: (k, v) for k, v in parts.items()}).json()
         poll = pool.submit(httpx.get, url + job["links"]["self"], params={"wait": 60}, timeout=60)
         connections = psutil.Process(process.pid).net_connections

@@ -37,7 +37,7 @@ def test_neither_keys_nor_payloads_are_logged_or_answered(
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-            wait_until(lambda: _is_up(http), timeout_s=30)
+            wait_until(lambda: _is_up(http))
 
             def send(key: str, method: str, path: str, **body: object) -> httpx.Response:
                 headers = {"Authorization": f"Bearer {key}"}

@@ -150,14 +150,14 @@ def test_an_api_of_the_first_revision_reads_on_while_the_schema_moves(
     process = subprocess.Popen([sys.executable, "-m", "api"], stdout=log, stderr=log, **old)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-            wait_until(lambda: _answers(http), timeout_s=30)
+            wait_until(lambda: _answers(http))
             reader = Reader(http)
             thread = threading.Thread(target=reader.read)
             thread.start()
-            wait_until(lambda: reader.asked >= 2, timeout_s=20)
+            wait_until(lambda: reader.asked >= 2)
             migrate(database.engine)
             before = reader.asked
-            wait_until(lambda: reader.asked >= before + 3, timeout_s=20)
+            wait_until(lambda: reader.asked >= before + 3)
             reader.done.set()
             thread.join()
             assert reader.differing == []
