@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.seaweed import KEYS, is_up, seaweed
-from jobstore.database import make_engine, migrate
+from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 
@@ -118,3 +118,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database that the test's settings name."""
+    database = Database(make_engine(settings))
+    yield database
+    database.engine.dispose()

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from jobstore import jobs, uploads
-from jobstore.database import Database, make_engine
+from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
@@ -45,14 +45,6 @@ def settings(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> It
     template = request.getfixturevalue("migrated_database")
     with new_database(request.getfixturevalue("postgres"), template) as url:
         yield Settings(home=tmp_path, database_url=url)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    """A new database with the newest schema."""
-    database = Database(make_engine(settings))
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture

