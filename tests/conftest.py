@@ -25,6 +25,15 @@ EMBEDDED, PRODUCTION = "embedded", "production"
 COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
 """Of the table in the design: SQLite and a folder, PostgreSQL and S3. The second is `slow`."""
 
+SLOW_TIMEOUT_S = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests longer before they count as hung; a busy machine may take five times."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
