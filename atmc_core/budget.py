@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -27,11 +27,13 @@ class Budget:
     Attributes:
         blank: the network as an artifact; its factors' values do not matter.
         most: N, the dense conv and linear weights; k is never above.
+        structure: what is kept or dropped; a file without channels has fewer biases, too.
     """
 
     target: Target
     blank: CompressedModel
     most: int
+    structure: Structure = field(default_factory=Structure)
 
     def check(self, least: Weights | None = None) -> None:
         """Check that the target can be met at all.
@@ -140,7 +142,7 @@ class Budget:
         """Bytes of the file, or the nominal ratio, at worst, with these supports."""
         model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
         if self.target.max_bytes is not None:
-            return len(artifact.encode(model))
+            return len(artifact.encode(self.structure.stored(model)))
         return model.nominal_ratio()
 
 

@@ -79,7 +79,8 @@ class Context:
             name: Factors(view, *(torch.zeros(shape) for shape in view.factor_shapes))
             for name, view in self._views.items()
         }
-        return Budget(self.target, self.compressed(zeros, k=self.num_weights), self.num_weights)
+        blank = self.compressed(zeros, k=self.num_weights)
+        return Budget(self.target, blank, self.num_weights, self.new_structure())
 
     def compressed(self, factors: dict[str, Factors], k: int) -> CompressedModel:
         """The classifier, as it is now, with these factors as its weights."""

@@ -77,7 +77,7 @@ def run(
         effort=spec.training.effort(),
     )
     if spec.target is not None:
-        check_target(spec.method, context.budget, context.new_structure())
+        check_target(spec.method, context.budget)
     report_attacks(spec.threat, spec.evaluation, blueprint.num_classes)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = resume(checkpoints, emit)

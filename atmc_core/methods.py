@@ -11,7 +11,7 @@ from atmc_core.budget import Budget
 from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
 from atmc_core.seeding import rank_one
-from atmc_core.structure import Channels, Structure
+from atmc_core.structure import Channels
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ METHODS: dict[Method, System] = {
 }
 
 
-def check_target(method: Method, budget: Budget, structure: Structure) -> None:
+def check_target(method: Method, budget: Budget) -> None:
     """Check that a method can meet a target.
 
     Raises:
@@ -92,7 +92,7 @@ def check_target(method: Method, budget: Budget, structure: Structure) -> None:
     views = {name: factors.view for name, factors in budget.blank.factors.items()}
     low_rank = METHODS[method].factors == "low_rank"
     budget.check(rank_one(views) if low_rank else None)
-    k = budget.target.budget(budget.most)
+    k, structure = budget.target.budget(budget.most), budget.structure
     if k is not None and isinstance(structure, Channels) and k < structure.least():
         raise InvalidInput(
             "k_out_of_range",

@@ -80,7 +80,8 @@ class Progress:
         cost = plan.cost_of(step, step + 1)
         self.done += cost
         self._worked += cost
-        rate = self._worked / max(time.monotonic() - self._started, 1e-9)
+        # Not known as long as this attempt has only done steps that cost nothing.
+        pace = (time.monotonic() - self._started) / self._worked if self._worked else None
         self.emit(
             {
                 "type": "progress",
@@ -88,7 +89,7 @@ class Progress:
                 "epoch": step + 1,
                 "epochs": plan.steps,
                 "progress": min(1.0, self.done / self.total),
-                "eta_s": max(0.0, self.total - self.done) / rate,
+                "eta_s": None if pace is None else max(0.0, self.total - self.done) * pace,
             }
         )
 

@@ -1,25 +1,20 @@
 """The stages of a job at work: train, compress, finish, evaluate."""
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from atmc_core import artifact, seeding
-from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.averaging import WeightAverage
-from atmc_core.channels import channel_graph
-from atmc_core.compaction import dead_channels, remove
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.context import COMPRESS, DENSE, FINISH, SELECT, Context
 from atmc_core.evaluation import Evaluator
 from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import Factors, compressible_weights, dense_weights
 from atmc_core.pipeline import Carry, Stage
-from atmc_core.structure import Channels, Structure, Weights
+from atmc_core.structure import Structure, Weights
 from atmc_core.training import (
     Course,
     DenseWeights,
@@ -345,22 +340,5 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
 def _write_artifact(context: Context, carry: Carry) -> None:
     factors = restored_factors(context, carry["compressed"])
     model = context.compressed(factors, k=carry["compressed"]["k"])
-    structure = context.new_structure()
-    if isinstance(structure, Channels):
-        model = without_channels(context.classifier.network, model, structure)
+    model = context.budget.structure.stored(model)
     artifact.save(context.budget.trimmed(model), context.artifact)
-
-
-def without_channels(
-    network: nn.Module, model: CompressedModel, structure: Channels
-) -> CompressedModel:
-    """The model without the channels that have nothing left and emit nothing."""
-    dead = dead_channels(structure.graph) & structure.untouched(model.factors)
-    if not dead.any():
-        return model
-    network = copy.deepcopy(network)
-    graph = channel_graph(network)
-    assert graph is not None  # as for the same network before
-    remove(network, graph, dead)
-    factors = structure.cut(model.factors, ~dead)
-    return replace(model, factors=factors, others=float_state(network, factors), kept=~dead)

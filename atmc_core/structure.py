@@ -5,17 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from atmc_core.artifact import CompressedModel
 from atmc_core.channels import Reader, channel_graph
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.pool import used_tensors
-from atmc_core.projection import mark_largest
+from atmc_core.projection import Block, Choice, mark_largest, worthiest
 
 Weights = dict[str, Factors]
-
-# Channels go in rounds, each to this share of the weights: what a channel is worth depends on the
-# others that are still there.
-_ROUND = 0.8
 
 
 class Structure:
@@ -47,6 +44,10 @@ class Structure:
     def read(self, factors: Weights) -> None:
         """Learn from factors what is dropped for good: of entries nothing."""
 
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """The model as its file holds it: of single entries, all of it."""
+        return model
+
     def state(self) -> Tensor | None:
         """What cannot be told from the factors."""
         return None
@@ -58,10 +59,10 @@ class Structure:
 class Channels(Structure):
     """Whole channels are kept or dropped, with all that reads them, norms and biases included.
 
-    A class of channels (see ``channels``) is worth the mean square of its weights, those that
-    make it and those that read it, in units of their layer's mean square; the cheapest go first.
-    A layer keeps one at least, and what has gone stays away. The dense weights between channels
-    that stay are at most k; so are the factors' non-zeros, the smallest of which go if they are
+    Of the dense weights at most k are left, those between channels that stay, and their squares,
+    in units of their layer's mean square, add up to the most that they can (``worthiest``: exactly
+    for up to a dozen classes of channels, nearly for more). A layer keeps one at least, and what
+    has gone stays away. The factors' non-zeros are at most k, too: the smallest go if they are
     more.
 
     Raises:
@@ -82,14 +83,16 @@ class Channels(Structure):
         readers = {f"{reader.name}.weight": reader for reader in graph.readers}
         self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
         self.alive = torch.ones(graph.count, dtype=torch.bool)
+        # The classes of each entry of what else a channel has, by name in the state dict.
+        self.others = {f"{reader.name}.bias": reader.outputs for reader in graph.readers} | {
+            f"{name}.{part}": classes
+            for name, classes in graph.norms.items()
+            for part in ("weight", "bias", "running_mean", "running_var")
+        }
 
     def least(self) -> int:
         """The fewest weights there can be: one channel a layer, and what is tied down."""
-        alive = self.graph.pinned.clone()
-        for reader in self.graph.readers:
-            if not alive[reader.outputs].any():
-                alive[reader.outputs[0]] = True
-        return self._size(alive)
+        return self._size(self._with_one_each(self.graph.pinned))
 
     def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
         self.alive = self._chosen(factors, k)
@@ -109,17 +112,24 @@ class Channels(Structure):
 
     @torch.no_grad()
     def silence(self, network: nn.Module) -> None:
-        silent = [(r.name, r.outputs) for r in self.graph.readers] + [*self.graph.norms.items()]
-        for name, classes in silent:
-            module = network.get_submodule(name)
-            emitting = (
-                [module.bias]
-                if isinstance(module, nn.Conv2d | nn.Linear)
-                else [*module.parameters()]
-            )
-            for parameter in emitting:
-                if parameter is not None:
-                    parameter.mul_(self.alive[classes].to(parameter.device))
+        for name, parameter in network.named_parameters():
+            if name in self.others:
+                parameter.mul_(self.alive[self.others[name]].to(parameter.device))
+
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """Without the channels of which no weight is left.
+
+        Nobody reads those, so outputs are the same, whatever else they have.
+        """
+        kept = self._with_one_each(~self._untouched(model.factors) | self.graph.pinned)
+        if kept.all():
+            return model
+        factors = {name: self.sides[name].cut(own, kept) for name, own in model.factors.items()}
+        others = {
+            name: tensor[kept[self.others[name]]] if name in self.others else tensor
+            for name, tensor in model.others.items()
+        }
+        return replace(model, factors=factors, others=others, kept=kept)
 
     def state(self) -> Tensor:
         return self.alive
@@ -128,53 +138,31 @@ class Channels(Structure):
         assert state is not None
         self.alive = state
 
-    def untouched(self, factors: Weights) -> Tensor:
+    def read(self, factors: Weights) -> None:
+        self.alive = ~self._untouched(factors) | self.graph.pinned
+
+    def _untouched(self, factors: Weights) -> Tensor:
         """The classes none of whose weights is left, bool ``[count]``."""
         touched = torch.zeros(self.graph.count, dtype=torch.bool)
         for name, own in factors.items():
             self.sides[name].touch(touched, own)
         return ~touched
 
-    def cut(self, factors: Weights, kept: Tensor) -> Weights:
-        """The factors of a network with only these classes; exact if the others are untouched."""
-        return {name: self.sides[name].cut(own, kept) for name, own in factors.items()}
-
-    def read(self, factors: Weights) -> None:
-        self.alive = ~self.untouched(factors) | self.graph.pinned
+    def _with_one_each(self, kept: Tensor) -> Tensor:
+        """With a class of each layer that would be left with none."""
+        kept = kept.clone()
+        for reader in self.graph.readers:
+            if not kept[reader.outputs].any():
+                kept[reader.outputs[0]] = True
+        return kept
 
     def _chosen(self, factors: Weights, k: int) -> Tensor:
         """The classes that stay under a budget of k, of those that are alive."""
-        alive = self.alive.clone()
-        squares = {
-            name: f.view.to_matrices(f.compose()).square().cpu() for name, f in factors.items()
-        }
-        size = self._size(alive)
-        while size > k:
-            smaller = self._round(squares, alive, max(k, int(_ROUND * size)))
-            if torch.equal(smaller, alive):
-                break
-            alive, size = smaller, self._size(smaller)
-        return alive
-
-    def _round(self, squares: dict[str, Tensor], alive: Tensor, k: int) -> Tensor:
-        """Drop the cheapest classes until the rest holds at most k weights."""
-        worth, cost = torch.zeros(2, self.graph.count, dtype=torch.double)
-        for name, square in squares.items():
-            self.sides[name].weigh(square.double(), alive, worth, cost)
-        worth = worth / cost.clamp_min(1)
-        free = alive & ~self.graph.pinned
-        for reader in self.graph.readers:
-            outputs = reader.outputs[alive[reader.outputs]]
-            free[outputs[worth[outputs].argmax()]] = False
-        order = worth.masked_fill(~free, torch.inf).argsort(stable=True)[: int(free.sum())]
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if self._size(_without(alive, order[:middle])) <= k:
-                high = middle
-            else:
-                low = middle + 1
-        return _without(alive, order[:low])
+        if self._size(self.alive) <= k:
+            return self.alive.clone()
+        blocks = [self.sides[name].block(own, self.alive) for name, own in factors.items()]
+        layers = [reader.outputs for reader in self.graph.readers]
+        return worthiest(Choice(blocks, self.alive, self.graph.pinned, layers), k)
 
     def _size(self, alive: Tensor) -> int:
         """Dense weights between the channels that are alive."""
@@ -215,14 +203,18 @@ class _Sides:
             return rows[:, :, None] & rows[:, None, :], whole, whole
         return whole, columns[:, None] & columns, whole
 
-    def weigh(self, square: Tensor, alive: Tensor, worth: Tensor, cost: Tensor) -> None:
-        """Add each class's squares, in units of their mean, and number of weights."""
-        rows, columns = self.kept(alive)
-        inside = (rows[:, :, None] & columns).double()
-        square = square * inside / (square * inside).sum().clamp_min(1e-30) * inside.sum()
-        for totals, entries in ((worth, square), (cost, inside)):
-            _add(totals, self.rows, entries.sum(2))
-            _add(totals, self.columns, entries.sum((0, 1)))
+    def block(self, own: Factors, alive: Tensor) -> Block:
+        """What the weights between each two channels are worth, of those that are alive."""
+        squares = self.view.to_matrices(own.compose()).square()
+        count, columns, area = len(alive), torch.full((1,), -1), self.view.columns
+        if self.view.groups == 1:
+            # Channels are the fastest index of a convolution's columns.
+            columns = self.columns[: self.view.shape[1]]
+            area //= len(columns)
+        worth = squares.view(self.rows.numel(), area, -1).sum(1).cpu().double()
+        rows = self.rows.reshape(-1)
+        block = Block(rows % (count + 1), columns % (count + 1), worth, area)
+        return block.in_mean_squares(alive)
 
     def touch(self, touched: Tensor, own: Factors) -> None:
         """Mark the classes that have a non-zero in a row or column of theirs."""
@@ -276,14 +268,3 @@ def _largest(factors: Weights, k: int, scratch: Tensor | None = None) -> list[Te
 def _with(own: Factors, tensors: list[Tensor]) -> Factors:
     u, v, c = tensors
     return replace(own, u=u, v=v, c=c)
-
-
-def _without(alive: Tensor, dropped: Tensor) -> Tensor:
-    left = alive.clone()
-    left[dropped] = False
-    return left
-
-
-def _add(totals: Tensor, classes: Tensor, entries: Tensor) -> None:
-    known = classes >= 0
-    totals.index_add_(0, classes[known], entries[known])

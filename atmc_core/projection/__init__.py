@@ -1,6 +1,16 @@
-"""Euclidean projections onto the two constraint sets: one budget of non-zeros, and codebooks."""
+"""Projections onto the constraint sets: a budget of non-zeros or of channels, and codebooks."""
 
+from atmc_core.projection.classes import Block, Choice, worthiest
 from atmc_core.projection.codebook import Quantized, padded, quantize, requantize
 from atmc_core.projection.sparsity import mark_largest
 
-__all__ = ["Quantized", "mark_largest", "padded", "quantize", "requantize"]
+__all__ = [
+    "Block",
+    "Choice",
+    "Quantized",
+    "mark_largest",
+    "padded",
+    "quantize",
+    "requantize",
+    "worthiest",
+]

@@ -124,58 +124,88 @@ def test_low_rank_refuses_a_size_that_leaves_a_layer_nothing(
     assert refused.value.code == code
 
 
-OPTIONS: dict[str, Any] = {
-    "target": {"max_bytes": 4_000, "bits": 4},
-    "threat": {"norm": "l2", "epsilon": 0.5, "steps": 2},
-    "training": _training(
-        loss="trades",
-        beta=3,
-        averaging="ema",
-        averaging_decay=0.9,
-        schedule="step",
-        density_schedule="linear",
-        dual_interval=3,
-        flip=True,
-        shift=1,
-    ),
+@pytest.mark.parametrize(("method", "bits", "limit"), [("nap", 8, 6_000), ("al0", 32, 20_000)])
+def test_a_file_without_channels_is_nearly_as_large_as_asked(
+    method: str, bits: int, limit: int, bench: Bench
+) -> None:
+    target = {"max_bytes": limit, "bits": bits, "structure": "channel"}
+    report, _ = bench.run(method=method, target=target)
+    assert 0.92 * limit < report["headline"]["file_bytes"] == len(bench.artifact()) <= limit
+    assert _rows(bench.artifact()) < 0.75 * (16 + 32 + 64)
+
+
+def _rows(content: bytes) -> int:
+    """Output channels of all layers but the last, which has one a class."""
+    *hidden, last = artifact.decode(content).factors.values()
+    assert last.view.shape[0] == 10
+    return sum(factors.view.shape[0] for factors in hidden)
+
+
+def test_channels_go_where_a_density_is_asked_for(bench: Bench) -> None:
+    target = {"density": 0.1, "bits": 8, "structure": "channel"}
+    report, _ = bench.run(method="atmc", target=target)
+    assert report["headline"]["nonzeros"] <= report["headline"]["k"] == 3_816
+    assert report["headline"]["max_distinct_values"] <= 2**8
+    assert _rows(bench.artifact()) < 0.75 * (16 + 32 + 64)
+
+
+_CHANNELS = {"max_bytes": 6_000, "bits": 4, "structure": "channel"}
+#: A job of each row of stages, and of every option that has a state of its own.
+RESUMABLE: dict[str, dict[str, Any]] = {
+    "al0": {
+        "target": _CHANNELS,
+        "threat": {"norm": "l2", "epsilon": 0.5, "steps": 2},
+        "training": _training(
+            finish_epochs=2,
+            loss="trades",
+            beta=3,
+            averaging="ema",
+            averaging_decay=0.9,
+            schedule="step",
+            density_schedule="linear",
+            dual_interval=3,
+            flip=True,
+            shift=1,
+        ),
+    },
+    "nap": {"target": _CHANNELS, "training": _training(finish_epochs=2, averaging="ema")},
+    "ap": {"target": {"nominal_ratio": 0.05, "bits": 16}},
+    "alr": {"target": {"max_bytes": 9_000, "bits": 8}, "training": _training(averaging="ema")},
+    "atmc": {
+        "target": {"max_bytes": 6_000, "bits": 3},
+        "training": _training(loss="trades", averaging="ema", finish_epochs=2, dual_interval=2),
+    },
+    "da": {"target": {"density": 1, "bits": 32}, "training": {"robust_epochs": 3}},
 }
 
 
-def test_killed_in_any_stage_a_job_of_many_options_ends_with_the_same_bytes(bench: Bench) -> None:
-    expected, _ = bench.run("undisturbed", **OPTIONS)
-    for stage, epoch in (("robust_training", 1), ("compressing", 3), ("finishing", 1)):
+@pytest.mark.parametrize(
+    "method", [m if m == "al0" else pytest.param(m, marks=pytest.mark.slow) for m in RESUMABLE]
+)
+def test_killed_in_every_epoch_a_job_ends_with_the_same_bytes(method: str, bench: Bench) -> None:
+    expected, events = bench.run("undisturbed", method=method, **RESUMABLE[method])
+    places = [
+        (event["stage"], event["epoch"])
+        for event in events
+        if event["type"] == "progress"
+        and event["stage"] != "writing"
+        # Of an evaluation the first point of the curve, which costs nothing.
+        and (event["epoch"] == 3 or not event["stage"].startswith("evaluating"))
+    ]
+    assert {stage for stage, _ in places} >= {"evaluating_upload", "evaluating_artifact"}
+    for place in places:
 
-        def until(event: dict[str, Any], place: tuple[str, int] = (stage, epoch)) -> bool:
+        def until(event: dict[str, Any], place: tuple[str, int] = place) -> bool:
+            """Before that epoch's checkpoint: the next attempt does it again, and one more."""
             return event["type"] == "progress" and (event["stage"], event["epoch"]) == place
 
         with pytest.raises(Killed):
-            bench.run(stage, until, **OPTIONS)
-        report, events = bench.run(stage, **OPTIONS)
-        assert any(event["type"] == "resumed" for event in events)
-        assert bench.artifact(stage) == bench.artifact("undisturbed")
-        assert report["training"] == expected["training"]
-
-
-def test_channels_go_and_a_killed_job_ends_with_the_same_bytes(bench: Bench) -> None:
-    options: dict[str, Any] = {"target": {"density": 0.1, "bits": 8, "structure": "channel"}}
-    report, _ = bench.run("undisturbed", method="atmc", **options)
-    assert report["headline"]["nonzeros"] <= report["headline"]["k"] == 3_816
-    assert report["headline"]["max_distinct_values"] <= 2**8
-    model = artifact.decode(bench.artifact("undisturbed"))
-    rows = {name: factors.view.shape[0] for name, factors in model.factors.items()}
-    assert rows["fc2.weight"] == 10
-    assert rows["conv1.weight"] + rows["conv2.weight"] + rows["fc1.weight"] < 0.75 * (16 + 32 + 64)
-
-    def until(event: dict[str, Any]) -> bool:
-        return event["type"] == "progress" and (event["stage"], event["epoch"]) == (
-            "compressing",
-            3,
-        )
-
-    with pytest.raises(Killed):
-        bench.run("killed", until, method="atmc", **options)
-    bench.run("killed", method="atmc", **options)
+            bench.run("killed", until, method=method, **RESUMABLE[method])
+    report, events = bench.run("killed", method=method, **RESUMABLE[method])
+    assert [event["epoch"] for event in events if event["type"] == "resumed"] == [2]
     assert bench.artifact("killed") == bench.artifact("undisturbed")
+    assert report["training"] == expected["training"]
+    assert report["headline"] | {"seconds": 0} == expected["headline"] | {"seconds": 0}
 
 
 def test_images_that_do_not_fit_the_device_are_streamed_to_the_same_bytes(

@@ -10,7 +10,6 @@ from atmc_core.compression import FactorizedWeights
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative, plain
-from atmc_core.stages import without_channels
 from atmc_core.structure import Channels, Weights
 
 
@@ -52,7 +51,7 @@ def test_a_stored_network_has_fewer_channels_and_the_same_outputs(
         bits=32,
         k=k,
     )
-    small = without_channels(network, model, structure)
+    small = structure.stored(model)
     assert small.kept is not None
     assert _nonzeros(small.factors) == _nonzeros(factors)
     decoded = artifact.decode(artifact.encode(small))
