@@ -68,8 +68,8 @@ def add_job(database: Database) -> AddJob:
             )
             arguments = {
                 "spec": {"method": "atmc"},
-                "model_id": model.id,
-                "dataset_id": dataset.id,
+                "model": model,
+                "dataset": dataset,
                 "max_attempts": 3,
                 "time_limit_s": 60.0,
             }

@@ -94,7 +94,7 @@ class Bench:
             )
             arguments = {"max_attempts": 3, "time_limit_s": 600.0} | changes
             return jobs.create_job(
-                session, spec=spec, model_id=model_row.id, dataset_id=dataset_row.id, **arguments
+                session, spec=spec, model=model_row, dataset=dataset_row, **arguments
             ).id
 
     def job(self, job_id: str) -> Job:

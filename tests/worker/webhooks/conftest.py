@@ -79,13 +79,13 @@ def add_job(database: Database) -> Callable[..., Job]:
 
     def add(**changes: Any) -> Job:
         with database.write() as session:
-            ids = {
-                "model_id": uploads.create_model(session, **model).id,
-                "dataset_id": uploads.create_dataset(session, **upload).id,
+            files = {
+                "model": uploads.create_model(session, **model),
+                "dataset": uploads.create_dataset(session, **upload),
             }
             spec = {"method": "atmc"}
             return jobs.create_job(
-                session, spec=spec, max_attempts=3, time_limit_s=60, **ids, **changes
+                session, spec=spec, max_attempts=3, time_limit_s=60, **files, **changes
             )
 
     return add
