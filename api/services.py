@@ -13,6 +13,7 @@ from celery import Celery
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
+from starlette.concurrency import run_in_threadpool
 
 from api.auth import bearer, check_nearby, identify, require, still_holds
 from api.health.figures import new_registry
@@ -75,25 +76,30 @@ def open_services(settings: Settings) -> Services:
     )
 
 
-# Those that ask no server are `async`: FastAPI runs any other in a thread, and a change of thread
-# costs a request more than what is done here.
-async def _of_process(request: Request) -> Services:
+def _of_process(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-ProcessDep = Annotated[Services, Depends(_of_process)]
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+# Few dependencies, and `async` all: each costs a request something, and one that FastAPI runs in a
+# thread as much as what is done there.
+async def _process(request: Request) -> Services:
+    return _of_process(request)
 
 
 async def _key(shown: _Shown) -> str | None:
     return shown.credentials if shown else None
 
 
-KeyDep = Annotated[str | None, Depends(_key)]
+async def _holder(request: Request, shown: _Shown) -> Holder:
+    return await run_in_threadpool(_let_in, request, shown.credentials if shown else None)
 
 
-def _holder(request: Request, services: ProcessDep, key: KeyDep) -> Holder:
+def _let_in(request: Request, key: str | None) -> Holder:
+    services = _of_process(request)
     if key is None and services.settings.admin_key is None:
         check_nearby(request.url.hostname, request.headers.get("Origin"))
     holder = identify(services.settings, services.database, key)
@@ -106,17 +112,19 @@ def _holder(request: Request, services: ProcessDep, key: KeyDep) -> Holder:
 _HolderDep = Annotated[Holder, Depends(_holder)]
 
 
-async def _of_caller(request: Request, services: ProcessDep, holder: _HolderDep) -> Services:
+async def _of_caller(request: Request, holder: _HolderDep) -> Services:
     reading = request.method in ("GET", "HEAD")
     logs.about(tenant=holder.tenant.id)
     require(holder, Scope.READ if reading else Scope.WRITE)
-    return services.of(holder.tenant)
+    return _of_process(request).of(holder.tenant)
 
 
-async def _of_admin(services: ProcessDep, holder: _HolderDep) -> Services:
+async def _of_admin(request: Request, holder: _HolderDep) -> Services:
     require(holder, Scope.ADMIN)
-    return services
+    return _of_process(request)
 
 
+ProcessDep = Annotated[Services, Depends(_process)]
+KeyDep = Annotated[str | None, Depends(_key)]
 ServicesDep = Annotated[Services, Depends(_of_caller)]
 AdminDep = Annotated[Services, Depends(_of_admin)]

@@ -35,23 +35,42 @@ class Budget:
     most: int
     structure: Structure = field(default_factory=Structure)
 
-    def check(self) -> None:
+    def check(self, least: Weights | None = None) -> None:
         """Check that the target can be met at all.
+
+        Args:
+            least: factors with the fewest non-zeros that the method can leave; by default one.
 
         Raises:
             InvalidInput: ``k_out_of_range``, or ``max_bytes_too_small`` with the least size.
         """
-        self.target.budget(self.most)
-        if self.target.max_bytes is None:
+        k = self.target.budget(self.most)
+        least = least or _single(self.blank.factors)
+        count = _count(least)
+        if k is not None:
+            if k < count:
+                raise InvalidInput(
+                    "k_out_of_range",
+                    f"{k} non-zeros asked for; the method leaves {count} at least: ask for as many",
+                    "target",
+                )
             return
-        least = self._measure(_single(self.blank.factors))
-        if least > self.target.max_bytes:
+        size = self._measure(least)
+        if size <= self._limit:
+            return
+        if self.target.max_bytes is None:
             raise InvalidInput(
-                "max_bytes_too_small",
-                f"biases, norms and a single non-zero take {least:,.0f} bytes, more than "
-                f"max_bytes, {self.target.max_bytes:,}: ask for at least {least:.0f}",
-                "target.max_bytes",
+                "k_out_of_range",
+                f"the {count} non-zeros that the method leaves at least are a nominal_ratio of "
+                f"{size:.3g}, more than {self._limit}: ask for as much",
+                "target.nominal_ratio",
             )
+        raise InvalidInput(
+            "max_bytes_too_small",
+            f"biases, norms and the least that the method leaves (non-zeros: {count}) take "
+            f"{size:,.0f} bytes, more than max_bytes, {self._limit:,}: ask for at least {size:.0f}",
+            "target.max_bytes",
+        )
 
     def holds_all(self) -> bool:
         """Whether all weights may stay."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from atmc_core import artifact
 from atmc_core.config import JobSpec
 from atmc_core.data import Reading, Split, load_dataset
+from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import Evaluator
 from atmc_core.job import load_inputs
@@ -99,7 +100,7 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     """
     # As in the job: sums in another order end in other last digits.
     torch.set_num_threads(report["environment"]["threads"])
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    compute_repeatably(device.type == "cpu")
     spec = from_json(JobSpec, report["spec"])
     classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(

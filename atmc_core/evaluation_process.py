@@ -17,6 +17,7 @@ import torch
 from atmc_core import artifact
 from atmc_core.config import Evaluation, Threat
 from atmc_core.data import Split
+from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import Evaluator, State
 from atmc_core.schema import from_json, to_json
@@ -143,7 +144,7 @@ def main() -> None:
 
 def _evaluator(document: dict[str, Any]) -> Evaluator:
     torch.set_num_threads(document["threads"])
-    torch.use_deterministic_algorithms(document["deterministic"])
+    compute_repeatably(document["deterministic"])
     device = torch.device(document["device"])
     model = artifact.load(Path(document["artifact"]))
     return Evaluator(

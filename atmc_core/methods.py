@@ -10,6 +10,7 @@ from typing import Literal
 from atmc_core.budget import Budget
 from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
+from atmc_core.seeding import rank_one
 from atmc_core.structure import Channels
 
 
@@ -59,7 +60,7 @@ METHODS: dict[Method, System] = {
         support="moving",
     ),
     "alr": System(
-        "Adversarial training, low rank by a global singular-value threshold, fine-tuning",
+        "Adversarial training, low rank by one threshold on all singular values, fine-tuning",
         adversarial=True,
         factors="low_rank",
         support="fixed",
@@ -88,7 +89,9 @@ def check_target(method: Method, budget: Budget) -> None:
         InvalidInput: if ``k`` is out of range, nothing fits, the channels are not known, or da is
             asked to compress.
     """
-    budget.check()
+    views = {name: factors.view for name, factors in budget.blank.factors.items()}
+    low_rank = METHODS[method].factors == "low_rank"
+    budget.check(rank_one(views) if low_rank else None)
     k, structure = budget.target.budget(budget.most), budget.structure
     if k is not None and isinstance(structure, Channels) and k < structure.least():
         raise InvalidInput(

@@ -47,9 +47,13 @@ def interpolative(weights: Weights, rank_fraction: float) -> dict[str, Factors]:
 def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
     """Truncated singular value decompositions that together hold at most k entries.
 
-    The singular values of all layers compete: the largest are kept while their vectors, m + n
-    entries each, fit the budget (one global threshold). The identity is subtracted where a kept
-    column of U meets it, so W is the plain product.
+    The singular values of all layers compete, each as a share of its layer's largest: those are
+    kept that are largest, while their vectors, m + n entries each, fit the budget. So every layer
+    keeps at least one, without which the network would be a constant. The identity is subtracted
+    where a kept column of U meets it, so W is the plain product.
+
+    Args:
+        k: at least the number of entries of ``rank_one``.
     """
     decomposed = {name: _decompose(weight, view) for name, (weight, view) in weights.items()}
     kept = _largest_singular_values(decomposed, k)
@@ -59,6 +63,20 @@ def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
         square = left * root.unsqueeze(1) - torch.diag_embed(kept[name])
         carried = root.unsqueeze(2) * right
         factors[name] = _oriented(weights[name][1], square, carried, torch.zeros_like(carried))
+    return factors
+
+
+def rank_one(views: Mapping[str, MatrixView]) -> dict[str, Factors]:
+    """The least that ``low_rank`` can leave: ones where a single singular value's vectors are."""
+    factors = {}
+    for name, view in views.items():
+        short, long = sorted((view.rows, view.columns))
+        square, carried = (
+            torch.zeros(view.groups, short, short),
+            torch.zeros(view.groups, short, long),
+        )
+        square[0, :, 0] = carried[0, 0] = 1
+        factors[name] = _oriented(view, square, carried, torch.zeros_like(carried))
     return factors
 
 
@@ -73,17 +91,16 @@ def _largest_singular_values(
 ) -> dict[str, Tensor]:
     """1 where a singular value is kept, 0 elsewhere, in the shape of the values."""
     entries = [
-        (float(value), left.shape[1] + right.shape[2], name, group, index)
+        (float(share), left.shape[1] + right.shape[2], name, group, index)
         for name, (left, values, right) in decomposed.items()
-        for group, row in enumerate(values.tolist())
-        for index, value in enumerate(row)
+        for group, row in enumerate((values / values.max().clamp_min(1e-30)).tolist())
+        for index, share in enumerate(row)
     ]
     kept = {name: torch.zeros_like(values) for name, (_, values, _) in decomposed.items()}
-    for _, cost, name, group, index in sorted(entries, reverse=True):
-        if cost > k:
-            break
-        kept[name][group, index] = 1
-        k -= cost
+    for _, cost, name, group, index in sorted(entries, key=lambda entry: -entry[0]):
+        if cost <= k:
+            kept[name][group, index] = 1
+            k -= cost
     return kept
 
 

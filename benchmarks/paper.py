@@ -15,13 +15,9 @@ so; with one they are all images and the paper's steps. Writes
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,29 +30,17 @@ import torch
 
 from atmc_core import artifact, job, schema
 from atmc_core.architectures import build
-from atmc_core.attacks import PGD, Attack, ball
-from atmc_core.attacks.base import Model
-from atmc_core.compaction import compact
+from atmc_core.attacks import PGD, ball
 from atmc_core.config import JobSpec
 from atmc_core.data import Split
-from atmc_core.step import frozen_model
-from atmc_core.training import random_generator
+from atmc_core.determinism import compute_repeatably
+from atmc_core.errors import InvalidInput
+from benchmarks.accuracy import standing_after
 from benchmarks.datasets import SETS, unpacked
+from benchmarks.machine import device, has_gpu
+from benchmarks.table import METHODS, rows, work_folder, write
+from benchmarks.timing import say
 
-#: Arguments that choose rows and places, and change no figure.
-ROWS = (
-    "methods",
-    "densities",
-    "nominal_ratios",
-    "bits",
-    "draw",
-    "work",
-    "threads",
-    "dataset",
-    "name",
-)
-RESULTS = Path(__file__).resolve().parent / "results"
-METHODS = ("da", "nap", "ap", "al0", "alr", "atmc")
 FIGURES = (
     "k",
     "nonzeros",
@@ -127,14 +111,14 @@ def main() -> None:
         "--nominal-ratios", nargs="*", type=float, default=[], help="more sizes, of atmc"
     )
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4, 32], help="of atmc")
-    parser.add_argument("--epochs", type=int, default=30 if _gpu() else 3, help="of compression")
-    parser.add_argument("--finish-epochs", type=int, default=10 if _gpu() else 1)
+    parser.add_argument("--epochs", type=int, default=30 if has_gpu() else 3, help="of compression")
+    parser.add_argument("--finish-epochs", type=int, default=10 if has_gpu() else 1)
     parser.add_argument("--draw", action="store_true", help="only draw what is there")
     arguments = parser.parse_args()
     prepare(arguments)
     if not arguments.draw:
         run(arguments)
-    print(json.dumps(_write(arguments)))
+    print(json.dumps(write(arguments)))
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,11 +126,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's")
     parser.add_argument("--epsilon", type=float, help="default: the paper's")
-    parser.add_argument("--train-images", type=int, default=None if _gpu() else 20_000)
+    parser.add_argument("--train-images", type=int, default=None if has_gpu() else 20_000)
     parser.add_argument("--test-images", type=int, help="the first N only; default: all")
     parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
-    parser.add_argument("--dense-epochs", type=int, default=60 if _gpu() else 40)
+    parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
     parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
@@ -164,17 +148,12 @@ def prepare(arguments: argparse.Namespace) -> None:
     setting = SETTINGS[arguments.dataset]
     arguments.architecture = arguments.architecture or setting.architecture
     arguments.epsilon = arguments.epsilon or setting.epsilon
-    arguments.steps = arguments.steps or (setting.steps if _gpu() else 4)
-    arguments.batch_size = arguments.batch_size or (setting.gpu_batch if _gpu() else 128)
+    arguments.steps = arguments.steps or (setting.steps if has_gpu() else 4)
+    arguments.batch_size = arguments.batch_size or (setting.gpu_batch if has_gpu() else 128)
     torch.set_num_threads(arguments.threads)
-    if not _gpu():
-        torch.use_deterministic_algorithms(True)
+    if not has_gpu():
+        compute_repeatably()
     work_folder(arguments).mkdir(parents=True, exist_ok=True)
-
-
-def work_folder(arguments: argparse.Namespace) -> Path:
-    """Where data, networks and finished rows of this table lie."""
-    return Path(arguments.work) / f"{arguments.dataset}-{arguments.name}"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -182,8 +161,13 @@ def run(arguments: argparse.Namespace) -> None:
     for system in systems(arguments):
         fresh = system.method in ("da", "nap")
         start = (fresh_network if fresh else robust_network)(arguments)
-        _row(arguments, system, start)
-        _write(arguments)
+        try:
+            _row(arguments, system, start)
+        except InvalidInput as refused:
+            if refused.code != "k_out_of_range":
+                raise
+            say(f"{system.name} cannot be: {refused.message}")
+        write(arguments)
 
 
 def systems(arguments: argparse.Namespace) -> Iterator[System]:
@@ -244,7 +228,7 @@ def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
     """One system at one size: run the job, read its artifact back and evaluate that."""
-    if any(row["name"] == system.name for row in _rows(arguments)):
+    if any(row["name"] == system.name for row in rows(arguments)):
         return
     say(system.name)
     folder = _compressed(arguments, system, start)
@@ -336,57 +320,29 @@ def evaluate(
         pixels = torch.from_numpy(arrays["x_test"])
         labels = torch.from_numpy(arrays["y_test"].astype(np.int64))
     nchw = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
-    test = Split(nchw, labels).to(device())
-    classifier = model.classifier().to(device()).eval()
-    # Without its dead channels it computes the same, sooner.
-    network = frozen_model(compact(classifier))
-    limits, paper = ball("linf", arguments.epsilon), SETTINGS[arguments.dataset].steps
-    strong = arguments.strong_steps
-    at_once = SETTINGS[arguments.dataset].evaluated_at_once if _gpu() else 250
-    epsilon = arguments.epsilon
-    standing = torch.ones(len(labels), dtype=torch.bool)
-    shares = []
-    for index, attack in enumerate(
+    setting, epsilon, strong = (
+        SETTINGS[arguments.dataset],
+        arguments.epsilon,
+        arguments.strong_steps,
+    )
+    limits = ball("linf", epsilon)
+    clean, paper, worst = standing_after(
+        model.classifier().to(device()),
+        Split(nchw, labels).to(device()),
         (
             None,
-            PGD(limits, paper, 1.25 * epsilon / paper),
+            PGD(limits, setting.steps, 1.25 * epsilon / setting.steps),
             PGD(limits, strong, 2.5 * epsilon / strong).repeat(arguments.strong_restarts),
-        )
-    ):
-        say(f"  evaluation {index + 1} of 3 on {int(standing.sum())} images")
-        # Images are uint8 in the split; what falls is not attacked again.
-        path = (arguments.seed, 99, index)
-        standing &= _survivors(network, test, attack, standing, path, at_once)
-        shares.append(float(standing.double().mean()))
-    clean, paper_pgd, pgd = shares
+        ),
+        path=(arguments.seed, 99),
+        at_once=setting.evaluated_at_once if has_gpu() else 250,
+    )
     return {
         "clean_accuracy": clean,
-        "paper_pgd_accuracy": paper_pgd,
-        "pgd_accuracy": pgd,
+        "paper_pgd_accuracy": paper,
+        "pgd_accuracy": worst,
         "test_images": len(labels),
     }
-
-
-def _survivors(
-    model: Model,
-    test: Split,
-    attack: Attack | None,
-    standing: torch.Tensor,
-    path: tuple[int, ...],
-    at_once: int,
-) -> torch.Tensor:
-    """Which of the standing images are still classified right under an attack, bool ``[N]``."""
-    right = torch.zeros_like(standing)
-    generator = random_generator(test.labels.device, *path)
-    if not standing.any():
-        return right
-    for index in torch.split(standing.nonzero()[:, 0], at_once):
-        batch, labels = test.batch(index.to(test.labels.device))
-        if attack is not None:
-            batch = attack.run(model, batch, labels, generator=generator)
-        with torch.no_grad():
-            right[index] = (model(batch).argmax(1) == labels).cpu()
-    return right
 
 
 def _show(event: dict[str, Any]) -> None:
@@ -396,91 +352,6 @@ def _show(event: dict[str, Any]) -> None:
         say(f"  {stage} {epoch}/{epochs}  {progress:.1%}  {eta:.0f} s left")
     elif event["type"] == "metric" and "validation_accuracy" in event:
         say(f"  loss {event['loss']:.3f}  validation {event['validation_accuracy']:.4f}")
-
-
-def say(line: str) -> None:
-    """Progress goes to standard error: the last line of standard output is the result."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _gpu() -> bool:
-    return torch.cuda.is_available()
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if _gpu() else "cpu")
-
-
-def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All finished rows: of the work folder, and of the table if it was made the same way."""
-    found = [json.loads(path.read_text()) for path in work_folder(arguments).glob("*/row.json")]
-    path = _table_path(arguments)
-    if path.exists():
-        table = json.loads(path.read_text())
-        if arguments.draw or table["settings"] == _settings(arguments):
-            found += table["rows"]
-    rows = {row["name"]: row for row in found}
-    return sorted(
-        rows.values(),
-        key=lambda row: (METHODS.index(row["method"]), -row["nominal_ratio"], -row["bits"]),
-    )
-
-
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What every row depends on."""
-    settings = {name: value for name, value in vars(arguments).items() if name not in ROWS}
-    if arguments.robust:
-        settings["robust"] = hashlib.sha256(arguments.robust.read_bytes()).hexdigest()
-    return settings
-
-
-def _table_path(arguments: argparse.Namespace) -> Path:
-    return RESULTS / f"{arguments.dataset}-{arguments.name}.json"
-
-
-def _write(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The table so far, with what it was made with, and its figure."""
-    path = _table_path(arguments)
-    if arguments.draw:
-        table: dict[str, Any] = json.loads(path.read_text())
-    else:
-        table = {
-            "dataset": arguments.dataset,
-            "settings": _settings(arguments),
-            "commit": _commit(),
-            "torch": torch.__version__,
-            "hardware": torch.cuda.get_device_name() if _gpu() else _processor(),
-            "threads": arguments.threads,
-            "rows": _rows(arguments),
-        }
-        RESULTS.mkdir(exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(table, indent=1) + "\n")
-        aside.rename(path)
-    _draw(table, path.with_suffix(".svg"))
-    return table
-
-
-def _draw(table: dict[str, Any], path: Path) -> None:
-    try:
-        from benchmarks.figure import draw
-    except ImportError as error:
-        say(f"no figure: {error}; it is drawn where matplotlib is installed")
-        return
-    draw(table, path)
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent, check=False)
-    return found.stdout.strip()
-
-
-def _processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors.torch import save
 from sklearn.datasets import load_digits
@@ -84,6 +86,16 @@ def fill_folder(folder: Path, spec: dict[str, Any], *, processes: int = 1) -> No
 def child_command(folder: Path) -> list[str]:
     """What runs the job in a folder by hand."""
     return [sys.executable, "-m", "worker.child", str(folder)]
+
+
+def child_at_work(worker: int) -> psutil.Process | None:
+    """The child of the process `worker` that runs a job; another one waits for the next."""
+    with suppress(psutil.Error):
+        for process in psutil.Process(worker).children():
+            with suppress(psutil.Error):
+                if any(file.path.endswith("child.log") for file in process.open_files()):
+                    return process
+    return None
 
 
 def undisturbed(seed: int) -> str:

@@ -45,8 +45,8 @@ def add_jobs(database: Database, count: int) -> list[str]:
             jobs.create_job(
                 session,
                 spec={"method": "atmc"},
-                model_id=model.id,
-                dataset_id=dataset.id,
+                model=model,
+                dataset=dataset,
                 max_attempts=3,
                 time_limit_s=60,
             ).id

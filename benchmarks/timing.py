@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,3 +28,8 @@ def print_result(figures: dict[str, Any]) -> None:
         for name, value in figures.items()
     }
     print(json.dumps(rounded))
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error: the last line of standard output is the result."""
+    print(line, file=sys.stderr, flush=True)

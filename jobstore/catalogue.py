@@ -1,9 +1,10 @@
 """What may be asked for: published by the workers, read by the API, which knows no torch."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import clock, upsert
@@ -45,6 +46,17 @@ def get_entry(session: Session, kind: str, name: str) -> CatalogueRow:
     if row is None:
         raise NotFound(kind, name)
     return row
+
+
+def published_at(session: Session, kind: str, name: str) -> datetime | None:
+    """Tell when the entry was published, for who has read it before; None if there is none."""
+    return session.scalars(_PUBLISHED_AT, {"kind": kind, "name": name}).one_or_none()
+
+
+_rows = CatalogueRow.__table__.c
+_PUBLISHED_AT = select(_rows.published_at).where(
+    _rows.kind == bindparam("kind"), _rows.name == bindparam("name")
+)
 
 
 def list_entries(session: Session, kind: str) -> list[CatalogueRow]:

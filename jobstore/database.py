@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobstore import tenancy
-from jobstore.dialects import lock_schema, reading, set_up_sqlite
+from jobstore.dialects import lock_schema, reading, set_up_postgresql, set_up_sqlite
 from jobstore.settings import Settings
 
 # A server that fell silent must be noticed well within a lease; libpq would wait for hours.
@@ -34,13 +34,15 @@ def make_engine(settings: Settings) -> Engine:
     backend = url.get_backend_name()
     if backend == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-        return create_engine(
+        engine = create_engine(
             url,
             json_serializer=to_json,
-            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
             connect_args=_POSTGRESQL_PATIENCE,
             **_CONNECTIONS,
         )
+        set_up_postgresql(engine)
+        return engine
     if backend == "sqlite":
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ class Database:
         On PostgreSQL each query is its own: it sees what is committed by then, as it would inside
         a transaction of the default level, and two round trips fewer are made.
         """
-        with self._read.begin() as session:
+        with self._read() as session:
             self._bind(session)
             yield session
 

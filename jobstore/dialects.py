@@ -7,8 +7,10 @@ writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a 
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from select import POLLIN, poll
 from typing import Any
 
+from psycopg import Error as PostgresError
 from sqlalchemy import (
     Connection,
     DateTime,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -89,10 +92,7 @@ def _sqlite_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
 
 def reading(engine: Engine) -> Engine:
     """The same engine for what only reads."""
-    options: dict[str, Any] = {READ_ONLY: True}
-    if engine.dialect.name == "postgresql":
-        options["isolation_level"] = "AUTOCOMMIT"
-    return engine.execution_options(**options)
+    return engine.execution_options(**{READ_ONLY: True})
 
 
 def set_up_sqlite(engine: Engine) -> None:
@@ -109,8 +109,40 @@ def set_up_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        read_only = connection.get_execution_options().get(READ_ONLY, False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if _only_reads(connection) else "BEGIN IMMEDIATE")
+
+
+def set_up_postgresql(engine: Engine) -> None:
+    """Make PostgreSQL no slower than need be: beside the queries of what reads nothing is sent.
+
+    The engine is to be one with `AUTOCOMMIT`: the driver begins nothing by itself.
+    """
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        if not _only_reads(connection):
+            connection.exec_driver_sql("BEGIN")
+
+    @event.listens_for(engine, "checkout")
+    def _taken(connection: Any, _record: object, _proxy: object) -> None:
+        # A server that ends, or cuts a connection off, says so on it. So only one with something
+        # unread is asked whether it still is one; to ask each costs as much as most queries.
+        if connection.closed or _has_unread(connection):
+            try:
+                engine.dialect.do_ping(connection)
+            except PostgresError as error:
+                # The others are looked at when they are taken.
+                raise DisconnectionError from error
+
+
+def _has_unread(connection: Any) -> bool:
+    looked_at = poll()
+    looked_at.register(connection.fileno(), POLLIN)
+    return looked_at.poll(0) != []
+
+
+def _only_reads(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get(READ_ONLY, False))
 
 
 def lock_schema(connection: Connection) -> None:

@@ -40,6 +40,10 @@ def append_event(session: Session, job: Job, event: NewEvent) -> None:
     The lock is what makes the sequence numbers gapless and ordered: a reader that has seen number
     n will never see a smaller one appear.
     """
+    session.add(_next_event(job, event))
+
+
+def _next_event(job: Job, event: NewEvent) -> Event:
     job.last_event_seq += 1
     row = Event(
         tenant_id=job.tenant_id,
@@ -51,7 +55,7 @@ def append_event(session: Session, job: Job, event: NewEvent) -> None:
     )
     if event.time is not None:
         row.time = event.time
-    session.add(row)
+    return row
 
 
 def change_state(session: Session, job: Job, state: JobState) -> None:
@@ -66,9 +70,14 @@ def change_state(session: Session, job: Job, state: JobState) -> None:
 
 def append_state_event(session: Session, job: Job) -> None:
     """Append the event that tells the job's present state, to its webhooks, too."""
-    data = {"state": job.state.value, "attempt": job.attempt}
-    append_event(session, job, NewEvent(EventType.STATE, data))
+    session.add(state_event(job))
     tell_state(session, job)
+
+
+def state_event(job: Job) -> Event:
+    """Return the next event of the job, to be added: it tells its present state."""
+    data = {"state": job.state.value, "attempt": job.attempt}
+    return _next_event(job, NewEvent(EventType.STATE, data))
 
 
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:

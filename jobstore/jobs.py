@@ -4,18 +4,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import now
 from jobstore.errors import NotFound
-from jobstore.events import append_state_event, change_state
+from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
 from jobstore.states import ACTIVE, JobState, check_retry
-from jobstore.tables import Job
-from jobstore.uploads import hold_dataset, hold_model
-from jobstore.webhooks import NewWebhook, create_webhook
+from jobstore.tables import Dataset, Job, Model
+from jobstore.uploads import hold_uploads
+from jobstore.webhooks import NewWebhook, create_webhook, tell_state
 from jobstore.workers import queue_of
 
 
@@ -31,8 +31,8 @@ def create_job(
     session: Session,
     *,
     spec: dict[str, Any],
-    model_id: str,
-    dataset_id: str,
+    model: Model,
+    dataset: Dataset,
     max_attempts: int,
     time_limit_s: float,
     name: str | None = None,
@@ -41,7 +41,7 @@ def create_job(
     gpus: int = 0,
     webhook: NewWebhook | None = None,
 ) -> Job:
-    """Queue a job. Raises `NotFound` for a model or data set that is not there, or `Expired`.
+    """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
 
     Once the transaction has committed, send a wake-up (`jobstore.wakeups.wake`).
     """
@@ -49,8 +49,8 @@ def create_job(
         id=new_job_id(),
         name=name,
         spec=spec,
-        model_id=hold_model(session, model_id).id,
-        dataset_id=hold_dataset(session, dataset_id).id,
+        model_id=model.id,
+        dataset_id=dataset.id,
         rank=-priority,
         device=device,
         gpus=gpus,
@@ -60,21 +60,28 @@ def create_job(
         time_limit_s=time_limit_s,
         last_event_seq=0,
     )
+    # The event that says so is numbered before the row is written, so that it is written once.
+    queued = state_event(job)
     session.add(job)
     session.flush()
     if webhook is not None:
         create_webhook(session, webhook, job)
-    append_state_event(session, job)
+    session.add(queued)
+    tell_state(session, job)
     session.flush()
     return job
 
 
 def get_job(session: Session, job_id: str) -> Job:
     """Return the job; raises `NotFound`."""
-    job = session.get(Job, job_id)
+    job = session.scalars(_JOB, {"id": job_id}).one_or_none()
     if job is None:
         raise NotFound("job", job_id)
     return job
+
+
+# Put together once: that takes as long as to ask it.
+_JOB = select(Job).where(Job.id == bindparam("id"))
 
 
 @dataclass(frozen=True)
@@ -170,8 +177,7 @@ def retry(session: Session, job_id: str) -> Job:
     """
     job = _locked(session, job_id)
     check_retry(job.state)
-    hold_model(session, job.model_id)
-    hold_dataset(session, job.dataset_id)
+    hold_uploads(session, job.model_id, job.dataset_id)
     # The clock first: asking it writes what is pending, and the row is to change at once.
     queued_at = now(session)
     job.retries += 1

@@ -98,6 +98,9 @@ def configure_logs(log_format: LogFormat) -> None:
     handler.setFormatter(_FORMATTERS[log_format])
     handler.addFilter(_Fields())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # No line tells the place in the code, the thread or the process, so none is looked for.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # A wake-up is no news, the job it leads to is; requests are told with their ids by the API.
     for name in ("celery.worker.strategy", "celery.app.trace", "alembic", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -36,7 +36,8 @@ def tenant_of(session: Session) -> str:
 @event.listens_for(Session, "do_orm_execute")
 def _see_own_rows(execution: ORMExecuteState) -> None:
     tenant = execution.session.info.get(_TENANT)
-    if tenant is not None:
+    # Of statements about tables there is nothing to add to: those name the tenant themselves.
+    if tenant is not None and execution.is_orm_statement:
         execution.statement = execution.statement.options(_own_rows(tenant))
 
 

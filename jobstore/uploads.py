@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
@@ -50,19 +51,6 @@ def get_model(session: Session, model_id: str) -> Model:
     return model
 
 
-def hold_model(session: Session, model_id: str) -> Model:
-    """Return the model, which cannot expire before this transaction ends.
-
-    Raises `NotFound`, and `Expired` if it has.
-    """
-    model = session.get(Model, model_id, with_for_update={"read": True}, populate_existing=True)
-    if model is None:
-        raise NotFound("model", model_id)
-    if model.expired_at is not None:
-        raise Expired("model", model_id)
-    return model
-
-
 def create_dataset(
     session: Session, *, filename: str, summary: dict[str, Any], sha256: str, bytes: int
 ) -> Dataset:
@@ -84,19 +72,31 @@ def get_dataset(session: Session, dataset_id: str) -> Dataset:
     return dataset
 
 
-def hold_dataset(session: Session, dataset_id: str) -> Dataset:
-    """Return the data set, which cannot expire before this transaction ends.
+def hold_uploads(session: Session, model_id: str, dataset_id: str) -> tuple[Model, Dataset]:
+    """Return the model and the data set, which cannot expire before this transaction ends.
 
-    Raises `NotFound`, and `Expired` if it has.
+    Raises `NotFound`, and `Expired` if one has.
     """
-    dataset = session.get(
-        Dataset, dataset_id, with_for_update={"read": True}, populate_existing=True
-    )
-    if dataset is None:
+    found = session.execute(_HELD, {"model": model_id, "dataset": dataset_id}).one_or_none()
+    if found is None:
+        get_model(session, model_id)
         raise NotFound("dataset", dataset_id)
+    model, dataset = found
+    if model.expired_at is not None:
+        raise Expired("model", model_id)
     if dataset.expired_at is not None:
         raise Expired("dataset", dataset_id)
-    return dataset
+    return model, dataset
+
+
+# Every new job asks this: put together once, as that takes as long as to ask.
+_HELD = (
+    select(Model, Dataset)
+    .join(Dataset, Dataset.id == bindparam("dataset"))
+    .where(Model.id == bindparam("model"))
+    .with_for_update(read=True)
+    .execution_options(populate_existing=True)
+)
 
 
 def _count(session: Session, kind: str, bytes: int) -> None:

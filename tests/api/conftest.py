@@ -29,7 +29,7 @@ from jobstore.states import JobState
 from jobstore.tables import DEFAULT_TENANT
 from launcher.broker import prepare_broker
 from tests.api import files
-from tests.conftest import COLUMNS, EMBEDDED, new_database, production
+from tests.conftest import COLUMNS, EMBEDDED, name_of, new_database, production
 
 ADMIN_KEY = "the-first-admin-of-the-tests"
 
@@ -100,7 +100,7 @@ class Service:
         return self.http.post("/jobs", files=parts, headers=headers)
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Poll for a state; fails after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -133,6 +133,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(home=tmp_path_factory.mktemp("template"))
     prepare_database(settings)
     return settings.home / "atmc.db"
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database that is as the file is."""
+    with new_database(postgres) as url:
+        prepare_database(Settings(database_url=url))
+        yield name_of(url)
 
 
 def prepare_database(settings: Settings) -> None:
@@ -172,11 +180,9 @@ def settings(
     if column == EMBEDDED:
         yield settings
         return
-    servers = (request.getfixturevalue(name) for name in ("postgres", "s3"))
+    servers = map(request.getfixturevalue, ("postgres", "s3", "template_database"))
     with production(*servers) as urls:
-        settings = Settings(**settings.model_dump() | urls)
-        prepare_database(settings)
-        yield settings
+        yield Settings(**settings.model_dump() | urls)
 
 
 @pytest.fixture
@@ -195,13 +201,12 @@ def admin(settings: Settings) -> Iterator[Service]:
 
 @pytest.fixture
 def service_on_postgres(
-    tmp_path: Path, template: Path, broker: str, postgres: str
+    tmp_path: Path, template: Path, broker: str, postgres: str, template_database: str
 ) -> Iterator[Service]:
     """A running API on a PostgreSQL server, where writers do not wait for each other."""
-    with new_database(postgres) as url:
+    with new_database(postgres, template_database) as url:
         settings = settings_in(tmp_path / "data", template, broker)
         settings.database_url = url
-        prepare_database(settings)
         yield from running(settings)
 
 

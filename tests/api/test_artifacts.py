@@ -4,6 +4,7 @@ import base64
 import hashlib
 from typing import Any
 
+import httpx
 import pytest
 
 from api.artifacts.ranges import wanted_range
@@ -11,9 +12,14 @@ from api.problems import Problem
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from tests.api.conftest import ARTIFACT, Service, assert_problem
+from tests.conftest import EMBEDDED, PRODUCTION
 
+SIZE = len(ARTIFACT)
 DIGEST = hashlib.sha256(ARTIFACT)
 ETAG = f'"{DIGEST.hexdigest()}"'
+
+# Where the store has URLs of its own, the caller is sent there.
+streamed = pytest.mark.parametrize("column", [EMBEDDED])
 
 
 @pytest.fixture
@@ -28,9 +34,11 @@ def test_the_files_of_a_job_are_listed(service: Service, finished: dict[str, Any
     assert names == ["model.atmc", "report.html", "report.json"]
     artifact = listed["data"][0]
     assert (artifact["bytes"], artifact["sha256"]) == (len(ARTIFACT), DIGEST.hexdigest())
-    assert service.http.get(artifact["links"]["self"]).content == ARTIFACT
+    got = service.http.get(artifact["links"]["self"], follow_redirects=True)
+    assert got.content == ARTIFACT
 
 
+@streamed
 def test_a_file_comes_whole_with_its_digest(service: Service, url: str) -> None:
     response = service.http.get(url)
     assert response.status_code == 200
@@ -43,6 +51,7 @@ def test_a_file_comes_whole_with_its_digest(service: Service, url: str) -> None:
     assert response.headers["Accept-Ranges"] == "bytes"
 
 
+@streamed
 def test_a_head_request_tells_the_same_without_the_file(service: Service, url: str) -> None:
     head, get = service.http.head(url), service.http.get(url)
     assert head.content == b""
@@ -50,9 +59,19 @@ def test_a_head_request_tells_the_same_without_the_file(service: Service, url: s
         assert head.headers[name] == get.headers[name]
 
 
-SIZE = len(ARTIFACT)
+@pytest.mark.parametrize("column", [pytest.param(PRODUCTION, marks=pytest.mark.slow)])
+def test_at_the_store_s_own_url_the_file_comes_whole_or_in_part(service: Service, url: str) -> None:
+    there = service.http.get(url).headers["Location"]
+    assert httpx.get(there).content == ARTIFACT
+    part = httpx.get(there, headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, ARTIFACT[100:200])
+    # Asked here, as a signature is good for one method.
+    head = service.http.head(url)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(SIZE))
+    assert head.headers["ETag"] == ETAG
 
 
+@streamed
 @pytest.mark.parametrize(
     ("wanted", "start", "end"),
     [
@@ -73,6 +92,7 @@ def test_a_range_comes_alone(service: Service, url: str, wanted: str, start: int
     assert response.headers["ETag"] == ETAG
 
 
+@streamed
 @pytest.mark.parametrize("wanted", ["bytes=20-10", "bytes=0-1,5-6", "lines=1-2", "bytes=-", "x"])
 def test_a_range_that_is_not_understood_is_answered_with_the_whole(
     service: Service, url: str, wanted: str
@@ -81,6 +101,7 @@ def test_a_range_that_is_not_understood_is_answered_with_the_whole(
     assert (response.status_code, response.content) == (200, ARTIFACT)
 
 
+@streamed
 @pytest.mark.parametrize("wanted", [f"bytes={SIZE}-", "bytes=99999999-", "bytes=-0"])
 def test_a_range_past_the_end_is_refused(service: Service, url: str, wanted: str) -> None:
     response = service.http.get(url, headers={"Range": wanted})
@@ -88,6 +109,7 @@ def test_a_range_past_the_end_is_refused(service: Service, url: str, wanted: str
     assert response.headers["Content-Range"] == f"bytes */{SIZE}"
 
 
+@streamed
 def test_a_file_resumes_only_if_it_is_the_same(service: Service, url: str) -> None:
     for validator, status in ((ETAG, 206), ('"other"', 200)):
         headers = {"Range": "bytes=5-9", "If-Range": validator}

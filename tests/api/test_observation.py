@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from datetime import datetime
@@ -16,9 +15,9 @@ from jobstore import leases
 from jobstore.events import EventType, NewEvent
 from jobstore.settings import Settings
 from jobstore.states import JobState
-from launcher.ports import free_port
 from tests.api import files
 from tests.api.conftest import HEADLINE, Service, claimed, wait_until
+from tests.api.processes import is_up, log_of, serving
 
 
 def samples(http: httpx.Client) -> dict[tuple[str, str], float]:
@@ -119,27 +118,19 @@ def test_a_request_has_an_id_its_caller_s_if_it_is_one(
 def test_each_request_is_one_line_with_its_ids_and_no_secret(
     settings: Settings, log_format: str
 ) -> None:
-    port = free_port("127.0.0.1")
-    environment = {
-        "ATMC_HOME": str(settings.home),
-        "ATMC_BROKER_URL": settings.broker_url,
-        "ATMC_DATABASE_URL": settings.database_url,
-        "ATMC_PORT": str(port),
-        "ATMC_LOG_FORMAT": log_format,
-    }
-    command = [sys.executable, "-m", "api"]
-    process = subprocess.Popen(
-        command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
-    )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-        wait_until(lambda: _is_up(http), timeout_s=30)
+    with (
+        serving(settings, ATMC_LOG_FORMAT=log_format) as (process, url),
+        httpx.Client(base_url=url, timeout=20) as http,
+    ):
+        wait_until(lambda: is_up(url))
         http.get(
             "/jobs/job_0?secret=in-the-query",
             headers={"X-Request-Id": "mine", "Authorization": "Bearer in-a-header"},
         )
         http.post("/jobs", json={"secret": "in-the-body"}, headers={"X-Request-Id": "forged x=y"})
-    process.terminate()
-    written = process.communicate(timeout=20)[1]
+        process.terminate()
+        process.wait(60)
+    written = log_of(settings).read_text()
     for secret in ("in-the-query", "in-a-header", "in-the-body", "forged"):
         assert secret not in written
     lines = [line for line in written.splitlines() if "request" in line and "job_0" in line]
@@ -153,13 +144,6 @@ def test_each_request_is_one_line_with_its_ids_and_no_secret(
     (record,) = [record for record in records if record.get("job") == "job_0"]
     expected = {"level": "INFO", "message": "request", "method": "GET", "request": "mine"}
     assert record.items() >= expected.items()
-
-
-def _is_up(http: httpx.Client) -> bool:
-    try:
-        return http.get("/healthz").is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_who_reads_the_log_cannot_be_fooled_by_a_line_break(settings: Settings) -> None:

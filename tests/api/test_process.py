@@ -1,14 +1,11 @@
 """`python -m api` as a process: quick to start, without torch, modest in memory, soon ended."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,37 +14,11 @@ import psutil
 import pytest
 
 from jobstore.settings import Settings
-from launcher.ports import free_port
 from tests.api import files
 from tests.api.conftest import assert_problem, settings_in, wait_until
+from tests.api.processes import is_up, refusal, serving
 
 MIB = 2**20
-
-
-@contextmanager
-def serving(settings: Settings, **changes: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run `python -m api`; yields the process and its URL at once, before it answers."""
-    port = free_port("127.0.0.1")
-    environment = {
-        "ATMC_HOME": str(settings.home),
-        "ATMC_BROKER_URL": settings.broker_url,
-        "ATMC_PORT": str(port),
-        **changes,
-    }
-    command = [sys.executable, "-m", "api"]
-    process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").is_success
-    except httpx.TransportError:
-        return False
 
 
 @dataclass
@@ -67,7 +38,7 @@ def started(
     settings = settings_in(tmp_path_factory.mktemp("process") / "data", template, broker)
     limits = {"ATMC_MAX_MODEL_BYTES": str(2**30), "ATMC_MAX_DATASET_BYTES": str(2**30)}
     with serving(settings, **limits) as (process, url):
-        wait_until(lambda: answers(url), timeout_s=30)
+        wait_until(lambda: is_up(url))
         times = psutil.Process(process.pid).cpu_times()
         yield Started(process, url, times.user + times.system)
 
@@ -145,29 +116,21 @@ def test_a_loopback_address_is_listened_to(host: str) -> None:
 def test_settings_that_cannot_be_served_end_it_with_a_sentence(
     settings: Settings, setting: str, value: str, said: str
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "api"],
-        env=os.environ | {"ATMC_HOME": str(settings.home), setting: value},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
+    told = refusal(**{"ATMC_HOME": str(settings.home), setting: value})
+    assert said in told
+    assert "Traceback" not in told
 
 
 def test_it_ends_within_seconds_even_while_somebody_waits(settings: Settings) -> None:
     spec = json.dumps({"architecture": files.ARCHITECTURE, **files.SPEC})
     parts = {"spec": spec, "model": files.torch_file(), "dataset": files.npz_file()}
     with serving(settings) as (process, url), ThreadPoolExecutor() as pool:
-        wait_until(lambda: answers(url), timeout_s=30)
+        wait_until(lambda: is_up(url))
         job = httpx.post(f"{url}/jobs", files={k: (k, v) for k, v in parts.items()}).json()
         poll = pool.submit(httpx.get, url + job["links"]["self"], params={"wait": 60}, timeout=60)
         connections = psutil.Process(process.pid).net_connections
         wait_until(lambda: any(c.status == "ESTABLISHED" for c in connections("tcp")))
-        assert answers(url)
+        assert is_up(url)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) in (0, -signal.SIGTERM)
         assert poll.result().json()["state"] == "queued"

@@ -1,18 +1,15 @@
 """Secrets stay where they are: not in logs, not in answers, not where settings are shown."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from jobstore.settings import Settings
-from launcher.ports import free_port
 from tests.api import files
 from tests.api.conftest import settings_in, wait_until
+from tests.api.processes import is_up, log_of, refusal, serving
 
 SECRETS = {
     "ATMC_ADMIN_KEY": "hush-hush-the-first-admin-of-all",
@@ -24,43 +21,34 @@ def test_neither_keys_nor_payloads_are_logged_or_answered(
     tmp_path: Path, template: Path, broker: str
 ) -> None:
     settings = settings_in(tmp_path / "data", template, broker)
-    port = free_port("127.0.0.1")
-    own = {"ATMC_HOME": str(settings.home), "ATMC_BROKER_URL": broker, "ATMC_PORT": str(port)}
-    log = tmp_path / "log"
     answers: list[httpx.Response] = []
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api"],
-            env=os.environ | own | SECRETS,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-            wait_until(lambda: _is_up(http), timeout_s=30)
+    with (
+        serving(settings, **SECRETS) as (process, url),
+        httpx.Client(base_url=url, timeout=20) as http,
+    ):
+        wait_until(lambda: is_up(url))
 
-            def send(key: str, method: str, path: str, **body: object) -> httpx.Response:
-                headers = {"Authorization": f"Bearer {key}"}
-                answers.append(http.request(method, path, headers=headers, **body))
-                return answers[-1]
+        def send(key: str, method: str, path: str, **body: object) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {key}"}
+            answers.append(http.request(method, path, headers=headers, **body))
+            return answers[-1]
 
-            admin = SECRETS["ATMC_ADMIN_KEY"]
-            new = {"tenant": "red", "scopes": ["jobs:read", "jobs:write"]}
-            made = send(admin, "POST", "/keys", json=new).json()
-            key = made["key"]
-            parts = {"file": ("m", files.safetensors_file())}
-            send(key, "POST", "/models", files=parts, data={"architecture": "of-my-secret-plans"})
-            send(key, "POST", "/jobs", json={"name": "of-my-secret-plans", "method": 1})
-            send(key, "GET", "/jobs")
-            send(key, "GET", "/keys")
-            send(f"{key}x", "GET", "/jobs")
-            send(admin, "GET", "/keys")
-            send(admin, "DELETE", f"/keys/{made['id']}")
-            send(key, "GET", "/jobs")
-    finally:
+        admin = SECRETS["ATMC_ADMIN_KEY"]
+        new = {"tenant": "red", "scopes": ["jobs:read", "jobs:write"]}
+        made = send(admin, "POST", "/keys", json=new).json()
+        key = made["key"]
+        parts = {"file": ("m", files.safetensors_file())}
+        send(key, "POST", "/models", files=parts, data={"architecture": "of-my-secret-plans"})
+        send(key, "POST", "/jobs", json={"name": "of-my-secret-plans", "method": 1})
+        send(key, "GET", "/jobs")
+        send(key, "GET", "/keys")
+        send(f"{key}x", "GET", "/jobs")
+        send(admin, "GET", "/keys")
+        send(admin, "DELETE", f"/keys/{made['id']}")
+        send(key, "GET", "/jobs")
         process.terminate()
-        process.wait(20)
-    logged = log.read_text()
+        process.wait(60)
+    logged = log_of(settings).read_text()
     assert len(re.findall(r" request .*status=", logged)) >= len(answers)
     for secret in (key, *SECRETS.values(), "of-my-secret-plans"):
         assert secret not in logged
@@ -68,13 +56,6 @@ def test_neither_keys_nor_payloads_are_logged_or_answered(
     for answer in answers[1:]:
         for secret in (key, *SECRETS.values()):
             assert secret not in answer.text + str(answer.headers)
-
-
-def _is_up(http: httpx.Client) -> bool:
-    try:
-        return http.get("/healthz").is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +69,6 @@ def test_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_short_admin_key_is_refused_without_being_shown(tmp_path: Path) -> None:
-    own = {"ATMC_HOME": str(tmp_path), "ATMC_ADMIN_KEY": "hush-too-short"}
-    result = subprocess.run(
-        [sys.executable, "-m", "api"],
-        env=os.environ | own,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert "admin_key" in result.stderr
-    assert "hush" not in result.stdout + result.stderr
+    told = refusal(ATMC_HOME=str(tmp_path), ATMC_ADMIN_KEY="hush-too-short")
+    assert "admin_key" in told
+    assert "hush" not in told

@@ -16,11 +16,12 @@ import httpx
 import pytest
 from sqlalchemy import MetaData, text
 
+from benchmarks.house import as_environment
 from jobstore import jobs
 from jobstore.database import Database, make_engine, migrate
 from jobstore.settings import Settings
-from launcher.ports import free_port
 from tests.api.conftest import wait_until
+from tests.api.processes import is_up, serving
 from tests.conftest import new_database
 
 ROOT = Path(__file__).parents[2]
@@ -129,15 +130,9 @@ class Reader:
 def test_an_api_of_the_first_revision_reads_on_while_the_schema_moves(
     first_version: Path, settings: Settings
 ) -> None:
-    port = free_port("127.0.0.1")
-    own = {
-        "ATMC_HOME": str(settings.home),
-        "ATMC_DATABASE_URL": settings.database_url,
-        "ATMC_BROKER_URL": settings.broker_url,
-        "ATMC_PORT": str(port),
-    }
-    old = {"cwd": first_version, "env": os.environ | own}
-    subprocess.run([sys.executable, "-c", MIGRATE], check=True, **old)
+    migrating = [sys.executable, "-c", MIGRATE]
+    environment = os.environ | as_environment(settings)
+    subprocess.run(migrating, check=True, cwd=first_version, env=environment)
     database = Database(make_engine(settings))
     assert _revision(database) == "0001"
     tables = MetaData()
@@ -146,27 +141,23 @@ def test_an_api_of_the_first_revision_reads_on_while_the_schema_moves(
         for name, rows in _rows().items():
             connection.execute(tables.tables[name].insert(), rows)
 
-    log = (settings.home / "old.log").open("wb")
-    process = subprocess.Popen([sys.executable, "-m", "api"], stdout=log, stderr=log, **old)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-            wait_until(lambda: _answers(http), timeout_s=30)
-            reader = Reader(http)
-            thread = threading.Thread(target=reader.read)
-            thread.start()
-            wait_until(lambda: reader.asked >= 2, timeout_s=20)
-            migrate(database.engine)
-            before = reader.asked
-            wait_until(lambda: reader.asked >= before + 3, timeout_s=20)
-            reader.done.set()
-            thread.join()
-            assert reader.differing == []
-            # And what it writes is legal in the new schema, too.
-            assert http.post("/jobs/job_queued/cancel").status_code == 202
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    with (
+        serving(settings, cwd=first_version) as (_, url),
+        httpx.Client(base_url=url, timeout=20) as http,
+    ):
+        wait_until(lambda: is_up(url))
+        reader = Reader(http)
+        thread = threading.Thread(target=reader.read)
+        thread.start()
+        wait_until(lambda: reader.asked >= 2)
+        migrate(database.engine)
+        before = reader.asked
+        wait_until(lambda: reader.asked >= before + 3)
+        reader.done.set()
+        thread.join()
+        assert reader.differing == []
+        # And what it writes is legal in the new schema, too.
+        assert http.post("/jobs/job_queued/cancel").status_code == 202
     with database.read() as session:
         kept = {row["id"]: jobs.get_job(session, row["id"]) for row in _rows()["jobs"]}
     assert kept["job_succeeded"].headline["k"] == 7
@@ -179,10 +170,3 @@ def test_an_api_of_the_first_revision_reads_on_while_the_schema_moves(
 def _revision(database: Database) -> str:
     with database.engine.connect() as connection:
         return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
-
-
-def _answers(http: httpx.Client) -> bool:
-    try:
-        return http.get("/healthz").is_success
-    except httpx.TransportError:
-        return False

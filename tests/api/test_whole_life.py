@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -17,7 +16,7 @@ from jobstore.settings import Settings
 from jobstore.tables import Base, Blob, IncomingUpload, Owned
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, ARTIFACT, Service, finished_job, running
-from tests.worker.test_webhooks import Receiver, send_due
+from tests.worker.webhooks.conftest import Receiver, listening, send_due
 from worker.retention import retain_once
 from worker.sweep import sweep_uploads
 
@@ -33,11 +32,8 @@ def red(settings: Settings) -> Iterator[Service]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    threading.Thread(target=made.server.serve_forever, daemon=True).start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with listening() as made:
+        yield made
 
 
 def upload(service: Service, content: bytes) -> str:

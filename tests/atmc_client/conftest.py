@@ -1,23 +1,17 @@
 """A scripted HTTP server for faults that no healthy service shows, and a real API."""
 
-import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 
-from atmc_core.catalogue import catalogue
-from jobstore.catalogue import publish
-from jobstore.database import Database, make_engine, migrate
 from jobstore.settings import Settings
+from tests.api.conftest import prepare_database, wait_until
+from tests.api.processes import is_up, log_of, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,42 +73,13 @@ def closed_port() -> int:
 @pytest.fixture(scope="session")
 def api_url(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Iterator[str]:
     """A running `python -m api` that knows the catalogue; no worker takes its jobs."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    folder = tmp_path_factory.mktemp("api")
-    broker = f"redis://127.0.0.1:{closed_port}/0"
-    settings = Settings(home=folder, port=port, broker_url=broker)
-    engine = make_engine(settings)
-    migrate(engine)
-    with Database(engine).write() as session:
-        publish(session, catalogue())
-    engine.dispose()
-    environment = os.environ | {
-        "ATMC_HOME": str(folder),
-        "ATMC_PORT": str(port),
-        "ATMC_BROKER_URL": broker,
-        "ATMC_MAX_DATASET_BYTES": "1000000",
-    }
-    with (folder / "api.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_up(url, process, folder / "api.log")
+    settings = Settings(
+        home=tmp_path_factory.mktemp("api"),
+        broker_url=f"redis://127.0.0.1:{closed_port}/0",
+        max_dataset_bytes=1_000_000,
+    )
+    prepare_database(settings)
+    with serving(settings, cwd=ROOT) as (process, url):
+        wait_until(lambda: is_up(url) or process.poll() is not None)
+        assert process.poll() is None, log_of(settings).read_text()
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            httpx.get(f"{url}/healthz", trust_env=False).raise_for_status()
-            return
-        except httpx.TransportError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)

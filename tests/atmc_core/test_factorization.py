@@ -121,3 +121,39 @@ def test_low_rank_with_room_for_all_is_exact() -> None:
     ((weight, _),) = weights.values()
     (factors,) = seeding.low_rank(weights, 10**6).values()
     torch.testing.assert_close(factors.compose(), weight.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_low_rank_leaves_every_layer_something_however_small_its_singular_values() -> None:
+    network = nn.Sequential(nn.Linear(20, 12), nn.Conv2d(4, 8, 3, groups=2), nn.Linear(30, 40))
+    with torch.no_grad():
+        network[0].weight.mul_(1e-3)
+    weights = dense_weights(network)
+    least = seeding.rank_one({name: view for name, (_, view) in weights.items()})
+    k = sum(int(t.count_nonzero()) for f in least.values() for t in f.tensors)
+    assert k == (20 + 12) + (4 + 18) + (30 + 40)
+    for budget, ranks in ((k, [1, 1, 1]), (k - 1, [1, 1, 0])):
+        factors = seeding.low_rank(weights, budget)
+        assert [int((f.compose().flatten(1) != 0).any()) for f in factors.values()] == ranks
+
+
+def test_low_rank_keeps_the_largest_shares_of_all_layers() -> None:
+    """Scaled as a whole a layer keeps its rank, and none that is kept is below one that is not."""
+    network = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False))
+    ranks = []
+    for scale in (1.0, 1e-3):
+        with torch.no_grad():
+            network[0].weight.mul_(scale)
+        weights = dense_weights(network)
+        factors = seeding.low_rank(weights, 9 * 32)
+        kept, cut = [], []
+        ranks.append([])
+        for name, (weight, _) in weights.items():
+            rank = int(torch.linalg.matrix_rank(factors[name].compose(), rtol=1e-4))
+            values = torch.linalg.svdvals(weight.detach())
+            shares = values / values[0]
+            kept.append(float(shares[rank - 1]))
+            cut.append(float(shares[rank]))
+            ranks[-1].append(rank)
+        assert min(kept) > max(cut)
+    assert ranks[0] == ranks[1]
+    assert sum(ranks[0]) == 9

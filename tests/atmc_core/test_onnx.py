@@ -119,7 +119,6 @@ FAMILIES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nine_families_come_in_from_both_exporters(

@@ -108,6 +108,22 @@ def test_a_file_that_is_too_small_is_refused_in_time(bench: Bench) -> None:
     assert not (bench.folder / "job" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ({"k": 500, "bits": 32}, "k_out_of_range"),
+        ({"nominal_ratio": 0.01, "bits": 32}, "k_out_of_range"),
+        ({"max_bytes": 2_500, "bits": 32}, "max_bytes_too_small"),
+    ],
+)
+def test_low_rank_refuses_a_size_that_leaves_a_layer_nothing(
+    target: dict[str, Any], code: str, bench: Bench
+) -> None:
+    with pytest.raises(InvalidInput, match="at least") as refused:
+        bench.run(method="alr", target=target)
+    assert refused.value.code == code
+
+
 @pytest.mark.parametrize(("method", "bits", "limit"), [("nap", 8, 6_000), ("al0", 32, 20_000)])
 def test_a_file_without_channels_is_nearly_as_large_as_asked(
     method: str, bits: int, limit: int, bench: Bench

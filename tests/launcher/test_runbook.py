@@ -85,7 +85,6 @@ def _state(http: httpx.Client, job: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_runbook_s_commands_do_what_it_says(shell: Shell) -> None:
     containers = shell.containers
     told = shell.run("Start, and look")

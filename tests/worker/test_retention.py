@@ -331,7 +331,7 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
         def delete(self, key: str) -> None:
             super().delete(key)
             deleted.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     def sweep() -> None:
         slow = Slow(bench.store._store)
@@ -350,14 +350,14 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
 
     threads = [threading.Thread(target=sweep), threading.Thread(target=upload)]
     threads[0].start()
-    assert deleted.wait(10)
+    assert deleted.wait(60)
     threads[1].start()
-    assert uploading.wait(10)
+    assert uploading.wait(60)
     threads[1].join(0.5)
     assert threads[1].is_alive()
     go_on.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert bench.store.exists(key)
     age(bench, 2 * UNSETTLED_S)
     with bench.database.write() as session:

@@ -39,5 +39,5 @@ def test_the_process_sweeps_and_ends_when_asked(bench, start, celery, poll) -> N
     poll(lambda: pending(celery, ANY) == 1)
     process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert time.monotonic() - asked < 5

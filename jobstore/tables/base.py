@@ -1,0 +1,51 @@
+"""What the tables have in common."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Double, MetaData, String, TextClause
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from jobstore.dialects import UtcDateTime
+
+Document = dict[str, Any]
+
+DEFAULT_TENANT = "default"
+"""Whose everything is until there are keys."""
+
+ID = String(40)
+TENANT_ID = String(64)
+SHA256 = String(64)
+
+
+class Base(DeclarativeBase):
+    """Constraints are named by rule, so that a migration can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime(),
+        # none_as_null: an absent document is NULL, not the JSON text "null".
+        Document: JSON(none_as_null=True),
+        int: BigInteger(),
+        float: Double(),
+    }
+
+
+class Owned:
+    """A row of one tenant; `jobstore.tenancy` fills it in and keeps the others from seeing it."""
+
+    # The database's default is for workers of a version that knows no tenants.
+    tenant_id: Mapped[str] = mapped_column(TENANT_ID, server_default=DEFAULT_TENANT)
+
+
+def only_where(condition: TextClause) -> dict[str, Any]:
+    """Index only the few rows that are looked for, so that those of years do not weigh."""
+    return dict.fromkeys(("postgresql_where", "sqlite_where"), condition)

@@ -1,0 +1,184 @@
+"""Jobs, what happened to them, and what they made."""
+
+from datetime import datetime
+
+from sqlalchemy import Enum, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobstore.dialects import clock
+from jobstore.states import JobState
+from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
+from jobstore.tables.uploads import Dataset, Model
+
+Figure = bool | int | float | None
+
+# Of the index that a claim reads: it has to say it in these very words to be given it.
+WAITING = text("state = 'queued'")
+
+_state = Enum(
+    JobState,
+    name="state",
+    native_enum=False,
+    create_constraint=True,
+    length=16,
+    values_callable=lambda states: [state.value for state in states],
+)
+
+
+class Headline:
+    """The figures a finished job is judged by; all None before it has succeeded.
+
+    Accuracies are fractions of the test split; sizes are in bytes; `seconds` is the compute time;
+    `accepted` tells whether every threshold of the spec is met, None if it names none. A job that
+    compresses nothing leaves those of the compressed network None.
+    """
+
+    clean_accuracy_before: Mapped[float | None]
+    clean_accuracy_after: Mapped[float | None]
+    fgsm_accuracy_before: Mapped[float | None]
+    fgsm_accuracy_after: Mapped[float | None]
+    pgd_accuracy_before: Mapped[float | None]
+    pgd_accuracy_after: Mapped[float | None]
+    robust_accuracy_before: Mapped[float | None]
+    robust_accuracy_after: Mapped[float | None]
+    k: Mapped[int | None]
+    nonzeros: Mapped[int | None]
+    nonzeros_u: Mapped[int | None]
+    nonzeros_v: Mapped[int | None]
+    nonzeros_c: Mapped[int | None]
+    bits: Mapped[int | None]
+    max_distinct_values: Mapped[int | None]
+    dense_bytes: Mapped[int | None]
+    file_bytes: Mapped[int | None]
+    file_ratio: Mapped[float | None]
+    nominal_ratio: Mapped[float | None]
+    seconds: Mapped[float | None]
+    accepted: Mapped[bool | None]
+
+
+HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
+
+
+class Job(Headline, Owned, Base):
+    """A job: the truth about it. A broker's message is only a wake-up.
+
+    `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
+    the claims that ended in a crash or a lost worker, and is what `max_attempts` limits: an attempt
+    given back at a deploy costs nothing. `run_seconds` adds up over the attempts and is what
+    `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
+    `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
+    often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
+    priority: so a plain index has them in the order in which they are taken.
+    `previous_checkpoint_key` is there in case the newest is broken.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "state", "id"),
+        Index(None, "tenant_id", "finished_at"),
+        Index(None, "model_id"),
+        Index(None, "dataset_id"),
+        Index("ix_jobs_waiting", "tenant_id", "rank", "id", **only_where(WAITING)),
+        Index(None, "lease_expires_at"),
+        Index(
+            "ix_jobs_kept_checkpoints",
+            "finished_at",
+            **only_where(text("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL")),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str | None] = mapped_column(Text)
+    spec: Mapped[Document]
+    model_id: Mapped[str] = mapped_column(ID, ForeignKey(Model.id))
+    dataset_id: Mapped[str] = mapped_column(ID, ForeignKey(Dataset.id))
+
+    rank: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    state: Mapped[JobState] = mapped_column(_state, default=JobState.QUEUED)
+    stage: Mapped[str | None] = mapped_column(Text)
+    stage_started_at: Mapped[datetime | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    epoch: Mapped[int | None]
+    epochs: Mapped[int | None]
+    eta_s: Mapped[float | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failed_attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    owner: Mapped[str | None] = mapped_column(Text)
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    device: Mapped[str | None] = mapped_column(String(8))
+    gpus: Mapped[int] = mapped_column(default=0, server_default="0")
+    time_limit_s: Mapped[float]
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    retries: Mapped[int] = mapped_column(default=0, server_default="0")
+    checkpoint_key: Mapped[str | None] = mapped_column(Text)
+    previous_checkpoint_key: Mapped[str | None] = mapped_column(Text)
+    last_event_seq: Mapped[int] = mapped_column(default=0)
+    reported: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    queued_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    error_code: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_param: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def priority(self) -> int:
+        """Of a tenant's jobs the one with the highest is taken first."""
+        return -self.rank
+
+    @property
+    def checkpoint_keys(self) -> list[str]:
+        """The stored checkpoints, newest first; at most two."""
+        return [key for key in (self.checkpoint_key, self.previous_checkpoint_key) if key]
+
+    def forget_checkpoints(self) -> list[str]:
+        """Name no checkpoint any more; returns the keys of those that were named."""
+        keys = self.checkpoint_keys
+        self.checkpoint_key = self.previous_checkpoint_key = None
+        return keys
+
+    @property
+    def headline(self) -> dict[str, Figure] | None:
+        """The figures by name once the job has succeeded, else None."""
+        if self.state is not JobState.SUCCEEDED:
+            return None
+        return {name: getattr(self, name) for name in HEADLINE_FIELDS}
+
+
+class Event(Owned, Base):
+    """Something that happened to a job; `seq` counts from 1 within the job, without gaps.
+
+    `attempt` is the attempt that wrote it, 0 before the first claim; `data` is the event without
+    its type and time.
+    """
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey(Job.id), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[datetime] = mapped_column(insert_default=clock())
+    type: Mapped[str] = mapped_column(String(32))
+    attempt: Mapped[int]
+    data: Mapped[Document]
+
+
+class Artifact(Owned, Base):
+    """A file that a job made: its bytes are the blob `sha256`."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (Index(None, "tenant_id", "sha256"),)
+
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey(Job.id), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    media_type: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(SHA256)
+    bytes: Mapped[int]

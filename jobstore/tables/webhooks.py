@@ -1,0 +1,72 @@
+"""Whom to tell of what, what there is to tell, and the tries."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobstore.dialects import clock
+from jobstore.tables.base import ID, Base, Document, Owned, only_where
+from jobstore.tables.jobs import Job
+
+
+class Webhook(Owned, Base):
+    """Whom to tell of which events (divided by spaces): all the tenant's, or those of one job.
+
+    The secret signs what is sent, so it is here as it is. `failed_deliveries` counts those given up
+    in a row.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "tenant_id", "job_id"), Index(None, "job_id"))
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    job_id: Mapped[str | None] = mapped_column(ID, ForeignKey(Job.id))
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)
+    failed_deliveries: Mapped[int]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Owned, Base):
+    """Something to tell a webhook; `due_at` is None once it was delivered or given up.
+
+    `attempts` numbers the tries and is the fencing token, `failures` counts those since it was last
+    asked for. `seq` is the event's number in the job.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index("ix_webhook_deliveries_due", "due_at", **only_where(text("due_at IS NOT NULL"))),
+    )
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=clock())
+    webhook_id: Mapped[str] = mapped_column(ID, ForeignKey(Webhook.id))
+    job_id: Mapped[str | None] = mapped_column(ID, ForeignKey(Job.id))
+    seq: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Document]
+    attempts: Mapped[int]
+    failures: Mapped[int]
+    due_at: Mapped[datetime | None] = mapped_column(insert_default=clock())
+    held_until: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Owned, Base):
+    """One try of a delivery: an HTTP status, or the error that kept one from coming."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(ID, ForeignKey(WebhookDelivery.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(insert_default=clock())
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float]
