@@ -44,6 +44,19 @@ def test_no_attack_and_no_loss_waits(attack: PGD | None, loss: StepLoss) -> None
     assert _found(build("digits_cnn", 10), (1, 8, 8), attack, loss) == []
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("attack", "loss"), ATTACKS)
+def test_on_a_gpu_what_can_be_recorded_is_not_found_to_wait(
+    attack: PGD | None, loss: StepLoss
+) -> None:
+    classifier = _classifier(_Looking(lambda x: x), channels=1).cuda()
+    step = RecordedStep(classifier, attack, loss)
+    images, labels = torch.rand(4, 1, 8, 8).cuda(), torch.arange(4).cuda()
+    assert waiting_operations(step, images, labels) == []
+    generator = torch.Generator("cuda").manual_seed(1)
+    assert torch.isfinite(step.gradients(images, labels, generator))
+
+
 OWN = ("lenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16_bn", "wide_resnet_16_8")
 FAMILIES = ("convnext_tiny", "densenet121", "efficientnet_b0", "mobilenet_v3_small")
 
