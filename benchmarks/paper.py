@@ -133,6 +133,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
     parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument(
+        "--averaging-decay", type=float, help="keep a moving average of the weights, of this decay"
+    )
     parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
     parser.add_argument("--strong-steps", type=int, default=40, help="of the harder PGD")
@@ -271,6 +274,8 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "precision": SETTINGS[arguments.dataset].precision,
         **SETTINGS[arguments.dataset].augmentation,
     }
+    if arguments.averaging_decay:
+        training |= {"averaging": "ema", "averaging_decay": arguments.averaging_decay}
     if system.method != "nap":
         training["clean_weight"] = arguments.clean_weight
     if system.method != "da":
