@@ -25,7 +25,12 @@ SPEC = {
     "method": "atmc",
     "target": {"density": 0.1, "bits": 4},
     "threat": {"norm": "linf", "epsilon": 0.1},
-    "training": {"robust_epochs": 15, "compression_epochs": 20, "finish_epochs": 8},
+    "training": {
+        "robust_epochs": 15,
+        "compression_epochs": 20,
+        "finish_epochs": 8,
+        "learning_rate": 0.1,
+    },
 }
 # What the last line says of the job; its other field is the demo's own duration.
 FIGURES = (

@@ -10,6 +10,7 @@ from jobstore.errors import Expired, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.tables import Dataset, Model
 
+
 def create_model(
     session: Session,
     *,
