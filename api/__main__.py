@@ -8,6 +8,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
+from api.connections import Connection
 from api.jobs.waiting import JobWatcher
 from jobstore.logs import configure_logs
 from jobstore.settings import Settings
@@ -46,6 +47,9 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=Connection,
+        loop="uvloop",
+        ws="none",
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
         # Ours tells the id, and not the query; uvicorn's own lines go the way of all others.

@@ -1,11 +1,11 @@
-"""Weight averaging: what is kept is a moving average of what training passes through.
+"""Weight averaging: what is kept is an average of what training passes through.
 
 Averaged weights overfit less robustly than any single epoch's (Izmailov et al., 2018; Gowal et al.,
 2020). An average of feasible points need not be feasible, so it is taken where it is: of values
 that are shared, and of entries as long as they stay in the support.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,17 +13,30 @@ import torch
 
 from atmc_core.training import Trainable
 
+#: The weight of a step's tensors in the average, of the number of steps so far.
+Weighting = Callable[[int], float]
 
-class WeightAverage:
-    """An exponential moving average of a net's tensors.
+
+def exponential(decay: float) -> Weighting:
+    """An exponential moving average.
 
     Args:
         decay: share of the average that a step leaves as it is; less in the first steps, so that
             the start is soon forgotten.
     """
+    return lambda step: 1 - min(decay, step / (step + 9))
 
-    def __init__(self, net: Trainable, decay: float) -> None:
-        self.net, self.decay, self.steps = net, decay, 0
+
+def equal(start: int) -> Weighting:
+    """The mean of all steps after the first ``start``, up to which it is the present one."""
+    return lambda step: 1 / max(1, step - start)
+
+
+class WeightAverage:
+    """An average of a net's tensors."""
+
+    def __init__(self, net: Trainable, weighting: Weighting) -> None:
+        self.net, self.weighting, self.steps = net, weighting, 0
         self.tensors = [tensor.detach().clone() for tensor in net.averaged()]
 
     @torch.no_grad()
@@ -34,7 +47,7 @@ class WeightAverage:
         starts with its present value: so the average has no more non-zeros than the net.
         """
         self.steps += 1
-        weight = 1 - min(self.decay, self.steps / (self.steps + 9))
+        weight = self.weighting(self.steps)
         for average, tensor in zip(self.tensors, self.net.averaged(), strict=True):
             mixed = torch.where(average == 0, tensor, average.lerp(tensor, weight))
             average.copy_(mixed.mul_(tensor != 0))

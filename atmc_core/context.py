@@ -19,7 +19,9 @@ from atmc_core.evaluation_plan import evaluated_indices
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.methods import METHODS, System
 from atmc_core.model import Classifier, Normalization
-from atmc_core.step import MixedLoss, Speed, StepLoss, can_compile
+from atmc_core.pipeline import Emit
+from atmc_core.recordable import waiting_operations
+from atmc_core.step import MixedLoss, RecordedStep, Speed, StepLoss, can_compile
 from atmc_core.structure import Channels, Structure
 from atmc_core.trades import DivergencePGD, TradesLoss
 from atmc_core.training import training_attack
@@ -29,6 +31,8 @@ DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
 
 # Compiling takes about half a minute; training on a large GPU takes a minute from here on.
 _COMPILED_FROM = 5e15  # floating-point operations
+# Of the step that tells whether steps can be recorded.
+_WATCHED_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Context:
 
     Attributes:
         effort: the epochs, schedule and averaging that training settled on (see ``planning``).
+        emit: called with each event.
     """
 
     spec: JobSpec
@@ -46,6 +51,7 @@ class Context:
     normalization: Normalization
     artifact: Path
     effort: Effort
+    emit: Emit
 
     @property
     def num_classes(self) -> int:
@@ -150,7 +156,25 @@ class Context:
         return Speed(
             bfloat16=precision == "bfloat16",
             compiled=can_compile(device) and self._training_flops() >= _COMPILED_FROM,
+            recorded=device.type == "cuda" and self.recordable(),
         )
+
+    def recordable(self) -> bool:
+        """Whether training steps can be recorded; warns if not."""
+        images, labels = self.data.train.batch(slice(0, _WATCHED_IMAGES))
+        step = RecordedStep(self.classifier, self.inner_attack, self.loss)
+        waiting = waiting_operations(step, images, labels)
+        if waiting:
+            self.emit(
+                {
+                    "type": "warning",
+                    "code": "steps_not_recorded",
+                    "message": "the network looks at its own results while it runs "
+                    f"({', '.join(waiting)}), so its training steps cannot be recorded and "
+                    "replayed: training is slower",
+                }
+            )
+        return not waiting
 
     def _training_flops(self) -> float:
         """Floating-point operations of all training."""

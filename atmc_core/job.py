@@ -75,6 +75,7 @@ def run(
         normalization=model.normalization,
         artifact=folder / "results" / "model.atmc",
         effort=spec.training.effort(),
+        emit=emit,
     )
     if spec.target is not None:
         check_target(spec.method, context.budget)

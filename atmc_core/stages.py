@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from torch import Tensor
 
 from atmc_core import artifact, seeding
-from atmc_core.averaging import WeightAverage
+from atmc_core.averaging import WeightAverage, equal, exponential
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.context import COMPRESS, DENSE, FINISH, SELECT, Context
 from atmc_core.evaluation import Evaluator
@@ -25,6 +25,9 @@ from atmc_core.training import (
     selection_accuracy,
     steps_per_epoch,
 )
+
+# Share of a stage's steps, the last ones, that are averaged with equal weights.
+_AVERAGED = 0.25
 
 
 def seed(context: Context, carry: Carry) -> Callable[[int], Weights]:
@@ -63,9 +66,6 @@ class TrainingStage(Stage):
         training, effort = context.spec.training, context.effort
         self.context, self.net, self.structure = context, net, structure or Structure()
         self.structure.silence(context.classifier.network)
-        self.average = None
-        if effort.averaging == "ema":
-            self.average = WeightAverage(net, training.averaging_decay)
         course = Course(
             attack=context.inner_attack,
             loss=context.loss,
@@ -78,6 +78,13 @@ class TrainingStage(Stage):
             augmentation=training.augmentation,
         )
         self.trainer = Trainer(net, context.data.train, course, self.after_step)
+        self.average = None
+        if effort.averaging != "none":
+            ema = effort.averaging == "ema"
+            start = self.trainer.steps - round(_AVERAGED * self.trainer.steps)
+            self.average = WeightAverage(
+                net, exponential(training.averaging_decay) if ema else equal(start)
+            )
         self.best: State | None = None
         self.best_accuracy = -1.0
 

@@ -60,10 +60,12 @@ class Speed:
         bfloat16: convolutions and products in bfloat16 (autocast); weights, norms' statistics,
             losses and updates stay float32.
         compiled: forward and backward passes are compiled (torch.compile) where a step is recorded.
+        recorded: on a GPU steps are recorded; a network must allow it (see ``recordable``).
     """
 
     bfloat16: bool = False
     compiled: bool = False
+    recorded: bool = True
 
 
 PLAIN = Speed()
@@ -267,7 +269,8 @@ def make_step(
 ) -> Step:
     """The step as it is fastest on the classifier's device."""
     on_cuda = next(classifier.parameters()).device.type == "cuda"
-    return (RecordedStep if on_cuda else Step)(classifier, attack, loss, speed)
+    kind = RecordedStep if on_cuda and speed.recorded else Step
+    return kind(classifier, attack, loss, speed)
 
 
 def can_compile(device: torch.device) -> bool:

@@ -248,7 +248,8 @@ def finish(
     """End the job: succeeded with its headline and artifacts, failed with an error, or cancelled.
 
     One that has succeeded forgets its checkpoints; their keys are returned, and the caller should
-    delete the objects. The others keep them for a retry, as long as their tenant's terms say.
+    delete the objects. If this answer is lost, `jobstore.retention` finds them an hour later. The
+    others keep them for a retry, as long as their tenant's terms say.
 
     A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
     one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.

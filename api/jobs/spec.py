@@ -8,7 +8,7 @@ from jsonschema.exceptions import relevance
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api.catalogue.lookup import find_spec_validator
+from api.catalogue.lookup import find_spec_schema
 from api.jobs.schemas import NewJob
 from api.problems import Problem, invalid
 from api.text import clip, shown
@@ -33,8 +33,8 @@ def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New
     if not isinstance(method, str):
         problem = "missing_field" if method is None else "invalid_value"
         raise Problem(problem, "'method' must name a method; GET /methods lists them.", "method")
-    validator = find_spec_validator(session, method)
-    errors = [error for error in validator.iter_errors(spec) if not _is_low_k(error)]
+    found = find_spec_schema(session, method).errors(spec)
+    errors = [error for error in found if not _is_low_k(error)]
     if errors:
         raise _refusal(max(errors, key=relevance), also_known=list(kind.model_fields))
     return new, spec

@@ -18,6 +18,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from api.app import create_app
+from api.connections import Connection
 from api.services import Services
 from atmc_core.catalogue import catalogue
 from jobstore import catalogue as published
@@ -221,7 +222,9 @@ def shared(
 def running(settings: Settings) -> Iterator[Service]:
     """Serve on a free port until the generator is closed."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
+    )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

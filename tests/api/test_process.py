@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +97,39 @@ def test_a_large_upload_in_pieces_is_not_held_in_memory(started: Started) -> Non
         assert_problem(http.post("/models", json=body), 422, "malformed_model", "upload_id")
         assert peak_memory(started.process) - before < 50 * MIB
         http.delete(url)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Endless: ",
+        b"GET /?",
+        (
+            b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\n{\r\n0\r\nX-Endless: "
+        ),
+    ],
+    ids=["header", "line", "trailer"],
+)
+def test_headers_without_end_are_refused(started: Started, beginning: bytes) -> None:
+    host, port = started.url.removeprefix("http://").split(":")
+    sent, more = 0, b"x" * 65_536
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as connection,
+        suppress(ConnectionError),
+    ):
+        connection.sendall(beginning)
+        while sent < 64 * MIB:
+            connection.sendall(more)
+            sent += len(more)
+    # What fits into the buffers on the way may go unnoticed.
+    assert sent < 16 * MIB
+    assert is_up(started.url)
+
+
+def test_headers_as_long_as_anybody_s_are_read(started: Started) -> None:
+    headers = {f"X-Long-{number}": "x" * 4096 for number in range(12)}
+    assert httpx.get(f"{started.url}/healthz", headers=headers).is_success
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])

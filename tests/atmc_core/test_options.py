@@ -170,7 +170,7 @@ RESUMABLE: dict[str, dict[str, Any]] = {
     },
     "nap": {"target": _CHANNELS, "training": _training(finish_epochs=2, averaging="ema")},
     "ap": {"target": {"nominal_ratio": 0.05, "bits": 16}},
-    "alr": {"target": {"max_bytes": 9_000, "bits": 8}, "training": _training(averaging="ema")},
+    "alr": {"target": {"max_bytes": 9_000, "bits": 8}, "training": _training(averaging="swa")},
     "atmc": {
         "target": {"max_bytes": 6_000, "bits": 3},
         "training": _training(loss="trades", averaging="ema", finish_epochs=2, dual_interval=2),
@@ -231,6 +231,7 @@ def test_each_option_makes_a_difference(bench: Bench) -> None:
         "trades": {"loss": "trades"},
         "step": {"schedule": "step"},
         "ema": {"averaging": "ema"},
+        "swa": {"averaging": "swa"},
         "flip": {"flip": True},
         "shift": {"shift": 1},
     }

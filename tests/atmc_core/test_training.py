@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.attacks import ball
-from atmc_core.averaging import WeightAverage
+from atmc_core.averaging import WeightAverage, equal, exponential
 from atmc_core.compression import AdmmWeights, SharedWeights
 from atmc_core.config import Training
 from atmc_core.factorization import dense_weights
@@ -88,7 +88,7 @@ def _step(net: DenseWeights | AdmmWeights | SharedWeights) -> None:
 
 def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> None:
     net = DenseWeights(classifier, Training())
-    average = WeightAverage(net, decay=0.5)
+    average = WeightAverage(net, exponential(decay=0.5))
     kept = [tensor.detach().clone() for tensor in net.averaged()]
     for _ in range(30):
         _step(net)
@@ -104,13 +104,26 @@ def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> Non
     assert all(torch.equal(a, b) for a, b in zip(own, net.averaged(), strict=True))
 
 
+def test_an_equal_average_is_the_mean_of_the_last_steps(classifier: Classifier) -> None:
+    net = DenseWeights(classifier, Training())
+    average = WeightAverage(net, equal(start=2))
+    passed = []
+    for _ in range(6):
+        _step(net)
+        average.update()
+        passed.append([tensor.detach().clone() for tensor in net.averaged()])
+    with average.applied():
+        for inside, *steps in zip(net.averaged(), *passed[2:], strict=True):
+            torch.testing.assert_close(inside.detach(), torch.stack(steps).mean(0))
+
+
 @pytest.mark.parametrize("bits", [2, 16, 32])
 def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) -> None:
     k = 60
     training = Training(density_schedule="none", dual_interval=2)
     factors = plain(dense_weights(classifier.network))
     moving = AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=9)
-    average = WeightAverage(moving, decay=0.9)
+    average = WeightAverage(moving, exponential(decay=0.9))
     for _ in range(9):
         _step(moving)
         average.update()
@@ -121,7 +134,7 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
         if bits == 2:
             assert all(len(torch.unique(w[w != 0])) <= 4 for w in weights.values())
     shared = SharedWeights(classifier, moving.factors, bits=bits, training=training)
-    average = WeightAverage(shared, decay=0.9)
+    average = WeightAverage(shared, equal(start=3))
     for _ in range(9):
         _step(shared)
         average.update()

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -9,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from jobstore import jobs, uploads
@@ -116,6 +117,44 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     migrate(database.engine)
     with database.read() as session:
         assert session.get(Model, "mdl_1") is not None
+
+
+def test_a_connection_that_the_server_has_ended_is_replaced_unnoticed(
+    database: Database, dialect: str
+) -> None:
+    if dialect == "sqlite":
+        pytest.skip("a file ends nobody")
+    admin = create_engine(database.engine.url, isolation_level="AUTOCOMMIT")
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
+    for enter in (database.read, database.write):
+        with ExitStack() as open_at_once:
+            for _ in range(3):
+                open_at_once.enter_context(enter()).execute(text("SELECT 1"))
+        with admin.connect() as connection:
+            ended = connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {others}"))
+            assert ended.all() == [(True,)] * 3
+        with ExitStack() as open_at_once:
+            for _ in range(3):
+                open_at_once.enter_context(enter()).execute(text("SELECT 1"))
+    admin.dispose()
+
+
+def test_only_what_writes_is_a_transaction(database: Database, dialect: str) -> None:
+    if dialect == "sqlite":
+        pytest.skip("there a read is one, too: it costs nothing")
+    # A transaction's time is that of its beginning.
+    same = text("SELECT now() = statement_timestamp()")
+    with database.read() as session:
+        assert session.execute(same).scalar_one()
+    with database.write() as session:
+        session.execute(text("SELECT pg_sleep(0.01)"))
+        assert not session.execute(same).scalar_one()
+    with database.write() as session:
+        session.add(_model())
+        session.flush()
+        session.rollback()
+    with database.read() as session:
+        assert session.get(Model, "mdl_1") is None
 
 
 def test_times_come_back_aware_and_in_utc(database: Database) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,19 @@ class Containers:
             timeout=60,
         )
 
-    def start(self, name: str, number: int = 1) -> "subprocess.Popen[bytes]":
-        """Start the service's command, as the container of that number; it prints to a log."""
+    def start(
+        self, name: str, number: int = 1, *, within: Sequence[str] = ()
+    ) -> "subprocess.Popen[bytes]":
+        """Start the service's command, as the container of that number; it prints to a log.
+
+        `within` is a command that runs the one after it.
+        """
         service = SERVICES[name]
         self.deliver_secrets(name)
         command = [*service.get("entrypoint", []), *service.get("command", [])]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [self.here(name, word) for word in command],
+                [*within, *(self.here(name, word) for word in command)],
                 cwd=self._folder(name, "home"),
                 env=self.environment(name),
                 stdin=subprocess.DEVNULL,
@@ -103,6 +108,28 @@ class Containers:
             )
         self.processes[name if number == 1 else f"{name}/{number}"] = process
         return process
+
+    def confined(self, name: str) -> list[str]:
+        """The command within which the service finds the machine as its container would be:
+
+        every file read-only but those in its volume and in /tmp, and the powers of its `cap_add`.
+        """
+        powers = ",".join(f"+{each.lower()}" for each in SERVICES[name].get("cap_add", []))
+        data = self._folder(name, "data")
+        steps = [
+            "mount --make-rprivate /",
+            # Where our folder is out of the way, in case it is in /tmp.
+            f"mount --bind {self.folder} /mnt",
+            "mount -t tmpfs tmpfs /tmp",
+            f"mkdir -p {self.folder}",
+            f"mount --move /mnt {self.folder}",
+            f"mount --bind {data} {data}",
+            f"mount -o remount,ro,bind {self.folder}",
+            "mount -o remount,ro,bind /",
+            "unset TMPDIR",
+            f'exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,{powers} "$@"',
+        ]
+        return ["unshare", "--mount", "sh", "-ec", "; ".join(steps), "sh"]
 
     def start_well(self, *names: str) -> None:
         """Start the services and wait until ours are well, and what is to end has ended."""

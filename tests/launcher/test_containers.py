@@ -1,14 +1,19 @@
 """The commands, variables and secrets of docker-compose.yml, run by hand, are a service."""
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks.small_job import ARCHITECTURE, SPEC, uploads
-from tests.launcher.containers import OURS, Containers, running_containers, wait_until
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from tests.launcher.containers import OURS, ROOT, Containers, running_containers, wait_until
 
 
 @pytest.fixture
@@ -45,6 +50,37 @@ def test_the_services_take_a_job_from_its_creation_to_its_download(containers: C
         # uvicorn ends by the signal itself.
         assert containers.stop(name) in (0, -signal.SIGTERM)
     assert not containers.is_healthy("api")
+
+
+def test_the_store_writes_to_its_volume_and_tmp_alone(containers: Containers) -> None:
+    within = containers.confined("seaweedfs")
+    tried = subprocess.run([*within, "touch", ROOT / "written"], capture_output=True, check=False)
+    if b"Read-only file system" not in tried.stderr:
+        pytest.skip(f"no mounts of one's own here: {tried.stderr.decode()}")
+    # As its image has it.
+    os.chown(containers.folder / "services/seaweedfs/data", 1000, 1000)
+
+    store = containers.start("seaweedfs", within=within)
+    endpoint = f"http://{containers.words['seaweedfs:8333']}"
+    wait_until(lambda: store.poll() is not None or _answers(f"{endpoint}/healthz"))
+    settings = Settings(
+        store_url="s3://atmc",
+        store_endpoint=endpoint,
+        store_access_key_id="atmc",
+        store_secret_access_key=containers.secret("store"),
+    )
+    kept = ObjectStore.from_settings(settings)
+    kept.put_file("kept", Path(__file__))
+    kept.get_file("kept", containers.folder / "fetched")
+    assert (containers.folder / "fetched").read_bytes() == Path(__file__).read_bytes()
+    assert containers.stop("seaweedfs") == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.slow

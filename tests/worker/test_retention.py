@@ -12,7 +12,7 @@ from jobstore import incoming, leases, uploads
 from jobstore.blobs import UNSETTLED_S, delete_unreferenced, touch
 from jobstore.deletion import delete_dataset, delete_job, delete_model, drop
 from jobstore.dialects import now
-from jobstore.errors import Expired, InUse, NotEnded, NotFound
+from jobstore.errors import Expired, InUse, LeaseLost, NotEnded, NotFound
 from jobstore.incoming import Chunk
 from jobstore.jobs import request_cancel, retry
 from jobstore.leases import NewArtifact
@@ -84,6 +84,17 @@ def age(bench, seconds: float) -> None:
                 session.execute(
                     update(kind).where(kind.sha256 == sha256).values({column: moment - by})
                 )
+
+
+def two_days_pass(bench, monkeypatch) -> None:
+    """Let it be two days later in the store, whose own clock cannot be set, and in the rows."""
+    two_days, find = timedelta(days=2), ObjectStore.find
+
+    def long_ago(store: ObjectStore, prefix: str = ""):
+        return (Found(f.key, f.bytes, f.modified - two_days) for f in find(store, prefix))
+
+    monkeypatch.setattr(ObjectStore, "find", long_ago)
+    age(bench, two_days.total_seconds())
 
 
 def end(bench, *, ago_s: float = 0, state: JobState = JobState.CANCELLED, put=None) -> str:
@@ -250,17 +261,33 @@ def test_what_crashes_left_is_found_and_deleted_once_it_is_old(
     # Nothing of it is old.
     assert retain() == (6, 2, 4, 0, 0)
     assert len(bench.store.keys()) == 6
-    # Two days later (the store's own clock cannot be set).
-    two_days = timedelta(days=2)
-    find = ObjectStore.find
-
-    def long_ago(store: ObjectStore, prefix: str = ""):
-        return (Found(f.key, f.bytes, f.modified - two_days) for f in find(store, prefix))
-
-    monkeypatch.setattr(ObjectStore, "find", long_ago)
-    age(bench, two_days.total_seconds())
+    two_days_pass(bench, monkeypatch)
     assert retain(keep_uploads_s=None) == (2, 2, 0, 0, 0)
     assert len(bench.store.keys()) == 2
+
+
+def test_checkpoints_go_though_the_answer_that_names_them_was_lost(
+    bench, retain, put, monkeypatch, tmp_path: Path
+) -> None:
+    """The database took the job's end, and the worker never heard what it is to delete."""
+    bench.add_job({})
+    (tmp_path / "x").write_bytes(b"x")
+    with bench.database.write() as session:
+        _, attempt = leases.claim(session, "w", lease_s=60)
+    for key in ("checkpoints/job_1/1/first", "checkpoints/job_1/1/second"):
+        bench.store.put_file(key, tmp_path / "x")
+        with bench.database.write() as session:
+            leases.set_checkpoint(session, attempt, key)
+    outcome = {"headline": {}, "artifacts": [NewArtifact("m", "x", **put(b"result"))]}
+    with bench.database.write() as session:
+        assert len(leases.finish(session, attempt, JobState.SUCCEEDED, **outcome)) == 2
+    # Asked again, it is told that it is too late.
+    with pytest.raises(LeaseLost), bench.database.write() as session:
+        leases.finish(session, attempt, JobState.SUCCEEDED, **outcome)
+    assert retain() == (5, 3, 2, 0, 0)
+    two_days_pass(bench, monkeypatch)
+    assert retain(keep_uploads_s=None) == (3, 3, 0, 0, 0)
+    assert [found.key for found in bench.store.find("checkpoints/")] == []
 
 
 def test_uploads_on_their_way_are_counted_and_abandoned_ones_go(
