@@ -89,6 +89,43 @@ CODES: dict[str, tuple[int, str]] = {
     code: (status, title) for status, titles in _TITLES.items() for code, title in titles.items()
 }
 
+# What several calls may be refused for, as their documents list it.
+FILE_CODES = (
+    "malformed_multipart",
+    "malformed_json",
+    "file_too_large",
+    "upload_incomplete",
+    "digest_mismatch",
+    "unsupported_media_type",
+    "missing_field",
+    "unknown_field",
+    "invalid_value",
+)
+"""A file, in the request or by an upload."""
+MODEL_CODES = (
+    "unsafe_pickle",
+    "torchscript_refused",
+    "pt2_refused",
+    "malformed_model",
+    "tensor_mismatch",
+)
+"""What is in a network's file."""
+DATASET_CODES = ("malformed_dataset", "object_array", "bad_array", "dataset_too_large")
+"""What is in a data set's file."""
+PIECE_CODES = (
+    "missing_field",
+    "invalid_value",
+    "file_too_large",
+    "unknown_tus_version",
+    "unsupported_media_type",
+    "unknown_checksum",
+    "checksum_mismatch",
+    "offset_conflict",
+)
+"""A piece of an upload."""
+ONCE_CODES = ("idempotency_conflict", "request_in_progress")
+"""A request with an `Idempotency-Key`."""
+
 
 class ProblemDocument(BaseModel):
     """An RFC 9457 problem document."""

@@ -303,7 +303,7 @@ def run(
                 chaos.submit()
             if time.monotonic() > until + 600:
                 break
-        chaos.settle(600)
+        chaos.settle(1800)
         figures = chaos.count(expected)
     kills = chaos.kills.total()
     return (

@@ -9,7 +9,7 @@ from api.datasets.intake import Arrays, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetView
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import FILE, LOCATION, file_body
-from api.problems import documented
+from api.problems import DATASET_CODES, FILE_CODES, ONCE_CODES, documented
 from api.services import Services, ServicesDep
 from api.strict_json import is_json, read_body
 from api.text import PathText
@@ -43,23 +43,7 @@ CALL = "POST /datasets"
     ),
     responses={
         201: LOCATION,
-        **documented(
-            "malformed_multipart",
-            "malformed_json",
-            "file_too_large",
-            "upload_incomplete",
-            "digest_mismatch",
-            "unsupported_media_type",
-            "missing_field",
-            "unknown_field",
-            "invalid_value",
-            "malformed_dataset",
-            "object_array",
-            "bad_array",
-            "dataset_too_large",
-            "idempotency_conflict",
-            "request_in_progress",
-        ),
+        **documented(*FILE_CODES, *DATASET_CODES, *ONCE_CODES),
     },
 )
 async def create(

@@ -4,7 +4,7 @@ from typing import Any
 
 from api.jobs.schemas import NewJobByIds, NewJobWithFiles
 from api.openapi import FILE, LOCATION, multipart
-from api.problems import documented
+from api.problems import DATASET_CODES, MODEL_CODES, ONCE_CODES, documented
 
 _SPEC_EXAMPLE = {
     "method": "atmc",
@@ -67,16 +67,8 @@ CREATE_RESPONSES = {202: LOCATION} | documented(
     "unknown_architecture",
     "unknown_method",
     "k_out_of_range",
-    "unsafe_pickle",
-    "torchscript_refused",
-    "pt2_refused",
-    "malformed_model",
-    "tensor_mismatch",
-    "malformed_dataset",
-    "object_array",
-    "bad_array",
-    "dataset_too_large",
-    "idempotency_conflict",
-    "request_in_progress",
+    *MODEL_CODES,
+    *DATASET_CODES,
+    *ONCE_CODES,
     "no_worker",
 )

@@ -17,7 +17,7 @@ from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
-from api.problems import Problem, documented
+from api.problems import ONCE_CODES, Problem, documented
 from api.services import Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
@@ -140,8 +140,7 @@ def _view(session: Session, services: Services, job: Job) -> JobView:
             "not_found",
             "already_finished",
             "invalid_value",
-            "idempotency_conflict",
-            "request_in_progress",
+            *ONCE_CODES,
         ),
     },
 )
@@ -171,9 +170,7 @@ def cancel(
     status_code=202,
     summary="Queue a failed or cancelled job again",
     response_model=JobView,
-    responses=documented(
-        "not_found", "not_retryable", "invalid_value", "idempotency_conflict", "request_in_progress"
-    ),
+    responses=documented("not_found", "not_retryable", "invalid_value", *ONCE_CODES),
 )
 def retry(
     job_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None

@@ -11,7 +11,7 @@ from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
 from api.models.schemas import ModelView, NewModelByUpload, Normalization
 from api.openapi import FILE, LOCATION, file_body
-from api.problems import documented, invalid
+from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented, invalid
 from api.services import Services, ServicesDep
 from api.strict_json import is_json, parse_object, read_body
 from api.text import PathText
@@ -53,23 +53,10 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
     responses={
         201: LOCATION,
         **documented(
-            "malformed_multipart",
-            "malformed_json",
-            "file_too_large",
-            "upload_incomplete",
-            "digest_mismatch",
-            "unsupported_media_type",
-            "missing_field",
-            "unknown_field",
-            "invalid_value",
+            *FILE_CODES,
             "unknown_architecture",
-            "unsafe_pickle",
-            "torchscript_refused",
-            "pt2_refused",
-            "malformed_model",
-            "tensor_mismatch",
-            "idempotency_conflict",
-            "request_in_progress",
+            *MODEL_CODES,
+            *ONCE_CODES,
             "no_worker",
         ),
     },

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.openapi import FILE, LOCATION
-from api.problems import Problem, documented
+from api.problems import PIECE_CODES, Problem, documented
 from api.services import Services, ServicesDep
 from api.text import PathText
 from api.uploads import tus
@@ -74,16 +74,7 @@ def options(services: ServicesDep) -> Response:
             "description": "It has begun, with the body if there is one.",
             "headers": LOCATION["headers"] | _STATE,
         },
-        **documented(
-            "missing_field",
-            "invalid_value",
-            "file_too_large",
-            "unknown_tus_version",
-            "unsupported_media_type",
-            "unknown_checksum",
-            "checksum_mismatch",
-            "offset_conflict",
-        ),
+        **documented(*PIECE_CODES),
     },
 )
 async def create(
@@ -143,38 +134,27 @@ def get(upload_id: PathText, services: ServicesDep) -> UploadView:
     return UploadView.of(_get(services, upload_id))
 
 
-_PIECE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    204: {"description": "It is kept.", "headers": _STATE},
-    **documented(
-        "not_found",
-        "missing_field",
-        "invalid_value",
-        "file_too_large",
-        "unknown_tus_version",
-        "unsupported_media_type",
-        "unknown_checksum",
-        "checksum_mismatch",
-        "offset_conflict",
-    ),
+async def _piece_headers(
+    tus_resumable: _Tus = None, upload_offset: _Offset = None, upload_checksum: _Checksum = None
+) -> None:
+    """Have them stand in the document; they are read from the request."""
+
+
+# Of a piece, whatever the method that brings it.
+_PIECE: dict[str, Any] = {
+    "status_code": 204,
+    "response_class": Response,
+    "openapi_extra": _BODY,
+    "dependencies": [Depends(_piece_headers)],
+    "responses": {
+        204: {"description": "It is kept.", "headers": _STATE},
+        **documented("not_found", *PIECE_CODES),
+    },
 }
 
 
-@router.patch(
-    "/uploads/{upload_id}",
-    status_code=204,
-    response_class=Response,
-    summary="Send a piece of an upload",
-    openapi_extra=_BODY,
-    responses=_PIECE_RESPONSES,
-)
-async def patch(
-    upload_id: PathText,
-    request: Request,
-    services: ServicesDep,
-    tus_resumable: _Tus = None,
-    upload_offset: _Offset = None,
-    upload_checksum: _Checksum = None,
-) -> Response:
+@router.patch("/uploads/{upload_id}", summary="Send a piece of an upload", **_PIECE)
+async def patch(upload_id: PathText, request: Request, services: ServicesDep) -> Response:
     """Append the body at `Upload-Offset`, where the upload stands; HEAD tells where that is.
 
     If the connection breaks, what has come is kept, unless the body has a checksum.
@@ -193,20 +173,11 @@ async def patch(
 
 @router.post(
     "/uploads/{upload_id}",
-    status_code=204,
-    response_class=Response,
     summary="Send a piece, or give an upload up, where no such method comes through",
-    openapi_extra=_BODY,
-    responses=_PIECE_RESPONSES,
+    **_PIECE,
 )
 async def post_instead(
-    upload_id: PathText,
-    request: Request,
-    services: ServicesDep,
-    method: _Method,
-    tus_resumable: _Tus = None,
-    upload_offset: _Offset = None,
-    upload_checksum: _Checksum = None,
+    upload_id: PathText, request: Request, services: ServicesDep, method: _Method
 ) -> Response:
     """Do as the method in `X-HTTP-Method-Override` does: for clients behind a proxy that lets
     nothing but GET and POST through.

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import LOCATION, json_body
-from api.problems import Problem, documented
+from api.problems import ONCE_CODES, Problem, documented
 from api.services import Services, ServicesDep
 from api.strict_json import read_body
 from api.text import PathText
@@ -53,8 +53,7 @@ def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks
             "unknown_field",
             "invalid_value",
             "too_many_webhooks",
-            "idempotency_conflict",
-            "request_in_progress",
+            *ONCE_CODES,
         ),
     },
 )
@@ -196,8 +195,7 @@ def delivery(
         "not_found",
         "invalid_value",
         "webhook_disabled",
-        "idempotency_conflict",
-        "request_in_progress",
+        *ONCE_CODES,
     ),
 )
 def redeliver(

@@ -140,16 +140,7 @@ class DeliveryWithAttempts(DeliveryView):
     @classmethod
     def with_log(cls, delivery: WebhookDelivery, attempts: Sequence[WebhookAttempt]) -> Self:
         """Show the delivery's rows."""
-        log = [
-            AttemptView(
-                number=attempt.number,
-                at=attempt.at,
-                status=attempt.status,
-                error=attempt.error,
-                seconds=attempt.seconds,
-            )
-            for attempt in attempts
-        ]
+        log = [AttemptView.model_validate(each, from_attributes=True) for each in attempts]
         return cls(**_delivery_fields(delivery), log=log)
 
 

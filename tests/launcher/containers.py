@@ -33,7 +33,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("api", "sweep", "worker-cpu")
 
 
-def wait_until(true: Callable[[], object], timeout_s: float = 90) -> None:
+def wait_until(true: Callable[[], object], timeout_s: float = 300) -> None:
     """Poll until `true()`."""
     deadline = time.monotonic() + timeout_s
     while not true():

@@ -35,7 +35,7 @@ def test_the_services_take_a_job_from_its_creation_to_its_download(containers: C
         ids["dataset_id"] = http.post("/datasets", files={"file": ("d.npz", dataset)}).json()["id"]
         job = http.post("/jobs", json=ids | SPEC | {"seed": 0}).json()
         itself = job["links"]["self"]
-        wait_until(lambda: http.get(itself, params={"wait": 20}).json()["finished_at"], 120)
+        wait_until(lambda: http.get(itself, params={"wait": 20}).json()["finished_at"])
         assert http.get(itself).json()["state"] == "succeeded", http.get(itself).json()
         download = http.get(f"{job['links']['artifacts']}/model.atmc")
         # The store's own address, signed.

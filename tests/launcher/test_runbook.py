@@ -48,7 +48,6 @@ class Shell:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
             check=False,
         )
         assert done.returncode == 0, f"{heading}: {done.stdout}\n{done.stderr}"

@@ -123,7 +123,7 @@ def bench(settings: Settings, database: Database, store: ObjectStore) -> Bench:
     return Bench(settings, database, store)
 
 
-def poll(found: Callable[[], Any], timeout_s: float = 120.0) -> Any:
+def poll(found: Callable[[], Any], timeout_s: float = 600.0) -> Any:
     """Return the first true answer of `found`, which is asked until it gives one."""
     deadline = time.monotonic() + timeout_s
     while not (answer := found()):

@@ -68,7 +68,7 @@ def test_a_worker_that_was_paused_past_its_lease_writes_nothing(
     with _paused(first.pid):
         poll(lambda: bench.job(job_id).attempt == 2)
         overtaken = bench.job(job_id).last_event_seq
-    poll(lambda: bench.job(job_id).finished_at, 120)
+    poll(lambda: bench.job(job_id).finished_at)
     _assert_unharmed(bench, job_id, expected)
     # Its child is gone, it wrote nothing after it was overtaken, and it lives.
     late = [e for e in bench.events(job_id) if e.seq > overtaken and e.attempt == 1]
@@ -87,7 +87,7 @@ def test_wake_ups_may_be_doubled_or_lost(
         assert wake(celery, queue_of(None, 0))
     start_worker()
     start_worker()
-    poll(lambda: bench.job(doubled).finished_at, 120)
+    poll(lambda: bench.job(doubled).finished_at)
     _assert_unharmed(bench, doubled, expected)
     assert bench.job(doubled).attempt == 1
     # No message at all: the sweep sends one.
@@ -95,7 +95,7 @@ def test_wake_ups_may_be_doubled_or_lost(
     celery.close()
     lost = add()
     start("worker.sweep")
-    poll(lambda: bench.job(lost).finished_at, 120)
+    poll(lambda: bench.job(lost).finished_at)
     _assert_unharmed(bench, lost, expected)
 
 
@@ -143,6 +143,6 @@ def test_a_full_disk_under_the_folder_store_costs_nothing_once_there_is_room(
         assert (job.state, job.attempt) == ("running", 1)
         assert job.lease_expires_at > datetime.now(UTC)
         filler.unlink()
-        poll(lambda: bench.job(job_id).finished_at, 120)
+        poll(lambda: bench.job(job_id).finished_at)
         _assert_unharmed(bench, job_id, expected)
         assert bench.job(job_id).attempt == 1
