@@ -8,12 +8,9 @@ from fastapi.security import HTTPBearer
 from api.problems import Problem
 from api.text import shown
 from jobstore.database import Database
-from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, record_use
+from jobstore.keys import PREFIX, Holder, Scope, find_holder, hash_key, operator, record_use
 from jobstore.settings import Settings, is_loopback
-from jobstore.tables import DEFAULT_TENANT
-from jobstore.tenants import get_tenant
 
-_EVERYTHING = frozenset(Scope)
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 bearer = HTTPBearer(
@@ -36,9 +33,9 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
         if settings.admin_key is not None:
             detail = "Send a key: 'Authorization: Bearer atmc_...' (ATMC_API_KEY for atmc)."
             raise Problem("key_required", detail, headers=_CHALLENGE)
-        return _everything(database)
+        return _operator(database)
     if settings.admin_key is not None and _equal(settings.admin_key.get_secret_value(), secret):
-        return _everything(database)
+        return _operator(database)
     with database.read() as session:
         found = find_holder(session, secret)
     if found is None:
@@ -82,9 +79,9 @@ def require(holder: Holder, scope: Scope) -> None:
         raise Problem("scope_missing", detail)
 
 
-def _everything(database: Database) -> Holder:
+def _operator(database: Database) -> Holder:
     with database.read() as session:
-        return Holder(get_tenant(session, DEFAULT_TENANT), _EVERYTHING)
+        return operator(session)
 
 
 def _equal(secret: str, shown: str) -> bool:

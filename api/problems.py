@@ -37,6 +37,7 @@ _TITLES: dict[int, dict[str, str]] = {
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
+        "key_shown_once": "The key was made and shown before",
         "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_ended": "The job has not ended",
         "in_use": "A job needs it",

@@ -5,7 +5,7 @@ A key is 256 random bits, so one round of SHA-256 keeps it as safe as a slow has
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from jobstore.dialects import clock
 from jobstore.errors import NotFound
 from jobstore.ids import new_key_id
-from jobstore.tables import Key, Tenant
+from jobstore.tables import DEFAULT_TENANT, Key, Tenant
 from jobstore.tenants import get_or_create_tenant
 
 PREFIX = "atmc_"
@@ -30,8 +30,9 @@ _keys, _tenants = Key.__table__, Tenant.__table__
 _NOT_RECORDED = or_(
     _keys.c.last_used_at.is_(None), _keys.c.last_used_at < clock(-_USE_RECORDED_EVERY_S)
 )
-# Every request asks this. So it is put together once, and what it finds is of tables, not of mapped
-# classes: together that takes four times as long as to ask.
+# Every request asks one of these. So they are put together once, and what they find is of tables,
+# not of mapped classes: together that takes four times as long as to ask.
+_DEFAULT_TENANT = select(_tenants).where(_tenants.c.id == DEFAULT_TENANT)
 _HOLDER = (
     select(_keys.c.scopes, func.coalesce(_NOT_RECORDED, False), _tenants)
     .join_from(_keys, _tenants)
@@ -49,6 +50,9 @@ class Scope(StrEnum):
     READ = "jobs:read"
     WRITE = "jobs:write"
     ADMIN = "admin"
+
+
+_EVERYTHING = frozenset(Scope)
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,16 @@ def find_holder(session: Session, secret: str) -> tuple[Holder, bool] | None:
     if found is None:
         return None
     scopes, use_is_due, *tenant = found
-    holder = Tenant(**dict(zip(_tenants.c.keys(), tenant, strict=True)))
-    return Holder(holder, frozenset(map(Scope, scopes.split()))), bool(use_is_due)
+    return Holder(_tenant(tenant), frozenset(map(Scope, scopes.split()))), bool(use_is_due)
+
+
+def operator(session: Session) -> Holder:
+    """Return who needs no key of a tenant's: the default tenant, with every scope."""
+    return Holder(_tenant(session.execute(_DEFAULT_TENANT).one()), _EVERYTHING)
+
+
+def _tenant(values: Iterable[object]) -> Tenant:
+    return Tenant(**dict(zip(_tenants.c.keys(), values, strict=True)))
 
 
 def record_use(session: Session, secret: str) -> None:

@@ -56,12 +56,24 @@ def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) ->
         job_id=job.id if job else None,
         url=new.url,
         events=" ".join(sorted(new.events)),
-        secret=SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode(),
+        secret=_new_secret(),
         failed_deliveries=0,
     )
     session.add(webhook)
     session.flush()
     return webhook
+
+
+def rotate_secret(session: Session, webhook_id: str) -> Webhook:
+    """Have the webhook sign with a new secret from the next try on; raises `NotFound`."""
+    webhook = get_webhook(session, webhook_id)
+    webhook.secret = _new_secret()
+    session.flush()
+    return webhook
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def get_webhook(session: Session, webhook_id: str) -> Webhook:

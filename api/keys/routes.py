@@ -1,18 +1,22 @@
 """`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import json_body
 from api.problems import Problem, documented
 from api.services import AdminDep, Services
 from api.strict_json import read_body
 from api.text import PathText
+from jobstore.idempotency import Answer
 from jobstore.keys import Scope, create_key, list_keys, revoke_key
 from jobstore.tables import DEFAULT_TENANT, Key
 from jobstore.tenants import TENANT_NAME
@@ -84,28 +88,52 @@ class KeyList(BaseModel):
     response_model=CreatedKey,
     openapi_extra=json_body(NewKey),
     responses=documented(
-        "malformed_json", "file_too_large", "missing_field", "unknown_field", "invalid_value"
+        "malformed_json",
+        "file_too_large",
+        "missing_field",
+        "unknown_field",
+        "invalid_value",
+        "key_shown_once",
+        "idempotency_conflict",
+        "request_in_progress",
     ),
 )
-async def create(request: Request, services: AdminDep) -> JSONResponse:
+async def create(
+    request: Request, services: AdminDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
     """Return the key, this once; only a hash of it is kept.
 
-    It takes no `Idempotency-Key`: to replay the answer, the key would have to be kept.
+    So the answer cannot be repeated: the same request under the same `Idempotency-Key` makes no
+    second key, but is refused with `key_shown_once`, which names the first to revoke it.
     """
     new = await read_body(request, NewKey)
     if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
         raise Problem("invalid_value", "'expires_at' is over already.", "expires_at")
-    view = await run_in_threadpool(_create, services, new)
-    headers = {"Cache-Control": "no-store"}
-    return JSONResponse(view.model_dump(mode="json"), status_code=201, headers=headers)
+    return await run_in_threadpool(_create, services, new, idempotency_key)
 
 
-def _create(services: Services, new: NewKey) -> CreatedKey:
-    with services.database.write() as session:
+def _create(services: Services, new: NewKey, idempotency_key: str | None) -> JSONResponse:
+    secret = None
+
+    def act(session: Session) -> Answer:
+        nonlocal secret
         key, secret = create_key(
             session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
         )
-    return CreatedKey(**KeyView.of(key).model_dump(), key=secret)
+        # What is kept to be answered again is without the key itself.
+        return Answer(201, {}, KeyView.of(key).model_dump(mode="json"))
+
+    content = new.model_dump(mode="json") | {"scopes": sorted(new.scopes)}
+    response = answer_once(services.database, "POST /keys", idempotency_key, content, act)
+    view = json.loads(bytes(response.body))
+    if secret is None:
+        detail = (
+            f"This request was answered before, with the key {view['id']}, which is shown only "
+            f"once. If that was lost, revoke it (DELETE /keys/{view['id']}) and make another one."
+        )
+        raise Problem("key_shown_once", detail, "Idempotency-Key")
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse(view | {"key": secret}, status_code=201, headers=headers)
 
 
 @router.get("/keys", summary="List the keys")

@@ -133,6 +133,30 @@ def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> Web
         return WebhookView.of(webhook)
 
 
+@router.post(
+    "/webhooks/{webhook_id}/rotate-secret",
+    summary="Give a webhook a new secret",
+    response_model=WebhookWithSecret,
+    responses=documented(
+        "not_found", "invalid_value", "idempotency_conflict", "request_in_progress"
+    ),
+)
+def rotate_secret(
+    webhook_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Return the webhook with the secret that signs from the next try on, tries of what waits too.
+
+    The old one signs nothing more: have the receiver accept both while you change it.
+    """
+
+    def act(session: Session) -> Answer:
+        changed = webhooks.rotate_secret(session, webhook_id)
+        return Answer(200, {}, WebhookWithSecret.of(changed).model_dump(mode="json"))
+
+    scope = f"POST /webhooks/{webhook_id}/rotate-secret"
+    return answer_once(services.database, scope[-255:], idempotency_key, {}, act)
+
+
 @router.delete(
     "/webhooks/{webhook_id}",
     status_code=204,

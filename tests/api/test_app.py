@@ -179,6 +179,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "GET /webhooks/{webhook_id}/deliveries",
         "GET /webhooks/{webhook_id}/deliveries/{delivery_id}",
         "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        "POST /webhooks/{webhook_id}/rotate-secret",
         "OPTIONS /uploads",
         "POST /uploads",
         "POST /uploads/direct",

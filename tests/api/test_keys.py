@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import select, text, update
 
+from jobstore.tables import IdempotencyKey as Answered
 from jobstore.tables import Key
 from tests.api.conftest import Service, assert_problem, wait_until
 
@@ -32,6 +33,23 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(admin: Service) -> None:
         row = session.execute(select(Key.__table__)).mappings().one()
         assert row["hash"] == hashlib.sha256(secret.encode()).hexdigest()
         assert secret not in str(dict(row))
+
+
+def test_the_same_request_twice_makes_one_key_and_shows_it_once(admin: Service) -> None:
+    twice = {"Idempotency-Key": "twice"}
+    body = {"tenant": "red", "scopes": ["jobs:read", "jobs:write", "admin"]}
+    made = admin.http.post("/keys", json=body, headers=twice)
+    assert made.status_code == 201
+    again = admin.http.post("/keys", json=body, headers=twice)
+    assert_problem(again, 409, "key_shown_once", "Idempotency-Key")
+    assert made.json()["id"] in again.json()["detail"]
+    other = admin.http.post("/keys", json=body | {"tenant": "blue"}, headers=twice)
+    assert_problem(other, 422, "idempotency_conflict", "Idempotency-Key")
+    assert [key["id"] for key in admin.http.get("/keys").json()["data"]] == [made.json()["id"]]
+    assert admin.keyed(made.json()["key"]).http.get("/jobs").status_code == 200
+    with admin.database.read() as session:
+        kept = session.execute(select(Answered.__table__)).mappings().one()
+        assert made.json()["key"] not in str(dict(kept))
 
 
 def test_every_call_but_the_probes_asks_for_a_key(admin: Service) -> None:

@@ -77,6 +77,21 @@ def test_a_webhook_that_is_wrong_is_refused(
         assert_problem(service.http.patch(link, json=body), 422, code, param)
 
 
+def test_a_rotated_secret_is_another_and_shown_once(service: Service) -> None:
+    made = make(service)
+    rotate = f"{made['links']['self']}/rotate-secret"
+    once = {"Idempotency-Key": "once"}
+    rotated = service.http.post(rotate, headers=once)
+    assert rotated.status_code == 200
+    assert rotated.json()["secret"].startswith("whsec_")
+    assert rotated.json()["secret"] != made["secret"]
+    # An answer that was lost can be had again.
+    assert service.http.post(rotate, headers=once).json() == rotated.json()
+    assert service.http.post(rotate).json()["secret"] != rotated.json()["secret"]
+    assert "secret" not in service.http.get(made["links"]["self"]).json()
+    assert_problem(service.http.post("/webhooks/whk_0/rotate-secret"), 404, "not_found")
+
+
 def test_there_are_no_more_webhooks_than_may_be(service: Service) -> None:
     for _ in range(MAX_WEBHOOKS):
         make(service)

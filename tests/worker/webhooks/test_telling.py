@@ -40,6 +40,25 @@ def test_a_receiver_gets_signed_events_in_order(
     assert [(statuses, waits) for _, statuses, waits in log(database, hook)] == [([204], False)] * 3
 
 
+def test_a_rotated_secret_signs_what_is_sent_from_then_on(
+    database: Database, add_job: Any, receiver: Receiver
+) -> None:
+    hook = subscribe(database, receiver.url, "job.queued")
+    with database.read() as session:
+        old = webhooks.get_webhook(session, hook).secret
+    add_job()
+    send_due(database)
+    add_job()
+    with database.write() as session:
+        new = webhooks.rotate_secret(session, hook).secret
+    send_due(database)
+    (before, first), (after, second) = receiver.got
+    assert Verifier(old).verify(first, before)
+    assert Verifier(new).verify(second, after)
+    with pytest.raises(Exception, match="signature"):
+        Verifier(old).verify(second, after)
+
+
 def test_only_what_was_asked_for_is_told_and_only_to_the_tenant(
     database: Database, add_job: Any, receiver: Receiver
 ) -> None:
