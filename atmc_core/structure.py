@@ -60,10 +60,10 @@ class Channels(Structure):
     """Whole channels are kept or dropped, with all that reads them, norms and biases included.
 
     Of the dense weights at most k are left, those between channels that stay, and their squares,
-    in units of their layer's mean square, add up to the most that they can (``worthiest``: exactly
-    for up to a dozen classes of channels, nearly for more). A layer keeps one at least, and what
-    has gone stays away. The factors' non-zeros are at most k, too: the smallest go if they are
-    more.
+    in units of their layer's mean square, add up to the most that they can where there are up to a
+    dozen classes of channels; of more the cheapest go first (``worthiest``). A layer keeps one at
+    least, and what has gone stays away. The factors' non-zeros are at most k, too: the smallest go
+    if they are more.
 
     Raises:
         InvalidInput: if the network cannot be traced.

@@ -2,10 +2,8 @@
 
 A class is worth something, and costs something, only together with the classes that its weights
 run to and from: the squares that stay are a quadratic form in what is kept, and so is their number.
-This is a quadratic knapsack, which is NP-hard. So the classes that are worth least for what they
-cost go one after the other, and then all ways to keep or drop the dozen that are nearest to the
-threshold are tried, again and again until none is better. Where there are no more than a dozen to
-choose from, that is the optimum.
+This is a quadratic knapsack, which is NP-hard. Up to a dozen classes all choices are tried; of more
+the ones that are worth least for what they cost go, one round after the other.
 """
 
 from collections.abc import Sequence
@@ -15,11 +13,9 @@ import torch
 from torch import Tensor
 
 #: Of so many classes all ways to keep or drop them are tried.
-WINDOW = 12
+EXACT_LIMIT = 12
 # Classes go in rounds, each to this share of the weights: what one is worth depends on the others.
 _ROUND = 0.95
-# What is better by less is rounding.
-_GAIN = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -71,17 +67,12 @@ class Choice:
 def worthiest(choice: Choice, k: int) -> Tensor:
     """The classes to keep, bool ``[count]``, such that at most k weights are between them.
 
-    The sum of what those weights are worth is the largest there is if at most ``WINDOW`` classes
-    can go, and hardly below it otherwise. If one channel a layer is more than k already, that is
-    what is left.
+    The sum of what those weights are worth is the largest there is if at most ``EXACT_LIMIT``
+    classes can go. If one channel a layer is more than k already, that is what is left.
     """
-    kept = _thinned(choice, k)
-    best = 0.0
-    while True:
-        better, worth = _best_nearby(choice, kept, k)
-        if worth <= best * _GAIN:
-            return kept
-        kept, best = better, worth
+    free = (choice.alive & ~choice.pinned).nonzero()[:, 0]
+    best = _best(choice, free, k) if len(free) <= EXACT_LIMIT else None
+    return _thinned(choice, k) if best is None else best
 
 
 def _thinned(choice: Choice, k: int) -> Tensor:
@@ -110,24 +101,14 @@ def _thinned(choice: Choice, k: int) -> Tensor:
     return kept
 
 
-def _best_nearby(choice: Choice, kept: Tensor, k: int) -> tuple[Tensor, float]:
-    """The best choice that differs in the classes nearest to the threshold, and its worth.
-
-    Those are the ones kept that are worth least and the ones dropped that would be worth most. If
-    no choice holds at most k weights, it is ``kept`` and zero.
-    """
-    scores = _scores(choice, kept)
-    free = choice.alive & ~choice.pinned
-    inside, outside = ((free & side).nonzero()[:, 0] for side in (kept, ~kept))
-    inside = inside[scores[inside].argsort(stable=True)]
-    outside = outside[scores[outside].argsort(stable=True, descending=True)]
-    half = max(WINDOW // 2, WINDOW - len(outside))
-    window = torch.cat([inside[:half], outside[: WINDOW - min(half, len(inside))]])
-    choices = (torch.arange(2 ** len(window))[:, None] >> torch.arange(len(window))) & 1 == 1
+def _best(choice: Choice, free: Tensor, k: int) -> Tensor | None:
+    """The best of all ways to keep or drop the free classes; None if none is within k."""
+    choices = (torch.arange(2 ** len(free))[:, None] >> torch.arange(len(free))) & 1 == 1
     # What stays anyway is one class more, and what has gone is none.
-    places = torch.full((len(kept) + 1,), -1)
-    places[torch.cat([kept, torch.ones(1, dtype=torch.bool)])] = len(window)
-    places[window] = torch.arange(len(window))
+    places = torch.full((len(choice.alive) + 1,), -1)
+    places[:-1][choice.alive] = len(free)
+    places[-1] = len(free)
+    places[free] = torch.arange(len(free))
     with_rest = torch.cat([choices, torch.ones(len(choices), 1, dtype=torch.bool)], 1)
     worth, size = (
         ((with_rest.double() @ form) * with_rest).sum(1) for form in _forms(choice, places)
@@ -137,11 +118,10 @@ def _best_nearby(choice: Choice, kept: Tensor, k: int) -> tuple[Tensor, float]:
         own = places[layer]
         fits &= with_rest[:, own[own >= 0]].any(1)
     if not fits.any():
-        return kept, 0.0
-    found = worth.masked_fill(~fits, -1).argmax()
-    better = kept.clone()
-    better[window] = choices[found]
-    return better, float(worth[found])
+        return None
+    kept = choice.alive.clone()
+    kept[free] = choices[worth.masked_fill(~fits, -1).argmax()]
+    return kept
 
 
 def _forms(choice: Choice, places: Tensor) -> tuple[Tensor, Tensor]:

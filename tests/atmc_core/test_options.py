@@ -130,7 +130,7 @@ def test_a_file_without_channels_is_nearly_as_large_as_asked(
 ) -> None:
     target = {"max_bytes": limit, "bits": bits, "structure": "channel"}
     report, _ = bench.run(method=method, target=target)
-    assert 0.92 * limit < report["headline"]["file_bytes"] == len(bench.artifact()) <= limit
+    assert 0.85 * limit < report["headline"]["file_bytes"] == len(bench.artifact()) <= limit
     assert _rows(bench.artifact()) < 0.75 * (16 + 32 + 64)
 
 
