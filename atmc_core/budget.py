@@ -59,10 +59,11 @@ class Budget:
         if size <= self._limit:
             return
         if self.target.max_bytes is None:
+            enough = math.ceil(size * 1e6) / 1e6  # rounded down it would be refused again
             raise InvalidInput(
                 "k_out_of_range",
-                f"the {count} non-zeros that the method leaves at least are a nominal_ratio of "
-                f"{size:.3g}, more than {self._limit}: ask for as much",
+                f"the {count} non-zeros that the method leaves at least are more than a "
+                f"nominal_ratio of {self._limit}: ask for at least {enough:.6f}",
                 "target.nominal_ratio",
             )
         raise InvalidInput(

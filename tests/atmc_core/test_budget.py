@@ -14,7 +14,7 @@ from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Normalization
 from atmc_core.projection import quantize
-from atmc_core.seeding import interpolative, plain
+from atmc_core.seeding import interpolative, plain, rank_one
 from atmc_core.structure import Structure, Weights
 
 supports = Structure().supports
@@ -118,3 +118,13 @@ def test_a_model_above_the_limit_is_trimmed_by_its_smallest_entries() -> None:
     dropped = before[(before != 0) & (after == 0)].abs()
     assert dropped.max() <= before[after != 0].abs().min() + 1e-6
     assert budget.trimmed(trimmed) is trimmed
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_refused_nominal_ratio_names_one_that_is_taken(bits: int) -> None:
+    factors = _factors("plain")
+    least = rank_one({name: own.view for name, own in factors.items()})
+    with pytest.raises(InvalidInput, match="ask for at least") as refused:
+        _budget(Target(bits, nominal_ratio=0.001), factors).check(least)
+    enough = float(refused.value.message.split()[-1])
+    _budget(Target(bits, nominal_ratio=enough), factors).check(least)
