@@ -83,7 +83,7 @@ class TrainingStage(Stage):
             ema = effort.averaging == "ema"
             start = self.trainer.steps - round(_AVERAGED * self.trainer.steps)
             self.average = WeightAverage(
-                net, exponential(training.averaging_decay) if ema else equal(start)
+                net, exponential(training.ema_decay) if ema else equal(start)
             )
         self.best: State | None = None
         self.best_accuracy = -1.0

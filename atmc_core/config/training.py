@@ -27,6 +27,10 @@ class Training:
         "dependentSchemas": {
             "beta": {"properties": {"loss": {"const": "trades"}}, "required": ["loss"]},
             "clean_weight": {"properties": {"loss": {"const": "mix"}}},
+            "averaging_decay": {
+                "properties": {"averaging": {"const": "ema"}},
+                "required": ["averaging"],
+            },
             "time_budget_s": {"properties": {"preset": {"const": "auto"}}, "required": ["preset"]},
         }
     }
@@ -84,10 +88,10 @@ class Training:
         "the last quarter of each stage's steps; by default the preset's",
     ] = None
     averaging_decay: Annotated[
-        float,
+        float | None,
         Interval(ge=0, le=0.9999),
-        "of ema: share of the average that each step leaves as it is",
-    ] = 0.99
+        "of ema: share of the average that each step leaves as it is; by default 0.99",
+    ] = None
     flip: Annotated[
         bool,
         "mirror every other training image, by chance, left to right: for photographs, not for "
@@ -129,6 +133,9 @@ class Training:
         if self.clean_weight is not None and self.loss != "mix":
             message = "clean_weight is of the mix: leave loss at mix"
             raise InvalidInput("invalid_value", message, "clean_weight")
+        if self.averaging_decay is not None and self.averaging != "ema":
+            message = "averaging_decay is of the moving average: set averaging to ema"
+            raise InvalidInput("invalid_value", message, "averaging_decay")
         if self.time_budget_s is not None and self.preset != "auto":
             message = "a time budget is for preset auto, which fits the epochs to it"
             raise InvalidInput("invalid_value", message, "time_budget_s")
@@ -150,3 +157,7 @@ class Training:
     @property
     def trades_beta(self) -> float:
         return self.beta if self.beta is not None else 6.0
+
+    @property
+    def ema_decay(self) -> float:
+        return self.averaging_decay if self.averaging_decay is not None else 0.99

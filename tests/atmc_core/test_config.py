@@ -51,6 +51,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "target.structure",
     ),
     "beta without TRADES": ({"training": {"beta": 6}}, "invalid_value", "training.beta"),
+    "a decay without ema": (
+        {"training": {"averaging": "swa", "averaging_decay": 0.9}},
+        "invalid_value",
+        "training.averaging_decay",
+    ),
     "a time budget without auto": (
         {"training": {"time_budget_s": 60, "preset": "fast"}},
         "invalid_value",
