@@ -36,8 +36,8 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
         return _operator(database)
     if settings.admin_key is not None and _equal(settings.admin_key.get_secret_value(), secret):
         return _operator(database)
-    with database.read() as session:
-        found = find_holder(session, secret)
+    with database.look_up() as connection:
+        found = find_holder(connection, secret)
     if found is None:
         detail = "The key is unknown, revoked or expired; ask for a new one."
         raise Problem("key_invalid", detail, headers=_CHALLENGE)
@@ -80,8 +80,8 @@ def require(holder: Holder, scope: Scope) -> None:
 
 
 def _operator(database: Database) -> Holder:
-    with database.read() as session:
-        return operator(session)
+    with database.look_up() as connection:
+        return operator(connection)
 
 
 def _equal(secret: str, shown: str) -> bool:

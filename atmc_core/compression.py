@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atmc_core.config import Training
 from atmc_core.factorization import Factors
@@ -51,15 +51,12 @@ class FactorizedWeights:
         for name, factors in self.factors.items():
             self.composed[name].copy_(factors.compose())
 
-    def gradients(self, into: Tensor) -> Iterator[tuple[Factors, nn.Parameter, list[Tensor]]]:
+    def write_gradients(self, into: Tensor) -> None:
         """Write the gradients of all factors, weight by weight; W's own are freed meanwhile.
 
         Args:
             into: like the pool. Memory that is taken for it just before is touched only as W's
                 gradients go.
-
-        Yields:
-            A weight's factors, W itself with its gradient, and the gradients in the used factors.
         """
         for name, factors, gradients in self.pool.by_weight(into):
             weight = self.composed[name]
@@ -67,8 +64,19 @@ class FactorizedWeights:
             for gradient in gradients:
                 gradient.zero_()
             factors.add_gradients(weight.grad, gradients)
-            yield factors, weight, gradients
             weight.grad = None
+
+    def reaches(self, flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """What gradients in U and V are divided by, so that W moves as far as by its own.
+
+        Yields:
+            The parts of a tensor like the pool that are U's and V's, with the squares of their
+            effects on W, which broadcast against them; 1 where an effect is less.
+        """
+        for _, factors, parts in self.pool.by_weight(flat):
+            if not factors.plain:
+                for effect, part in zip(factors.effects(), parts, strict=False):
+                    yield part, effect.clamp_min(1).square()
 
     def averaged(self) -> list[Tensor]:
         return [self.pool.flat, *self.others, *statistics(self.classifier)]
@@ -163,17 +171,12 @@ class AdmmWeights(FactorizedWeights, Trainable):
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         gradient = torch.empty_like(self.pool.flat)
-        # Once the budget is k, entries that are zero come in rarely.
-        effects = [
-            temper(factors, weight, gradients, everywhere=not self.at_target)
-            for factors, weight, gradients in self.gradients(gradient)
-        ]
+        self.write_gradients(gradient)
         if self.quantized:
             gradient.add_(self.pool.flat, alpha=self.training.rho)
             gradient.sub_(self.anchor, alpha=self.training.rho)
-        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(gradient), strict=True):
-            for effect, length in zip(own, lengths, strict=False):
-                length.div_(effect.square())
+        for part, square in self.reaches(gradient):
+            part.div_(square)
         self.pool.flat.grad = gradient
         optimizer_step(self.optimizer, learning_rate)
         optimizer_step(self.other_optimizer, learning_rate)
@@ -241,46 +244,6 @@ class AdmmWeights(FactorizedWeights, Trainable):
             setattr(self, name, state[name].to(self.pool.flat.device))
 
 
-def temper(
-    factors: Factors, weight: nn.Parameter, gradients: list[Tensor], *, everywhere: bool
-) -> tuple[Tensor, ...]:
-    """Shorten the gradients of U, V and C, so that W moves no further than if it were held itself.
-
-    W moves by what all three do together. To first order the loss falls by the sum of their squared
-    gradients, each over the square of its effect; held as itself W would gain the square of its
-    own. Where the sum is larger, a learning rate that suits W makes its factors diverge.
-
-    Args:
-        everywhere: entries that are zero move, too.
-
-    Returns:
-        What the steps in U and V are yet to be divided by the square of, at least 1; nothing if W
-        is held as itself.
-    """
-    if factors.plain:
-        return ()
-    assert weight.grad is not None
-    u_effect, v_effect = (effect.clamp_min(1) for effect in factors.effects())
-    in_u, in_v, in_c = gradients
-    together = (
-        _squared(in_u / u_effect, factors.u, everywhere)
-        + _squared(in_v / v_effect, factors.v, everywhere)
-        + _squared(in_c.clone(), factors.c, everywhere)
-    )
-    own = _squared(weight.grad.clone(), weight, everywhere)
-    gain = (together / own.clamp_min(1e-30)).clamp_min_(1)
-    for gradient in gradients:
-        gradient.div_(gain)
-    return u_effect, v_effect
-
-
-def _squared(gradient: Tensor, tensor: Tensor, everywhere: bool) -> Tensor:
-    """Sum of squares, of all entries or of those where the tensor is not zero; overwrites them."""
-    if not everywhere:
-        gradient.mul_(tensor != 0)
-    return gradient.square_().sum()
-
-
 class SharedWeights(FactorizedWeights, Trainable):
     """The end game: supports and assignments are frozen, so both constraints hold exactly.
 
@@ -335,15 +298,11 @@ class SharedWeights(FactorizedWeights, Trainable):
     @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         entries = torch.empty_like(self.pool.flat)
-        effects = [
-            temper(factors, weight, gradients, everywhere=False)
-            for factors, weight, gradients in self.gradients(entries)
-        ]
+        self.write_gradients(entries)
         gradient = entries[self.supports]
         entries.fill_(1)
-        for own, (_, _, lengths) in zip(effects, self.pool.by_weight(entries), strict=True):
-            for effect, length in zip(own, lengths, strict=False):
-                length.mul_(effect.square())
+        for part, square in self.reaches(entries):
+            part.mul_(square)
         total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
         length = torch.zeros_like(self.values)
         length.index_add_(0, self.codes, entries[self.supports])

@@ -89,6 +89,14 @@ class Factors:
         """The factor that the identity passes on: V, or U of a tall weight."""
         return self.v if self.view.wide else self.u
 
+    def basis(self) -> Tensor:
+        """Where the carried factor holds anything: by rows of V, or columns of a tall weight's U.
+
+        Returns:
+            Bool, broadcasts against it.
+        """
+        return (self.carried != 0).any(-1 if self.view.wide else -2, keepdim=True)
+
     @torch.no_grad()
     def compose(self) -> Tensor:
         """The weight W in its own shape."""
@@ -100,6 +108,9 @@ class Factors:
     def add_gradients(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
         """Add the gradients in the ``used`` tensors (the chain rule, the identity included).
 
+        V and C both have an entry that moves an entry of W by itself. Of the two only one gets a
+        gradient, or W would go twice as far as it should: V's in the ``basis``, C's elsewhere.
+
         Args:
             gradient: that in W.
             into: a tensor for each of the used ones in turn.
@@ -109,10 +120,14 @@ class Factors:
             into[0].add_(whole)
             return
         in_u, in_v, in_c = into
-        in_u.baddbmm_(whole, self.v.mT)
-        in_v.baddbmm_(self.u.mT, whole)
-        (in_v if self.view.wide else in_u).add_(whole)
-        in_c.add_(whole)
+        elsewhere = ~self.basis()
+        if self.view.wide:
+            in_u.baddbmm_(whole, self.v.mT)
+            in_v.add_(torch.baddbmm(whole, self.u.mT, whole).masked_fill_(elsewhere, 0))
+        else:
+            in_v.baddbmm_(self.u.mT, whole)
+            in_u.add_(torch.baddbmm(whole, whole, self.v.mT).masked_fill_(elsewhere, 0))
+        in_c.addcmul_(whole, elsewhere.to(whole.dtype))
 
     @torch.no_grad()
     def effects(self) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,7 @@ class TrainingStage(Stage):
             epochs=epochs,
             peak=peak,
             path=(context.spec.seed, place),
+            max_grad_norm=training.max_grad_norm,
             speed=context.speed,
             augmentation=training.augmentation,
         )

@@ -138,13 +138,19 @@ def adversarial_step(
     labels: Tensor,
     learning_rate: float,
     generator: torch.Generator,
+    max_grad_norm: float = math.inf,
 ) -> Tensor:
     """One step on clean images and those that the step's attack finds on the current network.
+
+    Args:
+        max_grad_norm: a longer gradient, in all of the network's parameters, is shortened to it.
 
     Returns:
         The loss before the step, a scalar on the device.
     """
     loss = step.gradients(images, labels, generator)
+    if max_grad_norm < math.inf:
+        nn.utils.clip_grad_norm_(net.classifier.parameters(), max_grad_norm)
     net.update(learning_rate)
     return loss
 
@@ -166,6 +172,7 @@ class Course:
     Attributes:
         attack: of adversarial training; without one it is clean training.
         peak: the peak learning rate.
+        max_grad_norm: of a step's gradient, see ``adversarial_step``.
         path: where in the run this is (seed, stage), for the random numbers.
         speed: how the step is run.
         augmentation: of the training images, before the attack.
@@ -178,6 +185,7 @@ class Course:
     epochs: int
     peak: float
     path: tuple[int, ...]
+    max_grad_norm: float = math.inf
     speed: Speed = PLAIN
     augmentation: Augmentation = UNCHANGED
 
@@ -217,7 +225,10 @@ class Trainer:
         batches = training_batches(self.split, course.batch_size, order, course.augmentation)
         for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
-            losses.append(adversarial_step(self.net, self.step, images, labels, rate, noise))
+            loss = adversarial_step(
+                self.net, self.step, images, labels, rate, noise, course.max_grad_norm
+            )
+            losses.append(loss)
             self.after_step()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):

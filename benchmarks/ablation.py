@@ -109,6 +109,7 @@ def _run(
         epochs=arguments.epochs,
         peak=arguments.learning_rate,
         path=(seed, 1),
+        max_grad_norm=training.max_grad_norm,
     )
     trainer = Trainer(net, data.train, course)
     for epoch in range(arguments.epochs):

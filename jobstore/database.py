@@ -6,15 +6,19 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobstore import tenancy
-from jobstore.dialects import lock_schema, reading, set_up_postgresql, set_up_sqlite
+from jobstore.dialects import BriefCursor, lock_schema, reading, set_up_postgresql, set_up_sqlite
 from jobstore.settings import Settings
+from jobstore.tables import Base
+
+Row = TypeVar("Row", bound=Base)
 
 # A server that fell silent must be noticed well within a lease; libpq would wait for hours.
 # As many as an API process has threads, opened as they are needed; those past the size are closed
@@ -38,7 +42,7 @@ def make_engine(settings: Settings) -> Engine:
             url,
             json_serializer=to_json,
             isolation_level="AUTOCOMMIT",
-            connect_args=_POSTGRESQL_PATIENCE,
+            connect_args=_POSTGRESQL_PATIENCE | {"cursor_factory": BriefCursor},
             **_CONNECTIONS,
         )
         set_up_postgresql(engine)
@@ -73,7 +77,8 @@ class Database:
         self.engine = engine
         self.tenant = tenant
         self._write = sessionmaker(engine, expire_on_commit=False)
-        self._read = sessionmaker(reading(engine), expire_on_commit=False)
+        self._reading = reading(engine)
+        self._read = sessionmaker(self._reading, expire_on_commit=False)
 
     def of(self, tenant: str) -> "Database":
         """Return the part of the database that is the tenant's: see `jobstore.tenancy`."""
@@ -91,6 +96,19 @@ class Database:
         with self._read() as session:
             self._bind(session)
             yield session
+
+    @contextmanager
+    def look_up(self) -> Iterator[Connection]:
+        """Like `read`, for a query of tables that names its tenant itself; half as costly."""
+        with self._reading.connect() as connection:
+            yield connection
+
+    def find(self, mapped: type[Row], row_id: str) -> Row | None:
+        """Return a copy of the tenant's row of that id: `read` for one row, at half the cost."""
+        asked = {"id": row_id, "tenant": self.tenant}
+        with self.look_up() as connection:
+            found = connection.execute(tenancy.own_row(mapped), asked).one_or_none()
+        return None if found is None else mapped(**found._mapping)
 
     @contextmanager
     def write(self) -> Iterator[Session]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from select import POLLIN, poll
 from typing import Any
 
+from psycopg import Cursor
 from psycopg import Error as PostgresError
 from sqlalchemy import (
     Connection,
@@ -133,6 +134,24 @@ def set_up_postgresql(engine: Engine) -> None:
             except PostgresError as error:
                 # The others are looked at when they are taken.
                 raise DisconnectionError from error
+
+
+class BriefCursor(Cursor[Any]):
+    """A cursor that describes a result by names and types, all that SQLAlchemy looks at.
+
+    psycopg makes an object of each column, every time: of a job's that takes twice as long as to
+    ask for it.
+    """
+
+    @property
+    def description(self) -> list[tuple[Any, ...]] | None:  # type: ignore[override]
+        """As PEP 249 has it: seven fields a column, the last five unknown."""
+        result = self.pgresult
+        if result is None or not result.nfields:
+            return None
+        names = [result.fname(column) or b"" for column in range(result.nfields)]
+        rest = (None,) * 5
+        return [(name.decode(), result.ftype(column), *rest) for column, name in enumerate(names)]
 
 
 def _has_unread(connection: Any) -> bool:

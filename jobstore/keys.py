@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import clock
@@ -101,18 +101,18 @@ def revoke_key(session: Session, key_id: str) -> Key:
     return key
 
 
-def find_holder(session: Session, secret: str) -> tuple[Holder, bool] | None:
+def find_holder(connection: Connection, secret: str) -> tuple[Holder, bool] | None:
     """Return who holds the key, and whether its use is to be recorded; None if it does not hold."""
-    found = session.execute(_HOLDER, {"hash": hash_key(secret)}).one_or_none()
+    found = connection.execute(_HOLDER, {"hash": hash_key(secret)}).one_or_none()
     if found is None:
         return None
     scopes, use_is_due, *tenant = found
     return Holder(_tenant(tenant), frozenset(map(Scope, scopes.split()))), bool(use_is_due)
 
 
-def operator(session: Session) -> Holder:
+def operator(connection: Connection) -> Holder:
     """Return who needs no key of a tenant's: the default tenant, with every scope."""
-    return Holder(_tenant(session.execute(_DEFAULT_TENANT).one()), _EVERYTHING)
+    return Holder(_tenant(connection.execute(_DEFAULT_TENANT).one()), _EVERYTHING)
 
 
 def _tenant(values: Iterable[object]) -> Tenant:

@@ -13,6 +13,12 @@ log = logging.getLogger(__name__)
 WINDOW_S = 60
 _TIMEOUT_S = 0.5
 _LEFT_ALONE_S = 10.0
+# One command, not a transaction of three: every request waits for it.
+_COUNT = f"""
+local asked = redis.call('INCR', KEYS[1])
+if asked == 1 then redis.call('EXPIRE', KEYS[1], {WINDOW_S}) end
+return {{asked, redis.call('TTL', KEYS[1])}}
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class RateCounter:
             socket_timeout=_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
+        self._count = self._redis.register_script(_COUNT)
         self._away_until = 0.0
 
     def count(self, tenant: str, limit: int) -> Rate | None:
@@ -56,11 +63,7 @@ class RateCounter:
             return None
         key = f"atmc:requests:{tenant}"
         try:
-            with self._redis.pipeline() as pipeline:
-                pipeline.set(key, 0, ex=WINDOW_S, nx=True)
-                pipeline.incr(key)
-                pipeline.ttl(key)
-                _, asked, left = pipeline.execute()
+            asked, left = self._count(keys=[key])
         except RedisError as error:
             self._away_until = time.monotonic() + _LEFT_ALONE_S
             log.warning("requests are not counted, the broker is away: %s", error)

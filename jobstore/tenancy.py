@@ -6,10 +6,10 @@ tenant's. So another tenant's id and one that never was are answered alike. A se
 nobody (the workers, the sweep) sees every row; what it adds to a job belongs to the job's tenant.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Executable, Select, bindparam, event, select
 from sqlalchemy.orm import (
     LoaderCriteriaOption,
     ORMExecuteState,
@@ -18,7 +18,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from jobstore.tables import DEFAULT_TENANT, Owned
+from jobstore.tables import DEFAULT_TENANT, Base, Owned
 
 _TENANT = "tenant"
 
@@ -26,6 +26,15 @@ _TENANT = "tenant"
 def bind(session: Session, tenant: str) -> None:
     """Let the session see and make rows of `tenant` only."""
     session.info[_TENANT] = tenant
+
+
+@cache
+def own_row(mapped: type[Base]) -> Select[Any]:
+    """Ask for the row of an `Owned` table whose `id` it is, if it is `tenant`'s."""
+    columns = mapped.__table__.c
+    return select(*columns).where(
+        columns.id == bindparam("id"), columns.tenant_id == bindparam("tenant")
+    )
 
 
 def tenant_of(session: Session) -> str:
@@ -38,7 +47,14 @@ def _see_own_rows(execution: ORMExecuteState) -> None:
     tenant = execution.session.info.get(_TENANT)
     # Of statements about tables there is nothing to add to: those name the tenant themselves.
     if tenant is not None and execution.is_orm_statement:
-        execution.statement = execution.statement.options(_own_rows(tenant))
+        narrowed = _narrowed if execution.is_select else _narrowed.__wrapped__
+        execution.statement = narrowed(execution.statement, tenant)
+
+
+@lru_cache(maxsize=256)
+def _narrowed(statement: Executable, tenant: str) -> Executable:
+    # Kept for the queries that are put together once and asked all day; others pass through.
+    return statement.options(_own_rows(tenant))
 
 
 @lru_cache(maxsize=1024)

@@ -18,12 +18,12 @@ from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
 from api.problems import ONCE_CODES, Problem, documented
-from api.services import Services, ServicesDep
+from api.services import Caller, CallerDep, Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
 from jobstore.deletion import delete_job, drop
-from jobstore.errors import Expired, IllegalTransition
+from jobstore.errors import Expired, IllegalTransition, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, request_cancel
 from jobstore.jobs import retry as retry_job
@@ -108,21 +108,33 @@ class _Wait(BaseModel):
 @router.get(
     "/jobs/{job_id}",
     summary="Get a job, or wait for it",
+    response_model=JobView,
     responses=documented("not_found", "unknown_field", "invalid_value"),
 )
-async def get(job_id: PathText, query: Annotated[_Wait, Query()], services: ServicesDep) -> JobView:
+async def get(job_id: PathText, query: Annotated[_Wait, Query()], caller: CallerDep) -> Response:
     """Return the job as it is, or with `wait` as soon as its state changes (at once if final)."""
-    view = await run_in_threadpool(_get, services, job_id)
+    services, view = await run_in_threadpool(_let_in_and_get, caller, job_id)
     if query.wait and view.state not in FINAL:
         known = view.state
         await services.watcher.wait(job_id, lambda head: head.state != known, query.wait)
         view = await run_in_threadpool(_get, services, job_id)
-    return view
+    # Made of checked fields; FastAPI would check them again.
+    return Response(view.model_dump_json(), media_type="application/json")
+
+
+def _let_in_and_get(caller: Caller, job_id: str) -> tuple[Services, JobView]:
+    services = caller.let_in()
+    return services, _get(services, job_id)
 
 
 def _get(services: Services, job_id: str) -> JobView:
+    job = services.database.find(Job, job_id)
+    if job is None:
+        raise NotFound("job", job_id)
+    if job.state is not JobState.QUEUED:
+        return JobView.of(job, ())
     with services.database.read() as session:
-        return _view(session, services, get_job(session, job_id))
+        return _view(session, services, job)
 
 
 def _view(session: Session, services: Services, job: Job) -> JobView:

@@ -104,6 +104,12 @@ class Training:
         "for 32x32",
     ] = 0
     momentum: Annotated[float, Interval(ge=0, le=0.999), "of SGD, Nesterov"] = 0.9
+    max_grad_norm: Annotated[
+        float,
+        Interval(gt=0, le=1e9),
+        "a gradient that is longer, in all weights together, is shortened to it: adversarial "
+        "losses are steep, and a step after a long gradient is often the last",
+    ] = 3.0
     weight_decay: Annotated[float, Interval(ge=0, le=1), "of SGD"] = 1e-4
     precision: Annotated[
         Precision,

@@ -147,7 +147,9 @@ def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
 
 
 @pytest.mark.parametrize("rank_fraction", [0.1, 1.0])
-def test_a_step_of_the_factors_is_no_longer_than_one_of_w_itself(rank_fraction: float) -> None:
+def test_a_step_gains_what_w_itself_would_and_at_most_three_times_that(
+    rank_fraction: float,
+) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(30, 20)
     with torch.no_grad():  # rows that are much alike: what they share moves with each of them
@@ -162,7 +164,7 @@ def test_a_step_of_the_factors_is_no_longer_than_one_of_w_itself(rank_fraction: 
     rate = 1e-4
     net.update(rate)
     gained = float(((before - weight.detach()) * gradient).sum())
-    assert 0.5 * rate < gained / float(gradient.square().sum()) < 1.01 * rate
+    assert 0.99 * rate < gained / float(gradient.square().sum()) < 3 * rate
 
 
 def _shared_gradient(weight: Tensor) -> Tensor:
