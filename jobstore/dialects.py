@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg import Cursor
 from psycopg import Error as PostgresError
+from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import (
     Connection,
     DateTime,
@@ -24,7 +25,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -37,7 +39,8 @@ READ_ONLY = "atmc_read_only"
 _BUSY_TIMEOUT_MS = 30_000
 # "atmc" and the next: any numbers, the same in every process.
 _SCHEMA_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
-_CLAIM_PATIENCE_MS = 5_000
+# How long a transaction may ask nothing: of a claim, for which others wait, and of any other.
+_CLAIM_PATIENCE_MS, _PATIENCE_MS, _LONG_PATIENCE_MS = 5_000, 15_000, 3_600_000
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -116,8 +119,23 @@ def set_up_sqlite(engine: Engine) -> None:
 def set_up_postgresql(engine: Engine) -> None:
     """Make PostgreSQL no slower than need be: beside the queries of what reads nothing is sent.
 
-    The engine is to be one with `AUTOCOMMIT`: the driver begins nothing by itself.
+    The engine is to be one with `AUTOCOMMIT`: the driver begins nothing by itself. A process that
+    stops inside a transaction (paused, cut off) loses it after seconds: its locks would hold up
+    the sweep and whoever took its job over.
     """
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.execute(_patience(_PATIENCE_MS))
+        connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: ExceptionContext) -> BaseException | None:
+        lost = context.original_exception
+        if not isinstance(lost, IdleInTransactionSessionTimeout):
+            return None
+        # To whoever comes back it is as any other connection that was lost.
+        return OperationalError(context.statement, context.parameters, lost)
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
@@ -173,13 +191,22 @@ def lock_schema(connection: Connection) -> None:
 def lock_claims(session: Session) -> None:
     """Let one claim at a time past this line until its transaction ends.
 
-    Each must count what the others took. A worker that stops in between (paused, cut off) loses its
-    transaction after seconds, so it holds up nobody for longer.
+    Each must count what the others took. A worker that stops in between loses its transaction
+    sooner than others do.
     """
     if _is_postgresql(session):
-        patience = f"SET LOCAL idle_in_transaction_session_timeout = {_CLAIM_PATIENCE_MS}"
-        session.execute(text(patience))
+        session.execute(text(_patience(_CLAIM_PATIENCE_MS, "LOCAL")))
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+
+
+def expect_a_wait(session: Session) -> None:
+    """Let this transaction ask nothing for up to an hour: something large is moved meanwhile."""
+    if _is_postgresql(session):
+        session.execute(text(_patience(_LONG_PATIENCE_MS, "LOCAL")))
+
+
+def _patience(milliseconds: int, scope: str = "SESSION") -> str:
+    return f"SET {scope} idle_in_transaction_session_timeout = {milliseconds}"
 
 
 def lock_quota(session: Session, tenant: str) -> None:

@@ -4,6 +4,7 @@ from sqlalchemy.orm import Session
 
 from api.services import Services
 from jobstore.blobs import touch
+from jobstore.dialects import expect_a_wait
 from jobstore.objects import Stored
 from jobstore.quotas import check_storage
 from jobstore.tenancy import tenant_of
@@ -16,4 +17,5 @@ def keep(session: Session, services: Services, staged: Stored) -> Stored:
     """
     check_storage(session, services.terms.max_stored_bytes, staged)
     touch(session, tenant_of(session), staged.sha256, staged.bytes)
+    expect_a_wait(session)
     return services.store.keep(staged)

@@ -1,19 +1,22 @@
 """The lease: who holds a job, what its number fences off, and what becomes of what is lost."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from jobstore import jobs, leases
+from jobstore import dialects, jobs, leases
 from jobstore.database import Database, make_engine
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt
 from jobstore.settings import Settings
 from jobstore.states import JobState
+from jobstore.tables import Job
 from tests.jobstore.attempts import (
     ARTIFACT,
     CRASH,
@@ -261,3 +264,28 @@ def test_a_job_whose_claim_was_never_answered_goes_back_at_no_cost(
     assert (job.state, job.owner, job.failed_attempts) == (JobState.QUEUED, None, 0)
     assert stored_job(database, others.id).owner == "another"
     assert claim(database) == Attempt(unknown.id, 2, "worker")
+
+
+def test_a_worker_that_stops_inside_a_transaction_loses_it(
+    dialect: str, settings: Settings, database: Database, add_job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dialect == "sqlite":
+        pytest.skip("it is for a server: there other machines wait")
+    job = add_job()
+    attempt = claim(database, lease_s=EXPIRED)
+    monkeypatch.setattr(dialects, "_PATIENCE_MS", 300)
+    paused = Database(make_engine(settings))
+
+    def go_on_late() -> None:
+        with paused.write() as session:
+            session.get(Job, job.id, with_for_update=True)
+            swept, deadline = [], time.monotonic() + 30
+            while not swept and time.monotonic() < deadline:
+                with database.write() as other:
+                    swept = leases.sweep(other).requeued
+            assert swept == [job.id]
+            leases.renew(session, attempt, lease_s=100, run_seconds=1)
+
+    with pytest.raises(OperationalError, match="idle-in-transaction"):
+        go_on_late()
+    paused.engine.dispose()
