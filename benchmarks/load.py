@@ -8,8 +8,9 @@ job's creation to its child's first event; then the same with a table of finishe
 (`full_...`), and the processor time of the API a request, which says more than the wall on a
 machine that is shared.
 
-The first seconds of each count for nothing. A latency counts from the moment at which the request was due, so one that had to wait for the
-answer before it is as late as its user would find it.
+A latency counts from the moment at which the request was due, so one that had to wait for the
+answer before it is as late as its user would find it. The first seconds of each part count for
+nothing.
 """
 
 import argparse
