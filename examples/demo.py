@@ -29,7 +29,6 @@ SPEC = {
         "robust_epochs": 15,
         "compression_epochs": 20,
         "finish_epochs": 8,
-        "learning_rate": 0.1,
     },
 }
 # What the last line says of the job; its other field is the demo's own duration.

@@ -62,7 +62,7 @@ class Training:
         "fine-tuning with support and assignments frozen; by default the preset's",
     ] = None
     batch_size: Annotated[int, Interval(ge=2, le=65_536), "images a step"] = 128
-    learning_rate: Annotated[float, Interval(gt=0, le=10), "the schedule's peak"] = 0.05
+    learning_rate: Annotated[float, Interval(gt=0, le=10), "the schedule's peak"] = 0.1
     schedule: Annotated[
         ScheduleName | None,
         "of the learning rate: a cosine, or a tenth from half of the steps on and a hundredth "
@@ -128,7 +128,7 @@ class Training:
     ] = 0.6
     rank_fraction: Annotated[
         float, Interval(ge=0, le=1), "share of the rows that seed the shared basis in V"
-    ] = 0.05
+    ] = 0.01
     validation_fraction: Annotated[
         float, Interval(gt=0, le=0.5), "share of train held out if there is no validation split"
     ] = 0.1
