@@ -1,5 +1,8 @@
 """The training step's options: losses, schedules, averages; each does what its paper says."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,6 +87,22 @@ def test_schedules_rise_first_and_fall_as_they_are_called() -> None:
 
 def _step(net: DenseWeights | AdmmWeights | SharedWeights) -> None:
     adversarial_step(net, Step(net.classifier, None), IMAGES, LABELS, 0.1, torch.Generator())
+
+
+def test_a_gradient_is_no_longer_than_it_may_be(classifier: Classifier) -> None:
+    training = Training(momentum=0, weight_decay=0)
+
+    def moved(most: float) -> float:
+        net = DenseWeights(copy.deepcopy(classifier), training)
+        before = nn.utils.parameters_to_vector(net.classifier.parameters()).detach().clone()
+        step = Step(net.classifier, None)
+        adversarial_step(net, step, IMAGES, LABELS, 0.5, torch.Generator(), most)
+        after = nn.utils.parameters_to_vector(net.classifier.parameters()).detach()
+        return float((after - before).norm()) / 0.5
+
+    own = moved(math.inf)
+    assert moved(2 * own) == own
+    assert moved(own / 10) == pytest.approx(own / 10, rel=1e-3)
 
 
 def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> None:
