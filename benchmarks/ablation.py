@@ -1,6 +1,6 @@
 """What the factors bring: ATMC against AL0 at equal k, epochs and seeds, on MNIST.
 
-    python -m benchmarks.ablation [--densities 0.05 0.01] [--ranks 0.25 0.05] [--seeds 0 1 2]
+    python -m benchmarks.ablation [--densities 0.05 0.01] [--ranks 0.05 0.01] [--seeds 0 1 2]
 
 Both start from the same robust LeNet (``benchmarks.paper`` trains it and keeps it), see the same
 batches and random starts for a seed, and differ in how the weights are held: plain, or as U, V and
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     paper.add_training_arguments(parser)
     parser.add_argument("--densities", nargs="+", type=float, default=[0.05, 0.01])
-    parser.add_argument("--ranks", nargs="+", type=float, default=[0.25, 0.05])
+    parser.add_argument("--ranks", nargs="+", type=float, default=[0.05, 0.01])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--attacked-images", type=int, default=2000)

@@ -162,7 +162,7 @@ class BriefCursor(Cursor[Any]):
     """
 
     @property
-    def description(self) -> list[tuple[Any, ...]] | None:  # type: ignore[override]
+    def description(self) -> list[Any] | None:
         """As PEP 249 has it: seven fields a column, the last five unknown."""
         result = self.pgresult
         if result is None or not result.nfields:

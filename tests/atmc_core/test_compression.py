@@ -146,27 +146,18 @@ def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
     )
 
 
-@pytest.mark.parametrize("rank_fraction", [0.1, 1.0])
-def test_a_step_gains_what_w_itself_would_and_at_most_three_times_that(
-    rank_fraction: float,
-) -> None:
+@pytest.mark.parametrize("rank_fraction", [0.05, 0.25])
+def test_a_step_of_the_factors_gains_what_one_of_w_itself_would(rank_fraction: float) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(30, 20)
-    with torch.no_grad():  # rows that are much alike: what they share moves with each of them
-        linear.weight.add_(2 * torch.randn(30))
     classifier = Classifier(nn.Sequential(nn.Flatten(), linear), Normalization(), 1)
     training = Training(momentum=0, weight_decay=0)
     factors = _factors(classifier, rank_fraction)
     net = AdmmWeights(classifier, factors, k=10**6, bits=32, training=training, steps=100)
     (weight,) = net.composed.values()
-    before, gradient = weight.detach().clone(), _shared_gradient(weight)
+    before, gradient = weight.detach().clone(), torch.randn_like(weight)
     weight.grad = gradient.clone()
     rate = 1e-4
     net.update(rate)
     gained = float(((before - weight.detach()) * gradient).sum())
-    assert 0.99 * rate < gained / float(gradient.square().sum()) < 3 * rate
-
-
-def _shared_gradient(weight: Tensor) -> Tensor:
-    """One that all rows share, with some noise."""
-    return torch.randn(weight.shape[1]) + 0.1 * torch.randn_like(weight)
+    assert gained == pytest.approx(rate * float(gradient.square().sum()), rel=0.1)
