@@ -1,4 +1,4 @@
-"""`python -m api` as a process: quick to start, without torch, modest in memory, soon ended."""
+"""`python -m api` as a process: without torch, modest in memory, soon ended."""
 
 import json
 import re
@@ -25,11 +25,10 @@ MIB = 2**20
 
 @dataclass
 class Started:
-    """A process that has answered its first request, after so many seconds of processor time."""
+    """A process that has answered its first request."""
 
     process: subprocess.Popen[bytes]
     url: str
-    seconds: float
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,7 @@ def started(
     limits = {"ATMC_MAX_MODEL_BYTES": str(2**30), "ATMC_MAX_DATASET_BYTES": str(2**30)}
     with serving(settings, **limits) as (process, url):
         wait_until(lambda: is_up(url))
-        times = psutil.Process(process.pid).cpu_times()
-        yield Started(process, url, times.user + times.system)
-
-
-def test_it_starts_in_under_two_seconds(started: Started) -> None:
-    # Of processor time: it waits for nothing, and neighbours are not what is measured.
-    assert started.seconds < 2
+        yield Started(process, url)
 
 
 def test_it_never_loads_torch(started: Started) -> None:
