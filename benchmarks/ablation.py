@@ -25,7 +25,7 @@ from scipy import stats
 from atmc_core.architectures import build
 from atmc_core.attacks import PGD, ball
 from atmc_core.compression import AdmmWeights
-from atmc_core.config import Training
+from atmc_core.config import Threat, Training
 from atmc_core.data import Split, load_npz
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
@@ -36,6 +36,7 @@ from atmc_core.training import (
     Trainer,
     random_generator,
     steps_per_epoch,
+    training_attack,
 )
 from benchmarks import paper
 from benchmarks.machine import device
@@ -100,9 +101,8 @@ def _run(
     training = Training(learning_rate=arguments.learning_rate, batch_size=arguments.batch_size)
     steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
     net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
-    epsilon, length = arguments.epsilon, paper.path_length(arguments) * arguments.epsilon
     course = Course(
-        attack=PGD(ball("linf", epsilon), arguments.steps, length / arguments.steps),
+        attack=training_attack(Threat("linf", arguments.epsilon, arguments.steps)),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,

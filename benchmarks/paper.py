@@ -113,6 +113,9 @@ def main() -> None:
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4, 32], help="of atmc")
     parser.add_argument("--epochs", type=int, default=30 if has_gpu() else 3, help="of compression")
     parser.add_argument("--finish-epochs", type=int, default=10 if has_gpu() else 1)
+    parser.add_argument(
+        "--training", type=json.loads, default={}, help="more of a job's training, as JSON"
+    )
     parser.add_argument("--draw", action="store_true", help="only draw what is there")
     arguments = parser.parse_args()
     prepare(arguments)
@@ -123,6 +126,7 @@ def main() -> None:
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """What the dense network, and so everything that starts from it, depends on."""
+    parser.set_defaults(training={})
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's")
     parser.add_argument("--epsilon", type=float, help="default: the paper's")
@@ -133,9 +137,6 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
     parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument(
-        "--averaging-decay", type=float, help="keep a moving average of the weights, of this decay"
-    )
     parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
     parser.add_argument("--strong-steps", type=int, default=40, help="of the harder PGD")
@@ -274,8 +275,6 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "precision": SETTINGS[arguments.dataset].precision,
         **SETTINGS[arguments.dataset].augmentation,
     }
-    if arguments.averaging_decay:
-        training |= {"averaging": "ema", "averaging_decay": arguments.averaging_decay}
     if system.method != "nap":
         training["clean_weight"] = arguments.clean_weight
     if system.method != "da":
@@ -283,6 +282,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
             "compression_epochs": arguments.epochs,
             "finish_epochs": arguments.finish_epochs,
         }
+    training |= arguments.training
     return schema.from_json(
         JobSpec,
         {
@@ -292,7 +292,6 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
                 "norm": "linf",
                 "epsilon": arguments.epsilon,
                 "steps": arguments.steps,
-                "step_size": path_length(arguments) * arguments.epsilon / arguments.steps,
             },
             "training": training,
             # The table's own evaluation follows; the job's is as short as it may be.
@@ -305,12 +304,6 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
             "seed": arguments.seed,
         },
     )
-
-
-def path_length(arguments: argparse.Namespace) -> float:
-    """How far all steps of training's attack together reach, in epsilons."""
-    # A short random-start attack needs longer steps than the paper's 1.25 epsilon in all.
-    return max(1.25, 0.4 * arguments.steps) if arguments.steps < 7 else 1.25
 
 
 def evaluate(

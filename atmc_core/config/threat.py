@@ -20,9 +20,14 @@ class Threat:
     ]
     steps: Annotated[int, Interval(ge=1, le=1000), "PGD steps in training"] = 7
     step_size: Annotated[
-        float | None, Interval(gt=0, le=1), "of those steps; by default 1.25 epsilon / steps"
+        float | None, Interval(gt=0, le=1), "of those steps; by default 2 epsilon / steps"
     ] = None
 
     @property
     def training_step_size(self) -> float:
-        return self.step_size if self.step_size is not None else 1.25 * self.epsilon / self.steps
+        """As asked for; by default all steps together reach twice across the ball's radius.
+
+        The paper's 1.25 epsilon / steps finds weaker perturbations at any number of steps up to 40
+        (docs/method.md).
+        """
+        return self.step_size if self.step_size is not None else 2 * self.epsilon / self.steps
