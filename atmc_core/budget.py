@@ -125,7 +125,7 @@ class Budget:
         """
         while self.target.max_bytes and len(artifact.encode(model)) > self.target.max_bytes:
             count = sum(model.nonzeros())
-            smaller = Structure().supports(model.factors, count - max(1, count // 1000))
+            smaller = Structure("magnitude").supports(model.factors, count - max(1, count // 1000))
             factors = {
                 name: Factors(f.view, *(t * m for t, m in zip(f.tensors, s.tensors, strict=True)))
                 for (name, f), s in zip(model.factors.items(), smaller.values(), strict=True)

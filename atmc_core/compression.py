@@ -129,7 +129,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     ) -> None:
         super().__init__(classifier, factors)
         self.k, self.bits, self.training = k, bits, training
-        self.structure = structure or Structure()
+        self.structure = structure or Structure(training.importance)
         shrinks = training.density_schedule != "none"
         self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
         self.start_budget = int(self.pool.flat.count_nonzero())

@@ -7,16 +7,24 @@ from torch import Tensor, nn
 
 from atmc_core.artifact import CompressedModel
 from atmc_core.channels import Reader, channel_graph
+from atmc_core.config.names import Importance
 from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.pool import used_tensors
-from atmc_core.projection import Block, Choice, mark_largest, worthiest
+from atmc_core.projection import Block, Choice, mark_balanced, mark_largest, worthiest
 
 Weights = dict[str, Factors]
 
 
 class Structure:
-    """Entries are kept one by one; what is kept otherwise overrides this."""
+    """Entries are kept one by one; what is kept otherwise overrides this.
+
+    Args:
+        importance: by which the entries of all weights are compared.
+    """
+
+    def __init__(self, importance: Importance = "lamp") -> None:
+        self.importance = importance
 
     def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
         """Set to zero, in place, what cannot stay under a budget of k.
@@ -24,12 +32,13 @@ class Structure:
         Args:
             scratch: memory for a float of each entry, overwritten; by default it is taken anew.
         """
-        for tensor, kept in zip(used_tensors(factors), _largest(factors, k, scratch), strict=True):
+        marks = self._marks(factors, k, scratch)
+        for tensor, kept in zip(used_tensors(factors), marks, strict=True):
             tensor.mul_(kept)
 
     def supports(self, factors: Weights, k: int) -> Weights:
         """Ones where entries are that a budget of k would leave, zeros elsewhere."""
-        marks = iter(_largest(factors, k))
+        marks = iter(self._marks(factors, k))
         supports = {}
         for name, own in factors.items():
             tensors = [torch.zeros_like(tensor) for tensor in own.tensors]
@@ -37,6 +46,26 @@ class Structure:
                 tensors[role] = next(marks) * (own.tensors[role] != 0)
             supports[name] = _with(own, tensors)
         return supports
+
+    def _marks(self, factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
+        """Ones at the k entries of the used tensors that matter most, zeros elsewhere."""
+        tensors = used_tensors(factors)
+        sizes = [tensor.numel() for tensor in tensors]
+        scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
+        views = iter(torch.split(scores, sizes))
+        layers = []
+        for own in factors.values():
+            parts = [next(views) for _ in own.used]
+            own.write_scores(
+                [p.view_as(own.tensors[role]) for p, role in zip(parts, own.used, strict=True)]
+            )
+            layers.append(sum(len(part) for part in parts))
+        if self.importance == "lamp":
+            mark_balanced(scores, layers, k)
+        else:
+            mark_largest(scores, k)
+        marks = torch.split(scores, sizes)
+        return [mark.view_as(tensor) for mark, tensor in zip(marks, tensors, strict=True)]
 
     def silence(self, network: nn.Module) -> None:
         """Set to zero what else that is dropped would emit: of entries nothing."""
@@ -69,7 +98,8 @@ class Channels(Structure):
         InvalidInput: if the network cannot be traced.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, importance: Importance = "lamp") -> None:
+        super().__init__(importance)
         graph = channel_graph(network)
         if graph is None:
             raise InvalidInput(
@@ -251,18 +281,6 @@ class _Sides:
         area = self.view.shape[2:]
         inputs = c.shape[2] // torch.Size(area).numel()
         return MatrixView((int(out.sum()), inputs, *area), len(c), oriented=self.view.wide)
-
-
-def _largest(factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
-    """Ones at the k entries of the used tensors that contribute most, zeros elsewhere."""
-    tensors = used_tensors(factors)
-    sizes = [tensor.numel() for tensor in tensors]
-    scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
-    views = iter(torch.split(scores, sizes))
-    for own in factors.values():
-        own.write_scores([next(views).view_as(own.tensors[role]) for role in own.used])
-    marks = torch.split(mark_largest(scores, k), sizes)
-    return [mark.view_as(tensor) for mark, tensor in zip(marks, tensors, strict=True)]
 
 
 def _with(own: Factors, tensors: list[Tensor]) -> Factors:

@@ -19,9 +19,9 @@ _OF_MOVING_SUPPORTS = (*OF_CODEBOOKS, "density_schedule", "shrink_fraction", "ra
 #: Training options that a method would ignore.
 UNUSED: dict[Method, tuple[str, ...]] = {
     "nap": ("loss", "clean_weight", *_OF_MOVING_SUPPORTS),
-    "da": ("compression_epochs", "finish_epochs", *_OF_MOVING_SUPPORTS),
+    "da": ("compression_epochs", "finish_epochs", "importance", *_OF_MOVING_SUPPORTS),
     "ap": _OF_MOVING_SUPPORTS,
-    "alr": _OF_MOVING_SUPPORTS,
+    "alr": ("importance", *_OF_MOVING_SUPPORTS),
     "al0": ("rank_fraction",),
 }
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from atmc_core.config.names import (
     Averaging,
     DensitySchedule,
+    Importance,
     LossName,
     Precision,
     Preset,
@@ -126,6 +127,12 @@ class Training:
         Interval(ge=0, le=0.95),
         "share of the compression epochs in which the budget shrinks",
     ] = 0.6
+    importance: Annotated[
+        Importance,
+        "which entries stay under the budget: lamp, those that are large beside the rest of their "
+        "layer, so that none is left with too few (Lee et al., 2021); magnitude, the largest of "
+        "all, as in the paper",
+    ] = "lamp"
     rank_fraction: Annotated[
         float, Interval(ge=0, le=1), "share of the rows that seed the shared basis in V"
     ] = 0.01

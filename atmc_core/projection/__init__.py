@@ -2,12 +2,13 @@
 
 from atmc_core.projection.classes import Block, Choice, worthiest
 from atmc_core.projection.codebook import Quantized, padded, quantize, requantize
-from atmc_core.projection.sparsity import mark_largest
+from atmc_core.projection.sparsity import mark_balanced, mark_largest
 
 __all__ = [
     "Block",
     "Choice",
     "Quantized",
+    "mark_balanced",
     "mark_largest",
     "padded",
     "quantize",

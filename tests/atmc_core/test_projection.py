@@ -1,6 +1,7 @@
 """The projections: feasible, idempotent, and nearest (against brute force on small inputs)."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from atmc_core.projection import codebook, mark_largest, padded, quantize, sparsity
+from atmc_core.projection import codebook, mark_balanced, mark_largest, padded, quantize, sparsity
 
 # Multiples of 1/8 are exact in float32, and equal values are common.
 _values = st.integers(-40, 40).map(lambda i: i / 8)
@@ -72,6 +73,74 @@ class TestMarkLargest:
             mask = mark_largest(scores.clone(), k).bool()
             assert int(mask.sum()) == k
             assert scores[mask].min() >= scores[~mask].max()
+
+
+class TestMarkBalanced:
+    @given(st.lists(_vectors(4), min_size=1, max_size=3), st.integers(0, 12))
+    def test_keeps_k_and_the_largest_product_of_the_layers_squares(
+        self, layers: list[Tensor], k: int
+    ) -> None:
+        kept = torch.split(_balanced(layers, k), [len(layer) for layer in layers])
+        nonzero = [layer[layer != 0] for layer in layers if (layer != 0).any()]
+        count = sum(len(layer) for layer in nonzero)
+        assert sum(int(mask.sum()) for mask in kept) == min(k, count)
+        assert not any(
+            (mask.bool() & (layer == 0)).any() for layer, mask in zip(layers, kept, strict=True)
+        )
+        if k >= len(nonzero):
+            found = [
+                float(layer[mask.bool()].square().sum())
+                for layer, mask in zip(layers, kept, strict=True)
+            ]
+            product = math.prod(squares for squares in found if squares)
+            assert product == pytest.approx(_best_product(nonzero, min(k, count)), rel=1e-5)
+
+    @given(st.lists(_vectors(6), min_size=1, max_size=3), st.integers(0, 18))
+    def test_is_idempotent_and_does_not_see_units(self, layers: list[Tensor], k: int) -> None:
+        mask = _balanced(layers, k)
+        sizes = [len(layer) for layer in layers]
+        pieces = torch.split(mask, sizes)
+        again = _balanced([layer * own for layer, own in zip(layers, pieces, strict=True)], k)
+        assert again.tolist() == mask.tolist()
+        scaled = [layer * 8.0**place for place, layer in enumerate(layers)]
+        assert _balanced(scaled, k).tolist() == mask.tolist()
+
+    def test_leaves_each_layer_one_where_magnitude_would_leave_it_none(self) -> None:
+        layers = [torch.rand(100) + 1, torch.rand(10) / 100]
+        mask = _balanced(layers, 20)
+        assert mask[:100].sum() + mask[100:].sum() == 20
+        assert mask[100:].any()
+        assert not mark_largest(torch.cat(layers), 20)[100:].any()
+
+    def test_of_equal_ones_the_first_and_none_of_what_there_is_no_room_for(self) -> None:
+        assert _balanced([torch.ones(3), torch.ones(3)], 1).tolist() == [1, 0, 0, 0, 0, 0]
+        assert _balanced([torch.ones(3), torch.ones(3)], 3).tolist() == [1, 1, 0, 1, 0, 0]
+
+    def test_refuses_a_negative_budget(self) -> None:
+        with pytest.raises(ValueError, match="k is -1"):
+            mark_balanced(torch.ones(2), [2], -1)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_gpu_marks_the_same(self) -> None:
+        scores, sizes = torch.rand(5000), [20, 4000, 980]
+        for k in (1, 100, 3000):
+            mask = mark_balanced(scores.cuda(), sizes, k).cpu()
+            assert mask.equal(mark_balanced(scores.clone(), sizes, k))
+
+
+def _balanced(layers: list[Tensor], k: int) -> Tensor:
+    return mark_balanced(torch.cat(layers).abs(), [len(layer) for layer in layers], k)
+
+
+def _best_product(layers: list[Tensor], k: int) -> float:
+    """Of the layers' kept squares, by trying all ways to share out k."""
+    sums = [[float(s) for s in (-layer.abs()).sort().values.square().cumsum(0)] for layer in layers]
+    shares = itertools.product(*(range(1, len(layer) + 1) for layer in layers))
+    return max(
+        math.prod(own[n - 1] for own, n in zip(sums, share, strict=True))
+        for share in shares
+        if sum(share) == k
+    )
 
 
 class TestQuantize:
