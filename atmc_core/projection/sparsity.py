@@ -69,11 +69,13 @@ def mark_balanced(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
         return mark_largest(scores, k)
     layers = torch.split(scores, list(sizes))
     largest = [_descending(layer, min(k, len(layer))) for layer in layers]
-    ranks = mark_largest(torch.cat([_lamp(own) for own in largest]), k)
-    for layer, own, marks in zip(
-        layers, largest, torch.split(ranks, [len(own) for own in largest]), strict=True
-    ):
-        kept = (marks * (own > 0)).sum(dtype=torch.int64)
+    counts = [len(own) for own in largest]
+    order = scores.new_empty(sum(counts))
+    for own, part in zip(largest, torch.split(order, counts), strict=True):
+        part.copy_(_lamp(own))
+    marks = torch.split(mark_largest(order, k), counts)
+    for layer, own, marked in zip(layers, largest, marks, strict=True):
+        kept = (marked * (own > 0)).sum(dtype=torch.int64)
         # Behind the last one an infinity, for a layer that keeps none: nothing is above it.
         threshold = F.pad(own, (0, 1), value=math.inf).take(kept - 1)
         above = (own > threshold).sum()
@@ -83,8 +85,8 @@ def mark_balanced(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
 
 def _lamp(descending: Tensor) -> Tensor:
     """Squares over the sums of all up to theirs; summed in float64, since there are millions."""
-    squares = descending.double().square()
-    return squares.div_(squares.cumsum(0).clamp_min_(1e-300)).float()
+    squares = descending.double().square_()
+    return squares.div_(squares.cumsum(0).clamp_min_(1e-300))
 
 
 def _descending(scores: Tensor, k: int) -> Tensor:

@@ -235,6 +235,7 @@ def test_each_option_makes_a_difference(bench: Bench) -> None:
         "flip": {"flip": True},
         "shift": {"shift": 1},
         "short": {"max_grad_norm": 0.1},
+        "magnitude": {"importance": "magnitude"},
     }
     results = set()
     for name, option in options.items():
