@@ -126,7 +126,7 @@ class Training:
         float,
         Interval(ge=0, le=0.95),
         "share of the compression epochs in which the budget shrinks",
-    ] = 0.6
+    ] = 0.3
     importance: Annotated[
         Importance,
         "which entries stay under the budget: lamp, those that are large beside the rest of their "
