@@ -1,19 +1,22 @@
-"""What the factors bring: ATMC against AL0 at equal k, epochs and seeds, on MNIST.
+"""What the factors bring, and what two choices that all methods share: against AL0, on MNIST.
 
     python -m benchmarks.ablation [--densities 0.05 0.01] [--ranks 0.05 0.01] [--seeds 0 1 2]
 
-Both start from the same robust LeNet (``benchmarks.paper`` trains it and keeps it), see the same
-batches and random starts for a seed, and differ in how the weights are held: plain, or as U, V and
-C seeded with a share of the rows as their common basis (``rank_fraction``). Float32, so that the
-support alone is compared. Every run is kept; the whole resumes where it stopped. Writes
+All start from the same robust LeNet (``benchmarks.paper`` trains it and keeps it), see the same
+batches and random starts for a seed, have equal k and epochs, and differ from AL0 in one thing:
+ATMC holds the weights as U, V and C, seeded with a share of the rows as their common basis
+(``rank_fraction``); ``magnitude`` keeps the largest entries of all, not of their layers (LAMP);
+``slow`` shrinks the budget in twice the share of the steps. Float32, so that the support alone is
+compared. Every run is kept; the whole resumes where it stopped. Writes
 ``benchmarks/results/ablation-NAME.json``: for each run clean and PGD accuracy on test images and
-the non-zeros of U, V and C per layer; for each rank and density the mean difference to AL0 with its
-95 % interval over the seeds (Student's t).
+the non-zeros of U, V and C per layer; for each variant and density the mean difference to AL0 with
+its 95 % interval over the seeds (Student's t).
 """
 
 import argparse
 import json
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +57,22 @@ def main() -> None:
     parser.add_argument("--attacked-images", type=int, default=2000)
     arguments = parser.parse_args()
     paper.prepare(arguments)
+    variants = [
+        Variant("al0"),
+        *(Variant(f"atmc-{rank}", {"rank_fraction": rank}) for rank in arguments.ranks),
+        Variant("magnitude", {"importance": "magnitude"}),
+        Variant("slow", {"shrink_fraction": 2 * Training.shrink_fraction}),
+    ]
     runs = [
-        _kept(arguments, density, rank, seed)
+        _kept(arguments, density, variant, seed)
         for density in arguments.densities
         for seed in arguments.seeds
-        for rank in (None, *arguments.ranks)
+        for variant in variants
     ]
     differences = [
-        _difference(runs, density, rank)
+        _difference(runs, density, variant.name)
         for density in arguments.densities
-        for rank in arguments.ranks
+        for variant in variants[1:]
     ]
     settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(arguments).items()}
     del settings["work"]
@@ -74,31 +83,42 @@ def main() -> None:
     print_result({"differences": differences, "runs": len(runs)})
 
 
+@dataclass(frozen=True)
+class Variant:
+    """AL0 but for some of the training's values; with a ``rank_fraction`` it is ATMC."""
+
+    name: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+
 def _kept(
-    arguments: argparse.Namespace, density: float, rank: float | None, seed: int
+    arguments: argparse.Namespace, density: float, variant: Variant, seed: int
 ) -> dict[str, Any]:
-    """One run's figures, from its file or by running it; without a rank it is AL0."""
-    name = f"ablation-{density}-{rank}-{seed}-{arguments.epochs}.json"
+    """One run's figures, from its file or by running it."""
+    name = f"ablation-{density}-{variant.name}-{seed}-{arguments.epochs}.json"
     path: Path = work_folder(arguments) / name
     if not path.exists():
-        path.write_text(json.dumps(_run(arguments, density, rank, seed)))
+        path.write_text(json.dumps(_run(arguments, density, variant, seed)))
     run: dict[str, Any] = json.loads(path.read_text())
     return run
 
 
 def _run(
-    arguments: argparse.Namespace, density: float, rank: float | None, seed: int
+    arguments: argparse.Namespace, density: float, variant: Variant, seed: int
 ) -> dict[str, Any]:
     network = build(arguments.architecture, 10)
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
     classifier = Classifier(network, Normalization(), channels=1).to(device())
     weights = dense_weights(network)
+    rank = variant.training.get("rank_fraction")
     factors = plain(weights) if rank is None else interpolative(weights, rank)
     k = round(density * sum(weight.numel() for weight, _ in weights.values()))
     data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed).to(
         device()
     )
-    training = Training(learning_rate=arguments.learning_rate, batch_size=arguments.batch_size)
+    training = Training(
+        learning_rate=arguments.learning_rate, batch_size=arguments.batch_size, **variant.training
+    )
     steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
     net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
     course = Course(
@@ -114,11 +134,11 @@ def _run(
     trainer = Trainer(net, data.train, course)
     for epoch in range(arguments.epochs):
         loss = trainer.epoch(epoch)
-        say(f"density {density}, rank {rank}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
+        say(f"density {density}, {variant.name}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
     clean, robust = _accuracies(classifier, data.test, arguments)
     return {
         "density": density,
-        "rank_fraction": rank,
+        "variant": variant.name,
         "seed": seed,
         "k": k,
         "clean_accuracy": clean,
@@ -148,14 +168,14 @@ def _nonzeros(factors: Factors) -> list[int]:
     return [int(tensor.count_nonzero()) for tensor in factors.tensors]
 
 
-def _difference(runs: list[dict[str, Any]], density: float, rank: float) -> dict[str, Any]:
-    """Mean of ATMC's PGD accuracy less AL0's over the seeds, with its 95 % interval."""
+def _difference(runs: list[dict[str, Any]], density: float, variant: str) -> dict[str, Any]:
+    """Mean of a variant's PGD accuracy less AL0's over the seeds, with its 95 % interval."""
 
-    def figures(wanted: float | None) -> list[float]:
-        chosen = [r for r in runs if (r["density"], r["rank_fraction"]) == (density, wanted)]
+    def figures(wanted: str) -> list[float]:
+        chosen = [r for r in runs if (r["density"], r["variant"]) == (density, wanted)]
         return [run["pgd_accuracy"] for run in sorted(chosen, key=lambda run: run["seed"])]
 
-    pairs = np.array(figures(rank)) - np.array(figures(None))
+    pairs = np.array(figures(variant)) - np.array(figures("al0"))
     mean = float(pairs.mean())
     half = float("nan")
     if len(pairs) > 1:
@@ -163,9 +183,9 @@ def _difference(runs: list[dict[str, Any]], density: float, rank: float) -> dict
         half /= len(pairs) ** 0.5
     return {
         "density": density,
-        "rank_fraction": rank,
-        "al0": round(float(np.mean(figures(None))), 4),
-        "atmc": round(float(np.mean(figures(rank))), 4),
+        "variant": variant,
+        "al0": round(float(np.mean(figures("al0"))), 4),
+        "robust_accuracy": round(float(np.mean(figures(variant))), 4),
         "difference": round(mean, 4),
         "interval": [round(mean - half, 4), round(mean + half, 4)],
     }
