@@ -101,7 +101,7 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     # As in the job: sums in another order end in other last digits.
     torch.set_num_threads(report["environment"]["threads"])
     compute_repeatably(device.type == "cpu")
-    spec = from_json(JobSpec, report["spec"])
+    spec = _asked(report)
     classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(
         classifier.to(device),
@@ -124,6 +124,15 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
         "figures": found,
         "differences": differences(report[side], found),
     }
+
+
+def _asked(report: Report) -> JobSpec:
+    """The part of the report's spec that its figures depend on.
+
+    How the model was trained is told, not asked for: a version of other defaults may refuse it.
+    """
+    fraction = report["spec"]["training"]["validation_fraction"]
+    return from_json(JobSpec, report["spec"] | {"training": {"validation_fraction": fraction}})
 
 
 def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:
