@@ -74,10 +74,9 @@ class Context:
 
     def new_structure(self) -> Structure:
         """What the target keeps or drops, with nothing dropped yet."""
-        importance = self.spec.training.importance
         if self.target.structure == "channel":
-            return Channels(self.classifier.network, importance)
-        return Structure(importance)
+            return Channels(self.classifier.network)
+        return Structure(self.spec.training.importance)
 
     @cached_property
     def budget(self) -> Budget:

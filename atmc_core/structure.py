@@ -98,8 +98,8 @@ class Channels(Structure):
         InvalidInput: if the network cannot be traced.
     """
 
-    def __init__(self, network: nn.Module, importance: Importance = "lamp") -> None:
-        super().__init__(importance)
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
         graph = channel_graph(network)
         if graph is None:
             raise InvalidInput(

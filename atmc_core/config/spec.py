@@ -67,6 +67,8 @@ class JobSpec:
             raise InvalidInput("invalid_value", message, "target.structure")
         for name in UNUSED.get(self.method, ()):
             self._refuse_changed(name, f"method {self.method} has no use for it")
+        if self.target and self.target.structure == "channel":
+            self._refuse_changed("importance", "it is of single entries, not of channels")
         if self.target and self.target.bits > 8:
             for name in OF_CODEBOOKS:
                 self._refuse_changed(
@@ -98,8 +100,15 @@ def spec_schema(method: Method) -> dict[str, Any]:
             "if": {"properties": {"target": bits}},
             "then": {"properties": {"training": idle}},
         }
+        structure = {"properties": {"structure": {"const": "channel"}}, "required": ["structure"]}
+        by_channels = {
+            "if": {"properties": {"target": structure}},
+            "then": {
+                "properties": {"training": {"properties": {"importance": _unchanged("importance")}}}
+            },
+        }
         required = [*schema["required"], "target"]
-        return schema | {"required": required, "allOf": [without_codebooks]}
+        return schema | {"required": required, "allOf": [without_codebooks, by_channels]}
     for name in ("target", "training"):
         del properties[name]
     for name in ("steps", "step_size"):

@@ -71,6 +71,19 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_value",
         "training.rank_fraction",
     ),
+    "an order of entries for channels": (
+        {
+            "target": {"bits": 4, "k": 9, "structure": "channel"},
+            "training": {"importance": "magnitude"},
+        },
+        "invalid_value",
+        "training.importance",
+    ),
+    "an order of entries for low rank": (
+        {"method": "alr", "training": {"importance": "magnitude"}},
+        "invalid_value",
+        "training.importance",
+    ),
     "a schedule for a fixed support": (
         {"method": "ap", "training": {"density_schedule": "linear"}},
         "invalid_value",
