@@ -2,12 +2,13 @@
 
     python -m benchmarks.paper --dataset mnist --methods al0 atmc --densities 0.05 0.01 --bits 8 32
 
-The dense network is trained once (DA); the methods that compress it start there, NAP from its own
-clean training. ``--bits`` are ATMC's; the other systems are float32, as in the paper. Each row is a
-whole job in a folder of its own and resumes where it stopped; finished rows are kept, and several
-runs may share a folder (each its own rows). Every compressed network is read back from its artifact
-and evaluated on the test split by PGD as the paper does it (its number of steps, a random start),
-and by PGD-40 with 5 restarts (or as asked) on what that left standing.
+The dense network is trained once (DA), or given by ``--robust`` and then the DA row; the methods
+that compress it start there, NAP from its own clean training. ``--bits`` are ATMC's; the other
+systems are float32, as in the paper. Each row is a whole job in a folder of its own and resumes
+where it stopped; finished rows are kept, and several runs may share a folder (each its own rows).
+Every compressed network is read back from its artifact and evaluated on the test split by PGD as
+the paper does it (its number of steps, a random start), and by PGD-40 with 5 restarts (or as asked)
+on what that left standing.
 
 Without a GPU the defaults are 20,000 training images, 4 PGD steps and few epochs, and the file says
 so; with one they are all images and the paper's steps. Writes
@@ -114,13 +115,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30 if has_gpu() else 3, help="of compression")
     parser.add_argument("--finish-epochs", type=int, default=10 if has_gpu() else 1)
     parser.add_argument(
-        "--training", type=json.loads, default={}, help="more of a job's training, as JSON"
+        "--training", type=_document, default={}, help="more of a job's training, as JSON"
     )
     parser.add_argument("--draw", action="store_true", help="only draw what is there")
     arguments = parser.parse_args()
     prepare(arguments)
-    if not arguments.draw:
-        run(arguments)
+    try:
+        if not arguments.draw:
+            run(arguments)
+    except InvalidInput as refused:
+        parser.error(f"{refused.message} ({refused.param})" if refused.param else refused.message)
     print(json.dumps(write(arguments)))
 
 
@@ -147,6 +151,16 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("build") / "paper")
 
 
+def _document(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise argparse.ArgumentTypeError(f"a JSON object is needed, not {text}")
+    return document
+
+
 def prepare(arguments: argparse.Namespace) -> None:
     """Fill in the paper's settings, and compute repeatably."""
     setting = SETTINGS[arguments.dataset]
@@ -163,8 +177,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and evaluate every row that is asked for and not there yet."""
     for system in systems(arguments):
-        fresh = system.method in ("da", "nap")
-        start = (fresh_network if fresh else robust_network)(arguments)
+        start = (fresh_network if starts_fresh(arguments, system) else robust_network)(arguments)
         try:
             _row(arguments, system, start)
         except InvalidInput as refused:
@@ -186,6 +199,11 @@ def systems(arguments: argparse.Namespace) -> Iterator[System]:
         for size in sizes:
             for bits in arguments.bits if method == "atmc" else [32]:
                 yield System(method, size, bits)
+
+
+def starts_fresh(arguments: argparse.Namespace, system: System) -> bool:
+    """Whether a row has the dense network's training before it. A given network is the DA row."""
+    return system.method == "nap" or (system.method == "da" and not arguments.robust)
 
 
 def fresh_network(arguments: argparse.Namespace) -> Path:
@@ -268,7 +286,7 @@ def _compressed(arguments: argparse.Namespace, system: System, start: Path) -> P
 
 def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
     training = {
-        "robust_epochs": arguments.dense_epochs if system.method in ("da", "nap") else 0,
+        "robust_epochs": arguments.dense_epochs if starts_fresh(arguments, system) else 0,
         "learning_rate": arguments.learning_rate,
         "batch_size": arguments.batch_size,
         "validation_fraction": arguments.validation_fraction,
