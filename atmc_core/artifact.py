@@ -52,7 +52,7 @@ class CompressedModel:
         architecture: a known name, or ``onnx``.
         input_shape: channels, height, width, where the architecture does not say.
         graph: of an ``onnx`` network: the file needs nothing beside it.
-        factors: U, V and C by weight name, in the architecture's order.
+        factors: U, V and C by weight name, in the architecture's order; made whole.
         others: the rest of the state dict that is float, in its order.
         bits: 1 to 8, 16 or 32.
         k: the budget it was made for; the non-zeros are at most that.
@@ -69,6 +69,10 @@ class CompressedModel:
     kept: Tensor | None = None
     input_shape: tuple[int, int, int] | None = None
     graph: Graph | None = None
+
+    def __post_init__(self) -> None:
+        whole = {name: factors.whole() for name, factors in self.factors.items()}
+        object.__setattr__(self, "factors", whole)
 
     @property
     def blueprint(self) -> Blueprint:

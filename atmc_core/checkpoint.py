@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 #: What the stages keep; another release's state would be misread, so it counts as broken. Raised
-#: whenever a stage or a solver keeps something else (2: all factors in one tensor).
-FORMAT = 2
+#: whenever a stage or a solver keeps something else (2: all factors in one tensor; 3: of U and V
+#: only what may be used).
+FORMAT = 3
 #: The one before the newest is kept in case the newest cannot be read.
 _KEPT = 2
 

@@ -41,10 +41,6 @@ class FactorizedWeights:
         self.pool = Pool(factors)
         self.compose()
 
-    def factor_tensors(self) -> list[Tensor]:
-        """U, V and C of every weight in turn."""
-        return [tensor for factors in self.factors.values() for tensor in factors.tensors]
-
     @torch.no_grad()
     def compose(self) -> None:
         """Write W = UV + C into the network."""
@@ -61,9 +57,7 @@ class FactorizedWeights:
         for name, factors, gradients in self.pool.by_weight(into):
             weight = self.composed[name]
             assert weight.grad is not None
-            for gradient in gradients:
-                gradient.zero_()
-            factors.add_gradients(weight.grad, gradients)
+            factors.write_gradients(weight.grad, gradients)
             weight.grad = None
 
     def reaches(self, flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,13 +82,18 @@ class FactorizedWeights:
     def model_state(self) -> State:
         """Factors and the rest of the network: all that the artifact needs."""
         return {
-            "factors": [tensor.clone() for tensor in self.factor_tensors()],
+            "factors": [
+                tensor.clone() for own in self.factors.values() for tensor in own.whole().tensors
+            ],
             "network": clone_state(self.classifier.network),
         }
 
     def restore_model(self, state: State) -> None:
-        for tensor, saved in zip(self.factor_tensors(), state["factors"], strict=True):
-            tensor.copy_(saved)
+        saved = iter(state["factors"])
+        for own in self.factors.values():
+            u, v, c = (next(saved).to(own.c.device) for _ in range(3))
+            for tensor, part in zip(own.tensors, own.held(u, v, c), strict=True):
+                tensor.copy_(part)
         self.classifier.network.load_state_dict(state["network"])
 
 
@@ -225,6 +224,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     def state(self) -> State:
         return self.model_state() | {
+            "bases": [own.basis for own in self.factors.values()],
             "optimizer": self.optimizer.state_dict(),
             "other_optimizer": self.other_optimizer.state_dict(),
             "step": self.step,
@@ -236,6 +236,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
         }
 
     def restore(self, state: State) -> None:
+        for own, basis in zip(self.factors.values(), state["bases"], strict=True):
+            own.basis = basis if basis is None else basis.to(own.c.device)
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.other_optimizer.load_state_dict(state["other_optimizer"])

@@ -5,7 +5,7 @@ square factor); what is *done* to the factors (pruning, quantisation) stands els
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -62,11 +62,17 @@ class MatrixView:
 
 @dataclass
 class Factors:
-    """One weight's U, V and C, each ``[groups, ., .]``, dense tensors that hold many zeros.
+    """One weight's U, V and C, dense tensors that hold many zeros.
+
+    U and V meet in an inner dimension as long as the weight's short side. In training of most of it
+    nothing is ever used, so it may be held in part: U is ``[groups, rows, R]``, V
+    ``[groups, R, columns]`` and C ``[groups, rows, columns]``.
 
     Attributes:
         plain: only the carried factor is used, and the other two are zero and stay so: no product
             is formed and nothing is trained but W itself.
+        basis: which of the inner dimension is held, distinct places, int64 ``[groups, R]``; all of
+            it by default. What is not held is zero.
     """
 
     view: MatrixView
@@ -74,6 +80,7 @@ class Factors:
     v: Tensor
     c: Tensor
     plain: bool = field(default=False, kw_only=True)
+    basis: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,45 +96,70 @@ class Factors:
         """The factor that the identity passes on: V, or U of a tall weight."""
         return self.v if self.view.wide else self.u
 
-    def basis(self) -> Tensor:
-        """Where the carried factor holds anything: by rows of V, or columns of a tall weight's U.
+    def held(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The held part of tensors of the view's ``factor_shapes``."""
+        if self.basis is None:
+            return u, v, c
+        columns, rows = _across(self.basis, u, -1), _across(self.basis, v, -2)
+        return u.gather(-1, columns), v.gather(-2, rows), c
 
-        Returns:
-            Bool, broadcasts against it.
-        """
-        return (self.carried != 0).any(-1 if self.view.wide else -2, keepdim=True)
+    def whole(self) -> "Factors":
+        """The same with all of the inner dimension, in the view's ``factor_shapes``."""
+        if self.basis is None:
+            return self
+        u, v = (self.c.new_zeros(shape) for shape in self.view.factor_shapes[:2])
+        u.scatter_(-1, _across(self.basis, u, -1), self.u)
+        v.scatter_(-2, _across(self.basis, v, -2), self.v)
+        return replace(self, u=u, v=v, basis=None)
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """The two matrices whose product and C make W: U and V, the identity in its place."""
+        if self.view.wide:
+            return self._with_identity(self.u), self.v
+        return self.u, self._with_identity(self.v.mT).mT
+
+    def _with_identity(self, square: Tensor) -> Tensor:
+        """``[groups, side, R]`` and one where a row is the inner dimension's own."""
+        if self.basis is None:
+            passed = square.clone()
+            passed.diagonal(dim1=-2, dim2=-1).add_(1)
+            return passed
+        ones = square.new_ones(()).expand(len(square), 1, square.shape[-1])
+        return square.scatter_add(-2, self.basis.unsqueeze(-2), ones)
 
     @torch.no_grad()
     def compose(self) -> Tensor:
         """The weight W in its own shape."""
         if self.plain:
             return self.view.to_weight(self.carried)
-        return self.view.to_weight(torch.baddbmm(self.carried + self.c, self.u, self.v))
+        return self.view.to_weight(torch.baddbmm(self.c, *self.sides()))
 
     @torch.no_grad()
-    def add_gradients(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
-        """Add the gradients in the ``used`` tensors (the chain rule, the identity included).
+    def write_gradients(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
+        """Write the gradients of the ``used`` tensors (the chain rule, the identity included).
 
         V and C both have an entry that moves an entry of W by itself. Of the two only one gets a
-        gradient, or W would go twice as far as it should: V's in the ``basis``, C's elsewhere.
+        gradient, or W would go twice as far as it should: V's in its rows that hold anything (of a
+        tall weight U's in such columns), C's elsewhere.
 
         Args:
             gradient: that in W.
-            into: a tensor for each of the used ones in turn.
+            into: a tensor for each of the used ones in turn, overwritten.
         """
-        whole = self.view.to_matrices(gradient)
+        outer = self.view.to_matrices(gradient)
         if self.plain:
-            into[0].add_(whole)
+            into[0].copy_(outer)
             return
-        in_u, in_v, in_c = into
-        elsewhere = ~self.basis()
-        if self.view.wide:
-            in_u.baddbmm_(whole, self.v.mT)
-            in_v.add_(torch.baddbmm(whole, self.u.mT, whole).masked_fill_(elsewhere, 0))
-        else:
-            in_v.baddbmm_(self.u.mT, whole)
-            in_u.add_(torch.baddbmm(whole, whole, self.v.mT).masked_fill_(elsewhere, 0))
-        in_c.addcmul_(whole, elsewhere.to(whole.dtype))
+        (left, right), (in_u, in_v, in_c) = self.sides(), into
+        torch.bmm(outer, right.mT, out=in_u)
+        torch.bmm(left.mT, outer, out=in_v)
+        along = -1 if self.view.wide else -2
+        holds = (self.carried != 0).any(along, keepdim=True)
+        (in_v if self.view.wide else in_u).mul_(holds)
+        if self.basis is not None:
+            nowhere = holds.new_zeros(in_c.select(along, 0).shape).unsqueeze(along)
+            holds = nowhere.scatter_(-3 - along, self.basis.unsqueeze(along), holds)
+        torch.mul(outer, ~holds, out=in_c)
 
     @torch.no_grad()
     def effects(self) -> tuple[Tensor, Tensor]:
@@ -139,29 +171,26 @@ class Factors:
         Returns:
             Tensors that broadcast against U and V.
         """
-        left = _norm_with_identity(self.u, -2) if self.view.wide else self.u.norm(dim=-2)
-        right = self.v.norm(dim=-1) if self.view.wide else _norm_with_identity(self.v, -1)
-        return right.unsqueeze(-2), left.unsqueeze(-1)
+        left, right = self.sides()
+        return right.norm(dim=-1).unsqueeze(-2), left.norm(dim=-2).unsqueeze(-1)
 
     @torch.no_grad()
-    def write_scores(self, into: Sequence[Tensor]) -> None:
-        """What each entry of the ``used`` tensors contributes to W: its size times its effect.
+    def score(self, sizes: Sequence[Tensor]) -> None:
+        """Make of the sizes of entries what they contribute to W: their sizes times their effects.
 
         Args:
-            into: a tensor for each of the used ones in turn, overwritten.
+            sizes: of the ``used`` tensors in turn, overwritten.
         """
-        for role, scores in zip(self.used, into, strict=True):
-            torch.abs(self.tensors[role], out=scores)
         if not self.plain:
-            for effect, scores in zip(self.effects(), into, strict=False):
+            for effect, scores in zip(self.effects(), sizes, strict=False):
                 scores.mul_(effect)
 
 
-def _norm_with_identity(square: Tensor, dim: int) -> Tensor:
-    """Column (-2) or row (-1) norms of I + square."""
-    diagonal = square.diagonal(dim1=-2, dim2=-1)
-    squared = square.square().sum(dim) + 2 * diagonal + 1
-    return squared.clamp_min(0).sqrt()
+def _across(basis: Tensor, like: Tensor, dim: int) -> Tensor:
+    """The basis as an index into a dimension of ``like``, the same all along the other one."""
+    sizes = list(like.shape)
+    sizes[dim] = basis.shape[1]
+    return basis.unsqueeze(-3 - dim).expand(sizes)
 
 
 def compressible_weights(network: nn.Module) -> dict[str, MatrixView]:

@@ -110,11 +110,13 @@ def _wide_form(weight: Tensor, view: MatrixView) -> Tensor:
     return matrix if view.wide else matrix.mT
 
 
-def _oriented(view: MatrixView, square: Tensor, carried: Tensor, rest: Tensor) -> Factors:
+def _oriented(
+    view: MatrixView, square: Tensor, carried: Tensor, rest: Tensor, basis: Tensor | None = None
+) -> Factors:
     """Factors of the matrix from those of its wide form."""
     parts = (square, carried, rest) if view.wide else (carried.mT, square.mT, rest.mT)
     u, v, c = (part.contiguous() for part in parts)
-    return Factors(view, u, v, c)
+    return Factors(view, u, v, c, basis=basis)
 
 
 @torch.no_grad()
@@ -122,8 +124,13 @@ def _interpolate(weight: Tensor, view: MatrixView, rank_fraction: float) -> Fact
     return _oriented(view, *_interpolative_split(_wide_form(weight, view), rank_fraction))
 
 
-def _interpolative_split(matrix: Tensor, rank_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
-    """S, B and R with matrix = (I+S) B + R, B holding picked rows of the matrix."""
+def _interpolative_split(
+    matrix: Tensor, rank_fraction: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """S, B, R and picked rows, with matrix = (I+S) B + R, where of B only those rows are not zero.
+
+    Returned are these rows of B, which are the matrix's own, and these columns of S.
+    """
     groups, rows, _ = matrix.shape
     rank = min(rows, max(1, round(rank_fraction * rows)))
     picked = _pivot_rows(matrix, rank)
@@ -138,11 +145,8 @@ def _interpolative_split(matrix: Tensor, rank_fraction: float) -> tuple[Tensor, 
     is_picked = torch.zeros(groups, rows, 1, dtype=torch.bool, device=matrix.device)
     is_picked.scatter_(1, picked.unsqueeze(-1), True)
     coefficients = coefficients.masked_fill(is_picked, 0)
-    square = torch.zeros(groups, rows, rows, dtype=matrix.dtype, device=matrix.device)
-    square.scatter_(2, picked.unsqueeze(1).expand(-1, rows, -1), coefficients)
-    carried = matrix * is_picked
     rest = (matrix - coefficients @ basis).masked_fill(is_picked, 0)
-    return square, carried, rest
+    return coefficients, basis, rest, picked
 
 
 def _pivot_rows(matrix: Tensor, rank: int) -> Tensor:

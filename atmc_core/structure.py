@@ -33,18 +33,17 @@ class Structure:
             scratch: memory for a float of each entry, overwritten; by default it is taken anew.
         """
         marks = self._marks(factors, k, scratch)
-        for tensor, kept in zip(used_tensors(factors), marks, strict=True):
-            tensor.mul_(kept)
+        torch._foreach_mul_(used_tensors(factors), marks)
 
     def supports(self, factors: Weights, k: int) -> Weights:
-        """Ones where entries are that a budget of k would leave, zeros elsewhere."""
+        """Ones where entries are that a budget of k would leave, zeros elsewhere; the whole."""
         marks = iter(self._marks(factors, k))
         supports = {}
         for name, own in factors.items():
             tensors = [torch.zeros_like(tensor) for tensor in own.tensors]
             for role in own.used:
                 tensors[role] = next(marks) * (own.tensors[role] != 0)
-            supports[name] = _with(own, tensors)
+            supports[name] = _with(own, tensors).whole()
         return supports
 
     def _marks(self, factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
@@ -52,20 +51,22 @@ class Structure:
         tensors = used_tensors(factors)
         sizes = [tensor.numel() for tensor in tensors]
         scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
-        views = iter(torch.split(scores, sizes))
-        layers = []
+        views = [
+            part.view_as(tensor)
+            for part, tensor in zip(torch.split(scores, sizes), tensors, strict=True)
+        ]
+        torch._foreach_copy_(views, tensors)
+        torch._foreach_abs_(views)
+        rest, layers = iter(views), []
         for own in factors.values():
-            parts = [next(views) for _ in own.used]
-            own.write_scores(
-                [p.view_as(own.tensors[role]) for p, role in zip(parts, own.used, strict=True)]
-            )
-            layers.append(sum(len(part) for part in parts))
+            parts = [next(rest) for _ in own.used]
+            own.score(parts)
+            layers.append(sum(part.numel() for part in parts))
         if self.importance == "lamp":
             mark_balanced(scores, layers, k)
         else:
             mark_largest(scores, k)
-        marks = torch.split(scores, sizes)
-        return [mark.view_as(tensor) for mark, tensor in zip(marks, tensors, strict=True)]
+        return views
 
     def silence(self, network: nn.Module) -> None:
         """Set to zero what else that is dropped would emit: of entries nothing."""
@@ -128,7 +129,7 @@ class Channels(Structure):
         self.alive = self._chosen(factors, k)
         for name, own in factors.items():
             masks = self.sides[name].masks(self.alive, own.u.device)
-            for tensor, mask in zip(own.tensors, masks, strict=True):
+            for tensor, mask in zip(own.tensors, own.held(*masks), strict=True):
                 tensor.mul_(mask)
         super().shrink(factors, k, scratch)
 
@@ -137,7 +138,8 @@ class Channels(Structure):
         kept = {}
         for name, own in factors.items():
             masks = self.sides[name].masks(alive, own.u.device)
-            kept[name] = _with(own, [t * m for t, m in zip(own.tensors, masks, strict=True)])
+            held = own.held(*masks)
+            kept[name] = _with(own, [t * m for t, m in zip(own.tensors, held, strict=True)])
         return super().supports(kept, k)
 
     @torch.no_grad()
@@ -231,7 +233,7 @@ class _Sides:
         whole = rows[:, :, None] & columns
         if self.view.wide:
             return rows[:, :, None] & rows[:, None, :], whole, whole
-        return whole, columns[:, None] & columns, whole
+        return whole, (columns[:, None] & columns).expand(self.view.factor_shapes[1]), whole
 
     def block(self, own: Factors, alive: Tensor) -> Block:
         """What the weights between each two channels are worth, of those that are alive."""
@@ -248,7 +250,7 @@ class _Sides:
 
     def touch(self, touched: Tensor, own: Factors) -> None:
         """Mark the classes that have a non-zero in a row or column of theirs."""
-        u, v, c = ((t != 0).cpu() for t in own.tensors)
+        u, v, c = ((t != 0).cpu() for t in own.whole().tensors)
         rows, columns = c.any(2), c.any(1).any(0)
         if self.view.wide:
             rows = rows | v.any(2) | u.any(2) | u.any(1)

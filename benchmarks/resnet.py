@@ -6,7 +6,7 @@ Time: a PGD-7 training step of ATMC, and in the same run its l0 projection (ever
 codebook projections of all tensors (every ``dual_interval`` steps). ``projection_share`` is theirs,
 so amortised, of the whole. Memory: dense training and ATMC's each run in a process of its own on a
 small batch; ``floats_above_dense`` is the difference of the peaks, in float32 numbers a dense
-weight.
+weight, at the final budget, and ``floats_while_shrinking`` when nearly all entries are still there.
 """
 
 import argparse
@@ -31,18 +31,19 @@ from benchmarks.timing import print_result
 
 THREAT = Threat("linf", 8 / 255, steps=7)
 TRAINING = Training(shrink_fraction=0)
+SHRINKING = Training(shrink_fraction=1)
 DENSITY, MEMORY_BATCH, MEMORY_STEPS = 0.01, 4, 2
+SIDES = ("dense", "atmc", "shrinking")
 
 
-def atmc(bits: int) -> AdmmWeights:
-    """ResNet-34 held as U, V and C at its final budget."""
+def atmc(bits: int, training: Training = TRAINING, steps: int = 1) -> AdmmWeights:
+    """ResNet-34 held as U, V and C; by default at its final budget."""
     classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
     weights = dense_weights(classifier.network)
     total = sum(weight.numel() for weight, _ in weights.values())
-    factors = interpolative(weights, TRAINING.rank_fraction)
-    return AdmmWeights(
-        classifier, factors, k=round(DENSITY * total), bits=bits, training=TRAINING, steps=1
-    )
+    factors = interpolative(weights, training.rank_fraction)
+    k = round(DENSITY * total)
+    return AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=steps)
 
 
 def step(net: Trainable, batch: int) -> None:
@@ -74,7 +75,7 @@ def train_side(side: str, bits: int) -> None:
         classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
         net: Trainable = DenseWeights(classifier, TRAINING)
     else:
-        net = atmc(bits)
+        net = atmc(bits) if side == "atmc" else atmc(bits, SHRINKING, steps=1000)
         net.step = TRAINING.dual_interval - 1  # the first step renews the duals, too
     for _ in range(MEMORY_STEPS):
         step(net, MEMORY_BATCH)
@@ -87,14 +88,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--bits", type=int, default=8, choices=range(1, 9))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--side", choices=("dense", "atmc"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.side:
         train_side(arguments.side, arguments.bits)
         return
-    dense, own = peak("dense", arguments.bits), peak("atmc", arguments.bits)
+    dense, own, shrinking = (peak(side, arguments.bits) for side in SIDES)
     net = atmc(arguments.bits)
     total = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
     net.step = 10 * TRAINING.dual_interval  # long after the budget was reached
@@ -118,6 +119,7 @@ def main() -> None:
             "sparsity_cpu_s": sparsity,
             "codebooks_cpu_s": codebooks,
             "floats_above_dense": (own - dense) / 4 / total,
+            "floats_while_shrinking": (shrinking - dense) / 4 / total,
             "dense_peak_mib": dense / 2**20,
             "atmc_peak_mib": own / 2**20,
             "weights": total,

@@ -45,7 +45,7 @@ def _cut(budget: Budget, factors: Weights, k: int) -> CompressedModel:
     """The artifact of the k largest entries, quantised."""
     kept = {}
     for (name, own), mask in zip(factors.items(), supports(factors, k).values(), strict=True):
-        parts = [t * m for t, m in zip(own.tensors, mask.tensors, strict=True)]
+        parts = [t * m for t, m in zip(own.whole().tensors, mask.tensors, strict=True)]
         if budget.target.bits <= 8:
             parts = [quantize(part, budget.target.bits).values for part in parts]
         kept[name] = Factors(own.view, *(part.detach() for part in parts))

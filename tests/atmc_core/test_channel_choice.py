@@ -133,7 +133,7 @@ def test_of_more_it_keeps_most_of_what_the_best_choice_would() -> None:
 
 
 def _kept(factors: Weights) -> list[Tensor]:
-    return [tensor.clone() for own in factors.values() for tensor in own.tensors]
+    return [tensor.clone() for own in factors.values() for tensor in own.whole().tensors]
 
 
 @settings(max_examples=30, deadline=None)

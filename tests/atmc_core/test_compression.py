@@ -1,14 +1,20 @@
 """ADMM and the end game: both constraints hold exactly, on every kind of layer."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from atmc_core import compression
 from atmc_core.attacks import PGD, ball
 from atmc_core.compression import AdmmWeights, FactorizedWeights, SharedWeights
 from atmc_core.config import Training
+from atmc_core.config.names import Importance
 from atmc_core.factorization import Factors, dense_weights
 from atmc_core.model import Classifier, Normalization
+from atmc_core.pool import used_tensors
+from atmc_core.projection import Quantized
 from atmc_core.seeding import interpolative
 from atmc_core.step import Step
 from atmc_core.training import adversarial_step
@@ -50,11 +56,11 @@ def _train(net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
 
 
 def _nonzeros(net: FactorizedWeights) -> int:
-    return sum(int(tensor.count_nonzero()) for tensor in net.factor_tensors())
+    return sum(int(tensor.count_nonzero()) for tensor in used_tensors(net.factors))
 
 
 def _most_distinct(net: FactorizedWeights) -> int:
-    return max(len(torch.unique(tensor[tensor != 0])) for tensor in net.factor_tensors())
+    return max(len(torch.unique(tensor[tensor != 0])) for tensor in used_tensors(net.factors))
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> 
     if bits <= 8:
         assert _most_distinct(shared) <= 2**bits
     if bits == 16:
-        assert all(torch.equal(t, t.half().float()) for t in shared.factor_tensors())
+        assert all(torch.equal(t, t.half().float()) for t in used_tensors(shared.factors))
 
 
 def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -> None:
@@ -114,7 +120,7 @@ def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -
         net = AdmmWeights(network, factors, k=800, bits=2, training=training, steps=60)
         _train(net, 60)
         shared = SharedWeights(network, _copied(net), bits=2, training=training)
-        pairs = zip(net.factor_tensors(), shared.factor_tensors(), strict=True)
+        pairs = zip(used_tensors(net.factors), used_tensors(shared.factors), strict=True)
         return sum(float((a - b).detach().square().sum()) for a, b in pairs)
 
     assert distance(rho=1.0) < 0.8 * distance(rho=1e-6)
@@ -161,3 +167,27 @@ def test_a_step_of_the_factors_gains_what_one_of_w_itself_would(rank_fraction: f
     net.update(rate)
     gained = float(((before - weight.detach()) * gradient).sum())
     assert gained == pytest.approx(rate * float(gradient.square().sum()), rel=0.1)
+
+
+@pytest.mark.parametrize("importance", ["lamp", "magnitude"])
+def test_an_update_waits_for_no_device(
+    classifier: Classifier, importance: Importance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands on the meta device has no values, so whatever asks for one fails."""
+    training = dataclasses.replace(TRAINING, importance=importance)
+    classifier.to("meta")
+    factors = _factors(classifier, 0.25)
+    # Values are asked for once, at the start; and the fused optimiser does not know this device.
+    monkeypatch.setattr(Tensor, "count_nonzero", lambda tensor: tensor.numel())
+    monkeypatch.setattr(
+        compression, "quantize", lambda tensor, bits: Quantized(tensor, tensor.new_zeros(2**bits))
+    )
+    monkeypatch.setattr(compression, "make_optimizer", lambda tensors, _: torch.optim.SGD(tensors))
+    net = AdmmWeights(classifier, factors, k=300, bits=3, training=training, steps=20)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="meta"):
+        net.pool.flat.sum().item()
+    for _ in range(2 * training.dual_interval):
+        for parameter in classifier.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        net.update(0.1)

@@ -27,7 +27,13 @@ def _seeded(module: nn.Module, rank_fraction: float) -> Factors:
 def test_seeding_leaves_the_weight_as_it_was(name: str) -> None:
     module = MODULES[name]
     factors = _seeded(module, 0.25)
-    assert [tuple(t.shape) for t in factors.tensors] == list(factors.view.factor_shapes)
+    whole = factors.whole()
+    assert [tuple(t.shape) for t in whole.tensors] == list(factors.view.factor_shapes)
+    torch.testing.assert_close(whole.compose(), factors.compose())
+    for held, tensor in zip(whole.tensors, factors.held(*whole.tensors), strict=True):
+        assert int(held.count_nonzero()) == int(tensor.count_nonzero())
+    for ours, tensor in zip(factors.tensors, factors.held(*whole.tensors), strict=True):
+        assert torch.equal(ours, tensor)
     torch.testing.assert_close(factors.compose(), module.weight.detach(), atol=1e-5, rtol=1e-5)
 
 
@@ -35,10 +41,11 @@ def test_seeding_leaves_the_weight_as_it_was(name: str) -> None:
 def test_seeding_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> None:
     module = MODULES[name]
     factors = _seeded(module, 0.25)
-    carried, square = (factors.v, factors.u) if factors.view.wide else (factors.u, factors.v)
+    whole = factors.whole()
+    carried, square = (whole.v, whole.u) if whole.view.wide else (whole.u, whole.v)
     assert square.count_nonzero() > 0
-    assert factors.c.count_nonzero() > 0
-    assert not ((carried != 0) & (factors.c != 0)).any()
+    assert whole.c.count_nonzero() > 0
+    assert not ((carried != 0) & (whole.c != 0)).any()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -57,28 +64,31 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
         assert moved == pytest.approx(effect.expand_as(tensor)[place].item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("held", ["whole", "in part"])
 @pytest.mark.parametrize(
     "module", [nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 1, groups=2), nn.Linear(4, 9)]
 )
-def test_gradients_are_those_of_w_through_the_chain_rule(module: nn.Module) -> None:
-    factors = _seeded(module, 0.25)
-    basis = factors.basis()
-    assert 0 < int(basis.sum()) < basis.numel()
+def test_gradients_are_those_of_w_through_the_chain_rule(module: nn.Module, held: str) -> None:
+    factors = _seeded(module, 0.5)
+    wide = factors.view.wide
+    (factors.v[:, -1] if wide else factors.u[..., -1]).zero_()  # what holds nothing is C's
+    whole = factors.whole()
     gradient = torch.randn(factors.view.shape)
-    leaves = [tensor.clone().requires_grad_() for tensor in factors.tensors]
+    leaves = [tensor.clone().requires_grad_() for tensor in whole.tensors]
     u, v, c = leaves
-    identity = torch.eye((u if factors.view.wide else v).shape[-1])
-    product = (u + identity) @ v if factors.view.wide else u @ (v + identity)
+    identity = torch.eye((u if wide else v).shape[-1])
+    product = (u + identity) @ v if wide else u @ (v + identity)
     weight = factors.view.to_weight(product + c)
     torch.testing.assert_close(weight.detach(), factors.compose())
-    found = [torch.ones_like(tensor) for tensor in factors.tensors]
-    factors.add_gradients(gradient, found)
     in_u, in_v, in_c = torch.autograd.grad(weight, leaves, gradient)
-    carried = in_v if factors.view.wide else in_u
-    carried.mul_(basis)
-    in_c.mul_(~basis)
-    for ours, expected in zip(found, (in_u, in_v, in_c), strict=True):
-        torch.testing.assert_close(ours, 1 + expected)
+    holds = (whole.carried != 0).any(-1 if wide else -2, keepdim=True)
+    in_u, in_v = (in_u, in_v * holds) if wide else (in_u * holds, in_v)
+    in_c = in_c * ~holds
+    own = whole if held == "whole" else factors
+    found = [torch.full_like(tensor, torch.nan) for tensor in own.tensors]
+    own.write_gradients(gradient, found)
+    for ours, expected in zip(found, own.held(in_u, in_v, in_c), strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_finds_every_conv_and_linear_and_a_shared_weight_once() -> None:

@@ -53,13 +53,10 @@ class TestMarkLargest:
         assert again.tolist() == mask.tolist()
 
     @given(_vectors(40), st.integers(1, 39))
-    def test_selection_by_topk_finds_what_partitioning_finds(self, tensor: Tensor, k: int) -> None:
-        ordinals = tensor.abs().view(torch.int32)
-        k = min(k, len(tensor))
-        for own, other in zip(
-            sparsity.by_topk(ordinals, k), sparsity.by_partition(ordinals, k), strict=True
-        ):
-            assert int(own) == int(other)
+    def test_what_a_gpu_does_marks_as_many_and_as_large_ones(self, tensor: Tensor, k: int) -> None:
+        k, scores = min(k, len(tensor)), tensor.abs()
+        own = scores[sparsity.mark_by_topk(scores.clone(), k).bool()]
+        assert own.sort().values.equal(scores[mark_largest(scores.clone(), k).bool()].sort().values)
 
     def test_refuses_a_negative_budget(self) -> None:
         with pytest.raises(ValueError, match="k is -1"):
@@ -120,9 +117,19 @@ class TestMarkBalanced:
         with pytest.raises(ValueError, match="k is -1"):
             mark_balanced(torch.ones(2), [2], -1)
 
+    @given(st.lists(_vectors(6), min_size=1, max_size=3), st.integers(1, 18))
+    def test_what_a_gpu_does_marks_as_many_and_as_large_ones(
+        self, layers: list[Tensor], k: int
+    ) -> None:
+        flat, sizes = torch.cat(layers).abs(), [len(layer) for layer in layers]
+        marks = torch.split(sparsity.balance_by_topk(flat.clone(), sizes, k), sizes)
+        others = torch.split(_balanced(layers, k), sizes)
+        for layer, own, other in zip(torch.split(flat, sizes), marks, others, strict=True):
+            assert layer[own.bool()].sort().values.equal(layer[other.bool()].sort().values)
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_a_gpu_marks_the_same(self) -> None:
-        scores, sizes = torch.rand(5000), [20, 4000, 980]
+        scores, sizes = torch.randperm(5000).float(), [20, 4000, 980]
         for k in (1, 100, 3000):
             mask = mark_balanced(scores.cuda(), sizes, k).cpu()
             assert mask.equal(mark_balanced(scores.clone(), sizes, k))

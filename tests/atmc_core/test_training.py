@@ -14,6 +14,7 @@ from atmc_core.compression import AdmmWeights, SharedWeights
 from atmc_core.config import Training
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
+from atmc_core.pool import used_tensors
 from atmc_core.seeding import plain
 from atmc_core.step import PAPERS_MIX, Step
 from atmc_core.trades import DivergencePGD, TradesLoss, divergence
@@ -147,7 +148,7 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
         _step(moving)
         average.update()
     with average.applied():
-        assert sum(int(t.count_nonzero()) for t in moving.factor_tensors()) <= k
+        assert sum(int(t.count_nonzero()) for t in used_tensors(moving.factors)) <= k
         weights = moving.feasible_weights()
         assert bool(weights) == (bits == 2)
         if bits == 2:
@@ -158,7 +159,7 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
         _step(shared)
         average.update()
     with average.applied():
-        tensors = shared.factor_tensors()
+        tensors = used_tensors(shared.factors)
         assert sum(int(t.count_nonzero()) for t in tensors) <= k
         if bits == 2:
             assert all(len(torch.unique(t[t != 0])) <= 4 for t in tensors)
