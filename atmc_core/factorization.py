@@ -112,27 +112,18 @@ class Factors:
         v.scatter_(-2, _across(self.basis, v, -2), self.v)
         return replace(self, u=u, v=v, basis=None)
 
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """The two matrices whose product and C make W: U and V, the identity in its place."""
-        if self.view.wide:
-            return self._with_identity(self.u), self.v
-        return self.u, self._with_identity(self.v.mT).mT
-
-    def _with_identity(self, square: Tensor) -> Tensor:
-        """``[groups, side, R]`` and one where a row is the inner dimension's own."""
-        if self.basis is None:
-            passed = square.clone()
-            passed.diagonal(dim1=-2, dim2=-1).add_(1)
-            return passed
-        ones = square.new_ones(()).expand(len(square), 1, square.shape[-1])
-        return square.scatter_add(-2, self.basis.unsqueeze(-2), ones)
-
     @torch.no_grad()
     def compose(self) -> Tensor:
         """The weight W in its own shape."""
         if self.plain:
             return self.view.to_weight(self.carried)
-        return self.view.to_weight(torch.baddbmm(self.c, *self.sides()))
+        matrices = torch.baddbmm(self.c, self.u, self.v)
+        # Added, not multiplied by an identity: a GPU's products keep ten bits of a value (TF32).
+        if self.basis is None:
+            matrices += self.carried
+        else:
+            matrices.scatter_add_(self._passes, self._places(matrices), self.carried)
+        return self.view.to_weight(matrices)
 
     @torch.no_grad()
     def write_gradients(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
@@ -150,16 +141,33 @@ class Factors:
         if self.plain:
             into[0].copy_(outer)
             return
-        (left, right), (in_u, in_v, in_c) = self.sides(), into
-        torch.bmm(outer, right.mT, out=in_u)
-        torch.bmm(left.mT, outer, out=in_v)
-        along = -1 if self.view.wide else -2
+        in_u, in_v, in_c = into
+        passed = outer
+        if self.basis is not None:
+            passed = outer.gather(self._passes, self._places(outer))
+        if self.view.wide:
+            torch.bmm(outer, self.v.mT, out=in_u)
+            torch.baddbmm(passed, self.u.mT, outer, out=in_v)
+        else:
+            torch.baddbmm(passed, outer, self.v.mT, out=in_u)
+            torch.bmm(self.u.mT, outer, out=in_v)
+        along = -3 - self._passes
         holds = (self.carried != 0).any(along, keepdim=True)
         (in_v if self.view.wide else in_u).mul_(holds)
         if self.basis is not None:
-            nowhere = holds.new_zeros(in_c.select(along, 0).shape).unsqueeze(along)
-            holds = nowhere.scatter_(-3 - along, self.basis.unsqueeze(along), holds)
+            nowhere = holds.new_zeros(outer.select(along, 0).shape).unsqueeze(along)
+            holds = nowhere.scatter_(self._passes, self.basis.unsqueeze(along), holds)
         torch.mul(outer, ~holds, out=in_c)
+
+    @property
+    def _passes(self) -> int:
+        """The dimension of W that the identity passes on: rows, of a tall weight columns."""
+        return -2 if self.view.wide else -1
+
+    def _places(self, like: Tensor) -> Tensor:
+        """Where in a tensor like W's matrices the carried factor goes."""
+        assert self.basis is not None
+        return _across(self.basis, like, self._passes)
 
     @torch.no_grad()
     def effects(self) -> tuple[Tensor, Tensor]:
@@ -171,8 +179,18 @@ class Factors:
         Returns:
             Tensors that broadcast against U and V.
         """
-        left, right = self.sides()
+        left = self._with_identity(self.u) if self.view.wide else self.u
+        right = self.v if self.view.wide else self._with_identity(self.v.mT).mT
         return right.norm(dim=-1).unsqueeze(-2), left.norm(dim=-2).unsqueeze(-1)
+
+    def _with_identity(self, square: Tensor) -> Tensor:
+        """``[groups, side, R]``, and one more where a row is the inner dimension's own."""
+        if self.basis is None:
+            passed = square.clone()
+            passed.diagonal(dim1=-2, dim2=-1).add_(1)
+            return passed
+        ones = square.new_ones(()).expand(len(square), 1, square.shape[-1])
+        return square.scatter_add(-2, self.basis.unsqueeze(-2), ones)
 
     @torch.no_grad()
     def score(self, sizes: Sequence[Tensor]) -> None:
