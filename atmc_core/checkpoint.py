@@ -6,6 +6,8 @@ The name holds the content's hash, so what a disk or a transfer has done to it i
 import hashlib
 import os
 import pickle
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ import torch
 FORMAT = 3
 #: The one before the newest is kept in case the newest cannot be read.
 _KEPT = 2
+#: A large network's checkpoint takes seconds, and a batch of an attack may take less: where one has
+#: taken longer than this, the next waits until so many times as long has been worked.
+QUICK_S = 0.25
+WORTH = 9
 
 
 class BrokenCheckpoint(Exception):
@@ -28,6 +34,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._due = -float("inf")
         folder.mkdir(parents=True, exist_ok=True)
 
     def paths(self) -> list[Path]:
@@ -50,6 +57,16 @@ class CheckpointFolder:
         for old in self.paths()[:-_KEPT]:
             old.unlink(missing_ok=True)
         return path
+
+    def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save what ``state`` makes, if that is a small part of the time since it last was."""
+        began = time.monotonic()
+        if began < self._due:
+            return
+        self.save(state())
+        ended = time.monotonic()
+        cost = ended - began
+        self._due = ended + (WORTH * cost if cost > QUICK_S else 0)
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest checkpoint that can be read, and the names of the ones that could not.

@@ -1,9 +1,10 @@
-"""A run as a row of stages, each a number of steps, resumable after every one of them."""
+"""A run as a row of stages, each a number of steps, between which it can be resumed."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from atmc_core import distributed
@@ -149,15 +150,17 @@ def run_stages(
                 emit({"type": "metric", "stage": plan.name, "epoch": step + 1} | figures)
                 progress.advance(plan, step)
                 if distributed.is_first():
-                    checkpoints.save(
-                        {"stage": index, "done": step + 1, "state": stage.state(), "carry": carry}
-                    )
+                    checkpoints.save_if_due(partial(_saved, index, step + 1, stage, carry))
             stage.finish(carry)
         carry = distributed.from_first(carry)
         done, state = 0, None
         ended = {"status": "skipped", "message": plan.skipped} if plan.skipped else _FINISHED
         emit({"type": "stage", "stage": plan.name} | ended)
     return carry
+
+
+def _saved(index: int, done: int, stage: Stage, carry: Carry) -> dict[str, Any]:
+    return {"stage": index, "done": done, "state": stage.state(), "carry": carry}
 
 
 def _agree(stage: Stage) -> None:

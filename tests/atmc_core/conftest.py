@@ -1,5 +1,6 @@
 """Real images and a real classifier of them, small enough to train in a second."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
+from atmc_core import checkpoint
 from atmc_core.architectures import build
 from atmc_core.data import DataSet, load_npz, training_batches
 from atmc_core.job import ModelInput
@@ -27,6 +29,14 @@ def _deterministic() -> None:
 def _one_thread() -> None:
     """Tensors this small gain nothing from a second core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_checkpoint_after_every_step() -> Iterator[None]:
+    """However slow the disk is: tests say after which step a run goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "QUICK_S", float("inf"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """Checkpoints: whole or not there, checked by hash, the newest two."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from atmc_core import checkpoint
 from atmc_core.checkpoint import FORMAT, CheckpointFolder
 
 
@@ -75,3 +79,22 @@ def test_another_release_s_state_is_not_taken_for_ours(folder: CheckpointFolder)
     epoch, broken = _epoch(folder)
     assert epoch == 3
     assert broken == [f"{plain.name}: its format is 1, this release reads {FORMAT}"]
+
+
+def test_a_dear_one_waits_until_enough_was_worked_and_a_quick_one_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0, 10, 99, 100, 100.01, 100.02, 100.03])
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(checkpoint, "QUICK_S", 0.25)
+    folder, made = CheckpointFolder(tmp_path), list[int]()
+
+    def state(epoch: int) -> dict[str, Any]:
+        made.append(epoch)
+        return {"epoch": epoch}
+
+    # Took 10 s until 10, so 99 is too early; the others are quick.
+    for epoch in (1, 2, 3, 4):
+        folder.save_if_due(partial(state, epoch))
+    assert made == [1, 3, 4]
+    assert _epoch(folder) == (4, [])
