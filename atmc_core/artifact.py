@@ -39,6 +39,7 @@ from atmc_core.errors import InvalidInput
 from atmc_core.factorization import Factors, MatrixView, compressible_weights
 from atmc_core.graph import Graph
 from atmc_core.model import Classifier, Normalization
+from atmc_core.state_dict import load_tensors
 
 FORMAT_VERSION = 2
 _READABLE = (1, 2)
@@ -87,7 +88,7 @@ class CompressedModel:
         """The runnable network, in evaluation mode, its weights composed."""
         blueprint = self.blueprint
         network = build_kept(blueprint, self.kept)
-        network.load_state_dict(self.state_dict(), strict=False)
+        load_tensors(network, self.state_dict(), strict=False)
         return Classifier(network, self.normalization, blueprint.input_shape[0]).eval()
 
     def nonzeros(self) -> tuple[int, int, int]:

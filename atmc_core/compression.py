@@ -11,6 +11,7 @@ from atmc_core.factorization import Factors
 from atmc_core.model import Classifier
 from atmc_core.pool import Pool
 from atmc_core.projection import padded, quantize, requantize
+from atmc_core.state_dict import load_tensors
 from atmc_core.structure import Structure
 from atmc_core.training import (
     State,
@@ -94,7 +95,7 @@ class FactorizedWeights:
             u, v, c = (next(saved).to(own.c.device) for _ in range(3))
             for tensor, part in zip(own.tensors, own.held(u, v, c), strict=True):
                 tensor.copy_(part)
-        self.classifier.network.load_state_dict(state["network"])
+        load_tensors(self.classifier.network, state["network"])
 
 
 class AdmmWeights(FactorizedWeights, Trainable):

@@ -14,6 +14,7 @@ from atmc_core.evaluation import Evaluator
 from atmc_core.evaluation_process import FreshEvaluator
 from atmc_core.factorization import Factors, compressible_weights, dense_weights
 from atmc_core.pipeline import Carry, Stage
+from atmc_core.state_dict import load_tensors
 from atmc_core.structure import Structure, Weights
 from atmc_core.training import (
     Course,
@@ -36,7 +37,7 @@ def seed(context: Context, carry: Carry) -> Callable[[int], Weights]:
     Only low rank depends on k; the others are cut to it later.
     """
     network = context.classifier.network
-    network.load_state_dict(carry["network"])
+    load_tensors(network, carry["network"])
     weights = dense_weights(network)
     if context.system.factors == "low_rank":
         return lambda k: seeding.low_rank(weights, k)
@@ -334,7 +335,7 @@ class ArtifactReportStage(ReportStage):
 def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
     """The factors that a checkpoint or an earlier stage holds as a flat list; loads the rest."""
     classifier = context.classifier
-    classifier.network.load_state_dict(compressed["network"])
+    load_tensors(classifier.network, compressed["network"])
     device = next(classifier.parameters()).device
     plain = context.system.factors == "plain"
     parts = iter(compressed["factors"])

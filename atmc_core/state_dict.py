@@ -1,10 +1,12 @@
-"""Reading an uploaded state dict: tensors by name, nothing executed."""
+"""Tensors by name: read from an upload, nothing executed, and put into a network."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
 
@@ -39,3 +41,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "model",
         )
     return tensors
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Load plain tensors, which say nothing of versions, as those of the present one.
+
+    A module whose layout has changed looks for its version beside the tensors, where
+    ``state_dict()`` puts it, and some (torchvision's MNASNet) refuse what has none.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state, strict=strict)

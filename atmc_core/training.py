@@ -16,6 +16,7 @@ from atmc_core.attacks.base import Model
 from atmc_core.config import ScheduleName, Threat, Training
 from atmc_core.data import UNCHANGED, Augmentation, Split, training_batches
 from atmc_core.model import Classifier
+from atmc_core.state_dict import load_tensors
 from atmc_core.step import PLAIN, Speed, Step, StepLoss, frozen_model, make_step
 
 State = dict[str, Any]
@@ -74,7 +75,7 @@ class DenseWeights(Trainable):
         }
 
     def restore(self, state: State) -> None:
-        self.classifier.network.load_state_dict(state["network"])
+        load_tensors(self.classifier.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 

@@ -13,7 +13,7 @@ from atmc_core.architectures.torchvision_models import PREFIX, check_supported
 from atmc_core.blueprint import ONNX, Blueprint
 from atmc_core.errors import InvalidInput
 from atmc_core.model import Classifier, Normalization
-from atmc_core.state_dict import read_state_dict
+from atmc_core.state_dict import load_tensors, read_state_dict
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _StateDictUpload(Upload):
         if name.startswith(PREFIX):
             check_supported(name, network, blueprint.input_shape)
         check_state(network.state_dict(), tensors)
-        network.load_state_dict(tensors, strict=False)
+        load_tensors(network, tensors, strict=False)
         return Loaded(blueprint, network.train())
 
 
@@ -113,7 +113,7 @@ class _OnnxUpload(Upload):
         graph = imported.graph
         blueprint = Blueprint(ONNX, imported.num_classes, graph.input_shape, graph)
         network = blueprint.build()
-        network.load_state_dict(imported.tensors, strict=False)
+        load_tensors(network, imported.tensors, strict=False)
         verify(network, self.path, imported)
         return Loaded(blueprint, network.train(), imported.notes)
 

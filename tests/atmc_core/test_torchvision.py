@@ -12,7 +12,13 @@ from atmc_core.factorization import compressible_weights
 from atmc_core.model import Normalization
 from atmc_core.upload import ModelInput, open_upload
 
-SMALL = ("mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5", "squeezenet1_1")
+SMALL = (
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+)
 LARGE = ("convnext_tiny", "densenet121", "efficientnet_b0", "resnet18", "vgg11_bn")
 
 
