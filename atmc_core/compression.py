@@ -68,10 +68,17 @@ class FactorizedWeights:
             The parts of a tensor like the pool that are U's and V's, with the squares of their
             effects on W, which broadcast against them; 1 where an effect is less.
         """
-        for _, factors, parts in self.pool.by_weight(flat):
-            if not factors.plain:
-                for effect, part in zip(factors.effects(), parts, strict=False):
-                    yield part, effect.clamp_min(1).square()
+        pairs = [
+            (part, effect)
+            for _, factors, parts in self.pool.by_weight(flat)
+            if not factors.plain
+            for part, effect in zip(parts, factors.effects(), strict=False)
+        ]
+        if pairs:
+            effects = [effect for _, effect in pairs]
+            torch._foreach_clamp_min_(effects, 1)
+            torch._foreach_mul_(effects, effects)
+        yield from pairs
 
     def averaged(self) -> list[Tensor]:
         return [self.pool.flat, *self.others, *statistics(self.classifier)]
