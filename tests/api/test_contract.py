@@ -40,7 +40,6 @@ def _as_it_is(_: Any, value: Any) -> bytes:
 
 EFFORT = effort(
     max_examples=10,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

@@ -23,7 +23,6 @@ LIMIT = 10_000
 
 FUZZ = settings(
     max_examples=120,
-    deadline=None,
     # The same cases on every run: a failure here is a failure everywhere.
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

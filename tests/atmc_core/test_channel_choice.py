@@ -113,7 +113,7 @@ def _chosen(network: nn.Module, share: float) -> tuple[Channels, float, float]:
 _SEEDS, _SHARES = st.integers(0, 10**6), st.floats(0, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_SEEDS, st.integers(3, EXACT_LIMIT), _SHARES)
 def test_of_a_dozen_channels_it_keeps_the_best_choice(
     seed: int, classes: int, share: float
@@ -136,7 +136,7 @@ def _kept(factors: Weights) -> list[Tensor]:
     return [tensor.clone() for own in factors.values() for tensor in own.whole().tensors]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_SEEDS, st.integers(6, 40), _SHARES, st.sampled_from(["plain", "factorised"]))
 def test_it_is_feasible_and_idempotent_and_what_has_gone_stays_away(
     seed: int, classes: int, share: float, kind: str
@@ -164,7 +164,7 @@ def test_it_is_feasible_and_idempotent_and_what_has_gone_stays_away(
         before = alive
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_SEEDS, st.integers(3, EXACT_LIMIT), _SHARES, _SHARES)
 def test_a_larger_budget_keeps_no_less(seed: int, classes: int, one: float, other: float) -> None:
     network = _network(seed, classes)

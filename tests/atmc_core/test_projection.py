@@ -151,7 +151,7 @@ def _best_product(layers: list[Tensor], k: int) -> float:
 
 
 class TestQuantize:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(_vectors(8), st.integers(1, 2))
     def test_is_the_nearest_point_with_few_distinct_nonzeros(
         self, tensor: Tensor, bits: int
@@ -161,7 +161,7 @@ class TestQuantize:
             _brute_force_error(tensor, 2**bits), abs=1e-5
         )
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(_vectors(40), st.integers(1, 4))
     def test_is_feasible_idempotent_and_keeps_zeros(self, tensor: Tensor, bits: int) -> None:
         found = quantize(tensor, bits)
@@ -222,7 +222,7 @@ def _requantized(
 
 @pytest.mark.parametrize("skip_zeros", [True, False])
 class TestRequantize:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         pairs=st.lists(st.tuples(_vectors(20), _vectors(20)), min_size=1, max_size=4),
         bits=st.integers(1, 4),

@@ -220,7 +220,6 @@ def _drive(database: Database, add_job: Any, examples: int, steps: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             derandomize=True,
             # Not shrunk: against a database that takes minutes, and the steps are few.
             phases=[Phase.generate],
