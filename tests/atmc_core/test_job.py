@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from atmc_core import artifact
+from atmc_core import artifact, checkpoint
 from atmc_core.checkpoint import CheckpointFolder
 from atmc_core.config import Bits, JobSpec, Method, Target, Training
 from atmc_core.data import load_npz
@@ -206,6 +206,29 @@ def test_killed_in_any_stage_it_ends_with_the_same_bytes(
     assert headline is not None
     assert headline | {"seconds": 0} == expected | {"seconds": 0}
     first, second = (f / "results" / "model.atmc" for f in (folder, tmp_path))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_where_checkpoints_are_dear_it_goes_on_from_an_older_one_to_the_same_bytes(
+    spec: JobSpec,
+    digits_model: ModelInput,
+    digits_path: Path,
+    undisturbed: tuple[Path, dict[str, Any], Events],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def until(event: dict[str, Any]) -> bool:
+        return event["type"] == "progress" and event["stage"] == "evaluating_artifact"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "QUICK_S", 0)
+        patch.setattr(checkpoint, "WORTH", 1e9)
+        _run(spec, digits_model, digits_path, tmp_path, until)
+    assert len(CheckpointFolder(tmp_path / "checkpoints").paths()) == 1
+    _, events = _run(spec, digits_model, digits_path, tmp_path)
+    (resumed,) = [event for event in events if event["type"] == "resumed"]
+    assert (resumed["stage"], resumed["epoch"]) == ("evaluating_upload", 1)
+    first, second = (f / "results" / "model.atmc" for f in (undisturbed[0], tmp_path))
     assert first.read_bytes() == second.read_bytes()
 
 
