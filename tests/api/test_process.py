@@ -6,13 +6,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from jobstore.settings import Settings
@@ -152,13 +151,12 @@ def test_settings_that_cannot_be_served_end_it_with_a_sentence(
 def test_it_ends_within_seconds_even_while_somebody_waits(settings: Settings) -> None:
     spec = json.dumps({"architecture": files.ARCHITECTURE, **files.SPEC})
     parts = {"spec": spec, "model": files.torch_file(), "dataset": files.npz_file()}
-    with serving(settings) as (process, url), ThreadPoolExecutor() as pool:
+    with serving(settings) as (process, url):
         wait_until(lambda: is_up(url))
         job = httpx.post(f"{url}/jobs", files={k: (k, v) for k, v in parts.items()}).json()
-        poll = pool.submit(httpx.get, url + job["links"]["self"], params={"wait": 60}, timeout=60)
-        connections = psutil.Process(process.pid).net_connections
-        wait_until(lambda: any(c.status == "ESTABLISHED" for c in connections("tcp")))
-        assert is_up(url)
+        waiting = HTTPConnection(url.removeprefix("http://"), timeout=60)
+        waiting.request("GET", job["links"]["self"] + "?wait=60")
+        assert is_up(url)  # so what was sent before has come in, too
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) in (0, -signal.SIGTERM)
-        assert poll.result().json()["state"] == "queued"
+        assert json.load(waiting.getresponse())["state"] == "queued"
