@@ -33,7 +33,8 @@ def interpolative(weights: Weights, rank_fraction: float) -> dict[str, Factors]:
     identity passes them on free of charge). The other rows are written as combinations of those:
     the coefficients go to U, what is left to C. No entry is stored twice, so as the budget shrinks
     each has to earn its own place. (From U = C = 0 they never fill; see docs/method.md.) A tall
-    weight is treated by columns: the picked columns go to U and the coefficients to V.
+    weight is treated by columns: the picked columns go to U and the coefficients to V. The factors
+    hold the picked rows (columns) and the coefficients of these alone (``Factors.basis``).
 
     Args:
         rank_fraction: share of the rows (columns) that are picked; at least one is.

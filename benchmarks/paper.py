@@ -39,7 +39,7 @@ from atmc_core.errors import InvalidInput
 from benchmarks.accuracy import standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import device, has_gpu
-from benchmarks.table import METHODS, rows, work_folder, write
+from benchmarks.table import METHODS, rows, table_path, work_folder, write
 from benchmarks.timing import say
 
 FIGURES = (
@@ -119,6 +119,8 @@ def main() -> None:
     )
     parser.add_argument("--draw", action="store_true", help="only draw what is there")
     arguments = parser.parse_args()
+    if arguments.draw and not table_path(arguments).exists():
+        parser.error(f"there is no {table_path(arguments)} to draw: run it without --draw first")
     prepare(arguments)
     try:
         if not arguments.draw:
@@ -139,7 +141,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
-    parser.add_argument("--robust", type=Path, help="start from this state dict, not from our DA")
+    parser.add_argument("--robust", type=_file, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
@@ -149,6 +151,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--name", default="table")
     parser.add_argument("--work", type=Path, default=Path("build") / "paper")
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}; left out, one is trained")
+    return path
 
 
 def _document(text: str) -> dict[str, Any]:

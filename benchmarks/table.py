@@ -37,7 +37,7 @@ def work_folder(arguments: argparse.Namespace) -> Path:
 def rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All finished rows: of the work folder, and of the table if it was made the same way."""
     found = [json.loads(path.read_text()) for path in work_folder(arguments).glob("*/row.json")]
-    path = _table_path(arguments)
+    path = table_path(arguments)
     if path.exists():
         table = json.loads(path.read_text())
         if arguments.draw or table["settings"] == _settings(arguments):
@@ -57,13 +57,14 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _table_path(arguments: argparse.Namespace) -> Path:
+def table_path(arguments: argparse.Namespace) -> Path:
+    """The table's file."""
     return RESULTS / f"{arguments.dataset}-{arguments.name}.json"
 
 
 def write(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table so far, with what it was made with, and its figure."""
-    path = _table_path(arguments)
+    path = table_path(arguments)
     if arguments.draw:
         table: dict[str, Any] = json.loads(path.read_text())
     else:
