@@ -90,18 +90,13 @@ class FactorizedWeights:
     def model_state(self) -> State:
         """Factors and the rest of the network: all that the artifact needs."""
         return {
-            "factors": [
-                tensor.clone() for own in self.factors.values() for tensor in own.whole().tensors
-            ],
+            "factors": [own.state() for own in self.factors.values()],
             "network": clone_state(self.classifier.network),
         }
 
     def restore_model(self, state: State) -> None:
-        saved = iter(state["factors"])
-        for own in self.factors.values():
-            u, v, c = (next(saved).to(own.c.device) for _ in range(3))
-            for tensor, part in zip(own.tensors, own.held(u, v, c), strict=True):
-                tensor.copy_(part)
+        for own, saved in zip(self.factors.values(), state["factors"], strict=True):
+            own.restore(saved)
         load_tensors(self.classifier.network, state["network"])
 
 
@@ -232,7 +227,6 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     def state(self) -> State:
         return self.model_state() | {
-            "bases": [own.basis for own in self.factors.values()],
             "optimizer": self.optimizer.state_dict(),
             "other_optimizer": self.other_optimizer.state_dict(),
             "step": self.step,
@@ -244,8 +238,6 @@ class AdmmWeights(FactorizedWeights, Trainable):
         }
 
     def restore(self, state: State) -> None:
-        for own, basis in zip(self.factors.values(), state["bases"], strict=True):
-            own.basis = basis if basis is None else basis.to(own.c.device)
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.other_optimizer.load_state_dict(state["other_optimizer"])

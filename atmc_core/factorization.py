@@ -6,6 +6,7 @@ square factor); what is *done* to the factors (pruning, quantisation) stands els
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Factors:
 
     Attributes:
         plain: only the carried factor is used, and the other two are zero and stay so: no product
-            is formed and nothing is trained but W itself.
+            is formed, nothing is trained but W itself, and nothing else takes memory.
         basis: which of the inner dimension is held, distinct places, int64 ``[groups, R]``; all of
             it by default. What is not held is zero.
     """
@@ -81,6 +82,34 @@ class Factors:
     c: Tensor
     plain: bool = field(default=False, kw_only=True)
     basis: Tensor | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def of_carried(cls, view: MatrixView, carried: Tensor) -> "Factors":
+        """Plain ones: all of W is in the factor that the identity passes on."""
+        zero = carried.new_zeros(())
+        u, v, c = (zero.expand(shape) for shape in view.factor_shapes)
+        u, v = (u, carried) if view.wide else (carried, v)
+        return cls(view, u, v, c, plain=True)
+
+    @classmethod
+    def from_state(cls, view: MatrixView, state: dict[str, Any], device: torch.device) -> "Factors":
+        """What ``state`` held."""
+        used, basis = [tensor.to(device) for tensor in state["used"]], state["basis"]
+        if state["plain"]:
+            return cls.of_carried(view, *used)
+        return cls(view, *used, basis=basis if basis is None else basis.to(device))
+
+    def state(self) -> dict[str, Any]:
+        """Copies of what is used, for a checkpoint or to go on from."""
+        used = [self.tensors[role].clone() for role in self.used]
+        return {"used": used, "plain": self.plain, "basis": self.basis}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on, in the same memory, from a ``state`` of factors of the same shapes."""
+        basis = state["basis"]
+        self.basis = basis if basis is None else basis.to(self.c.device)
+        for role, saved in zip(self.used, state["used"], strict=True):
+            self.tensors[role].copy_(saved)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:

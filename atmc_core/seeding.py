@@ -16,14 +16,12 @@ Weights = Mapping[str, tuple[Tensor, MatrixView]]
 @torch.no_grad()
 def plain(weights: Weights) -> dict[str, Factors]:
     """W as it is: all in the factor that the identity passes on, U = C = 0 (or V = C = 0)."""
-    factors = {}
-    for name, (weight, view) in weights.items():
-        tensors = [weight.new_zeros(shape) for shape in view.factor_shapes]
-        carried = tensors[1] if view.wide else tensors[0]
-        carried.copy_(view.to_matrices(weight))
-        u, v, c = tensors
-        factors[name] = Factors(view, u, v, c, plain=True)
-    return factors
+    return {
+        name: Factors.of_carried(
+            view, view.to_matrices(weight).clone(memory_format=torch.contiguous_format)
+        )
+        for name, (weight, view) in weights.items()
+    }
 
 
 def interpolative(weights: Weights, rank_fraction: float) -> dict[str, Factors]:

@@ -333,17 +333,15 @@ class ArtifactReportStage(ReportStage):
 
 
 def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
-    """The factors that a checkpoint or an earlier stage holds as a flat list; loads the rest."""
-    classifier = context.classifier
-    load_tensors(classifier.network, compressed["network"])
-    device = next(classifier.parameters()).device
-    plain = context.system.factors == "plain"
-    parts = iter(compressed["factors"])
-    factors = {}
-    for name, view in compressible_weights(classifier.network).items():
-        u, v, c = (next(parts).to(device) for _ in range(3))
-        factors[name] = Factors(view, u, v, c, plain=plain)
-    return factors
+    """The factors that an earlier stage left; loads the rest of the network."""
+    network = context.classifier.network
+    load_tensors(network, compressed["network"])
+    views = compressible_weights(network)
+    device = next(network.parameters()).device
+    return {
+        name: Factors.from_state(view, state, device)
+        for (name, view), state in zip(views.items(), compressed["factors"], strict=True)
+    }
 
 
 def _write_artifact(context: Context, carry: Carry) -> None:

@@ -40,7 +40,7 @@ class Structure:
         marks = iter(self._marks(factors, k))
         supports = {}
         for name, own in factors.items():
-            tensors = [torch.zeros_like(tensor) for tensor in own.tensors]
+            tensors = list(own.tensors)
             for role in own.used:
                 tensors[role] = next(marks) * (own.tensors[role] != 0)
             supports[name] = _with(own, tensors).whole()
@@ -129,8 +129,9 @@ class Channels(Structure):
         self.alive = self._chosen(factors, k)
         for name, own in factors.items():
             masks = self.sides[name].masks(self.alive, own.u.device)
-            for tensor, mask in zip(own.tensors, own.held(*masks), strict=True):
-                tensor.mul_(mask)
+            held = own.held(*masks)
+            for role in own.used:
+                own.tensors[role].mul_(held[role])
         super().shrink(factors, k, scratch)
 
     def supports(self, factors: Weights, k: int) -> Weights:

@@ -117,6 +117,39 @@ def test_plain_factors_are_the_weight_itself() -> None:
         ]
 
 
+def test_what_plain_factors_do_not_use_takes_no_memory() -> None:
+    network = nn.Sequential(nn.Linear(6, 30), nn.Conv2d(4, 8, 3))
+    weights = dense_weights(network)
+    for name, factors in seeding.plain(weights).items():
+        assert [tuple(t.shape) for t in factors.tensors] == list(factors.view.factor_shapes)
+        stored = sum(t.untyped_storage().nbytes() for t in {factors.u, factors.v, factors.c})
+        assert stored == 4 * (weights[name][0].numel() + 2)
+
+
+@pytest.mark.parametrize("kind", ["plain", "in part", "whole"])
+def test_factors_go_on_from_their_state_and_keep_nothing_else_of_it(kind: str) -> None:
+    module = nn.Conv2d(4, 8, 3)
+    weights = dense_weights(module)
+    (factors,) = (
+        seeding.plain(weights) if kind == "plain" else seeding.interpolative(weights, 0.25)
+    ).values()
+    if kind == "whole":
+        factors = factors.whole()
+    state, before = factors.state(), factors.compose().clone()
+    assert sum(t.numel() for t in state["used"]) == sum(
+        factors.tensors[role].numel() for role in factors.used
+    )
+    for role in factors.used:
+        factors.tensors[role].zero_()
+    assert not factors.compose().any()
+    made = Factors.from_state(factors.view, state, torch.device("cpu"))
+    factors.restore(state)
+    for own in (made, factors):
+        assert torch.equal(own.compose(), before)
+        assert (own.plain, own.used) == (kind == "plain", factors.used)
+        assert (own.basis is None) == (kind != "in part")
+
+
 def test_low_rank_factors_are_the_best_of_their_rank_and_fit_the_budget() -> None:
     network = nn.Sequential(nn.Linear(20, 12), nn.Linear(5, 16))
     weights = dense_weights(network)
