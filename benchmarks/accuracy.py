@@ -1,10 +1,13 @@
 """Accuracy on a test split under one attack after another, each on what the last left standing."""
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from atmc_core.attacks import Attack
+from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
 from atmc_core.compaction import compact
 from atmc_core.data import Split
@@ -12,6 +15,26 @@ from atmc_core.model import Classifier
 from atmc_core.step import frozen_model
 from atmc_core.training import random_generator
 from benchmarks.timing import say
+
+_SAY_EVERY_S = 15
+
+
+def first_images(path: Path, count: int | None = None) -> Split:
+    """The first test images of a data set's file (all by default) and their labels."""
+    with np.load(path) as arrays:
+        pixels = torch.from_numpy(arrays["x_test"][:count])
+        labels = torch.from_numpy(arrays["y_test"][:count].astype(np.int64))
+    nchw = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+    return Split(nchw, labels)
+
+
+def papers_attacks(
+    epsilon: float, steps: int, strong_steps: int = 40, restarts: int = 5
+) -> tuple[Attack | None, ...]:
+    """Clean images, the paper's PGD from a random start, and a harder one with restarts."""
+    limits = ball("linf", epsilon)
+    strong = PGD(limits, strong_steps, 2.5 * epsilon / strong_steps)
+    return None, PGD(limits, steps, 1.25 * epsilon / steps), strong.repeat(restarts)
 
 
 def standing_after(
@@ -53,7 +76,11 @@ def _survivors(
     generator = random_generator(test.labels.device, *path)
     if not standing.any():
         return right
+    said = time.monotonic()
     for index in torch.split(standing.nonzero()[:, 0], at_once):
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"    at image {int(index[0])} of {len(standing)}, {int(right.sum())} stand so far")
         batch, labels = test.batch(index.to(test.labels.device))
         if attack is not None:
             batch = attack.run(model, batch, labels, generator=generator)

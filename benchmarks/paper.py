@@ -31,12 +31,10 @@ import torch
 
 from atmc_core import artifact, job, schema
 from atmc_core.architectures import build
-from atmc_core.attacks import PGD, ball
 from atmc_core.config import JobSpec
-from atmc_core.data import Split
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
-from benchmarks.accuracy import standing_after
+from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import device, has_gpu
 from benchmarks.table import METHODS, rows, table_path, work_folder, write
@@ -99,6 +97,9 @@ class System:
         kind, value = self.size
         return f"{self.method}-{'nominal-' if kind == 'nominal_ratio' else ''}{value}-{self.bits}"
 
+
+#: Place in the run of the evaluation's random numbers.
+EVALUATED = 99
 
 DENSE = System("da", ("density", 1.0), 32)
 
@@ -341,32 +342,22 @@ def evaluate(
     ``pgd_accuracy`` is the worst case of both for each image, which is the harder figure;
     ``paper_pgd_accuracy`` is under the paper's attack alone.
     """
-    with np.load(images(arguments)) as arrays:
-        pixels = torch.from_numpy(arrays["x_test"])
-        labels = torch.from_numpy(arrays["y_test"].astype(np.int64))
-    nchw = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
-    setting, epsilon, strong = (
-        SETTINGS[arguments.dataset],
-        arguments.epsilon,
-        arguments.strong_steps,
-    )
-    limits = ball("linf", epsilon)
+    test = first_images(images(arguments))
+    setting = SETTINGS[arguments.dataset]
     clean, paper, worst = standing_after(
         model.classifier().to(device()),
-        Split(nchw, labels).to(device()),
-        (
-            None,
-            PGD(limits, setting.steps, 1.25 * epsilon / setting.steps),
-            PGD(limits, strong, 2.5 * epsilon / strong).repeat(arguments.strong_restarts),
+        test.to(device()),
+        papers_attacks(
+            arguments.epsilon, setting.steps, arguments.strong_steps, arguments.strong_restarts
         ),
-        path=(arguments.seed, 99),
+        path=(arguments.seed, EVALUATED),
         at_once=setting.evaluated_at_once if has_gpu() else 250,
     )
     return {
         "clean_accuracy": clean,
         "paper_pgd_accuracy": paper,
         "pgd_accuracy": worst,
-        "test_images": len(labels),
+        "test_images": len(test),
     }
 
 
