@@ -49,7 +49,8 @@ def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
     The singular values of all layers compete, each as a share of its layer's largest: those are
     kept that are largest, while their vectors, m + n entries each, fit the budget. So every layer
     keeps at least one, without which the network would be a constant. The identity is subtracted
-    where a kept column of U meets it, so W is the plain product.
+    where a kept column of U meets it, so W is the plain product. Of U and V only what belongs to
+    kept values is held (``Factors.basis``); of several groups, as many as the one with most has.
 
     Args:
         k: at least the number of entries of ``rank_one``.
@@ -58,10 +59,17 @@ def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
     kept = _largest_singular_values(decomposed, k)
     factors = {}
     for name, (left, values, right) in decomposed.items():
+        rank = int(kept[name].sum(-1).max())  # the largest values come first
         root = (values * kept[name]).sqrt()
         square = left * root.unsqueeze(1) - torch.diag_embed(kept[name])
         carried = root.unsqueeze(2) * right
-        factors[name] = _oriented(weights[name][1], square, carried, torch.zeros_like(carried))
+        factors[name] = _oriented(
+            weights[name][1],
+            square[:, :, :rank],
+            carried[:, :rank],
+            torch.zeros_like(carried),
+            torch.arange(rank, device=carried.device).repeat(len(carried), 1),
+        )
     return factors
 
 
