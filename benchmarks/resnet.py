@@ -6,7 +6,8 @@ Time: a PGD-7 training step of ATMC, and in the same run its l0 projection (ever
 codebook projections of all tensors (every ``dual_interval`` steps). ``projection_share`` is theirs,
 so amortised, of the whole. Memory: dense training and ATMC's each run in a process of its own on a
 small batch; ``floats_above_dense`` is the difference of the peaks, in float32 numbers a dense
-weight, at the final budget, and ``floats_while_shrinking`` when nearly all entries are still there.
+weight, at the final budget, ``floats_while_shrinking`` when nearly all entries are still there, and
+``floats_in_the_end_game`` where supports are frozen (with what it took to choose them).
 """
 
 import argparse
@@ -20,12 +21,13 @@ from collections.abc import Callable
 import torch
 
 from atmc_core.architectures import build
-from atmc_core.compression import AdmmWeights
+from atmc_core.compression import AdmmWeights, SharedWeights
 from atmc_core.config import Threat, Training
 from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
 from atmc_core.seeding import interpolative
 from atmc_core.step import Step
+from atmc_core.structure import Structure
 from atmc_core.training import DenseWeights, Trainable, adversarial_step, training_attack
 from benchmarks.timing import print_result
 
@@ -33,7 +35,7 @@ THREAT = Threat("linf", 8 / 255, steps=7)
 TRAINING = Training(shrink_fraction=0)
 SHRINKING = Training(shrink_fraction=1)
 DENSITY, MEMORY_BATCH, MEMORY_STEPS = 0.01, 4, 2
-SIDES = ("dense", "atmc", "shrinking")
+SIDES = ("dense", "atmc", "shrinking", "finishing")
 
 
 def atmc(bits: int, training: Training = TRAINING, steps: int = 1) -> AdmmWeights:
@@ -44,6 +46,15 @@ def atmc(bits: int, training: Training = TRAINING, steps: int = 1) -> AdmmWeight
     factors = interpolative(weights, training.rank_fraction)
     k = round(DENSITY * total)
     return AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=steps)
+
+
+def finishing(bits: int) -> SharedWeights:
+    """ResNet-34 in the end game."""
+    classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
+    weights = dense_weights(classifier.network)
+    factors = interpolative(weights, TRAINING.rank_fraction)
+    Structure().shrink(factors, round(DENSITY * sum(w.numel() for w, _ in weights.values())))
+    return SharedWeights(classifier, factors, bits=bits, training=TRAINING)
 
 
 def step(net: Trainable, batch: int) -> None:
@@ -71,12 +82,14 @@ def peak(side: str, bits: int) -> int:
 
 def train_side(side: str, bits: int) -> None:
     """What ``peak`` starts: a few steps, then the process's peak."""
+    net: Trainable
     if side == "dense":
-        classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
-        net: Trainable = DenseWeights(classifier, TRAINING)
+        net = DenseWeights(Classifier(build("resnet34", 10), Normalization(), channels=3), TRAINING)
+    elif side == "finishing":
+        net = finishing(bits)
     else:
-        net = atmc(bits) if side == "atmc" else atmc(bits, SHRINKING, steps=1000)
-        net.step = TRAINING.dual_interval - 1  # the first step renews the duals, too
+        net = moving = atmc(bits) if side == "atmc" else atmc(bits, SHRINKING, steps=1000)
+        moving.step = TRAINING.dual_interval - 1  # the first step renews the duals, too
     for _ in range(MEMORY_STEPS):
         step(net, MEMORY_BATCH)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -95,7 +108,7 @@ def main() -> None:
     if arguments.side:
         train_side(arguments.side, arguments.bits)
         return
-    dense, own, shrinking = (peak(side, arguments.bits) for side in SIDES)
+    dense, own, shrinking, end = (peak(side, arguments.bits) for side in SIDES)
     net = atmc(arguments.bits)
     total = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
     net.step = 10 * TRAINING.dual_interval  # long after the budget was reached
@@ -120,6 +133,7 @@ def main() -> None:
             "codebooks_cpu_s": codebooks,
             "floats_above_dense": (own - dense) / 4 / total,
             "floats_while_shrinking": (shrinking - dense) / 4 / total,
+            "floats_in_the_end_game": (end - dense) / 4 / total,
             "dense_peak_mib": dense / 2**20,
             "atmc_peak_mib": own / 2**20,
             "weights": total,
