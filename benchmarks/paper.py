@@ -22,6 +22,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(training={})
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's")
-    parser.add_argument("--epsilon", type=float, help="default: the paper's")
+    parser.add_argument("--epsilon", type=_number, help="such as 8/255; default: the paper's")
     parser.add_argument("--train-images", type=int, default=None if has_gpu() else 20_000)
     parser.add_argument("--test-images", type=int, help="the first N only; default: all")
     parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
@@ -159,6 +160,14 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}; left out, one is trained")
     return path
+
+
+def _number(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        message = f"a number, or a fraction such as 8/255, is needed, not {text}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _document(text: str) -> dict[str, Any]:
