@@ -36,8 +36,8 @@ def test_the_dense_network_is_the_one_that_they_started_from() -> None:
 
 @pytest.mark.skipif(data_folder() is None, reason="real MNIST is not on this machine")
 def test_they_withstand_the_papers_attack() -> None:
-    """On 500 images, so roughly; ``benchmarks.proof`` takes all."""
-    images, setting = first_images(unpacked("mnist"), 500), SETTINGS["mnist"]
+    """On 250 images, so roughly; ``benchmarks.proof`` takes all."""
+    images, setting = first_images(unpacked("mnist"), 250), SETTINGS["mnist"]
     attacks = papers_attacks(setting.epsilon, setting.steps)[:2]
     for path, classifier, _ in networks():
         clean, paper = standing_after(classifier, images, attacks, path=(0,), at_once=250)

@@ -1,0 +1,99 @@
+"""The paper's table on a few images: whole jobs, kept rows, the file and the figure."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atmc_core import job
+from atmc_core.determinism import compute_repeatably
+from benchmarks import paper, table
+
+ROW = {
+    "method",
+    "bits",
+    "density",
+    "nominal_ratio",
+    "file_ratio",
+    "clean_accuracy",
+    "pgd_accuracy",
+    "seconds",
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What all calls here say; the images are noise, the results go to the temporary folder."""
+    generator = np.random.default_rng(0)
+    data = {
+        f"{kind}_{split}": values
+        for split in ("train", "test")
+        for kind, values in (
+            ("x", generator.integers(0, 256, (32, 28, 28, 1), dtype=np.uint8)),
+            ("y", np.arange(32) % 10),
+        )
+    }
+    np.savez(tmp_path / "mnist.npz", **data)  # type: ignore[arg-type]
+    monkeypatch.setattr(paper, "unpacked", lambda name: tmp_path / f"{name}.npz")
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
+    threads, repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    few = "--steps 1 --epochs 1 --finish-epochs 1 --dense-epochs 1 --batch-size 16 --threads 1"
+    strong = "--strong-steps 2 --strong-restarts 2"
+    yield [*few.split(), *strong.split(), "--name", "few", "--work", str(tmp_path / "work")]
+    torch.set_num_threads(threads)
+    compute_repeatably(repeatable)
+
+
+def _table(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "argv", ["paper", *arguments])
+    paper.main()
+    found: dict[str, Any] = json.loads((table.RESULTS / "mnist-few.json").read_text())
+    return found
+
+
+def test_rows_are_whole_jobs_and_are_kept(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["--methods", "da", "atmc", "--densities", "--nominal-ratios", "0.01", "--bits", "3"]
+    first = _table([*asked, *rows], monkeypatch)
+    assert json.loads(capsys.readouterr().out) == first
+    assert [(row["method"], row["bits"]) for row in first["rows"]] == [("da", 32), ("atmc", 3)]
+    for row in first["rows"]:
+        assert row.keys() >= ROW
+        assert row["pgd_accuracy"] <= row["paper_pgd_accuracy"] <= row["clean_accuracy"]
+    assert 0.0099 < first["rows"][1]["nominal_ratio"] <= 0.01
+    assert first.keys() >= {"settings", "hardware", "torch", "commit"}
+    assert "<svg" in (table.RESULTS / "mnist-few.svg").read_text()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(job, "run", refuse)
+    assert _table([*asked, *rows], monkeypatch) == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epsilon", "1/0"], "a fraction such as 8/255"),
+        (["--training", "[]"], "a JSON object is needed"),
+        (["--robust", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
+        (["--draw"], "run it without --draw first"),
+    ],
+)
+def test_a_mistake_is_said_in_a_sentence(
+    arguments: list[str],
+    said: str,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _table([*asked, *arguments], monkeypatch)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
