@@ -1,5 +1,6 @@
 """Real images and a real classifier of them, small enough to train in a second."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from atmc_core import checkpoint
+from atmc_core import checkpoint, evaluation_process
 from atmc_core.architectures import build
 from atmc_core.data import DataSet, load_npz, training_batches
 from atmc_core.job import ModelInput
@@ -37,6 +38,24 @@ def _a_checkpoint_after_every_step() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "QUICK_S", float("inf"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _an_evaluating_process_at_hand() -> Iterator[None]:
+    """The next one imports torch while a job trains, not when it is needed: seconds a test."""
+    start = evaluation_process._start
+    spare = start()
+
+    def hand_out() -> "subprocess.Popen[bytes]":
+        nonlocal spare
+        handed, spare = spare, start()
+        return handed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_process, "_start", hand_out)
+        yield
+    spare.kill()
+    spare.communicate()
 
 
 @pytest.fixture(scope="session")
