@@ -1,16 +1,15 @@
 """What the MNIST networks of the mark withstand, read from the files that are kept here.
 
-    python -m benchmarks.proof [--images 10000] [--autoattack-images 1000] [--threads 2]
+    python -m benchmarks.proof [NAME ...] [--images 10000] [--autoattack-images 1000] [--threads 2]
 
-Each network in ``benchmarks/results/networks``, the compressed ones and the dense one that they
+Each network (or each named one) in ``benchmarks/results/networks``, the compressed ones and the dense one that they
 started from, is evaluated on the first test images as ``benchmarks.paper`` does it (with all 10,000
 on a CPU its figures come out the same to the last image), and on the first thousand also by
 AutoAttack, on what PGD left standing. Clean, PGD and PGD-40 take about five minutes a network on
-one core, AutoAttack about ten more. Prints the sizes and accuracies of each as one JSON line.
+one core, AutoAttack about seven more. Prints the sizes and accuracies of each as one JSON line.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,42 +34,43 @@ AT_ONCE = 250
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all there are")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--autoattack-images", type=int, default=1000, help="0 leaves it out")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    known = {path.stem: path for path in sorted(NETWORKS.glob("mnist-*"))}
+    if unknown := set(arguments.names) - set(known):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     torch.set_num_threads(arguments.threads)
     compute_repeatably()
     data = unpacked("mnist")
     found = {}
-    for path, classifier, sizes in networks():
-        say(path.name)
-        found[path.stem] = sizes | accuracies(
+    for name in arguments.names or known:
+        say(name)
+        classifier, sizes = read(known[name])
+        found[name] = sizes | accuracies(
             classifier, data, arguments.images, arguments.autoattack_images
         )
     print_result({"images": arguments.images, "networks": found})
 
 
-def networks() -> Iterator[tuple[Path, Classifier, dict[str, Any]]]:
-    """The kept files, the networks in them, and their sizes."""
-    for path in sorted(NETWORKS.glob("mnist-*")):
-        sizes: dict[str, Any] = {"file_bytes": path.stat().st_size}
-        if path.suffix == ".atmc":
-            model = artifact.load(path)
-            classifier = model.classifier()
-            sizes |= {
-                "bits": model.bits,
-                "nonzeros": sum(model.nonzeros()),
-                "nominal_ratio": model.nominal_ratio(),
-            }
-        else:
-            network = build(SETTINGS["mnist"].architecture, 10)
-            network.load_state_dict(read_state_dict(path))
-            classifier = Classifier(network, Normalization(), channels=1)
-            views = compressible_weights(network).values()
-            weights = sum(torch.Size(view.shape).numel() for view in views)
-            sizes |= {"bits": 32, "nonzeros": weights, "nominal_ratio": 1.0}
-        yield path, classifier, sizes
+def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The network in a kept file, and its sizes."""
+    sizes: dict[str, Any] = {"file_bytes": path.stat().st_size}
+    if path.suffix == ".atmc":
+        model = artifact.load(path)
+        return model.classifier(), sizes | {
+            "bits": model.bits,
+            "nonzeros": sum(model.nonzeros()),
+            "nominal_ratio": model.nominal_ratio(),
+        }
+    network = build(SETTINGS["mnist"].architecture, 10)
+    network.load_state_dict(read_state_dict(path))
+    views = compressible_weights(network).values()
+    weights = sum(torch.Size(view.shape).numel() for view in views)
+    classifier = Classifier(network, Normalization(), channels=1)
+    return classifier, sizes | {"bits": 32, "nonzeros": weights, "nominal_ratio": 1.0}
 
 
 def accuracies(
