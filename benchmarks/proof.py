@@ -4,10 +4,10 @@
 
 Each network (or each named one) in ``benchmarks/results/networks``, the compressed ones and the
 dense one that they started from, is evaluated on the first test images as ``benchmarks.paper`` does
-it (with all 10,000 on a CPU its figures come out the same to the last image), and on the first
-thousand also by AutoAttack, on what PGD left standing. Clean, PGD and PGD-40 take about five
-minutes a network on one core, AutoAttack about seven more. Prints the sizes and accuracies of each
-as one JSON line.
+it with seed 0 (with all 10,000 on a CPU that seed's figures come out the same to the last image),
+and on the first thousand also by AutoAttack, on what PGD left standing. Clean, PGD and PGD-40 take
+about five minutes a network on one core, AutoAttack about seven more. Prints the sizes and
+accuracies of each as one JSON line.
 """
 
 import argparse
