@@ -37,7 +37,8 @@ from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import SETS, unpacked
-from benchmarks.machine import device, has_gpu
+from benchmarks.machine import commit, device, has_gpu
+from benchmarks.options import count
 from benchmarks.table import METHODS, rows, table_path, work_folder, write
 from benchmarks.timing import say
 
@@ -138,19 +139,19 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's")
     parser.add_argument("--epsilon", type=_number, help="such as 8/255; default: the paper's")
-    parser.add_argument("--train-images", type=int, default=None if has_gpu() else 20_000)
-    parser.add_argument("--test-images", type=int, help="the first N only; default: all")
-    parser.add_argument("--steps", type=int, help="PGD steps in training; default 4, on a GPU 16")
+    parser.add_argument("--train-images", type=count, default=None if has_gpu() else 20_000)
+    parser.add_argument("--test-images", type=count, help="the first N only; default: all")
+    parser.add_argument("--steps", type=count, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
     parser.add_argument("--robust", type=_file, help="start from this state dict, not from our DA")
     parser.add_argument("--learning-rate", type=float, default=0.1)
-    parser.add_argument("--batch-size", type=int, help="default 128, more on a GPU")
+    parser.add_argument("--batch-size", type=count, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
-    parser.add_argument("--strong-steps", type=int, default=40, help="of the harder PGD")
-    parser.add_argument("--strong-restarts", type=int, default=5, help="of the harder PGD")
+    parser.add_argument("--strong-steps", type=count, default=40, help="of the harder PGD")
+    parser.add_argument("--strong-restarts", type=count, default=5, help="of the harder PGD")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads())
     parser.add_argument("--name", default="table")
     parser.add_argument("--work", type=Path, default=Path("build") / "paper")
 
@@ -184,7 +185,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     """Fill in the paper's settings, and compute repeatably."""
     setting = SETTINGS[arguments.dataset]
     arguments.architecture = arguments.architecture or setting.architecture
-    arguments.epsilon = arguments.epsilon or setting.epsilon
+    if arguments.epsilon is None:
+        arguments.epsilon = setting.epsilon
     arguments.steps = arguments.steps or (setting.steps if has_gpu() else 4)
     arguments.batch_size = arguments.batch_size or (setting.gpu_batch if has_gpu() else 128)
     torch.set_num_threads(arguments.threads)
@@ -279,6 +281,7 @@ def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
     kind, value = system.size
     weights = sum(math.prod(factors.view.shape) for factors in model.factors.values())
     row: dict[str, Any] = {"name": system.name, "method": system.method, "bits": system.bits}
+    row["commit"] = commit()
     row["density"] = value if kind == "density" else round(headline["k"] / weights, 5)
     row |= {name: headline[name] for name in FIGURES}
     row |= evaluate(arguments, model)

@@ -1,6 +1,6 @@
 """What the MNIST networks of the mark withstand, read from the files that are kept here.
 
-    python -m benchmarks.proof [NAME ...] [--images 10000] [--autoattack-images 1000] [--threads 2]
+    python -m benchmarks.proof [NAME ...] [--images 10000] [--autoattack-images 1000]
 
 Each network (or each named one) in ``benchmarks/results/networks``, the compressed ones and the
 dense one that they started from, is evaluated on the first test images as ``benchmarks.paper`` does
@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from atmc_core import artifact
-from atmc_core.architectures import build
 from atmc_core.attacks import AutoAttack, ball
 from atmc_core.determinism import compute_repeatably
-from atmc_core.factorization import compressible_weights
+from atmc_core.factorization import dense_weights
 from atmc_core.model import Classifier, Normalization
-from atmc_core.state_dict import read_state_dict
+from atmc_core.upload import ModelInput, open_upload
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import unpacked
+from benchmarks.options import count
 from benchmarks.paper import EVALUATED, SETTINGS
 from benchmarks.table import RESULTS
 from benchmarks.timing import print_result, say
@@ -36,9 +36,10 @@ AT_ONCE = 250
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all there are")
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--autoattack-images", type=int, default=1000, help="0 leaves it out")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--images", type=count, default=10_000)
+    parser.add_argument("--autoattack-images", type=count, default=1000)
+    parser.add_argument("--no-autoattack", action="store_true", help="it takes the longest")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads())
     arguments = parser.parse_args()
     known = {path.stem: path for path in sorted(NETWORKS.glob("mnist-*"))}
     if unknown := set(arguments.names) - set(known):
@@ -50,9 +51,8 @@ def main() -> None:
     for name in arguments.names or known:
         say(name)
         classifier, sizes = read(known[name])
-        found[name] = sizes | accuracies(
-            classifier, data, arguments.images, arguments.autoattack_images
-        )
+        few = None if arguments.no_autoattack else arguments.autoattack_images
+        found[name] = sizes | accuracies(classifier, data, arguments.images, few)
     print_result({"images": arguments.images, "networks": found})
 
 
@@ -66,16 +66,14 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
             "nonzeros": sum(model.nonzeros()),
             "nominal_ratio": model.nominal_ratio(),
         }
-    network = build(SETTINGS["mnist"].architecture, 10)
-    network.load_state_dict(read_state_dict(path))
-    views = compressible_weights(network).values()
-    weights = sum(torch.Size(view.shape).numel() for view in views)
-    classifier = Classifier(network, Normalization(), channels=1)
+    upload = open_upload(ModelInput(path, SETTINGS["mnist"].architecture))
+    classifier = upload.load((1, 28, 28)).classifier(Normalization())
+    weights = sum(weight.numel() for weight, _ in dense_weights(classifier.network).values())
     return classifier, sizes | {"bits": 32, "nonzeros": weights, "nominal_ratio": 1.0}
 
 
 def accuracies(
-    classifier: Classifier, data: Path, images: int, autoattack_images: int
+    classifier: Classifier, data: Path, images: int, autoattack_images: int | None
 ) -> dict[str, float]:
     """Each on what the ones before it left standing."""
     setting = SETTINGS["mnist"]

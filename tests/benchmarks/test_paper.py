@@ -17,6 +17,7 @@ from benchmarks import paper, table
 ROW = {
     "method",
     "bits",
+    "commit",
     "density",
     "nominal_ratio",
     "file_ratio",
@@ -30,7 +31,7 @@ ROW = {
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What all calls here say; the images are noise, the results go to the temporary folder."""
     generator = np.random.default_rng(0)
-    data = {
+    data: dict[str, Any] = {
         f"{kind}_{split}": values
         for split in ("train", "test")
         for kind, values in (
@@ -38,7 +39,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
             ("y", np.arange(32) % 10),
         )
     }
-    np.savez(tmp_path / "mnist.npz", **data)  # type: ignore[arg-type]
+    np.savez(tmp_path / "mnist.npz", **data)
     monkeypatch.setattr(paper, "unpacked", lambda name: tmp_path / f"{name}.npz")
     monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
     threads, repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
@@ -81,6 +82,8 @@ def test_rows_are_whole_jobs_and_are_kept(
     ("arguments", "said"),
     [
         (["--epsilon", "1/0"], "a fraction such as 8/255"),
+        (["--epsilon", "0"], "threat.epsilon"),
+        (["--strong-steps", "0"], "a whole number of at least 1 is needed"),
         (["--training", "[]"], "a JSON object is needed"),
         (["--robust", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
         (["--draw"], "run it without --draw first"),

@@ -37,7 +37,7 @@ def test_they_are_those_of_the_tables_and_the_dense_one() -> None:
     assert read(NETWORKS / "mnist-dense.safetensors")[1]["nonzeros"] == 430_500
 
 
-@pytest.mark.skipif(data_folder() is None, reason="real MNIST is not on this machine")
+@pytest.mark.skipif(data_folder() is None, reason="name MNIST's folder in ATMC_DATA_DIR")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_they_withstand_the_papers_attack(path: Path) -> None:
     """On 250 images, so roughly; ``benchmarks.proof`` takes all."""
