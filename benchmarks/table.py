@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import commit, hardware
+from benchmarks.machine import hardware
 from benchmarks.timing import say
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -71,7 +71,6 @@ def write(arguments: argparse.Namespace) -> dict[str, Any]:
         table = {
             "dataset": arguments.dataset,
             "settings": _settings(arguments),
-            "commit": commit(),
             "torch": torch.__version__,
             "hardware": hardware(),
             "threads": arguments.threads,
