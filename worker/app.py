@@ -16,7 +16,7 @@ from uuid import uuid4
 import torch
 from celery import signals
 
-from atmc_core.catalogue import catalogue
+from atmc_core.job.catalogue import catalogue
 from jobstore import leases
 from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate

@@ -26,12 +26,13 @@ from typing import Any
 
 import torch
 
-from atmc_core import distributed, job
 from atmc_core.config import JobSpec
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
-from atmc_core.model import Normalization
+from atmc_core.job import run as job
+from atmc_core.networks.classifier import Normalization
 from atmc_core.schema import from_json
+from atmc_core.training import distributed
 from worker import sandbox
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
