@@ -95,7 +95,7 @@ def _start(
         supervisor.start(Part("broker", broker.command, GRACE_S))
         _wait_for(lambda: _answers_ping(broker.url), supervisor, ["broker"], stop)
     _migrate(settings)
-    parts = [Part("api", module("api"), GRACE_S), Part("sweep", module("worker.sweep"), GRACE_S)]
+    parts = [Part("api", module("api"), GRACE_S), Part("keeper", module("keeper"), GRACE_S)]
     for number in range(1, workers + 1):
         name = f"worker-{number}"
         parts.append(Part(name, _worker(name), WORKER_GRACE_S))

@@ -22,6 +22,7 @@ from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
+from jobstore.retry import GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
@@ -30,7 +31,6 @@ from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
 from worker.process import hide_from_children
-from worker.retry import GaveUp, retry
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)

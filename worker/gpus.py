@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from jobstore import metrics
 from jobstore.database import Database
-from worker.logs import brief
-from worker.retry import TRANSIENT
+from jobstore.logs import brief
+from jobstore.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
 

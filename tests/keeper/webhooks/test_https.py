@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from jobstore.destinations import Destinations
-from worker.posting import Poster
+from keeper.posting import Poster
 
 NAME = "hooks.example.com"
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from obstore.exceptions import BaseError as StoreError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from worker.logs import brief
+from jobstore.logs import brief
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook as Verifier
 from jobstore import jobs, webhooks
 from jobstore.database import Database
 from jobstore.tenants import get_or_create_tenant
-from tests.worker.webhooks.conftest import (
+from tests.keeper.webhooks.conftest import (
     Receiver,
     log,
     run_job,
