@@ -38,7 +38,7 @@ def sweep_for_ever(
     celery: Celery,
     stop: threading.Event,
 ) -> None:
-    """Sweep every `ATMC_SWEEP_S` seconds until `stop` is set; more rarely while a server is away."""
+    """Sweep every `ATMC_SWEEP_S` seconds until `stop`; more rarely while a server is away."""
     delay_s, retain_at = settings.sweep_s, 0.0
     while not stop.wait(delay_s):
         try:

@@ -12,8 +12,8 @@ from jobstore import deliveries
 from jobstore.database import Database
 from jobstore.dialects import clock
 from jobstore.tables import WebhookDelivery
+from tests.bench import poll
 from tests.keeper.webhooks.conftest import Receiver, listening, sender, subscribe
-from tests.worker.conftest import poll
 
 
 def test_two_senders_never_send_the_same_at_once_nor_two_of_one_webhook(
