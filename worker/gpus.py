@@ -1,6 +1,6 @@
-"""Tells how full the memory of this machine's GPUs is, from a thread of its own.
+"""Writes the memory use of this machine's GPUs to the database, from a thread of its own.
 
-By `nvidia-smi`, because asking through torch would take a piece of that memory for itself.
+The figures come from `nvidia-smi`, because asking through torch would take some of that memory.
 """
 
 import logging

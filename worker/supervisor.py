@@ -81,7 +81,7 @@ class Supervisor:
             ):
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
-            # Nothing may be written any more; the sweep has queued the job or will.
+            # Nothing may be written any more; the keeper has queued the job or will.
             log.warning("attempt abandoned: %s", error, extra=attempt.ids)
         log.info("attempt ended", extra=attempt.ids)
 
@@ -169,7 +169,7 @@ class _Run:
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
                 if self.events.confirmed:
-                    # Not sooner: what the next one loads would slow this one's start.
+                    # Not before this child's first event: loading the next would slow its start.
                     self.supervisor.children.warm_up()
         finally:
             child.end()
@@ -253,7 +253,7 @@ class _Run:
 
     def _store_artifact(self, path: Path) -> NewArtifact:
         sha256, size = digest_of(path), path.stat().st_size
-        # First, so that no sweep deletes the same bytes of something that is just being deleted.
+        # Touched first: the same bytes may belong to a deleted job, and the keeper must keep them.
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
