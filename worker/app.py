@@ -133,7 +133,7 @@ def _work_off() -> None:
 
 
 def _give_back(**_: Any) -> None:
-    # Celery's warm shutdown waits for the task, which may run for hours; so the task is told to stop.
+    # Celery's warm shutdown waits for the task, which may run for hours; so it is stopped.
     log.info("worker ends; a running job is given back")
     if _worker is not None:
         _worker.shutdown.set()

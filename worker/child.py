@@ -125,8 +125,8 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if document["threads"] is not None:
         torch.set_num_threads(document["threads"])
     device = torch.device(document["device"])
-    # On a CPU a resumed job's artifact equals an undisturbed one's byte for byte. On a GPU it does so
-    # within a tolerance, because some kernels (pooling, say) have no deterministic form.
+    # On a CPU a resumed job's artifact equals an undisturbed one's byte for byte. On a GPU it is
+    # equal within a tolerance: some kernels (pooling, say) have no deterministic form.
     compute_repeatably(device.type == "cpu")
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
