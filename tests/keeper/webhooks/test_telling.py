@@ -8,8 +8,10 @@ from standardwebhooks import Webhook as Verifier
 
 from jobstore import jobs, webhooks
 from jobstore.database import Database
+from jobstore.deliveries import Outgoing
 from jobstore.tenants import get_or_create_tenant
-from tests.worker.webhooks.conftest import (
+from keeper.webhooks import signed
+from tests.keeper.webhooks.conftest import (
     Receiver,
     log,
     run_job,
@@ -38,6 +40,20 @@ def test_a_receiver_gets_signed_events_in_order(
     assert last["data"]["error"] == {"code": "time_limit", "message": "too long"}
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 3
     assert [(statuses, waits) for _, statuses, waits in log(database, hook)] == [([204], False)] * 3
+
+
+def test_the_headers_of_a_delivery_are_those_of_every_version_before() -> None:
+    secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+    outgoing = Outgoing("msg_1", 1, "default", "wh_1", None, "http://a.example/", secret, {})
+    content = '{"data":{"name":"Größe"},"type":"job.queued"}'.encode()
+    # The figure was computed with the standard library's hmac and not with the signing package.
+    assert signed(outgoing, content, 1_700_000_000) == {
+        "Content-Type": "application/json",
+        "User-Agent": "atmc",
+        "webhook-id": "msg_1",
+        "webhook-timestamp": "1700000000",
+        "webhook-signature": "v1,0SKrCLUVgGTw0w3uFfNwC1Uk7Ptsa/D8I41vhJrJ/is=",
+    }
 
 
 def test_a_rotated_secret_signs_what_is_sent_from_then_on(

@@ -7,7 +7,7 @@ from jobstore import leases
 from jobstore.settings import Settings
 from jobstore.wakeups import make_celery, pending
 from jobstore.workers import queue_of
-from worker.sweep import sweep_once
+from keeper.sweep import sweep_once
 
 ANY = queue_of(None, 0)
 
@@ -34,7 +34,7 @@ def test_the_process_sweeps_and_ends_when_asked(bench, start, celery, poll) -> N
     job_id = bench.add_job({})
     with bench.database.write() as session:
         leases.claim(session, "worker", lease_s=-1)
-    process = start("worker.sweep")
+    process = start("keeper")
     poll(lambda: bench.job(job_id).state == "queued")
     poll(lambda: pending(celery, ANY) == 1)
     process.send_signal(signal.SIGTERM)

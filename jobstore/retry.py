@@ -9,13 +9,13 @@ from typing import TypeVar
 from obstore.exceptions import BaseError as StoreError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from worker.logs import brief
+from jobstore.logs import brief
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The database is away or busy; the store is away; the network is.
+# Errors of a database that is away or busy, of a store that is away, and of the network.
 TRANSIENT = (OperationalError, InterfaceError, StoreError, ConnectionError, TimeoutError)
 
 _FIRST_DELAY_S = 0.2
@@ -39,6 +39,6 @@ def retry(action: Callable[[], T], *, what: str, until: Callable[[], bool]) -> T
             if until():
                 raise GaveUp(what) from error
             log.warning("%s failed, trying again: %s", what, brief(error))
-        # Not all at once, when a server comes back that many wait for.
+        # At random, so that not all who wait ask at the same moment when the server comes back.
         time.sleep(delay_s * random.uniform(0.5, 1.0))
         delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

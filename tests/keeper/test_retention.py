@@ -30,8 +30,8 @@ from jobstore.tables import (
     UploadChunk,
 )
 from jobstore.tenants import get_or_create_tenant
-from worker.retention import retain_once
-from worker.sweep import sweep_uploads
+from keeper.retention import retain_once
+from keeper.sweep import sweep_uploads
 
 KEEP = {
     "keep_uploads_s": 1000.0,

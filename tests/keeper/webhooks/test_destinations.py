@@ -12,9 +12,9 @@ import pytest
 from jobstore import webhooks
 from jobstore.database import Database
 from jobstore.destinations import Destinations
-from tests.worker.webhooks.conftest import Receiver, log, send_due, sender, subscribe
-from worker import posting
-from worker.webhooks import Sender
+from keeper import posting
+from keeper.webhooks import Sender
+from tests.keeper.webhooks.conftest import Receiver, log, send_due, sender, subscribe
 
 
 def test_a_redirect_is_not_followed(database: Database, add_job: Any, receiver: Receiver) -> None:

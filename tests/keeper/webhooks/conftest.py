@@ -16,8 +16,8 @@ from jobstore.destinations import Destinations
 from jobstore.dialects import clock
 from jobstore.states import JobState
 from jobstore.tables import Job, WebhookDelivery
-from worker.posting import Poster
-from worker.webhooks import Sender
+from keeper.posting import Poster
+from keeper.webhooks import Sender
 
 LOOPBACK = Destinations([], ["127.0.0.0/8"])
 

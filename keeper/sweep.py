@@ -1,12 +1,9 @@
-"""`python -m worker.sweep`: queues again what dead workers held, and wakes workers for what waits.
+"""Queues again what dead workers held, wakes workers for what waits, deletes abandoned uploads.
 
-Every `ATMC_RETENTION_S` seconds it also drops what has expired (`worker.retention`).
-Any number may run; a service needs one. It is what makes a lost message or a killed worker cost
-seconds and not the job. Beside it, it sends the webhooks and deletes abandoned uploads.
+Every `ATMC_RETENTION_S` seconds what has expired goes, too (`keeper.retention`).
 """
 
 import logging
-import signal
 import tempfile
 import threading
 import time
@@ -17,55 +14,31 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
 from jobstore import incoming, leases
-from jobstore.database import Database, make_engine
-from jobstore.destinations import Destinations
-from jobstore.logs import configure_logs
+from jobstore.database import Database
+from jobstore.logs import brief
 from jobstore.objects import ObjectStore
+from jobstore.retry import TRANSIENT
 from jobstore.settings import Settings
-from jobstore.wakeups import make_celery, pending, wake
-from worker.logs import brief
-from worker.posting import Poster
-from worker.retention import retain_once
-from worker.retry import TRANSIENT
-from worker.webhooks import Sender
+from jobstore.wakeups import pending, wake
+from keeper.retention import retain_once
 
 log = logging.getLogger(__name__)
 
 SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
-"""Touched whenever a sweep was done, for a health check to look at."""
+"""The file that every sweep touches; the container's health check looks at its age."""
 
 _MOST_WAKE_UPS = 100
 _LONGEST_DELAY_S = 60.0
 
 
-def main() -> None:
-    """Sweep every `ATMC_SWEEP_S` seconds until SIGTERM or Ctrl-C."""
-    settings = Settings()
-    configure_logs(settings.log_format)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run(settings, stop)
-
-
-def run(settings: Settings, stop: threading.Event) -> None:
-    """Sweep and send webhooks until `stop` is set."""
-    database = Database(make_engine(settings))
-    poster = Poster(Destinations.from_settings(settings))
-    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
-    sender.start()
-    try:
-        _sweep(settings, database, stop)
-    finally:
-        # If either fails the process ends, so that whoever started it knows.
-        stop.set()
-        sender.join()
-
-
-def _sweep(settings: Settings, database: Database, stop: threading.Event) -> None:
-    """Sweep until `stop` is set; while a server is away, ever more rarely."""
-    store = ObjectStore.from_settings(settings)
-    celery = make_celery(settings)
+def sweep_for_ever(
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    celery: Celery,
+    stop: threading.Event,
+) -> None:
+    """Sweep every `ATMC_SWEEP_S` seconds until `stop`; more rarely while a server is away."""
     delay_s, retain_at = settings.sweep_s, 0.0
     while not stop.wait(delay_s):
         try:
@@ -100,7 +73,3 @@ def sweep_uploads(database: Database, store: ObjectStore) -> None:
         keys = incoming.forget_expired(session)
     for key in keys:
         store.delete(key)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from jobstore.destinations import Destinations
-from worker.posting import Poster
+from keeper.posting import Poster
 
 NAME = "hooks.example.com"
 
@@ -62,7 +62,7 @@ def receive() -> Iterator[Callable[[trustme.LeafCert], Receiver]]:
 def post(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Receiver, trustme.CA, bytes], int]:
-    """Posts as the sweep does where the operator trusts an authority of their own."""
+    """Posts as the keeper does where the operator trusts an authority of their own."""
 
     def send(receiver: Receiver, trusted: trustme.CA, content: bytes) -> int:
         trusted.cert_pem.write_to_path(str(tmp_path / "authority.pem"))

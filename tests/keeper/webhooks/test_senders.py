@@ -12,8 +12,8 @@ from jobstore import deliveries
 from jobstore.database import Database
 from jobstore.dialects import clock
 from jobstore.tables import WebhookDelivery
-from tests.worker.conftest import poll
-from tests.worker.webhooks.conftest import Receiver, listening, sender, subscribe
+from tests.bench import poll
+from tests.keeper.webhooks.conftest import Receiver, listening, sender, subscribe
 
 
 def test_two_senders_never_send_the_same_at_once_nor_two_of_one_webhook(
@@ -76,7 +76,7 @@ def test_the_sweep_s_process_sends_and_ends_when_told(
     receiver: Receiver,
     start: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    started = start("worker.sweep")
+    started = start("keeper")
     subscribe(database, receiver.url, "job.queued")
     add_job()
     poll(lambda: receiver.got)

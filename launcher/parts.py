@@ -1,4 +1,4 @@
-"""Runs the parts: starts, restarts with backoff, ends in order, and shows what a dead one said."""
+"""The parts of the service: started, restarted with backoff, ended in order, their logs shown."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ class _Running:
 
 
 @dataclass
-class Supervisor:
+class Parts:
     """Keeps the started parts running; all calls come from one thread.
 
     `environment` and the lock `inherited` go to every part; `say` prints one line to the user.

@@ -1,4 +1,4 @@
-"""The slower half of the sweep: what has expired goes, and store and rows are held together."""
+"""Deletes what has expired, and counts whether the store and the rows agree."""
 
 import logging
 from dataclasses import asdict

@@ -1,27 +1,25 @@
-"""Sends what webhooks are to be told, signed as Standard Webhooks has it.
+"""Sends the deliveries that are due, signed as the Standard Webhooks specification says.
 
-A thread of the sweep's process: the rows say what is due, so any number may run, and one that is
-killed costs a delivery a minute.
+The rows say what is due, so any number of senders may run. One that is killed delays the delivery
+that it held by a minute.
 """
 
-import base64
-import hashlib
-import hmac
 import json
 import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import httpcore
+from standardwebhooks import Webhook as Signer
 
 from jobstore.database import Database
 from jobstore.deliveries import Outcome, Outgoing, claim, record
 from jobstore.destinations import Forbidden
-from jobstore.webhooks import SECRET_PREFIX
-from worker.logs import brief
-from worker.posting import Poster
-from worker.retry import TRANSIENT, GaveUp, retry
+from jobstore.logs import brief
+from jobstore.retry import TRANSIENT, GaveUp, retry
+from keeper.posting import Poster
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +31,15 @@ _LONGEST_DELAY_S = 60.0
 
 
 def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
-    """Return the headers of a delivery sent at `at` (seconds since 1970).
-
-    Source: the Standard Webhooks specification, symmetric signatures (v1).
-    """
-    key = base64.b64decode(outgoing.secret.removeprefix(SECRET_PREFIX))
-    message = f"{outgoing.id}.{at}.".encode() + content
-    signature = base64.b64encode(hmac.new(key, message, hashlib.sha256).digest()).decode()
+    """Return the headers of a delivery that is sent `at` seconds after 1970 began."""
+    moment = datetime.fromtimestamp(at, UTC)
+    signature = Signer(outgoing.secret).sign(outgoing.id, moment, content.decode())
     return {
         "Content-Type": "application/json",
         "User-Agent": "atmc",
         "webhook-id": outgoing.id,
         "webhook-timestamp": str(at),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": signature,
     }
 
 

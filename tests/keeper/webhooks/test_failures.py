@@ -6,7 +6,7 @@ from typing import Any
 from jobstore import deliveries, webhooks
 from jobstore.database import Database
 from jobstore.dialects import now
-from tests.worker.webhooks.conftest import (
+from tests.keeper.webhooks.conftest import (
     Receiver,
     give_up,
     log,
