@@ -6,7 +6,7 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
+from jobstore.tables import DEFAULT_TENANT, WAITING, Artifact, Document, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
@@ -241,7 +241,7 @@ def finish(
     attempt: Attempt,
     state: JobState,
     *,
-    headline: Mapping[str, Figure] | None = None,
+    headline: Document | None = None,
     artifacts: Iterable[NewArtifact] = (),
     error: JobError | None = None,
 ) -> list[str]:
@@ -251,8 +251,8 @@ def finish(
     delete the objects. If this answer is lost, `jobstore.retention` finds them an hour later. The
     others keep them for a retry, as long as their tenant's terms say.
 
-    A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
-    one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
+    The headline is kept as it is. Raises `LeaseLost`, and ValueError when the state does not go
+    with what is given.
     """
     if state not in FINAL or (headline is not None) != (state is JobState.SUCCEEDED):
         raise ValueError(f"a job does not finish {state} with headline {headline!r}")
@@ -260,7 +260,7 @@ def finish(
         raise ValueError(f"a job does not finish {state} with error {error!r}")
     job = _hold(session, attempt)
     if headline is not None:
-        _set_headline(job, headline)
+        job.headline = headline
         job.progress = 1.0
     if error is not None:
         _append_error(session, job, error)
@@ -373,10 +373,3 @@ def _append_error(session: Session, job: Job, error: JobError) -> None:
 
 def _set_error(job: Job, error: JobError) -> None:
     job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
-
-
-def _set_headline(job: Job, headline: Mapping[str, Figure]) -> None:
-    if unknown := sorted(set(headline) - set(HEADLINE_FIELDS)):
-        raise ValueError(f"the headline has figures that no column is for: {unknown}")
-    for name, figure in headline.items():
-        setattr(job, name, figure)

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.jobs.acceptance import Threshold, acceptance
+from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
 from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
-from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
+from jobstore.tables import Event, Job
 from jobstore.workers import Offer
 
 MAX_PRIORITY = 100
@@ -95,12 +96,7 @@ class JobView(BaseModel):
     finished_at: datetime | None
     cancel_requested_at: datetime | None
     waiting: Waiting | None = Field(description="While it is queued: what it waits for.")
-    headline: dict[str, Figure] | None = Field(
-        description="Once it has succeeded: "
-        + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
-        + ". `accepted` is null where the spec names no thresholds; the figures of a compressed "
-        "network are null for a method that makes none."
-    )
+    headline: Headline | None = Field(description="Once it has succeeded: its figures.")
     acceptance: list[Threshold] | None = Field(
         description="Once it has succeeded: each threshold of the spec's `accept`, met or missed; "
         "the report says so with intervals. A job that misses one has not failed."
@@ -111,6 +107,7 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, offers: Collection[Offer]) -> Self:
         """Show the job's row; `offers` are those of the known workers (`offers_for`)."""
+        headline = Headline.of(job)
         return cls(
             id=job.id,
             name=job.name,
@@ -132,8 +129,8 @@ class JobView(BaseModel):
             finished_at=job.finished_at,
             cancel_requested_at=job.cancel_requested_at,
             waiting=Waiting.of(job, offers),
-            headline=job.headline,
-            acceptance=acceptance(job),
+            headline=headline,
+            acceptance=acceptance(job.spec, headline),
             error=_error(job),
             links=_links(job),
         )
