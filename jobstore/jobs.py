@@ -98,12 +98,6 @@ def heads_of(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
     return {row.id: Head(row.state, row.last_event_seq) for row in session.execute(query)}
 
 
-def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]:
-    """Return the states of those of the jobs that there are, by id, in one query."""
-    query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
-    return {row.id: row.state for row in session.execute(query)}
-
-
 def count_by_state(session: Session) -> dict[JobState, int]:
     """Return how many jobs are in each state; those without any are left out."""
     query = select(Job.state, func.count()).group_by(Job.state)
