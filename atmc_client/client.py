@@ -15,7 +15,7 @@ import httpx
 
 from atmc_client.errors import ApiError
 from atmc_client.transfer import fetch
-from atmc_client.transport import Content, Transport
+from atmc_client.transport import Content, Transport, events_of
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -183,11 +183,10 @@ class Client:
             ):
                 if response.status_code == NO_MORE:
                     return
-                for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        event: Document = json.loads(line.removeprefix("data: "))
-                        after = event["seq"]
-                        yield event
+                for told in events_of(response):
+                    event: Document = told.json()
+                    after = event["seq"]
+                    yield event
             time.sleep(POLL_S)
 
     def report(self, job_id: str) -> Document:

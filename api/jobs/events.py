@@ -3,7 +3,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -17,7 +18,7 @@ from jobstore.jobs import get_job
 from jobstore.states import FINAL
 from jobstore.tables import Job
 
-STREAM = "text/event-stream"
+STREAM = EventSourceResponse.media_type
 _MOST = 2**63 - 1
 _PAGE = 100
 
@@ -100,7 +101,7 @@ async def _stream(
     if not body:
         return Response(headers=headers, media_type=STREAM)
     stream = services.feed.stream(job_id, after, key)
-    return StreamingResponse(stream, headers=headers, media_type=STREAM)
+    return EventSourceResponse(stream, headers=headers)
 
 
 def _job(services: Services, job_id: str) -> Job:
