@@ -29,7 +29,7 @@ from api.uploads import routes as uploads
 from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
 
-# Of the calls and their fields, not of the software behind them.
+# This is the version of the calls and their fields, not of the software behind them.
 CONTRACT = "0.1"
 
 SUMMARY = "Compress image classifiers a hundredfold without giving up adversarial robustness."

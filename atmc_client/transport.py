@@ -37,7 +37,7 @@ class Transport:
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
         self._http = httpx.Client(
             base_url=self.url,
-            # Not sent on to the store that a download is redirected to: httpx sees to that.
+            # httpx does not send the key on to the store that a download is redirected to.
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=TIMEOUT,
             follow_redirects=True,

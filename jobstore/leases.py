@@ -52,7 +52,7 @@ class JobError:
 
 @dataclass(frozen=True)
 class LeaseState:
-    """What a renewal tells the worker."""
+    """The answer to a renewal."""
 
     cancel_requested: bool
 
@@ -135,7 +135,7 @@ def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
 
 
 def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
-    """Whose turn it is of those who have a job that waits for such an offer."""
+    """Return the choice of the tenant whose turn it is among those with a suitable waiting job."""
     at_work = (
         select(func.count())
         .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
@@ -204,7 +204,7 @@ def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
     """
     job = _hold(session, attempt)
     if job.checkpoint_key == key:
-        return None  # Said again, because the first answer was lost.
+        return None  # The caller repeats itself, because the first answer was lost.
     replaced = job.previous_checkpoint_key
     job.previous_checkpoint_key, job.checkpoint_key = job.checkpoint_key, key
     return replaced
@@ -358,7 +358,7 @@ def _end_attempt(session: Session, job: Job) -> JobState:
 
 
 def _finish(session: Session, job: Job, state: JobState) -> None:
-    # The clock first: asking it writes what is pending, and the row is to change at once.
+    # The clock is asked first, because asking flushes, and the row is to be written only once.
     job.finished_at = now(session)
     if job.started_at is not None:
         seconds = (job.finished_at - job.started_at).total_seconds()

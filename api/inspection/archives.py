@@ -9,12 +9,12 @@ from api.inspection.budget import BudgetedReader
 from api.problems import Problem
 from api.text import clip
 
-# What directory and headers may take together: 50,000 members fit.
+# The directory and the headers together may be this large: 50,000 members fit.
 MAX_READ_BYTES = 24 * 2**20
 
 _ENCRYPTED = 0x1
 
-# What zipfile and zlib raise, beside BadZipFile, when sizes, offsets, names or streams are lies.
+# zipfile and zlib raise these, beside BadZipFile, when sizes, offsets, names or streams are lies.
 _UNREADABLE = (
     zipfile.BadZipFile,
     NotImplementedError,

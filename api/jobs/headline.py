@@ -35,9 +35,9 @@ class Headline(BaseModel):
     robust_accuracy_after: float | None = _share("that stay right under every attack")
     k: int | None = Field(None, description="The most non-zeros that the network may have.")
     nonzeros: int | None = Field(None, description="Non-zeros of the compressed weights.")
-    nonzeros_u: int | None = Field(None, description="Of them in the factor U.")
-    nonzeros_v: int | None = Field(None, description="Of them in the factor V.")
-    nonzeros_c: int | None = Field(None, description="Of them in the correction C.")
+    nonzeros_u: int | None = Field(None, description="Non-zeros in the factor U.")
+    nonzeros_v: int | None = Field(None, description="Non-zeros in the factor V.")
+    nonzeros_c: int | None = Field(None, description="Non-zeros in the correction C.")
     bits: int | None = Field(None, description="Bits a non-zero.")
     max_distinct_values: int | None = Field(
         None, description="The most different values that a tensor has."

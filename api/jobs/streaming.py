@@ -44,7 +44,7 @@ class _Page:
 
 
 class EventFeed:
-    """The streams of one process; those that stand at the same event of a job read it once.
+    """The streams of one process; streams that wait for the same event read it together.
 
     `holds` tells whether a key is still let in.
     """
@@ -94,7 +94,7 @@ class EventFeed:
             task = asyncio.create_task(run_in_threadpool(ask, *arguments))
             self._asked[what] = task
             task.add_done_callback(lambda _: self._asked.pop(what))
-        # Shielded: one listener that goes away must not take the answer from the others.
+        # The shield keeps one listener that goes away from taking the answer from the others.
         return cast(T, await asyncio.shield(task))
 
     def _page(self, job_id: str, after: int) -> _Page:
@@ -110,5 +110,5 @@ class EventFeed:
 
 
 def _written(event: Event) -> bytes:
-    # No `event:` field: a browser would take our type "error" for the connection's own.
+    # The `event` field is left out: a browser would take our type "error" for the connection's own.
     return format_sse_event(data_str=EventView.of(event).model_dump_json(), id=str(event.seq))

@@ -10,7 +10,7 @@ from jobstore.states import JobState
 from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
 from jobstore.tables.uploads import Dataset, Model
 
-# Of the index that a claim reads: it has to say it in these very words to be given it.
+# A claim must use the index's own words, or the database does not use the index.
 WAITING = text("state = 'queued'")
 
 _state = Enum(
@@ -32,7 +32,7 @@ class Job(Owned, Base):
     `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
     `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
     often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
-    priority: so a plain index has them in the order in which they are taken.
+    priority, so that a plain index lists the jobs in the order in which they are taken.
     `previous_checkpoint_key` is there in case the newest is broken. `headline` is what the method
     says of a job that has succeeded; nothing here looks into it.
     """
@@ -98,7 +98,7 @@ class Job(Owned, Base):
 
     @property
     def priority(self) -> int:
-        """Of a tenant's jobs the one with the highest is taken first."""
+        """The job's priority; the highest of a tenant's waiting jobs is taken first."""
         return -self.rank
 
     @property
