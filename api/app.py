@@ -10,7 +10,6 @@ from fastapi.routing import APIRoute
 from api import docs, handlers, openapi, problems
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
-from api.catalogue import schemas
 from api.datasets import routes as datasets
 from api.health import metrics
 from api.health import routes as health
@@ -22,6 +21,7 @@ from api.models import routes as models
 from api.ratelimit import RateLimitHeaders
 from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
+from api.schemas import routes as schemas
 from api.services import open_services
 from api.tenants import routes as tenants
 from api.uploads import direct as direct_uploads

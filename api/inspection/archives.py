@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from typing import BinaryIO
 
-from api.inspection.budget import BudgetedReader
+from api.inspection.limits import LimitedReader
 from api.problems import Problem
 from api.text import clip
 
@@ -39,7 +39,7 @@ class UntrustedArchive:
         too_much = self.malformed(
             f"its directory and headers take more than {MAX_READ_BYTES} bytes"
         )
-        reader = BudgetedReader(file, MAX_READ_BYTES, too_much)
+        reader = LimitedReader(file, MAX_READ_BYTES, too_much)
         try:
             self._zip = zipfile.ZipFile(reader)
         except _UNREADABLE as error:
