@@ -14,7 +14,7 @@ from api.jobs.waiting import JobWatcher
 from jobstore.logs import configure_logs
 from jobstore.settings import Settings
 
-# Uploads and downloads that take longer are cut off at the end.
+# When the process ends, uploads and downloads that take longer are cut off.
 SHUTDOWN_S = 2
 
 
@@ -53,7 +53,7 @@ def main() -> int:
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
-        # Ours tells the id, and not the query; uvicorn's own lines go the way of all others.
+        # Our own log of requests has the id and leaves the query out.
         access_log=False,
         log_config=None,
     )

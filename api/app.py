@@ -10,7 +10,6 @@ from fastapi.routing import APIRoute
 from api import docs, handlers, openapi, problems
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
-from api.catalogue import schemas
 from api.datasets import routes as datasets
 from api.health import metrics
 from api.health import routes as health
@@ -22,6 +21,7 @@ from api.models import routes as models
 from api.ratelimit import RateLimitHeaders
 from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
+from api.schemas import routes as schemas
 from api.services import open_services
 from api.tenants import routes as tenants
 from api.uploads import direct as direct_uploads
@@ -29,7 +29,7 @@ from api.uploads import routes as uploads
 from api.webhooks import routes as webhooks
 from jobstore.settings import Settings
 
-# Of the calls and their fields, not of the software behind them.
+# This is the version of the calls and their fields, not of the software behind them.
 CONTRACT = "0.1"
 
 SUMMARY = "Compress image classifiers a hundredfold without giving up adversarial robustness."

@@ -30,7 +30,7 @@ def install(app: FastAPI) -> None:
             swagger_js_url="docs/assets/swagger-ui-bundle.js",
             swagger_css_url="docs/assets/swagger-ui.css",
             swagger_favicon_url="docs/assets/favicon.png",
-            # By default it would have a public service look at the document.
+            # By default Swagger UI would send the document to a public validator.
             swagger_ui_parameters={"validatorUrl": None},
         )
         page.headers["Content-Security-Policy"] = PAGE_POLICY

@@ -17,7 +17,7 @@ LOCATION: dict[str, Any] = {
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
-# What can be done with what a call has made, by its id: the calls, and their parameter.
+# The links from a call that makes something to the calls that take its id, by their parameter.
 _LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "models_create": ("model_id", ("models_get", "models_delete")),
     "datasets_create": ("dataset_id", ("datasets_get", "datasets_delete")),

@@ -16,7 +16,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _PLACES = ("query", "path", "header", "body")
 
-# Of the tus protocol; no HTTP document has it.
+# The tus protocol has this status; no HTTP document does.
 CHECKSUM_MISMATCH = 460
 
 _TITLES: dict[int, dict[str, str]] = {
@@ -90,7 +90,7 @@ CODES: dict[str, tuple[int, str]] = {
     code: (status, title) for status, titles in _TITLES.items() for code, title in titles.items()
 }
 
-# What several calls may be refused for, as their documents list it.
+# Refusals that several calls share, for their documents.
 FILE_CODES = (
     "malformed_multipart",
     "malformed_json",
@@ -102,7 +102,7 @@ FILE_CODES = (
     "unknown_field",
     "invalid_value",
 )
-"""A file, in the request or by an upload."""
+"""Refusals of any file, whether it comes in the request or by an upload."""
 MODEL_CODES = (
     "unsafe_pickle",
     "torchscript_refused",
@@ -110,9 +110,9 @@ MODEL_CODES = (
     "malformed_model",
     "tensor_mismatch",
 )
-"""What is in a network's file."""
+"""Refusals of a network's file by its content."""
 DATASET_CODES = ("malformed_dataset", "object_array", "bad_array", "dataset_too_large")
-"""What is in a data set's file."""
+"""Refusals of a data set's file by its content."""
 PIECE_CODES = (
     "missing_field",
     "invalid_value",

@@ -13,7 +13,7 @@ from jobstore.rates import WINDOW_S, Rate
 POLICY, LIMIT = "RateLimit-Policy", "RateLimit"
 
 _STATE = "atmc_rate"
-# Until a job was taken or ended, or something was deleted: by then it may be worth another try.
+# After this long a job may have been taken or something deleted, so that another try is worth it.
 _QUOTA_RETRY_S = {"queued-jobs": 30, "stored-bytes": 600}
 _ADVICE = {
     "queued-jobs": "wait until some of yours have run, or cancel them",

@@ -13,9 +13,9 @@ from jobstore import logs
 
 REQUEST_ID = "X-Request-Id"
 
-# What a caller may choose; anything else would be free text in the log.
+# A caller may choose such an id; anything else would be free text in the log.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# A probe every few seconds is no news.
+# Probes come every few seconds and are not worth a line each.
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _BOUNDS_S = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RequestMetrics:
-    """What this process counts of its requests; the time is that to the answer's first byte."""
+    """Counts and times of this process's requests; a time ends at the answer's first byte."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -73,7 +73,7 @@ class RequestLog:
         self._metrics.seconds.labels(method, route).observe(seconds)
         if route in _QUIET and status < 400:
             return
-        # Not the query: callers put all kinds of things there.
+        # The query is left out, because callers put all kinds of things there.
         fields = {"method": method, "path": scope["path"][:200], "status": status}
         # The ids in the path by their names there: job_id is the record's job.
         fields |= {

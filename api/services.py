@@ -1,4 +1,4 @@
-"""What every handler works with: one database, one object store, one broker a process.
+"""The services that handlers work with: one database, object store and broker a process.
 
 `ServicesDep` is what a handler asks for: it lets the caller in, and what the handler then gets is
 the caller's part of database and store. `ProcessDep` is for calls that anybody may make and
@@ -84,8 +84,8 @@ def _of_process(request: Request) -> Services:
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-# Few dependencies, and `async` all: each costs a request something, and one that FastAPI runs in a
-# thread as much as what is done there.
+# The dependencies are few, because each costs a request something, and all are `async`, because
+# FastAPI runs others in a thread, which costs as much as what they do there.
 async def _process(request: Request) -> Services:
     return _of_process(request)
 
@@ -125,9 +125,9 @@ def _part(request: Request, holder: Holder) -> Services:
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody at the door: for calls so frequent that letting in and answering share a thread.
+    """A caller who is not let in yet, for calls so frequent that both steps share a thread.
 
-    To change threads costs such a call more than its query. Parameters are looked at before the
+    Changing threads costs such a call more than its query. Parameters are checked before the
     caller is; nothing else can be done without `let_in`.
     """
 

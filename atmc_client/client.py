@@ -15,7 +15,7 @@ import httpx
 
 from atmc_client.errors import ApiError
 from atmc_client.transfer import fetch
-from atmc_client.transport import Content, Transport
+from atmc_client.transport import Content, Transport, events_of
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -100,7 +100,7 @@ class Client:
             def parts() -> Document:
                 for file in (model_file, dataset_file):
                     file.seek(0)
-                # The spec first: what it asks in vain is refused before the files are sent.
+                # The spec comes first, so that a wrong one is refused before the files are sent.
                 return {
                     "files": {
                         "spec": (None, json.dumps(whole).encode(), "application/json"),
@@ -156,7 +156,7 @@ class Client:
         return job
 
     def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
-        """What happened to the job since event number `after`, in order.
+        """The events of the job with a number above `after`, in order.
 
         With `follow` the iterator goes on until the job has ended, and is told of each event as it
         happens.
@@ -176,18 +176,17 @@ class Client:
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             content: Content = partial(dict[str, Any], headers=headers)
-            # The stream breaks off now and then, on purpose, too: it is asked for again from there.
+            # Streams break off now and then, some on purpose; the next one goes on from there.
             with (
                 suppress(httpx.TransportError),
                 self._transport.exchange("GET", f"/jobs/{job_id}/events", content) as response,
             ):
                 if response.status_code == NO_MORE:
                     return
-                for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        event: Document = json.loads(line.removeprefix("data: "))
-                        after = event["seq"]
-                        yield event
+                for told in events_of(response):
+                    event: Document = told.json()
+                    after = event["seq"]
+                    yield event
             time.sleep(POLL_S)
 
     def report(self, job_id: str) -> Document:

@@ -1,4 +1,4 @@
-"""What a call to the service may raise."""
+"""The errors that a call to the service may raise."""
 
 from typing import Any
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from atmc_client.errors import ApiError, ServerUnreachable
 
@@ -36,7 +37,7 @@ class Transport:
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
         self._http = httpx.Client(
             base_url=self.url,
-            # Not sent on to the store that a download is redirected to: httpx sees to that.
+            # httpx does not send the key on to the store that a download is redirected to.
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=TIMEOUT,
             follow_redirects=True,
@@ -109,8 +110,21 @@ def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        message = f"{response.url} is not a compression service: its answer is no JSON"
-        raise ApiError(response.status_code, "http_error", None, message) from error
+        raise _not_the_service(response, "JSON") from error
+
+
+def events_of(response: httpx.Response) -> Iterator[ServerSentEvent]:
+    """Yield the server-sent events of an answer as they come; raises `ApiError` if it has none."""
+    try:
+        # A comment or a delay is told as an event without data, which by the standard is none.
+        yield from (event for event in EventSource(response).iter_sse() if event.data)
+    except SSEError as error:
+        raise _not_the_service(response, "stream of events") from error
+
+
+def _not_the_service(response: httpx.Response, expected: str) -> ApiError:
+    message = f"{response.url} is not a compression service: its answer is no {expected}"
+    return ApiError(response.status_code, "http_error", None, message)
 
 
 def _may_pass(response: httpx.Response) -> bool:

@@ -133,12 +133,12 @@ class Chaos:
         database = self.house.database()
         try:
             with database.read() as session:
-                states = jobs.states_of(session, self.accepted)
+                heads = jobs.heads_of(session, self.accepted)
         except (OperationalError, InterfaceError):
             return len(self.accepted)
         finally:
             database.engine.dispose()
-        return sum(state not in FINAL for state in states.values())
+        return sum(head.state not in FINAL for head in heads.values())
 
     def kill_one(self) -> None:
         """Wait until a job trains, then kill the next victim; it comes back as it would."""

@@ -144,7 +144,7 @@ def creates(made: House, options: Options, body: dict[str, Any]) -> Figures:
     figures = _figures("create", made, options, options.create_rate, post)
     database = made.database()
     with database.read() as session:
-        there = jobs.states_of(session, accepted)
+        there = jobs.heads_of(session, accepted)
     with database.write() as session:
         # Not for the worker, which has one job to train.
         session.execute(

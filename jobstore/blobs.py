@@ -1,4 +1,4 @@
-"""Which blobs there are, and which of them a row refers to.
+"""The rows of blobs, and how a blob that nothing refers to is deleted safely.
 
 Every blob has a row (`jobstore.tables.Blob`). Whoever stores one touches that row first and refers
 to the blob within `UNSETTLED_S`; only a blob that was not touched for that long and that nothing
@@ -23,7 +23,7 @@ _AT_ONCE = 100
 
 
 def touch(session: Session, tenant: str, sha256: str, bytes: int) -> None:
-    """Say that this blob is about to be stored and referred to; call it before storing."""
+    """Record that this blob is about to be stored and referred to; call it before storing."""
     row = {"tenant_id": tenant, "sha256": sha256, "bytes": bytes, "touched_at": clock()}
     upsert(session, Blob, row)
 
@@ -50,7 +50,7 @@ def delete_unreferenced(
     found = [tuple(row) for row in session.execute(locked)]
     if not found:
         return 0
-    # Asked again: what was referred to before the lock shows only now.
+    # The question is asked again, because a reference from before the lock shows only now.
     among = tuple_(Blob.tenant_id, Blob.sha256).in_(found)
     unreferenced = session.execute(
         select(Blob.tenant_id, Blob.sha256).where(among, ~is_referred_to())
@@ -63,7 +63,7 @@ def delete_unreferenced(
 
 
 def is_referred_to() -> ColumnElement[bool]:
-    """Whether a row refers to the blob of the query around this."""
+    """Return the condition that a row refers to the blob of the surrounding query."""
     return or_(
         exists().where(*_same(Model), Model.expired_at.is_(None)),
         exists().where(*_same(Dataset), Dataset.expired_at.is_(None)),

@@ -1,4 +1,4 @@
-"""What may be asked for: published by the workers, read by the API, which knows no torch."""
+"""The catalogue of what a job may ask for: the workers publish it, the API reads it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +13,7 @@ from jobstore.tables import CatalogueRow
 
 
 class CatalogueEntry(Protocol):
-    """What is published; `atmc_core.catalogue.CatalogueEntry` is one."""
+    """An entry as a worker publishes it; `atmc_core` has the class."""
 
     @property
     def kind(self) -> str:

@@ -18,7 +18,7 @@ def decode_cursor(cursor: str, prefix: str) -> str:
         id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         id = ""
-    # Nothing else reaches the database: PostgreSQL, for one, fails on a text with a NUL in it.
+    # Only such an id reaches the database; PostgreSQL, for one, fails on a text with a NUL in it.
     if re.fullmatch(f"{prefix}[0-9a-f]{{32}}", id) is None:
         raise InvalidCursor(f"not a cursor of this service: {cursor!r}")
     return id

@@ -1,4 +1,4 @@
-"""The engine, the schema, and the two kinds of transaction."""
+"""The engine, the migrations, and the two kinds of transaction."""
 
 import json
 from collections.abc import Iterator
@@ -14,16 +14,22 @@ from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobstore import tenancy
-from jobstore.dialects import BriefCursor, lock_schema, reading, set_up_postgresql, set_up_sqlite
+from jobstore.dialects import (
+    BriefCursor,
+    lock_migrations,
+    reading,
+    set_up_postgresql,
+    set_up_sqlite,
+)
 from jobstore.settings import Settings
 from jobstore.tables import Base
 
 Row = TypeVar("Row", bound=Base)
 
-# A server that fell silent must be noticed well within a lease; libpq would wait for hours.
-# As many as an API process has threads, opened as they are needed; those past the size are closed
-# after each use, and opening one costs more than most requests.
+# An API process opens as many connections as it has threads, as they are needed. Those past the
+# pool's size are closed after each use, and opening one costs more than most requests.
 _CONNECTIONS = {"pool_size": 20, "max_overflow": 20}
+# A server that fell silent must be noticed well within a lease; libpq would wait for hours.
 _POSTGRESQL_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
 
@@ -57,9 +63,9 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring the schema up to `revision`, the newest; safe when several processes do it at once."""
+    """Bring the tables up to `revision` (the newest); several processes may do so at once."""
     with engine.begin() as connection:
-        lock_schema(connection)
+        lock_migrations(connection)
         config = Config()
         config.set_main_option("script_location", "jobstore:migrations")
         config.attributes["connection"] = connection
@@ -99,7 +105,7 @@ class Database:
 
     @contextmanager
     def look_up(self) -> Iterator[Connection]:
-        """Like `read`, for a query of tables that names its tenant itself; half as costly."""
+        """Open a connection for a query on tables that names its tenant itself; half as costly."""
         with self._reading.connect() as connection:
             yield connection
 

@@ -16,7 +16,7 @@ from jobstore.tables import Artifact, Dataset, Event, Job, Model
 
 @dataclass(frozen=True)
 class Freed:
-    """What rows no longer name: blobs by tenant and digest, and the keys of checkpoints."""
+    """Objects that rows no longer name: blobs by tenant and digest, and keys of checkpoints."""
 
     blobs: list[tuple[str, str]]
     checkpoint_keys: list[str] = field(default_factory=list)

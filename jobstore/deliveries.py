@@ -23,7 +23,7 @@ MAX_FAILED = 3
 """So many deliveries given up in a row switch a webhook off."""
 
 HELD_S = 60.0
-"""By then a sender has an answer; if it has not said so it is dead, and another one tries."""
+"""A sender that has not told the outcome after this long is taken for dead: another one tries."""
 
 _GONE = 410
 
@@ -44,7 +44,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a try: an HTTP status, or an `error` if there was none; how long it took."""
+    """The outcome of a try: the HTTP status or, without one, the `error`; and how long it took."""
 
     status: int | None
     error: str | None

@@ -23,17 +23,17 @@ _PLAIN = re.compile(r"[!-~]+")
 _CONFUSING = frozenset('\\<>"{}|^`')
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*{_LABEL}\.?")
-# What the C library takes for an address: 2130706433, 0x7f.1, 0177.0.0.1.
+# The C library reads these as addresses: 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?")
 
-# Where clouds give out credentials; no setting opens these.
+# Clouds give out credentials at these addresses; no setting opens them.
 _METADATA = frozenset(
     map(
         ipaddress.ip_address,
         ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"),
     )
 )
-# What an IPv6-only network reaches the IPv4 world by: judged by the address inside.
+# IPv6-only networks reach the IPv4 world by this prefix; the address inside is judged.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Other forms of an IPv4 address, which no resolver has a reason to answer with.
 _DISGUISES = tuple(
@@ -58,9 +58,10 @@ class Forbidden(ValueError):
 
 
 class Destinations:
-    """What the operator allows: `hosts` (none: any; `*.example.com` for all below) and `networks`.
+    """The addresses that the operator allows to be called.
 
-    Public addresses may be called; of others only those in `networks`.
+    A host must be one of `hosts` (none: any host; `*.example.com`: all below it), and its address
+    public or in one of `networks`.
     """
 
     def __init__(self, hosts: Sequence[str], networks: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ READ_ONLY = "atmc_read_only"
 
 _BUSY_TIMEOUT_MS = 30_000
 # "atmc" and the next: any numbers, the same in every process.
-_SCHEMA_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
+_MIGRATION_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
 # How long a transaction may ask nothing: of a claim, for which others wait, and of any other.
 _CLAIM_PATIENCE_MS, _PATIENCE_MS, _LONG_PATIENCE_MS = 5_000, 15_000, 3_600_000
 
@@ -82,7 +82,7 @@ def now(session: Session, offset_s: float = 0.0) -> datetime:
 
 @compiles(clock, "postgresql")
 def _postgresql_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not now(): that is the time the transaction began.
+    # now() would be the time at which the transaction began.
     offset = compiler.process(element.clauses, **kw)
     return f"(clock_timestamp() + make_interval(secs => {offset}))"
 
@@ -95,7 +95,7 @@ def _sqlite_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def reading(engine: Engine) -> Engine:
-    """The same engine for what only reads."""
+    """Return the same engine, for transactions that only read."""
     return engine.execution_options(**{READ_ONLY: True})
 
 
@@ -117,7 +117,7 @@ def set_up_sqlite(engine: Engine) -> None:
 
 
 def set_up_postgresql(engine: Engine) -> None:
-    """Make PostgreSQL no slower than need be: beside the queries of what reads nothing is sent.
+    """Set PostgreSQL up so that a reader sends its queries and nothing else.
 
     The engine is to be one with `AUTOCOMMIT`: the driver begins nothing by itself. A process that
     stops inside a transaction (paused, cut off) loses it after seconds: its locks would hold up
@@ -134,7 +134,7 @@ def set_up_postgresql(engine: Engine) -> None:
         lost = context.original_exception
         if not isinstance(lost, IdleInTransactionSessionTimeout):
             return None
-        # To whoever comes back it is as any other connection that was lost.
+        # The error is turned into that of any lost connection, which callers handle already.
         return OperationalError(context.statement, context.parameters, lost)
 
     @event.listens_for(engine, "begin")
@@ -144,8 +144,8 @@ def set_up_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def _taken(connection: Any, _record: object, _proxy: object) -> None:
-        # A server that ends, or cuts a connection off, says so on it. So only one with something
-        # unread is asked whether it still is one; to ask each costs as much as most queries.
+        # A server that ends or drops a connection says so on it. So only connections with unread
+        # bytes are tested: a test of each would cost as much as most queries.
         if connection.closed or _has_unread(connection):
             try:
                 engine.dialect.do_ping(connection)
@@ -155,15 +155,15 @@ def set_up_postgresql(engine: Engine) -> None:
 
 
 class BriefCursor(Cursor[Any]):
-    """A cursor that describes a result by names and types, all that SQLAlchemy looks at.
+    """A cursor that describes a result by names and types, which is all that SQLAlchemy reads.
 
-    psycopg makes an object of each column, every time: of a job's that takes twice as long as to
-    ask for it.
+    psycopg makes an object of each column for every result; for a job's columns that takes twice as
+    long as the query.
     """
 
     @property
     def description(self) -> list[Any] | None:
-        """As PEP 249 has it: seven fields a column, the last five unknown."""
+        """The columns by PEP 249: seven fields each, of which the last five are unknown."""
         result = self.pgresult
         if result is None or not result.nfields:
             return None
@@ -182,10 +182,10 @@ def _only_reads(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(READ_ONLY, False))
 
 
-def lock_schema(connection: Connection) -> None:
+def lock_migrations(connection: Connection) -> None:
     """Let one process at a time past this line until its transaction ends."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
 
 def lock_claims(session: Session) -> None:
@@ -200,7 +200,7 @@ def lock_claims(session: Session) -> None:
 
 
 def expect_a_wait(session: Session) -> None:
-    """Let this transaction ask nothing for up to an hour: something large is moved meanwhile."""
+    """Let this transaction stay idle for up to an hour, while something large is moved."""
     if _is_postgresql(session):
         session.execute(text(_patience(_LONG_PATIENCE_MS, "LOCAL")))
 
@@ -212,7 +212,8 @@ def _patience(milliseconds: int, scope: str = "SESSION") -> str:
 def lock_quota(session: Session, tenant: str) -> None:
     """Let one transaction at a time that adds to what the tenant has past this line.
 
-    Not the tenant's row, which every claim writes: this lock is held while a large file is kept.
+    The tenant's row is not the lock, because every claim writes it and this lock is held while a
+    large file is stored.
     """
     if _is_postgresql(session):
         lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:tenant))")

@@ -75,7 +75,7 @@ class TooLarge(JobstoreError):
 
 
 class OffsetConflict(JobstoreError):
-    """Something else has arrived of the upload: `received` bytes of it are there."""
+    """A chunk does not begin where the upload stands, at `received` bytes."""
 
     def __init__(self, upload_id: str, received: int) -> None:
         super().__init__(f"{upload_id} has {received} bytes")

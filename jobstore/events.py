@@ -1,4 +1,4 @@
-"""What happened to a job, in order."""
+"""The events of a job, in order."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -80,13 +80,13 @@ def get_job(session: Session, job_id: str) -> Job:
     return job
 
 
-# Put together once: that takes as long as to ask it.
+# The query is built once, because building takes as long as asking.
 _JOB = select(Job).where(Job.id == bindparam("id"))
 
 
 @dataclass(frozen=True)
 class Head:
-    """How far a job is: its state, and the number of its newest event."""
+    """A job's progress in two words: its state, and the number of its newest event."""
 
     state: JobState
     last_event_seq: int
@@ -96,12 +96,6 @@ def heads_of(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
     """Return the heads of those of the jobs that there are, by id, in one query."""
     query = select(Job.id, Job.state, Job.last_event_seq).where(Job.id.in_(job_ids))
     return {row.id: Head(row.state, row.last_event_seq) for row in session.execute(query)}
-
-
-def states_of(session: Session, job_ids: Collection[str]) -> dict[str, JobState]:
-    """Return the states of those of the jobs that there are, by id, in one query."""
-    query = select(Job.id, Job.state).where(Job.id.in_(job_ids))
-    return {row.id: row.state for row in session.execute(query)}
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:
@@ -178,7 +172,7 @@ def retry(session: Session, job_id: str) -> Job:
     job = _locked(session, job_id)
     check_retry(job.state)
     hold_uploads(session, job.model_id, job.dataset_id)
-    # The clock first: asking it writes what is pending, and the row is to change at once.
+    # The clock is asked first, because asking flushes, and the row is to be written only once.
     queued_at = now(session)
     job.retries += 1
     job.failed_attempts, job.run_seconds = 0, 0.0

@@ -20,9 +20,9 @@ from jobstore.tables import DEFAULT_TENANT, Key, Tenant
 from jobstore.tenants import get_or_create_tenant
 
 PREFIX = "atmc_"
-"""What every key begins with, so that scanners of logs and repositories find one that leaked."""
+"""The beginning of every key, by which scanners of logs and repositories find a leaked one."""
 
-# Often enough to tell a forgotten key from a living one, and no write a request.
+# This is often enough to tell a forgotten key from one in use, and spares a write a request.
 _USE_RECORDED_EVERY_S = 60.0
 
 
@@ -30,8 +30,8 @@ _keys, _tenants = Key.__table__, Tenant.__table__
 _NOT_RECORDED = or_(
     _keys.c.last_used_at.is_(None), _keys.c.last_used_at < clock(-_USE_RECORDED_EVERY_S)
 )
-# Every request asks one of these. So they are put together once, and what they find is of tables,
-# not of mapped classes: together that takes four times as long as to ask.
+# Every request asks one of these queries. They are built once and select from tables, not mapped
+# classes, because building and mapping take four times as long as the query itself.
 _DEFAULT_TENANT = select(_tenants).where(_tenants.c.id == DEFAULT_TENANT)
 _HOLDER = (
     select(_keys.c.scopes, func.coalesce(_NOT_RECORDED, False), _tenants)
@@ -45,7 +45,7 @@ _HOLDER = (
 
 
 class Scope(StrEnum):
-    """What a key lets its holder do."""
+    """The rights that a key gives its holder."""
 
     READ = "jobs:read"
     WRITE = "jobs:write"

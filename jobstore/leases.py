@@ -6,7 +6,7 @@ longer hold it raises `LeaseLost` and changes nothing. A lease that has run out 
 by `sweep`, so a worker that was merely slow may still renew it until then.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
 from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import DEFAULT_TENANT, HEADLINE_FIELDS, WAITING, Artifact, Figure, Job, Tenant
+from jobstore.tables import DEFAULT_TENANT, WAITING, Artifact, Document, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
@@ -57,7 +57,7 @@ class JobError:
 
 @dataclass(frozen=True)
 class LeaseState:
-    """What a renewal tells the worker."""
+    """The answer to a renewal."""
 
     cancel_requested: bool
 
@@ -140,7 +140,7 @@ def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
 
 
 def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
-    """Whose turn it is of those who have a job that waits for such an offer."""
+    """Return the choice of the tenant whose turn it is among those with a suitable waiting job."""
     at_work = (
         select(func.count())
         .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
@@ -209,7 +209,7 @@ def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
     """
     job = _hold(session, attempt)
     if job.checkpoint_key == key:
-        return None  # Said again, because the first answer was lost.
+        return None  # The caller repeats itself, because the first answer was lost.
     replaced = job.previous_checkpoint_key
     job.previous_checkpoint_key, job.checkpoint_key = job.checkpoint_key, key
     return replaced
@@ -246,7 +246,7 @@ def finish(
     attempt: Attempt,
     state: JobState,
     *,
-    headline: Mapping[str, Figure] | None = None,
+    headline: Document | None = None,
     artifacts: Iterable[NewArtifact] = (),
     error: JobError | None = None,
 ) -> list[str]:
@@ -256,8 +256,8 @@ def finish(
     delete the objects. If this answer is lost, `jobstore.retention` finds them an hour later. The
     others keep them for a retry, as long as their tenant's terms say.
 
-    A figure that the headline leaves out is None. Raises `LeaseLost`, and ValueError when it has
-    one that is not in `HEADLINE_FIELDS` or the state does not go with what is given.
+    The headline is kept as it is. Raises `LeaseLost`, and ValueError when the state does not go
+    with what is given.
     """
     if state not in FINAL or (headline is not None) != (state is JobState.SUCCEEDED):
         raise ValueError(f"a job does not finish {state} with headline {headline!r}")
@@ -265,7 +265,7 @@ def finish(
         raise ValueError(f"a job does not finish {state} with error {error!r}")
     job = _hold(session, attempt)
     if headline is not None:
-        _set_headline(job, headline)
+        job.headline = headline
         job.progress = 1.0
     if error is not None:
         _append_error(session, job, error)
@@ -363,7 +363,7 @@ def _end_attempt(session: Session, job: Job) -> JobState:
 
 
 def _finish(session: Session, job: Job, state: JobState) -> None:
-    # The clock first: asking it writes what is pending, and the row is to change at once.
+    # The clock is asked first, because asking flushes, and the row is to be written only once.
     job.finished_at = now(session)
     if job.started_at is not None:
         seconds = (job.finished_at - job.started_at).total_seconds()
@@ -378,10 +378,3 @@ def _append_error(session: Session, job: Job, error: JobError) -> None:
 
 def _set_error(job: Job, error: JobError) -> None:
     job.error_code, job.error_message, job.error_param = error.code, error.message, error.param
-
-
-def _set_headline(job: Job, headline: Mapping[str, Figure]) -> None:
-    if unknown := sorted(set(headline) - set(HEADLINE_FIELDS)):
-        raise ValueError(f"the headline has figures that no column is for: {unknown}")
-    for name, figure in headline.items():
-        setattr(job, name, figure)

@@ -27,7 +27,7 @@ WEBHOOK_DELIVERIES = "atmc_webhook_deliveries"
 GPU_USED, GPU_TOTAL = "atmc_gpu_memory_used_bytes", "atmc_gpu_memory_total_bytes"
 
 TOLD_WITHIN_S = 120.0
-"""What nobody has told again for so long is not shown any more."""
+"""A gauge that nobody has set again within these seconds is not shown any more."""
 
 BOUNDS_S: tuple[float, ...] = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
 """Upper bounds of the durations' buckets, in seconds; one more bucket has none."""

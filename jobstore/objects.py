@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _CHUNK_BYTES = 1 << 20
-# Of an upload: what a store that is slower than the network lets pile up in memory. By default it
-# would be sixty mebibytes. S3 takes no smaller parts.
+# A store that is slower than the network lets this much of an upload pile up in memory, instead of
+# obstore's default of sixty mebibytes. S3 takes no smaller parts.
 _PART_BYTES, _PARTS_AT_ONCE = 5 << 20, 3
 
 
@@ -260,7 +260,7 @@ class _RawReader(io.RawIOBase):
 def _s3_store(settings: Settings) -> S3Store:
     secret = settings.store_secret_access_key
     config: S3Config = {"region": settings.store_region}
-    # What is not set is left to obstore: AWS_... variables, or the machine's own role.
+    # Obstore finds what is not set here in the AWS_... variables or the machine's own role.
     if settings.store_endpoint is not None:
         config["endpoint"] = settings.store_endpoint
     if settings.store_access_key_id is not None:
@@ -271,10 +271,10 @@ def _s3_store(settings: Settings) -> S3Store:
         "allow_http": (settings.store_endpoint or "").startswith("http://"),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
-        # Of a whole object; the default of 30 seconds cuts large ones off.
+        # This limits a whole object; the default of 30 seconds would cut large ones off.
         "timeout": timedelta(hours=1),
     }
-    # Short, because whoever calls has more to watch than this request, and tries again.
+    # The retries are short, because callers watch other things too and try again by themselves.
     retries: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
     return S3Store.from_url(
         settings.store_url, config=config, client_options=options, retry_config=retries

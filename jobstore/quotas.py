@@ -28,8 +28,8 @@ def check_queue(session: Session, limit: int | None) -> None:
         raise QuotaExceeded("queued-jobs", limit, remaining=0)
 
 
-# Each transaction that adds a job nobody sees yet holds a connection, and a server has not that
-# many: so far from the limit nobody needs to wait for the others to commit.
+# Jobs that are not committed yet are not counted, but each holds a connection, and a server has
+# fewer connections than this: further from the limit, nobody needs to wait for other commits.
 _AT_ONCE = 1000
 _jobs = Job.__table__.c
 _WAITING = select(func.count()).where(

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 WINDOW_S = 60
 _TIMEOUT_S = 0.5
 _LEFT_ALONE_S = 10.0
-# One command, not a transaction of three: every request waits for it.
+# Every request waits for this, so it is one command and not a transaction of three.
 _COUNT = f"""
 local asked = redis.call('INCR', KEYS[1])
 if asked == 1 then redis.call('EXPIRE', KEYS[1], {WINDOW_S}) end
@@ -31,7 +31,7 @@ class Rate:
 
     @property
     def remaining(self) -> int:
-        """How many requests more are answered in this window."""
+        """The number of requests that are still answered in this window."""
         return max(0, self.limit - self.asked)
 
     @property

@@ -1,4 +1,4 @@
-"""What expires, what is left over, and the proof that store and rows agree.
+"""Deletes what has expired, finds what crashes left over, and audits the store by the rows.
 
 Rows are the truth here, too: an object is kept because a row names it. `expire` drops what is past
 its tenant's terms, `jobstore.blobs` the bytes that nothing refers to after that; `find_strays`
@@ -88,7 +88,7 @@ def _expire_uploads(
         .with_for_update(skip_locked=True)
     )
     ids = session.scalars(old.where(~_in_use(kind, reference, keep_s))).all()
-    # Asked again: a job that was queued before the lock shows only now.
+    # The question is asked again, because a job that was queued before the lock shows only now.
     unused = and_(kind.id.in_(ids), ~_in_use(kind, reference, keep_s))
     gone = update(kind).where(unused, named).values(expired_at=clock())
     session.execute(gone, execution_options=_UNSYNCED)
@@ -104,7 +104,7 @@ def _in_use(
 
 @dataclass(frozen=True)
 class Strays:
-    """What crashes left: blobs without a row, and the keys of other objects that none names."""
+    """Leftovers of crashes: blobs without a row, and keys of other objects that no row names."""
 
     blobs: list[Found]
     keys: list[str]
@@ -155,7 +155,7 @@ def audit(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> 
     """Hold the store against the rows: blobs, checkpoints, and uploads that are on their way."""
     settled = now(session) - timedelta(seconds=UNSETTLED_S)
     references = _references(session)
-    # What its owner puts there itself need not have come, and is no longer than its row.
+    # A direct upload is its owner's to put there: it may be missing, and its row says when it goes.
     _, direct = staged_keys(session)
     staged = [found for found in store.find(STAGED) if found.key not in direct]
     objects = {found.key: found for found in (*_blobs(store), *store.find(CHECKPOINTS), *staged)}

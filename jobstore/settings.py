@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     folder `ATMC_SECRETS_DIR`, named as the variable would be, in small letters.
     """
 
-    # Some are secrets: what is wrong with one is told by its name.
+    # Some settings are secrets, so an error names the setting and leaves its value out.
     model_config = SettingsConfigDict(env_prefix="ATMC_", hide_input_in_errors=True)
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(default_factory=_sqlite_in_home)
     broker_url: str = "redis://127.0.0.1:6379/0"
-    # Of a URL without one; so that the URL can be seen and the password comes from a file.
+    # A password is put into a URL that has none: the URL may be public, the password is a file.
     database_password: SecretStr | None = None
     broker_password: SecretStr | None = None
 
@@ -60,16 +60,16 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     max_attempts: int = Field(default=3, ge=1)
     time_limit_s: float = Field(default=86_400, gt=0)
-    # Of a tenant that has no terms of its own; None: for ever. Uploads are kept while a job needs
-    # them. Checkpoints are those of failed and cancelled jobs, which may be retried from there.
+    # These hold for tenants that have no terms of their own; None keeps for ever. Uploads stay
+    # while a job needs them. Checkpoints of failed and cancelled jobs stay for a retry.
     keep_uploads_s: float | None = Field(default=90 * 86_400, ge=0)
     keep_checkpoints_s: float | None = Field(default=7 * 86_400, ge=0)
     keep_artifacts_s: float | None = Field(default=365 * 86_400, ge=0)
     keep_events_s: float | None = Field(default=365 * 86_400, ge=0)
-    # How often what has expired is looked for.
+    # The sweep looks for what has expired this often.
     retention_s: float = Field(default=3_600, gt=0)
 
-    # Of a tenant that has no limits of its own. None: no limit.
+    # These limits hold for tenants that have none of their own; None is no limit.
     max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
     max_queued_jobs: int | None = Field(default=10_000, ge=0)
     max_running_jobs: int | None = Field(default=None, ge=0)
@@ -77,26 +77,26 @@ class Settings(BaseSettings):
 
     max_model_bytes: int = Field(default=1 * _GIB, gt=0)
     max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
-    # Of an upload in several requests, from its first on; what is not used by then is deleted.
+    # An upload in several requests is deleted if it is not used this long after its first request.
     upload_lifetime_s: float = Field(default=86_400, gt=0)
     max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
 
-    # Of a job's process; by default nine tenths of what the machine or the container has.
+    # A job's processes may hold this much memory together; None is nine tenths of what there is.
     memory_limit_bytes: int | None = Field(default=None, gt=0)
-    # That a job's process may write; what is uploaded is limited above.
+    # No file that a job's process writes may be larger; uploads have limits of their own above.
     max_file_bytes: int = Field(default=64 * _GIB, gt=0)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
-    # Where webhooks may go, divided by commas: the only hosts (none: any; *.example.com for all
-    # below it), and the networks that may be called though they are not public.
+    # Both are lists divided by commas. Webhooks go to these hosts only (empty: to any;
+    # *.example.com: to all below it), and to these networks although they are not public.
     webhook_hosts: str = ""
     webhook_networks: str = ""
 
     log_format: Literal["text", "json"] = "text"
 
-    # With it the service asks everybody for a key; this one is the first, and makes the others.
+    # If this key is set, the service asks everybody for one; this first one makes the others.
     admin_key: SecretStr | None = Field(default=None, min_length=24)
 
     host: str = "127.0.0.1"

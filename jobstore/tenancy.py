@@ -1,4 +1,4 @@
-"""Whose a row is: the one place that decides what a tenant sees.
+"""Tenancy: the one place that decides which rows a tenant sees.
 
 A session opened for a tenant (`Database.of`) finds nothing of any other: every query of an `Owned`
 table, whoever wrote it, carries the condition that is added here, and what it inserts is that
@@ -38,14 +38,14 @@ def own_row(mapped: type[Base]) -> Select[Any]:
 
 
 def tenant_of(session: Session) -> str:
-    """Return whom the session is bound to; what is made in a session of nobody is the default's."""
+    """Return the session's tenant; a session without one makes rows of the default tenant."""
     return str(session.info.get(_TENANT, DEFAULT_TENANT))
 
 
 @event.listens_for(Session, "do_orm_execute")
 def _see_own_rows(execution: ORMExecuteState) -> None:
     tenant = execution.session.info.get(_TENANT)
-    # Of statements about tables there is nothing to add to: those name the tenant themselves.
+    # Statements on bare tables cannot be narrowed; they name the tenant themselves.
     if tenant is not None and execution.is_orm_statement:
         narrowed = _narrowed if execution.is_select else _narrowed.__wrapped__
         execution.statement = narrowed(execution.statement, tenant)
@@ -53,13 +53,13 @@ def _see_own_rows(execution: ORMExecuteState) -> None:
 
 @lru_cache(maxsize=256)
 def _narrowed(statement: Executable, tenant: str) -> Executable:
-    # Kept for the queries that are put together once and asked all day; others pass through.
+    # The cache serves the queries that are module constants; others just pass through it.
     return statement.options(_own_rows(tenant))
 
 
 @lru_cache(maxsize=1024)
 def _own_rows(tenant: str) -> LoaderCriteriaOption:
-    # Made once a tenant: to look through the lambda takes longer than many a query.
+    # The option is cached per tenant, because analysing the lambda takes longer than many queries.
     return with_loader_criteria(
         Owned, lambda owned: owned.tenant_id == tenant, include_aliases=True
     )

@@ -1,4 +1,4 @@
-"""What a tenant may have and for how long: its own terms, else the service's."""
+"""A tenant's limits and retention: its own where it has them, else the service's."""
 
 from dataclasses import dataclass, fields
 

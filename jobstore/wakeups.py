@@ -1,4 +1,4 @@
-"""The broker's one job: to wake a worker. What is to be done stands in the database.
+"""Wake-ups, the only use of the broker. The work itself stands in the database.
 
 A wake-up has no content, may be lost, doubled or late: a woken worker claims rows until nothing is
 left, and the sweep sends another one for rows that wait.
@@ -26,7 +26,8 @@ def make_celery(settings: Settings) -> Celery:
     app.conf.update(
         task_default_queue=queue_of(None, 0),
         task_ignore_result=True,
-        # Early: Redis would deliver a long task twice, and the row, not the message, is the job.
+        # Messages are acknowledged early: Redis would deliver a long task twice, and a lost one
+        # does no harm, because the row, not the message, is the job.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         # Prefork's processes are daemonic and may not have children; the supervisor needs one.
@@ -64,6 +65,6 @@ def wake(celery: Celery, queue: str) -> bool:
 def pending(celery: Celery, queue: str) -> int:
     """Return how many wake-ups wait in a queue; raises kombu's OperationalError or a RedisError."""
     with celery.connection_for_write() as connection:
-        # Not passive: to Redis an empty queue is one that does not exist.
+        # A passive declaration would fail: to Redis an empty queue does not exist.
         declared = connection.default_channel.queue_declare(queue=queue)
     return int(declared.message_count)

@@ -1,4 +1,4 @@
-"""Webhooks: who wants to hear of what, and what is to be told whom.
+"""Webhooks: who is told of which events, and the deliveries that tell them.
 
 A delivery is written in the transaction of the event that it tells of, so none is lost and none is
 told of what did not happen; it is sent by `keeper.webhooks` (see `jobstore.deliveries`).
@@ -21,19 +21,19 @@ from jobstore.tables import Document, Job, Webhook, WebhookAttempt, WebhookDeliv
 
 DISABLED = "webhook.disabled"
 EVENTS: tuple[str, ...] = (*(f"job.{state.value}" for state in JobState), DISABLED)
-"""What may be told."""
+"""The names of all events that a webhook may be told."""
 
 DEFAULT_EVENTS: tuple[str, ...] = tuple(f"job.{s.value}" for s in JobState if s in FINAL)
 
 MAX_WEBHOOKS = 20
-"""Of a tenant, those of single jobs not counted: every change of a job's state asks for them."""
+"""The most webhooks of a tenant, without those of single jobs: every change of state reads them."""
 
 SECRET_PREFIX = "whsec_"
 
 
 @dataclass(frozen=True)
 class NewWebhook:
-    """Where to tell of which events; the URL has been checked."""
+    """A webhook to make; its URL has been checked."""
 
     url: str
     events: Collection[str]
@@ -96,7 +96,7 @@ def webhook_of(session: Session, job_id: str) -> Webhook | None:
 
 
 def enable(session: Session, webhook: Webhook) -> None:
-    """Have it told again, what has waited meanwhile included."""
+    """Switch the webhook on again; it is told what has waited meanwhile, too."""
     webhook.disabled_at = webhook.disabled_reason = None
     webhook.failed_deliveries = 0
 
@@ -155,7 +155,7 @@ def tell_disabled(session: Session, webhook: Webhook) -> None:
     _tell(session, webhook.tenant_id, DISABLED, data, job=None)
 
 
-# Put together once: every change of a job's state asks for them.
+# The query is built once, because every change of a job's state asks it.
 _LISTENING = (
     select(Webhook)
     .where(
@@ -219,7 +219,7 @@ def list_attempts(session: Session, delivery_id: str) -> list[WebhookAttempt]:
 
 
 def redeliver(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Have it told again, under the same id and with all its tries.
+    """Send the delivery again, under the same id and with all its tries.
 
     Raises `NotFound`, `WebhookDisabled`.
     """

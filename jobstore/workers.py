@@ -21,7 +21,7 @@ _FORGET_S = 86_400.0
 
 @dataclass(frozen=True, order=True)
 class Offer:
-    """What a worker has for the one job it runs at a time: GPUs, or without any its CPU."""
+    """The devices of a worker for the one job that it runs at a time: GPUs, or else its CPU."""
 
     gpus: int = 0
 

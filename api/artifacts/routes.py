@@ -2,49 +2,40 @@
 
 import base64
 from datetime import datetime
-from typing import Self
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.artifacts.ranges import is_known, wanted_range
 from api.problems import documented
 from api.services import ServicesDep
 from api.text import PathText
+from api.views import LinkedView
 from jobstore.artifacts import get_artifact, list_artifacts
 from jobstore.jobs import get_job
 from jobstore.objects import blob_key
 from jobstore.tables import Artifact
 
-# Long enough to start a download, too short to pass on.
+# A URL holds long enough to start a download, and too short to be passed on.
 URL_LIFETIME_S = 300
 
 router = APIRouter(tags=["artifacts"])
 
 
-class ArtifactView(BaseModel):
+class ArtifactView(LinkedView):
     """A file that a job made."""
 
+    job_id: str = Field(exclude=True)
     name: str
     media_type: str
     bytes: int
     sha256: str
     created_at: datetime
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, artifact: Artifact) -> Self:
-        """Show the artifact's row."""
-        return cls(
-            name=artifact.name,
-            media_type=artifact.media_type,
-            bytes=artifact.bytes,
-            sha256=artifact.sha256,
-            created_at=artifact.created_at,
-            links={"self": f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}"},
-        )
+    def _path(self) -> str:
+        return f"/jobs/{self.job_id}/artifacts/{quote(self.name)}"
 
 
 class ArtifactList(BaseModel):
@@ -65,7 +56,7 @@ def list_(job_id: PathText, services: ServicesDep) -> ArtifactList:
     with services.database.read() as session:
         get_job(session, job_id)
         found = list_artifacts(session, job_id)
-    return ArtifactList(data=[ArtifactView.of(artifact) for artifact in found])
+    return ArtifactList(data=[ArtifactView.model_validate(artifact) for artifact in found])
 
 
 @router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)

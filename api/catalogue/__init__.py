@@ -1,1 +1,1 @@
-"""Architectures, methods, attacks and schemas, as the workers published them."""
+"""Architectures, methods and attacks, as the workers published them."""

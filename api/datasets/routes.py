@@ -1,5 +1,7 @@
 """`POST /datasets`, `GET /datasets/{id}`, `DELETE /datasets/{id}`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
@@ -7,15 +9,16 @@ from starlette.concurrency import run_in_threadpool
 
 from api.datasets.intake import Arrays, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetView
-from api.idempotency import IdempotencyKey, answer_once
+from api.idempotency import IdempotencyKey
 from api.openapi import FILE, LOCATION, file_body
 from api.problems import DATASET_CODES, FILE_CODES, ONCE_CODES, documented
 from api.services import Services, ServicesDep
 from api.strict_json import is_json, read_body
 from api.text import PathText
-from api.uploads.incoming import answer_by_upload
+from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import Upload, received
 from api.uploads.schemas import ByUpload
+from api.views import created
 from jobstore.deletion import delete_dataset, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_dataset
@@ -56,33 +59,20 @@ async def create(
     `[N]`; only `x_train` and `y_train` are required. The same bytes are stored once, however often
     they are sent. A large file is better sent to `POST /uploads` first, and named here in JSON.
     """
+    act = partial(_record, services)
     if is_json(request):
         new = await read_body(request, ByUpload)
-        return await _create_by_upload(services, new, idempotency_key)
+        rule = dataset_rule("upload_id", services.settings)
+        return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
     file = dataset_rule("file", services.settings)
     async with received(request, services.store, [file]) as form:
-        return await run_in_threadpool(_create, services, form.file(file), idempotency_key)
+        return await run_in_threadpool(
+            answer_by_file, services, CALL, idempotency_key, form.file(file), {}, act
+        )
 
 
-async def _create_by_upload(services: Services, new: ByUpload, key: str | None) -> JSONResponse:
-    def act(session: Session, upload: Upload[Arrays]) -> Answer:
-        return _record(session, services, upload)
-
-    rule = dataset_rule("upload_id", services.settings)
-    return await answer_by_upload(services, CALL, key, new, rule, act)
-
-
-def _create(services: Services, upload: Upload[Arrays], key: str | None) -> JSONResponse:
-    def act(session: Session) -> Answer:
-        return _record(session, services, upload)
-
-    content = {"file": [upload.filename, upload.stored.sha256]}
-    return answer_once(services.database, CALL, key, content, act)
-
-
-def _record(session: Session, services: Services, upload: Upload[Arrays]) -> Answer:
-    view = DatasetView.of(keep_dataset(session, services, upload))
-    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+def _record(services: Services, session: Session, upload: Upload[Arrays]) -> Answer:
+    return created(DatasetView.model_validate(keep_dataset(session, services, upload)))
 
 
 @router.get(
@@ -93,7 +83,7 @@ def _record(session: Session, services: Services, upload: Upload[Arrays]) -> Ans
 def get(dataset_id: PathText, services: ServicesDep) -> DatasetView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
-        return DatasetView.of(get_dataset(session, dataset_id))
+        return DatasetView.model_validate(get_dataset(session, dataset_id))
 
 
 @router.delete(

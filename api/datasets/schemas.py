@@ -1,11 +1,10 @@
-"""What a data set looks like from outside."""
+"""How the API shows a data set."""
 
 from datetime import datetime
-from typing import Self
 
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
-from jobstore.tables import Dataset
+from api.views import LinkedView
 
 
 class ArrayView(BaseModel):
@@ -15,26 +14,15 @@ class ArrayView(BaseModel):
     shape: list[int] = Field(examples=[[60000, 28, 28]])
 
 
-class DatasetView(BaseModel):
+class DatasetView(LinkedView):
     """An uploaded data set."""
 
     id: str = Field(examples=["dst_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
     filename: str
-    arrays: dict[str, ArrayView]
+    arrays: dict[str, ArrayView] = Field(validation_alias=AliasPath("summary", "arrays"))
     sha256: str
     bytes: int
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> Self:
-        """Show the dataset's row."""
-        return cls(
-            id=dataset.id,
-            created_at=dataset.created_at,
-            filename=dataset.filename,
-            arrays=dataset.summary["arrays"],
-            sha256=dataset.sha256,
-            bytes=dataset.bytes,
-            links={"self": f"/datasets/{dataset.id}"},
-        )
+    def _path(self) -> str:
+        return f"/datasets/{self.id}"

@@ -1,1 +1,1 @@
-"""Whether the service lives, and whether its parts do."""
+"""Health checks and metrics of the service and its parts."""

@@ -5,16 +5,16 @@ import zipfile
 import zlib
 from typing import BinaryIO
 
-from api.inspection.budget import BudgetedReader
+from api.inspection.limits import LimitedReader
 from api.problems import Problem
 from api.text import clip
 
-# What directory and headers may take together: 50,000 members fit.
+# The directory and the headers together may be this large: 50,000 members fit.
 MAX_READ_BYTES = 24 * 2**20
 
 _ENCRYPTED = 0x1
 
-# What zipfile and zlib raise, beside BadZipFile, when sizes, offsets, names or streams are lies.
+# zipfile and zlib raise these, beside BadZipFile, when sizes, offsets, names or streams are lies.
 _UNREADABLE = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -39,7 +39,7 @@ class UntrustedArchive:
         too_much = self.malformed(
             f"its directory and headers take more than {MAX_READ_BYTES} bytes"
         )
-        reader = BudgetedReader(file, MAX_READ_BYTES, too_much)
+        reader = LimitedReader(file, MAX_READ_BYTES, too_much)
         try:
             self._zip = zipfile.ZipFile(reader)
         except _UNREADABLE as error:

@@ -61,7 +61,7 @@ def _difference(
         for dimension, length in zip(entry["shape"], tensor.shape, strict=True):
             if isinstance(dimension, str) and length >= _SMALLEST:
                 dimensions.setdefault(dimension, length)
-    # What stays unbound is a text, and so differs from every length.
+    # A dimension that stays unbound is a text, and so differs from every length.
     unbound = {name: f"{name} >= {_SMALLEST}" for name in entry["shape"] if isinstance(name, str)}
     bound = [(unbound | dimensions).get(n, n) for n in entry["shape"]]
     if list(tensor.shape) == bound:

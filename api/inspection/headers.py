@@ -1,4 +1,4 @@
-"""What an uploaded file says of itself, in one vocabulary for every format."""
+"""The header of an uploaded file, in one vocabulary for every format."""
 
 import math
 from dataclasses import dataclass

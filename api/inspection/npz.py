@@ -19,7 +19,7 @@ OPTIONAL = ("x_test", "y_test", "x_val", "y_val")
 # numpy writes 128 bytes; a Python literal any longer is not a plain array's.
 _MAX_NPY_HEADER = 1024
 
-# What numpy and ast.literal_eval raise, between them, for a header that is not one.
+# numpy and ast.literal_eval raise these for something that is no header.
 _UNREADABLE = (
     ValueError,
     TypeError,

@@ -5,7 +5,7 @@ from typing import BinaryIO
 from api.inspection.headers import ModelHeader
 from api.problems import Problem
 
-# Of a ModelProto: protobuf's field numbers in onnx.proto.
+# The field numbers of a ModelProto in onnx.proto.
 _IR_VERSION, _GRAPH, _OPSET = 1, 7, 8
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_FIELDS = 10_000

@@ -120,7 +120,7 @@ def _interpret(pickle: bytes) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
             if count == MAX_OPCODES:
                 raise malformed(f"it takes more than {MAX_OPCODES} steps")
-            machine.step(opcode.name, argument)
+            machine.execute(opcode.name, argument)
     except ValueError as error:
         raise malformed(clip(str(error))) from error
     return machine.result()
@@ -145,7 +145,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.protocol = 0
 
-    def step(self, opcode: str, argument: Any) -> None:
+    def execute(self, opcode: str, argument: Any) -> None:
         if opcode in _LITERALS:
             self.stack.append(argument)
         elif opcode in _CONSTANTS:
@@ -366,7 +366,7 @@ def _tensor(storage: Storage, offset: Any, shape: Any, stride: Any) -> StoredTen
     if len(shape) != len(stride):
         raise malformed(f"a tensor has {len(shape)} dimensions but {len(stride)} strides")
     elements = math.prod(shape)
-    last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
+    last = offset + sum((n - 1) * apart for n, apart in zip(shape, stride, strict=True))
     # An expanded tensor (stride 0) would claim memory that the file does not have.
     if elements > storage.elements or (elements and last >= storage.elements):
         raise malformed(

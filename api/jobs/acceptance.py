@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from jobstore.tables import Job
+from api.jobs.headline import Headline
+from jobstore.tables import Document
 
 # Differences of shares that are equal but for rounding; images are counted in millions at most.
 _PLACES = 9
@@ -20,13 +21,13 @@ class Threshold(BaseModel):
     passed: bool
 
 
-def acceptance(job: Job) -> list[Threshold] | None:
-    """Each threshold with its verdict; None before the job has succeeded, or without thresholds.
+def acceptance(spec: Document, headline: Headline | None) -> list[Threshold] | None:
+    """Return the spec's thresholds, each with its verdict; None without thresholds or figures.
 
     The report says the same with intervals.
     """
-    accept = job.spec.get("accept")
-    if job.headline is None or not accept:
+    accept = spec.get("accept")
+    if headline is None or not accept:
         return None
     found = [
         Threshold(
@@ -36,21 +37,21 @@ def acceptance(job: Job) -> list[Threshold] | None:
             figure=figure,
             passed=figure >= accept[name] if bound == "at_least" else figure <= accept[name],
         )
-        for name, (bound, figure) in _figures(job).items()
+        for name, (bound, figure) in _figures(headline).items()
         if accept.get(name) is not None and figure is not None
     ]
     return found or None
 
 
-def _figures(job: Job) -> dict[str, tuple[Literal["at_least", "at_most"], float | None]]:
-    robust = job.robust_accuracy_after
+def _figures(headline: Headline) -> dict[str, tuple[Literal["at_least", "at_most"], float | None]]:
+    robust = headline.robust_accuracy_after
     if robust is None:
-        robust = job.robust_accuracy_before
+        robust = headline.robust_accuracy_before
     drop = None
-    if job.clean_accuracy_before is not None and job.clean_accuracy_after is not None:
-        drop = round(job.clean_accuracy_before - job.clean_accuracy_after, _PLACES)
+    if headline.clean_accuracy_before is not None and headline.clean_accuracy_after is not None:
+        drop = round(headline.clean_accuracy_before - headline.clean_accuracy_after, _PLACES)
     return {
         "robust_accuracy": ("at_least", robust),
         "clean_accuracy_drop": ("at_most", drop),
-        "file_ratio": ("at_most", job.file_ratio),
+        "file_ratio": ("at_most", headline.file_ratio),
     }

@@ -100,7 +100,7 @@ def _queue(
     view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
     if webhook is not None and (made := webhook_of(session, job.id)) is not None:
-        body["webhook"] = WebhookWithSecret.of(made).model_dump(mode="json")
+        body["webhook"] = WebhookWithSecret.model_validate(made).model_dump(mode="json")
     return Answer(202, {"Location": view.links["self"]}, body)
 
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of `POST /jobs`, whose handler reads the body itself."""
+"""The OpenAPI document of `POST /jobs`, whose handler reads the body itself."""
 
 from typing import Any
 

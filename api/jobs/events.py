@@ -3,7 +3,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -17,7 +18,7 @@ from jobstore.jobs import get_job
 from jobstore.states import FINAL
 from jobstore.tables import Job
 
-STREAM = "text/event-stream"
+STREAM = EventSourceResponse.media_type
 _MOST = 2**63 - 1
 _PAGE = 100
 
@@ -29,7 +30,10 @@ class _Events(BaseModel):
 
     after: int = Field(0, ge=0, le=_MOST, description="The `seq` of the last one seen.")
     limit: int | None = Field(
-        None, ge=1, le=1000, description=f"Of a page, {_PAGE} by default; a stream has none."
+        None,
+        ge=1,
+        le=1000,
+        description=f"Events a page, by default {_PAGE}; a stream takes no limit.",
     )
 
 
@@ -39,7 +43,7 @@ _LastEventId = Annotated[
         alias="Last-Event-ID",
         ge=0,
         le=_MOST,
-        description="Of a stream: the id of the last event that came; it goes before `after`.",
+        description="For a stream: the id of the last event that came; it overrides `after`.",
     ),
 ]
 
@@ -56,8 +60,8 @@ _LastEventId = Annotated[
             "content": {STREAM: {"schema": {"type": "string"}}},
         },
         204: {
-            "description": "Of a stream: the job has ended and every event is known; a browser "
-            "does not connect again."
+            "description": "A stream has nothing more to tell: the job has ended, and every event "
+            "is known. A browser does not connect again."
         },
         **documented("not_found", "unknown_field", "invalid_value"),
     },
@@ -95,12 +99,12 @@ async def _stream(
     job = await run_in_threadpool(_job, services, job_id)
     if job.state in FINAL and after >= job.last_event_seq > 0:
         return Response(status_code=204)
-    # The second: nginx is not to collect events until a buffer is full.
+    # X-Accel-Buffering keeps nginx from collecting events until a buffer is full.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
     if not body:
         return Response(headers=headers, media_type=STREAM)
     stream = services.feed.stream(job_id, after, key)
-    return StreamingResponse(stream, headers=headers, media_type=STREAM)
+    return EventSourceResponse(stream, headers=headers)
 
 
 def _job(services: Services, job_id: str) -> Job:

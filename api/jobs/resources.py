@@ -17,13 +17,13 @@ MAX_GPUS = 64
 
 
 class Resources(BaseModel):
-    """What the job is to run on."""
+    """The devices that the job is to run on."""
 
     model_config = ConfigDict(extra="forbid")
 
     device: Literal["cpu", "gpu"]
     gpus: int | None = Field(
-        None, ge=1, le=MAX_GPUS, description="That train together; of a `gpu`, by default 1."
+        None, ge=1, le=MAX_GPUS, description="GPUs that train together; 1 by default with `gpu`."
     )
 
     @model_validator(mode="after")
@@ -50,7 +50,7 @@ class Waiting(BaseModel):
 
     @classmethod
     def of(cls, job: Job, offers: Collection[Offer]) -> Self | None:
-        """Tell it from what the known workers have; None for a job that does not wait."""
+        """Judge by what the known workers have; None for a job that does not wait."""
         if job.state is not JobState.QUEUED:
             return None
         if any(offer.suits(job) for offer in offers):
@@ -64,7 +64,7 @@ def offers_for(session: Session, settings: Settings, jobs: Iterable[Job]) -> set
     """Return what the known workers have, if any of the jobs waits for one."""
     if not any(job.state is JobState.QUEUED for job in jobs):
         return set()
-    # Whoever is silent for longer than that has lost its jobs, too.
+    # A worker that is silent for longer has lost its jobs, too.
     return known_offers(session, seen_within_s=settings.lease_s)
 
 

@@ -118,7 +118,7 @@ async def get(job_id: PathText, query: Annotated[_Wait, Query()], caller: Caller
         known = view.state
         await services.watcher.wait(job_id, lambda head: head.state != known, query.wait)
         view = await run_in_threadpool(_get, services, job_id)
-    # Made of checked fields; FastAPI would check them again.
+    # FastAPI would check the fields again, which have been checked as the view was made.
     return Response(view.model_dump_json(), media_type="application/json")
 
 

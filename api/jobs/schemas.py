@@ -1,4 +1,4 @@
-"""What a job looks like from outside, and what the service itself wants to know of a new one."""
+"""How the API shows a job, and the service's own fields of a new one."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -7,12 +7,13 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.jobs.acceptance import Threshold, acceptance
+from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
 from api.webhooks.schemas import NewWebhook, WebhookWithSecret
 from jobstore.states import JobState
-from jobstore.tables import HEADLINE_FIELDS, Event, Figure, Job
+from jobstore.tables import Event, Job
 from jobstore.workers import Offer
 
 MAX_PRIORITY = 100
@@ -22,7 +23,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
 
 class NewJob(BaseModel):
-    """What the service wants to know beside the method's own spec."""
+    """The service's own fields of a job, beside the method's spec."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,8 +32,8 @@ class NewJob(BaseModel):
         0,
         ge=-MAX_PRIORITY,
         le=MAX_PRIORITY,
-        description="Of your own waiting jobs the one with the highest is taken first, then the "
-        "oldest. It gains nothing over the jobs of others.",
+        description="Among your own waiting jobs, the one with the highest priority is taken "
+        "first, then the oldest. A priority gains nothing over the jobs of others.",
     )
     time_limit_s: float | None = Field(
         None,
@@ -42,11 +43,12 @@ class NewJob(BaseModel):
     )
     resources: Resources | None = Field(
         None,
-        description="What the job is to run on; by default whatever worker is free first.",
+        description="The devices to run on; by default the first free worker takes the job.",
         examples=[{"device": "gpu", "gpus": 2}],
     )
     webhook: NewWebhook | None = Field(
-        None, description="Whom to tell of this job; the answer has the secret that signs it."
+        None,
+        description="A webhook of this job alone; the answer has the secret that it signs by.",
     )
 
 
@@ -86,31 +88,27 @@ class JobView(BaseModel):
     resources: Resources | None
     attempt: int = Field(description="How often a worker has taken the job up.")
     stage: str | None
-    epoch: int | None = Field(description="Epochs done of the stage.")
+    epoch: int | None = Field(description="Epochs of the stage that are done.")
     epochs: int | None
-    progress: float = Field(ge=0, le=1, description="Of the whole job.")
+    progress: float = Field(ge=0, le=1, description="Share of the whole job that is done.")
     eta_s: float | None = Field(description="Seconds to the end, from measured epochs.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     cancel_requested_at: datetime | None
-    waiting: Waiting | None = Field(description="While it is queued: what it waits for.")
-    headline: dict[str, Figure] | None = Field(
-        description="Once it has succeeded: "
-        + ", ".join(f"`{name}`" for name in HEADLINE_FIELDS)
-        + ". `accepted` is null where the spec names no thresholds; the figures of a compressed "
-        "network are null for a method that makes none."
-    )
+    waiting: Waiting | None = Field(description="What a queued job waits for.")
+    headline: Headline | None = Field(description="The figures of a job that has succeeded.")
     acceptance: list[Threshold] | None = Field(
-        description="Once it has succeeded: each threshold of the spec's `accept`, met or missed; "
+        description="Each threshold of `accept`, met or missed, once the job has succeeded; "
         "the report says so with intervals. A job that misses one has not failed."
     )
-    error: JobError | None = Field(description="Once it has failed.")
+    error: JobError | None = Field(description="Why the job has failed, if it has.")
     links: dict[str, str]
 
     @classmethod
     def of(cls, job: Job, offers: Collection[Offer]) -> Self:
         """Show the job's row; `offers` are those of the known workers (`offers_for`)."""
+        headline = Headline.of(job)
         return cls(
             id=job.id,
             name=job.name,
@@ -132,8 +130,8 @@ class JobView(BaseModel):
             finished_at=job.finished_at,
             cancel_requested_at=job.cancel_requested_at,
             waiting=Waiting.of(job, offers),
-            headline=job.headline,
-            acceptance=acceptance(job),
+            headline=headline,
+            acceptance=acceptance(job.spec, headline),
             error=_error(job),
             links=_links(job),
         )

@@ -1,4 +1,9 @@
-"""A job's events as a stream of server-sent events."""
+"""A job's events as a stream of server-sent events.
+
+FastAPI writes the events; its generator routes are not used, because they have one form of answer
+a route (this one also answers JSON, 204 and HEAD), write each event anew for every listener, and
+keep two tasks and two queues for each.
+"""
 
 import asyncio
 import logging
@@ -6,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from fastapi.sse import format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -38,7 +44,7 @@ class _Page:
 
 
 class EventFeed:
-    """The streams of one process; those that stand at the same event of a job read it once.
+    """The streams of one process; streams that wait for the same event read it together.
 
     `holds` tells whether a key is still let in.
     """
@@ -61,7 +67,7 @@ class EventFeed:
         """
         self.open += 1
         try:
-            yield f"retry: {RETRY_MS}\n\n".encode()
+            yield format_sse_event(retry=RETRY_MS)
             while not self._watcher.released:
                 page = await self._once((job_id, after), self._page, job_id, after)
                 if not await self._once(("key", key), self._holds, key):
@@ -72,7 +78,7 @@ class EventFeed:
                     return
                 after = page.last_seq
                 if not page.text and not await self._more_than(after, job_id):
-                    yield b": still here\n\n"
+                    yield format_sse_event(comment="still here")
         except (SQLAlchemyError, NotFound) as error:
             log.warning("an event stream ends: %s", error)
         finally:
@@ -88,7 +94,7 @@ class EventFeed:
             task = asyncio.create_task(run_in_threadpool(ask, *arguments))
             self._asked[what] = task
             task.add_done_callback(lambda _: self._asked.pop(what))
-        # Shielded: one listener that goes away must not take the answer from the others.
+        # The shield keeps one listener that goes away from taking the answer from the others.
         return cast(T, await asyncio.shield(task))
 
     def _page(self, job_id: str, after: int) -> _Page:
@@ -104,5 +110,5 @@ class EventFeed:
 
 
 def _written(event: Event) -> bytes:
-    # No `event:` field: a browser would take our type "error" for the connection's own.
-    return f"id: {event.seq}\ndata: {EventView.of(event).model_dump_json()}\n\n".encode()
+    # The `event` field is left out: a browser would take our type "error" for the connection's own.
+    return format_sse_event(data_str=EventView.of(event).model_dump_json(), id=str(event.seq))

@@ -2,11 +2,11 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -16,16 +16,17 @@ from api.problems import Problem, documented
 from api.services import AdminDep, Services
 from api.strict_json import read_body
 from api.text import PathText
+from api.views import RowView
 from jobstore.idempotency import Answer
 from jobstore.keys import Scope, create_key, list_keys, revoke_key
-from jobstore.tables import DEFAULT_TENANT, Key
+from jobstore.tables import DEFAULT_TENANT
 from jobstore.tenants import TENANT_NAME
 
 router = APIRouter(tags=["keys"])
 
 
 class NewKey(BaseModel):
-    """Whose key it is to be, what for, and how long it holds."""
+    """A key to make: its tenant, its scopes, and how long it holds."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,29 +43,16 @@ class NewKey(BaseModel):
     expires_at: AwareDatetime | None = Field(None, examples=["2030-01-01T00:00:00Z"])
 
 
-class KeyView(BaseModel):
+class KeyView(RowView):
     """A key as it is kept: everything but the key itself."""
 
     id: str = Field(examples=["key_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
-    tenant: str
-    scopes: list[Scope]
+    tenant: str = Field(validation_alias="tenant_id")
+    scopes: Annotated[list[Scope], BeforeValidator(str.split)]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute.")
-
-    @classmethod
-    def of(cls, key: Key) -> Self:
-        """Show the key's row."""
-        return cls(
-            id=key.id,
-            tenant=key.tenant_id,
-            scopes=[Scope(scope) for scope in key.scopes.split()],
-            created_at=key.created_at,
-            expires_at=key.expires_at,
-            revoked_at=key.revoked_at,
-            last_used_at=key.last_used_at,
-        )
+    last_used_at: datetime | None = Field(description="When it was last used, to the minute.")
 
 
 class CreatedKey(KeyView):
@@ -120,8 +108,8 @@ def _create(services: Services, new: NewKey, idempotency_key: str | None) -> JSO
         key, secret = create_key(
             session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
         )
-        # What is kept to be answered again is without the key itself.
-        return Answer(201, {}, KeyView.of(key).model_dump(mode="json"))
+        # The answer that is kept to be repeated is without the key itself.
+        return Answer(201, {}, KeyView.model_validate(key).model_dump(mode="json"))
 
     content = new.model_dump(mode="json") | {"scopes": sorted(new.scopes)}
     response = answer_once(services.database, "POST /keys", idempotency_key, content, act)
@@ -140,7 +128,7 @@ def _create(services: Services, new: NewKey, idempotency_key: str | None) -> JSO
 def list_(services: AdminDep) -> KeyList:
     """Return the keys of all tenants, without the keys themselves."""
     with services.database.read() as session:
-        return KeyList(data=[KeyView.of(key) for key in list_keys(session)])
+        return KeyList(data=[KeyView.model_validate(key) for key in list_keys(session)])
 
 
 @router.delete(

@@ -1,22 +1,25 @@
 """`POST /models`, `GET /models/{id}`, `DELETE /models/{id}`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.idempotency import IdempotencyKey, answer_once
+from api.idempotency import IdempotencyKey
 from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
-from api.models.schemas import ModelView, NewModelByUpload, Normalization
+from api.models.schemas import ModelView, NewModel, NewModelByUpload, Normalization
 from api.openapi import FILE, LOCATION, file_body
 from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented, invalid
 from api.services import Services, ServicesDep
 from api.strict_json import is_json, parse_object, read_body
 from api.text import PathText
-from api.uploads.incoming import answer_by_upload
+from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
+from api.views import created
 from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_model
@@ -71,58 +74,31 @@ async def create(
     """
     if is_json(request):
         new = await read_body(request, NewModelByUpload)
-        return await _create_by_upload(services, new, idempotency_key)
+        rule = model_rule("upload_id", services.settings)
+        act = partial(_record, services, new)
+        return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
     file = model_rule("file", services.settings)
     async with received(request, services.store, [file, ARCHITECTURE, NORMALIZATION]) as form:
+        said = NewModel(
+            architecture=form.text(ARCHITECTURE), normalization=form.optional_text(NORMALIZATION)
+        )
         return await run_in_threadpool(
-            _create,
+            answer_by_file,
             services,
-            form.file(file),
-            form.text(ARCHITECTURE),
-            form.optional_text(NORMALIZATION),
+            CALL,
             idempotency_key,
+            form.file(file),
+            said.model_dump(),
+            partial(_record, services, said),
         )
 
 
-async def _create_by_upload(
-    services: Services, new: NewModelByUpload, key: str | None
-) -> JSONResponse:
-    def act(session: Session, upload: Upload[ModelHeader]) -> Answer:
-        return _record(session, services, upload, new.architecture, new.normalization)
-
-    rule = model_rule("upload_id", services.settings)
-    return await answer_by_upload(services, CALL, key, new, rule, act)
-
-
-def _create(
-    services: Services,
-    upload: Upload[ModelHeader],
-    architecture: str,
-    normalization: Normalization | None,
-    key: str | None,
-) -> JSONResponse:
-    def act(session: Session) -> Answer:
-        return _record(session, services, upload, architecture, normalization)
-
-    content = {
-        "file": [upload.filename, upload.stored.sha256],
-        "architecture": architecture,
-        "normalization": normalization and normalization.model_dump(),
-    }
-    return answer_once(services.database, CALL, key, content, act)
-
-
 def _record(
-    session: Session,
-    services: Services,
-    upload: Upload[ModelHeader],
-    architecture: str,
-    normalization: Normalization | None,
+    services: Services, new: NewModel, session: Session, upload: Upload[ModelHeader]
 ) -> Answer:
-    fitted = check_model(session, upload.header, architecture, normalization)
-    row = keep_model(session, services, upload, architecture, normalization, fitted)
-    view = ModelView.of(row)
-    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+    fitted = check_model(session, upload.header, new.architecture, new.normalization)
+    row = keep_model(session, services, upload, new.architecture, new.normalization, fitted)
+    return created(ModelView.model_validate(row))
 
 
 @router.get(
@@ -133,7 +109,7 @@ def _record(
 def get(model_id: PathText, services: ServicesDep) -> ModelView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
-        return ModelView.of(get_model(session, model_id))
+        return ModelView.model_validate(get_model(session, model_id))
 
 
 @router.delete(

@@ -1,12 +1,12 @@
-"""What a model looks like from outside."""
+"""How the API shows a network, and what comes beside a new one's file."""
 
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 
 from api.uploads.schemas import ByUpload
-from jobstore.tables import Model
+from api.views import LinkedView
 
 _Mean = Annotated[float, Field(allow_inf_nan=False)]
 _Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,48 +27,43 @@ class Normalization(BaseModel):
         return self
 
 
-class NewModelByUpload(ByUpload):
-    """A network whose file has been uploaded before."""
+class NewModel(BaseModel):
+    """The fields of a network that come beside its file."""
 
     architecture: str = Field(examples=["lenet"])
     normalization: Normalization | None = None
 
 
-class ModelView(BaseModel):
+class NewModelByUpload(ByUpload, NewModel):
+    """A network whose file has been uploaded before."""
+
+
+class ModelView(LinkedView):
     """An uploaded network."""
 
     id: str = Field(examples=["mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
     filename: str
-    format: str = Field(description="By content: `safetensors`, `torch` or `onnx`.")
+    format: str = Field(
+        description="The file's format by its content: `safetensors`, `torch` or `onnx`."
+    )
     architecture: str
     normalization: Normalization | None
     dimensions: dict[str, int] = Field(
-        description="What the architecture leaves open, as the file has it.",
+        {},
+        validation_alias=AliasPath("summary", "dimensions"),
+        description="The sizes that the architecture leaves open, as the file has them.",
         examples=[{"num_classes": 10}],
     )
     dense_weights: int | None = Field(
+        None,
+        validation_alias=AliasPath("summary", "dense_weights"),
         description="N, the number of weights that can be compressed; a target's `k` is at most "
         "this. Null for a network uploaded to a version that did not write it down.",
         examples=[430500],
     )
     sha256: str
     bytes: int
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, model: Model) -> Self:
-        """Show the model's row."""
-        return cls(
-            id=model.id,
-            created_at=model.created_at,
-            filename=model.filename,
-            format=model.format,
-            architecture=model.architecture,
-            normalization=Normalization(**model.normalization) if model.normalization else None,
-            dimensions=model.summary.get("dimensions", {}),
-            dense_weights=model.summary.get("dense_weights"),
-            sha256=model.sha256,
-            bytes=model.bytes,
-            links={"self": f"/models/{model.id}"},
-        )
+    def _path(self) -> str:
+        return f"/models/{self.id}"

@@ -23,7 +23,7 @@ _Seconds = Annotated[float, Field(ge=0, le=1e10)]
 
 
 class TermsView(BaseModel):
-    """What a tenant may have, and for how long (seconds, counted from the end of a job)."""
+    """A tenant's limits, and for how many seconds after a job's end things are kept."""
 
     max_stored_bytes: _Count | None
     max_queued_jobs: _Count | None
@@ -58,7 +58,9 @@ class TenantView(BaseModel):
 
     name: str = Field(examples=["vision"])
     created_at: datetime
-    terms: TermsView = Field(description="Its own, else the service's; null: without limit.")
+    terms: TermsView = Field(
+        description="The tenant's own terms, else the service's; null is no limit."
+    )
 
     @classmethod
     def of(cls, tenant: Tenant, services: Services) -> Self:
@@ -68,7 +70,7 @@ class TenantView(BaseModel):
 
 
 class TenantList(BaseModel):
-    """All of them, by name."""
+    """All tenants, by name."""
 
     data: list[TenantView]
     has_more: bool = False

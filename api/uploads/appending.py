@@ -15,15 +15,15 @@ from jobstore.incoming import Chunk
 from jobstore.objects import ObjectStore
 from jobstore.tables import IncomingUpload
 
-# What is lost when the process dies, and held in memory of each upload.
+# Each upload holds this much in memory, and loses it if the process dies.
 CHUNK_BYTES = 4 << 20
 
 
 class Appending:
     """One request's part of an upload.
 
-    What has come is kept also if the connection breaks, but for a body with a checksum: that is
-    kept whole or not at all, so its rows are written in the end.
+    If the connection breaks, what has come is kept. A body with a checksum is kept whole or not at
+    all, so its rows are written in the end.
     """
 
     def __init__(

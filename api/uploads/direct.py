@@ -53,4 +53,4 @@ def _begin_direct(services: Services, new: NewDirectUpload) -> DirectUpload:
         forget(services, upload.id)
         detail = "This service's store has no URLs of its own: use POST /uploads."
         raise Problem("no_direct_uploads", detail)
-    return DirectUpload(**UploadView.of(upload).model_dump(), url=url)
+    return DirectUpload(**vars(UploadView.model_validate(upload)), url=url)

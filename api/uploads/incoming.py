@@ -19,7 +19,7 @@ from jobstore.errors import NotFound, TooLarge
 from jobstore.idempotency import Answer
 from jobstore.incoming import Chunk
 from jobstore.objects import Stored
-from jobstore.tables import IncomingUpload
+from jobstore.tables import Document, IncomingUpload
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ async def answer_by_upload(
         keys: list[str] = []
 
         def use_up_too(session: Session) -> Answer:
-            # First: what it took of the quota is the file's to take.
+            # The upload goes first, because the file takes over its share of the quota.
             keys[:] = use_up(session, new.upload_id)
             return act(session, upload)
 
@@ -76,6 +76,19 @@ async def answer_by_upload(
     for each in keys:
         await run_in_threadpool(services.store.delete, each)
     return answer
+
+
+def answer_by_file(
+    services: Services,
+    call: str,
+    key: str | None,
+    upload: Upload[T],
+    said: Document,
+    act: Callable[[Session, Upload[T]], Answer],
+) -> JSONResponse:
+    """Answer once by `act` on a file that came in the request; `said` is what came beside it."""
+    content = {"file": [upload.filename, upload.stored.sha256], **said}
+    return answer_once(services.database, call, key, content, lambda s: act(s, upload))
 
 
 def use_up(session: Session, upload_id: str) -> list[str]:

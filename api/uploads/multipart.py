@@ -15,7 +15,7 @@ from starlette.requests import Request
 from api.problems import Problem
 from api.text import clip
 
-# A part that is not a file: a job spec, a name.
+# A part that is not a file (a job spec, a name) may be this large.
 MAX_TEXT_BYTES = 256 * 1024
 
 
@@ -73,7 +73,7 @@ async def read_parts(
     """
     events = _read_events(_boundary(request), body, max_bytes)
     async for event in events:
-        # Whatever the caller left unread of the part before is passed over.
+        # This passes over whatever the caller left unread of the part before.
         if isinstance(event, _Begin):
             yield Part(event, events)
 

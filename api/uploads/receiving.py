@@ -19,7 +19,7 @@ from jobstore.objects import ObjectStore, Stored
 
 T = TypeVar("T")
 
-# How much of a refused body, and for how long, is still read before the answer.
+# So many bytes of a refused body are still read, for so many seconds, before the answer.
 _DRAINED_BYTES, _DRAINED_S = 8 << 20, 2.0
 
 
@@ -53,7 +53,7 @@ Rule = FileRule[Any] | TextRule[Any]
 
 
 class Form:
-    """What has been received so far."""
+    """The parts of a form that have been received so far."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -140,7 +140,7 @@ async def received(
 
 
 async def read_out(body: AsyncIterator[bytes], problem: Problem) -> None:
-    """Let a client that is still sending hear of the problem."""
+    """Read on for a while, so that a client that is still sending gets to see the problem."""
     if not await _drain(body):
         # The rest of the body is on its way: no request can follow on this connection.
         problem.headers["Connection"] = "close"

@@ -21,7 +21,7 @@ from jobstore.tables import IncomingUpload
 
 router = APIRouter(tags=["uploads"])
 
-# As headers, so that they stand in the document; the protocol's own rules are in `tus`.
+# They are declared as headers for the OpenAPI document; the protocol's own rules are in `tus`.
 _Tus = Annotated[str | None, Header(alias="Tus-Resumable", examples=[tus.VERSION])]
 _Length = Annotated[str | None, Header(alias="Upload-Length", examples=["1048576"])]
 _Offset = Annotated[str | None, Header(alias="Upload-Offset", examples=["0"])]
@@ -32,7 +32,7 @@ _Checksum = Annotated[
     str | None,
     Header(
         alias="Upload-Checksum",
-        description=f"Of the body: one of {', '.join(tus.ALGORITHMS)}, then its base64.",
+        description=f"The body's checksum: one of {', '.join(tus.ALGORITHMS)}, then its base64.",
     ),
 ]
 
@@ -105,7 +105,7 @@ async def create(
         try:
             received = await _append(services, upload, checksum, request)
         except BaseException:
-            # The client has not heard of it, so it cannot go on.
+            # The client has not heard of the upload, so it cannot go on with it.
             await run_in_threadpool(forget, services, upload.id)
             raise
     location = f"/uploads/{upload.id}"
@@ -131,16 +131,16 @@ def head(upload_id: PathText, request: Request, services: ServicesDep) -> Respon
 )
 def get(upload_id: PathText, services: ServicesDep) -> UploadView:
     """Return what has arrived, and until when the rest may."""
-    return UploadView.of(_get(services, upload_id))
+    return UploadView.model_validate(_get(services, upload_id))
 
 
 async def _piece_headers(
     tus_resumable: _Tus = None, upload_offset: _Offset = None, upload_checksum: _Checksum = None
 ) -> None:
-    """Have them stand in the document; they are read from the request."""
+    """Put the headers into the document; the handlers read them from the request."""
 
 
-# Of a piece, whatever the method that brings it.
+# A piece is documented alike, whichever method brings it.
 _PIECE: dict[str, Any] = {
     "status_code": 204,
     "response_class": Response,

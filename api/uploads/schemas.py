@@ -1,14 +1,13 @@
-"""What an upload looks like from outside, and what names one instead of a file."""
+"""How the API shows an upload, and how a request names one instead of a file."""
 
 from datetime import datetime
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.text import WITHOUT_NUL
-from jobstore.tables import IncomingUpload
+from api.views import LinkedView
 
-# Of a URL that puts an object into the store.
+# A URL that puts an object into the store holds this long.
 URL_LIFETIME_S = 3600
 
 
@@ -22,31 +21,21 @@ class ByUpload(BaseModel):
     )
 
 
-class UploadView(BaseModel):
+class UploadView(LinkedView):
     """An upload that is on its way."""
 
     id: str = Field(examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     filename: str
     bytes: int
-    received: int = Field(description="Of those bytes; a direct upload's are not counted.")
-    sha256: str | None = Field(description="What a direct upload must be.")
+    received: int = Field(
+        description="Bytes that have arrived; those of a direct upload are not counted."
+    )
+    sha256: str | None = Field(description="The digest that a direct upload must have.")
     created_at: datetime
     expires_at: datetime
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, upload: IncomingUpload) -> Self:
-        """Show the upload's row."""
-        return cls(
-            id=upload.id,
-            filename=upload.filename,
-            bytes=upload.bytes,
-            received=upload.received,
-            sha256=upload.sha256,
-            created_at=upload.created_at,
-            expires_at=upload.expires_at,
-            links={"self": f"/uploads/{upload.id}"},
-        )
+    def _path(self) -> str:
+        return f"/uploads/{self.id}"
 
 
 class NewDirectUpload(BaseModel):

@@ -71,7 +71,7 @@ def filename(metadata: str) -> str:
 
 @dataclass(frozen=True)
 class Checksum:
-    """What the body of a request must amount to."""
+    """The digest that the body of a request must have."""
 
     algorithm: str
     digest: bytes

@@ -14,6 +14,7 @@ from api.problems import ONCE_CODES, Problem, documented
 from api.services import Services, ServicesDep
 from api.strict_json import read_body
 from api.text import PathText
+from api.views import created
 from api.webhooks.schemas import (
     DeliveryPage,
     DeliveryView,
@@ -79,8 +80,7 @@ def _create(services: Services, new: NewWebhook, key: str | None) -> JSONRespons
         except TooManyWebhooks as error:
             detail = f"{str(error).capitalize()}; delete one first."
             raise Problem("too_many_webhooks", detail) from error
-        view = WebhookWithSecret.of(made)
-        return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+        return created(WebhookWithSecret.model_validate(made))
 
     content = new.model_dump()
     return answer_once(services.database, "POST /webhooks", key, content, act)
@@ -90,7 +90,9 @@ def _create(services: Services, new: NewWebhook, key: str | None) -> JSONRespons
 def list_(services: ServicesDep) -> WebhookList:
     """Return all but those of single jobs, oldest first."""
     with services.database.read() as session:
-        return WebhookList(data=[WebhookView.of(w) for w in webhooks.list_webhooks(session)])
+        return WebhookList(
+            data=[WebhookView.model_validate(w) for w in webhooks.list_webhooks(session)]
+        )
 
 
 @router.get(
@@ -101,7 +103,7 @@ def list_(services: ServicesDep) -> WebhookList:
 def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
     """Return the webhook, and whether and why it was switched off."""
     with services.database.read() as session:
-        return WebhookView.of(webhooks.get_webhook(session, webhook_id))
+        return WebhookView.model_validate(webhooks.get_webhook(session, webhook_id))
 
 
 @router.patch(
@@ -113,7 +115,7 @@ def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
     ),
 )
 async def change(webhook_id: PathText, request: Request, services: ServicesDep) -> WebhookView:
-    """Change what is named. Switched on again, it is told what has waited meanwhile."""
+    """Change the fields that are sent. A webhook that is switched on again is told what waited."""
     changes = await read_body(request, WebhookChanges)
     return await run_in_threadpool(_change, services, webhook_id, changes)
 
@@ -130,7 +132,7 @@ def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> Web
         if changes.active:
             webhooks.enable(session, webhook)
         session.flush()
-        return WebhookView.of(webhook)
+        return WebhookView.model_validate(webhook)
 
 
 @router.post(
@@ -151,7 +153,7 @@ def rotate_secret(
 
     def act(session: Session) -> Answer:
         changed = webhooks.rotate_secret(session, webhook_id)
-        return Answer(200, {}, WebhookWithSecret.of(changed).model_dump(mode="json"))
+        return Answer(200, {}, WebhookWithSecret.model_validate(changed).model_dump(mode="json"))
 
     scope = f"POST /webhooks/{webhook_id}/rotate-secret"
     return answer_once(services.database, scope[-255:], idempotency_key, {}, act)
@@ -191,7 +193,7 @@ def deliveries(
     """Return a page of deliveries, newest first, those that wait included."""
     with services.database.read() as session:
         page = webhooks.list_deliveries(session, webhook_id, limit=query.limit, cursor=query.cursor)
-    data = [DeliveryView.of(delivery) for delivery in page.deliveries]
+    data = [DeliveryView.model_validate(delivery) for delivery in page.deliveries]
     return DeliveryPage(data=data, has_more=page.next is not None, next=page.next)
 
 
@@ -228,7 +230,7 @@ def redeliver(
     services: ServicesDep,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Have it sent again at once, under the same id, and with all its tries."""
+    """Send the delivery again at once, under the same id and with all its tries."""
 
     def act(session: Session) -> Answer:
         try:
@@ -236,10 +238,10 @@ def redeliver(
         except WebhookDisabled as error:
             detail = "The webhook is switched off; PATCH it with 'active': true first."
             raise Problem("webhook_disabled", detail) from error
-        return Answer(202, {}, DeliveryView.of(found).model_dump(mode="json"))
+        return Answer(202, {}, DeliveryView.model_validate(found).model_dump(mode="json"))
 
     scope = f"POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"
-    # Of ids that may be of any length, and a scope may not.
+    # The end of the path will do: ids in it may be of any length, a scope may not.
     return answer_once(services.database, scope[-255:], idempotency_key, {}, act)
 
 

@@ -1,13 +1,14 @@
-"""What a webhook looks like from outside."""
+"""How the API shows webhooks and their deliveries."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
+from api.views import LinkedView, RowView
 from jobstore.destinations import MAX_URL
-from jobstore.tables import Webhook, WebhookAttempt, WebhookDelivery
+from jobstore.tables import WebhookAttempt, WebhookDelivery
 from jobstore.webhooks import DEFAULT_EVENTS, EVENTS
 
 EventName = Literal[
@@ -41,7 +42,7 @@ Events = Annotated[
 
 
 class NewWebhook(BaseModel):
-    """Where to tell of which events."""
+    """A webhook to make: its URL, and the events that it is told."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,47 +53,52 @@ class NewWebhook(BaseModel):
 
 
 class WebhookChanges(BaseModel):
-    """What to change of a webhook; what is left out stays."""
+    """Changes to a webhook; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
 
     url: Url | None = None
     events: Events | None = None
     active: Literal[True] | None = Field(
-        None, description="True has one that was switched off told again."
+        None, description="True switches a webhook that was switched off on again."
     )
 
 
-class WebhookView(BaseModel):
+class WebhookView(LinkedView):
     """A webhook."""
 
     id: str = Field(examples=["whk_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     url: str
-    events: list[str]
-    job_id: str | None = Field(description="Whose events alone it is told, if one's.")
-    active: bool
+    events: Annotated[list[str], BeforeValidator(str.split)]
+    job_id: str | None = Field(
+        description="The one job that it is told of; null: it is told of all."
+    )
     created_at: datetime
     disabled_at: datetime | None
     disabled_reason: str | None
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, webhook: Webhook) -> Self:
-        """Show the webhook's row."""
-        return cls(**_fields(webhook))
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def active(self) -> bool:
+        """Whether the webhook is switched on; one that fails for long is switched off."""
+        return self.disabled_at is None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def links(self) -> dict[str, str]:
+        """Paths of the webhook and of what it was told."""
+        return {"self": self._path(), "deliveries": f"{self._path()}/deliveries"}
+
+    def _path(self) -> str:
+        return f"/webhooks/{self.id}"
 
 
 class WebhookWithSecret(WebhookView):
     """A webhook as it is shown once, when it is made."""
 
     secret: str = Field(
-        description="Signs what is sent, as Standard Webhooks has it; it is not shown again."
+        description="The secret that signs messages, by Standard Webhooks; it is not shown again."
     )
-
-    @classmethod
-    def of(cls, webhook: Webhook) -> Self:
-        """Show the webhook's row, and its secret."""
-        return cls(**_fields(webhook), secret=webhook.secret)
 
 
 class WebhookList(BaseModel):
@@ -103,45 +109,56 @@ class WebhookList(BaseModel):
     next: None = None
 
 
-class DeliveryView(BaseModel):
-    """Something that a webhook was or is to be told; its id is the `webhook-id` that is sent."""
+class DeliveryView(LinkedView):
+    """A message to a webhook; its id is sent as `webhook-id`."""
 
     id: str = Field(examples=["msg_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     type: str
+    webhook_id: str = Field(exclude=True)
     job_id: str | None
     created_at: datetime
-    state: Literal["waiting", "delivered", "given_up"]
     attempts: int
-    next_attempt_at: datetime | None
+    next_attempt_at: datetime | None = Field(validation_alias="due_at")
     delivered_at: datetime | None
-    links: dict[str, str]
 
-    @classmethod
-    def of(cls, delivery: WebhookDelivery) -> Self:
-        """Show the delivery's row."""
-        return cls(**_delivery_fields(delivery))
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def state(self) -> Literal["waiting", "delivered", "given_up"]:
+        """Whether the message waits, has been delivered, or was given up."""
+        if self.next_attempt_at is not None:
+            return "waiting"
+        return "given_up" if self.delivered_at is None else "delivered"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def links(self) -> dict[str, str]:
+        """Paths of the delivery and of telling it again."""
+        return {"self": self._path(), "redeliver": f"{self._path()}/redeliver"}
+
+    def _path(self) -> str:
+        return f"/webhooks/{self.webhook_id}/deliveries/{self.id}"
 
 
-class AttemptView(BaseModel):
-    """One try."""
+class AttemptView(RowView):
+    """One try of a delivery."""
 
     number: int
     at: datetime
-    status: int | None = Field(description="What the receiver answered, if it did.")
+    status: int | None = Field(description="The receiver's answer; null if none came.")
     error: str | None
     seconds: float
 
 
 class DeliveryWithAttempts(DeliveryView):
-    """A delivery, and how it was tried."""
+    """A delivery with its tries."""
 
     log: list[AttemptView]
 
     @classmethod
     def with_log(cls, delivery: WebhookDelivery, attempts: Sequence[WebhookAttempt]) -> Self:
         """Show the delivery's rows."""
-        log = [AttemptView.model_validate(each, from_attributes=True) for each in attempts]
-        return cls(**_delivery_fields(delivery), log=log)
+        log = [AttemptView.model_validate(each) for each in attempts]
+        return cls(**vars(DeliveryView.model_validate(delivery)), log=log)
 
 
 class DeliveryPage(BaseModel):
@@ -150,37 +167,3 @@ class DeliveryPage(BaseModel):
     data: list[DeliveryView]
     has_more: bool
     next: str | None
-
-
-def _fields(webhook: Webhook) -> dict[str, Any]:
-    itself = f"/webhooks/{webhook.id}"
-    return {
-        "id": webhook.id,
-        "url": webhook.url,
-        "events": webhook.events.split(),
-        "job_id": webhook.job_id,
-        "active": webhook.disabled_at is None,
-        "created_at": webhook.created_at,
-        "disabled_at": webhook.disabled_at,
-        "disabled_reason": webhook.disabled_reason,
-        "links": {"self": itself, "deliveries": f"{itself}/deliveries"},
-    }
-
-
-def _delivery_fields(delivery: WebhookDelivery) -> dict[str, Any]:
-    itself = f"/webhooks/{delivery.webhook_id}/deliveries/{delivery.id}"
-    return {
-        "id": delivery.id,
-        "type": delivery.type,
-        "job_id": delivery.job_id,
-        "created_at": delivery.created_at,
-        "state": "waiting"
-        if delivery.due_at is not None
-        else "delivered"
-        if delivery.delivered_at is not None
-        else "given_up",
-        "attempts": delivery.attempts,
-        "next_attempt_at": delivery.due_at,
-        "delivered_at": delivery.delivered_at,
-        "links": {"self": itself, "redeliver": f"{itself}/redeliver"},
-    }

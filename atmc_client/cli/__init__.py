@@ -73,7 +73,7 @@ def main() -> None:
         _exit(FAILED, str(error))
     except (httpx.InvalidURL, OSError) as error:
         _exit(REFUSED, str(error))
-    # What a command returns is its exit code; click's own endings (--help) return theirs.
+    # A command returns its exit code; click's own endings (--help) return theirs.
     sys.exit(result if isinstance(result, int) else 0)
 
 

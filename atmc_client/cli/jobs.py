@@ -10,7 +10,7 @@ from atmc_client.client import FINAL_STATES, Client
 
 @click.command()
 @click.argument("job")
-@click.option("--events", is_flag=True, help="What happened to it, event by event.")
+@click.option("--events", is_flag=True, help="Show its events one by one.")
 @click.option("--layers", is_flag=True, help="Where its non-zeros are, weight by weight.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --events one a line.")
 @click.pass_obj

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""The output of the commands: tables for people, JSON for programs."""
 
 import json
 import sys
@@ -79,7 +79,7 @@ def acceptance_table(thresholds: list[dict[str, Any]]) -> Table:
 
 
 def size_table(headline: dict[str, Any]) -> Table:
-    """What the compressed model holds and weighs."""
+    """The non-zeros and the bytes of the compressed model."""
     table = new_table("compressed model", "")
     rows = {
         "non-zeros": f"{headline['nonzeros']:,} of at most k = {headline['k']:,}",

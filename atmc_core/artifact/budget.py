@@ -143,8 +143,16 @@ class Budget:
         """Bytes of the file, or the nominal ratio, at worst, with these supports."""
         model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
         if self.target.max_bytes is not None:
-            return len(artifact.encode(self.structure.stored(model)))
+            return len(artifact.encode(stored(model, self.structure)))
         return model.nominal_ratio()
+
+
+def stored(model: CompressedModel, structure: Structure) -> CompressedModel:
+    """The model as its file holds it: without the channels that the structure dropped."""
+    cut = structure.cut(model.factors, model.others)
+    if cut is None:
+        return model
+    return replace(model, factors=cut.factors, others=cut.others, kept=cut.kept)
 
 
 def _count(factors: Weights) -> int:

@@ -3,18 +3,18 @@
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import torch
 
 from atmc_core.attacks import PGD, Attack, ball
-from atmc_core.config import EPOCHS, Effort
+from atmc_core.config import EPOCHS
 from atmc_core.data import Split
 from atmc_core.events import Emit
 from atmc_core.job.context import SELECT, Context
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import DenseWeights
+from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.step import make_step
 from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
 
@@ -28,59 +28,6 @@ _RECOGNITION_IMAGES = 1000
 # often, with the square root.
 _AUTO_IMAGES, _AUTO_EPOCHS, _AUTO_RANGE = 50_000, 60, (30, 240)
 _TIMED_STEPS, _TIMED_SECONDS = 8, 2.0
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """Whether the upload is robust already, and the validation accuracies that tell.
-
-    Attributes:
-        robust_accuracy: under the training attack.
-        robust_accuracy_at_twice: the same at twice the radius.
-    """
-
-    images: int
-    clean_accuracy: float
-    robust_accuracy: float
-    robust_accuracy_at_twice: float
-    robust: bool
-
-    def words(self) -> str:
-        """The finding in a sentence."""
-        found = "is robust already and kept" if self.robust else "is not robust yet"
-        return (
-            f"the upload {found}: {self.clean_accuracy:.3f} right on clean validation images, "
-            f"{self.robust_accuracy:.3f} under the training attack, "
-            f"{self.robust_accuracy_at_twice:.3f} at twice its radius"
-        )
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a job's training settled on; stays the same however often the job is resumed.
-
-    Attributes:
-        recognition: of methods that start from a robust network, if robust_epochs is not given.
-        seconds_per_epoch: as measured, where there is a time budget.
-    """
-
-    effort: Effort
-    recognition: Recognition | None = None
-    seconds_per_epoch: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, for checkpoints and the report."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "TrainingPlan":
-        """The inverse of ``to_json``."""
-        found = document["recognition"]
-        return cls(
-            Effort(**document["effort"]),
-            Recognition(**found) if found else None,
-            document["seconds_per_epoch"],
-        )
 
 
 def plan_training(context: Context, emit: Emit) -> TrainingPlan:

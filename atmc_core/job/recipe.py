@@ -4,7 +4,6 @@ from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.evaluation.plan import evaluation_steps
 from atmc_core.job.context import Context
 from atmc_core.job.pipeline import Plan
-from atmc_core.job.planning import TrainingPlan
 from atmc_core.job.stages import (
     ArtifactReportStage,
     DenseStage,
@@ -14,6 +13,7 @@ from atmc_core.job.stages import (
     PackStage,
     UploadReportStage,
 )
+from atmc_core.training.effort import TrainingPlan
 
 
 def plans(context: Context, plan: TrainingPlan) -> list[Plan]:

@@ -18,12 +18,13 @@ from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.context import Context
 from atmc_core.job.methods import check_target
 from atmc_core.job.pipeline import Carry, resume, run_stages
-from atmc_core.job.planning import TrainingPlan, plan_training
+from atmc_core.job.planning import plan_training
 from atmc_core.job.progress import count, now_and_then
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
 from atmc_core.training import distributed
+from atmc_core.training.effort import TrainingPlan
 
 __all__ = ["ModelInput", "load_inputs", "run"]
 

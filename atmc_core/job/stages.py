@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from torch import Tensor
 
 from atmc_core import artifact
+from atmc_core.artifact.budget import stored
 from atmc_core.evaluation.evaluator import Evaluator
 from atmc_core.evaluation.process import FreshEvaluator
 from atmc_core.factors import splitting
@@ -342,5 +343,5 @@ def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
 def _write_artifact(context: Context, carry: Carry) -> None:
     factors = restored_factors(context, carry["compressed"])
     model = context.compressed(factors, k=carry["compressed"]["k"])
-    model = context.budget.structure.stored(model)
+    model = stored(model, context.budget.structure)
     artifact.save(context.budget.trimmed(model), context.artifact)

@@ -1,11 +1,11 @@
 """What is kept or dropped under a budget of k non-zeros: single entries, or whole channels."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from atmc_core.artifact import CompressedModel
 from atmc_core.config.names import Importance
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
@@ -15,6 +15,21 @@ from atmc_core.networks.channels import Reader, channel_graph
 from atmc_core.solver.projection import Block, Choice, mark_balanced, mark_largest, worthiest
 
 Weights = dict[str, Factors]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network without its dropped channels.
+
+    Attributes:
+        factors: of what is left, by weight name.
+        others: the other float tensors of the state dict, of what is left.
+        kept: the channel classes that are left, bool ``[count]``.
+    """
+
+    factors: Weights
+    others: dict[str, Tensor]
+    kept: Tensor
 
 
 class Structure:
@@ -75,9 +90,9 @@ class Structure:
     def read(self, factors: Weights) -> None:
         """Learn from factors what is dropped for good: of entries nothing."""
 
-    def stored(self, model: CompressedModel) -> CompressedModel:
-        """The model as its file holds it: of single entries, all of it."""
-        return model
+    def cut(self, factors: Weights, others: Mapping[str, Tensor]) -> Cut | None:
+        """What is left once the dropped channels are cut out; None where no channel can go."""
+        return None
 
     def state(self) -> Tensor | None:
         """What cannot be told from the factors."""
@@ -150,20 +165,22 @@ class Channels(Structure):
             if name in self.others:
                 parameter.mul_(self.alive[self.others[name]].to(parameter.device))
 
-    def stored(self, model: CompressedModel) -> CompressedModel:
-        """Without the channels of which no weight is left.
+    def cut(self, factors: Weights, others: Mapping[str, Tensor]) -> Cut | None:
+        """Cut out the channels of which no weight is left.
 
         Nobody reads those, so outputs are the same, whatever else they have.
         """
-        kept = self._with_one_each(~self._untouched(model.factors) | self.graph.pinned)
+        kept = self._with_one_each(~self._untouched(factors) | self.graph.pinned)
         if kept.all():
-            return model
-        factors = {name: self.sides[name].cut(own, kept) for name, own in model.factors.items()}
-        others = {
-            name: tensor[kept[self.others[name]]] if name in self.others else tensor
-            for name, tensor in model.others.items()
-        }
-        return replace(model, factors=factors, others=others, kept=kept)
+            return None
+        return Cut(
+            {name: self.sides[name].cut(own, kept) for name, own in factors.items()},
+            {
+                name: tensor[kept[self.others[name]]] if name in self.others else tensor
+                for name, tensor in others.items()
+            },
+            kept,
+        )
 
     def state(self) -> Tensor:
         return self.alive

@@ -5,14 +5,13 @@ Whoever imports this has all of them in `Base.metadata`.
 
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
-from jobstore.tables.jobs import HEADLINE_FIELDS, WAITING, Artifact, Event, Figure, Headline, Job
+from jobstore.tables.jobs import WAITING, Artifact, Event, Job
 from jobstore.tables.tenants import Key, Tenant
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 
 __all__ = [
     "DEFAULT_TENANT",
-    "HEADLINE_FIELDS",
     "WAITING",
     "Artifact",
     "Base",
@@ -21,8 +20,6 @@ __all__ = [
     "Dataset",
     "Document",
     "Event",
-    "Figure",
-    "Headline",
     "IdempotencyKey",
     "IncomingUpload",
     "Job",

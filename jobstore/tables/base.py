@@ -11,7 +11,7 @@ from jobstore.dialects import UtcDateTime
 Document = dict[str, Any]
 
 DEFAULT_TENANT = "default"
-"""Whose everything is until there are keys."""
+"""Everything belongs to this tenant until there are keys."""
 
 ID = String(40)
 TENANT_ID = String(64)
@@ -42,10 +42,13 @@ class Base(DeclarativeBase):
 class Owned:
     """A row of one tenant; `jobstore.tenancy` fills it in and keeps the others from seeing it."""
 
-    # The database's default is for workers of a version that knows no tenants.
+    # Workers of a version that knows no tenants rely on the database's default.
     tenant_id: Mapped[str] = mapped_column(TENANT_ID, server_default=DEFAULT_TENANT)
 
 
 def only_where(condition: TextClause) -> dict[str, Any]:
-    """Index only the few rows that are looked for, so that those of years do not weigh."""
+    """Return the arguments that index only the rows that meet the condition.
+
+    Such an index stays small when the rows of years pile up.
+    """
     return dict.fromkeys(("postgresql_where", "sqlite_where"), condition)

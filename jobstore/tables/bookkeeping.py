@@ -1,4 +1,4 @@
-"""What the processes of the service tell each other."""
+"""Tables by which the processes of the service tell each other something."""
 
 from datetime import datetime
 
@@ -53,7 +53,7 @@ class IdempotencyKey(Owned, Base):
 
 
 class Metric(Base):
-    """A sum over what has happened, or what was `told_at` a moment: see `jobstore.metrics`.
+    """A sum over all that has happened, or a gauge as it was `told_at`: see `jobstore.metrics`.
 
     `labels` is a JSON object, sorted.
     """

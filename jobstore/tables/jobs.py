@@ -10,9 +10,7 @@ from jobstore.states import JobState
 from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
 from jobstore.tables.uploads import Dataset, Model
 
-Figure = bool | int | float | None
-
-# Of the index that a claim reads: it has to say it in these very words to be given it.
+# A claim must use the index's own words, or the database does not use the index.
 WAITING = text("state = 'queued'")
 
 _state = Enum(
@@ -25,41 +23,7 @@ _state = Enum(
 )
 
 
-class Headline:
-    """The figures a finished job is judged by; all None before it has succeeded.
-
-    Accuracies are fractions of the test split; sizes are in bytes; `seconds` is the compute time;
-    `accepted` tells whether every threshold of the spec is met, None if it names none. A job that
-    compresses nothing leaves those of the compressed network None.
-    """
-
-    clean_accuracy_before: Mapped[float | None]
-    clean_accuracy_after: Mapped[float | None]
-    fgsm_accuracy_before: Mapped[float | None]
-    fgsm_accuracy_after: Mapped[float | None]
-    pgd_accuracy_before: Mapped[float | None]
-    pgd_accuracy_after: Mapped[float | None]
-    robust_accuracy_before: Mapped[float | None]
-    robust_accuracy_after: Mapped[float | None]
-    k: Mapped[int | None]
-    nonzeros: Mapped[int | None]
-    nonzeros_u: Mapped[int | None]
-    nonzeros_v: Mapped[int | None]
-    nonzeros_c: Mapped[int | None]
-    bits: Mapped[int | None]
-    max_distinct_values: Mapped[int | None]
-    dense_bytes: Mapped[int | None]
-    file_bytes: Mapped[int | None]
-    file_ratio: Mapped[float | None]
-    nominal_ratio: Mapped[float | None]
-    seconds: Mapped[float | None]
-    accepted: Mapped[bool | None]
-
-
-HEADLINE_FIELDS: tuple[str, ...] = tuple(Headline.__annotations__)
-
-
-class Job(Headline, Owned, Base):
+class Job(Owned, Base):
     """A job: the truth about it. A broker's message is only a wake-up.
 
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
@@ -68,8 +32,9 @@ class Job(Headline, Owned, Base):
     `time_limit_s` limits. `device` (`cpu`, `gpu`, None: any) and `gpus` are what it may run on; see
     `jobstore.workers`. `reported` counts the child's events of this attempt. `retries` counts how
     often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
-    priority: so a plain index has them in the order in which they are taken.
-    `previous_checkpoint_key` is there in case the newest is broken.
+    priority, so that a plain index lists the jobs in the order in which they are taken.
+    `previous_checkpoint_key` is there in case the newest is broken. `headline` is what the method
+    says of a job that has succeeded; nothing here looks into it.
     """
 
     __tablename__ = "jobs"
@@ -129,9 +94,11 @@ class Job(Headline, Owned, Base):
     error_message: Mapped[str | None] = mapped_column(Text)
     error_param: Mapped[str | None] = mapped_column(Text)
 
+    headline: Mapped[Document | None]
+
     @property
     def priority(self) -> int:
-        """Of a tenant's jobs the one with the highest is taken first."""
+        """The job's priority; the highest of a tenant's waiting jobs is taken first."""
         return -self.rank
 
     @property
@@ -144,13 +111,6 @@ class Job(Headline, Owned, Base):
         keys = self.checkpoint_keys
         self.checkpoint_key = self.previous_checkpoint_key = None
         return keys
-
-    @property
-    def headline(self) -> dict[str, Figure] | None:
-        """The figures by name once the job has succeeded, else None."""
-        if self.state is not JobState.SUCCEEDED:
-            return None
-        return {name: getattr(self, name) for name in HEADLINE_FIELDS}
 
 
 class Event(Owned, Base):

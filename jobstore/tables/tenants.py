@@ -32,7 +32,7 @@ class Tenant(Base):
 
 
 class Key(Base):
-    """What a caller shows. Of the key itself only the SHA-256 (hex) is here."""
+    """A caller's key, of which only the SHA-256 (hex) is stored."""
 
     __tablename__ = "keys"
 

@@ -1,4 +1,4 @@
-"""Whom to tell of what, what there is to tell, and the tries."""
+"""Webhooks, their deliveries, and the tries of each delivery."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from jobstore.tables.jobs import Job
 
 
 class Webhook(Owned, Base):
-    """Whom to tell of which events (divided by spaces): all the tenant's, or those of one job.
+    """A URL that is told of `events` (divided by spaces): all the tenant's, or one job's.
 
     The secret signs what is sent, so it is here as it is. `failed_deliveries` counts those given up
     in a row.
@@ -32,10 +32,10 @@ class Webhook(Owned, Base):
 
 
 class WebhookDelivery(Owned, Base):
-    """Something to tell a webhook; `due_at` is None once it was delivered or given up.
+    """A message to a webhook; `due_at` is None once it was delivered or given up.
 
-    `attempts` numbers the tries and is the fencing token, `failures` counts those since it was last
-    asked for. `seq` is the event's number in the job.
+    `attempts` numbers the tries and is the fencing token; `failures` counts the tries since the
+    delivery was last asked for. `seq` is the event's number in the job.
     """
 
     __tablename__ = "webhook_deliveries"

@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import delete
 
 from api.jobs.acceptance import acceptance
+from api.jobs.headline import Headline
 from jobstore import leases
 from jobstore.events import EventType, NewEvent
 from jobstore.jobs import get_job
 from jobstore.states import JobState
-from jobstore.tables import HEADLINE_FIELDS, CatalogueRow, Job
+from jobstore.tables import CatalogueRow
 from jobstore.wakeups import pending
 from jobstore.workers import queue_of
 from tests.api import files
@@ -173,7 +174,7 @@ def test_a_failed_job_keeps_its_error_its_events_and_its_inputs(service: Service
 
 def test_a_finished_job_carries_its_headline(finished: dict[str, Any]) -> None:
     assert finished["state"] == "succeeded"
-    assert set(finished["headline"]) == set(HEADLINE_FIELDS)
+    assert set(finished["headline"]) == set(Headline.model_fields)
     assert finished["headline"]["nonzeros"] == 5000
     assert finished["headline"]["file_ratio"] == 0.05
     assert finished["headline"]["accepted"] is True
@@ -194,11 +195,20 @@ def test_a_finished_job_says_of_each_threshold_whether_it_is_met(
 ) -> None:
     figures = {"clean_accuracy_before": 0.98, "clean_accuracy_after": 0.96, "file_ratio": 0.05}
     figures |= {"robust_accuracy_before": 0.84, "robust_accuracy_after": 0.8175}
-    job = Job(spec={"accept": accept} if accept else {}, state=JobState.SUCCEEDED, **figures)
-    found = acceptance(job)
+    spec = {"accept": accept} if accept else {}
+    found = acceptance(spec, Headline(**figures))
     assert (found and [threshold.passed for threshold in found]) == passed
-    job.state = JobState.RUNNING
-    assert acceptance(job) is None
+    assert acceptance(spec, None) is None
+
+
+def test_a_headline_has_every_figure_and_those_of_a_newer_worker_too(service: Service) -> None:
+    job = service.send_job().json()
+    attempt = claimed(service)
+    told = {"k": 7, "seconds": 3, "energy": {"joules": 2.5}}
+    with service.database.write() as session:
+        leases.finish(session, attempt, JobState.SUCCEEDED, headline=told)
+    headline = service.http.get(job["links"]["self"]).json()["headline"]
+    assert headline == dict.fromkeys(Headline.model_fields) | told
 
 
 def test_a_queued_job_is_cancelled_at_once_and_only_once(service: Service) -> None:

@@ -5,15 +5,22 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
+import pytest
 
-from atmc_client import Client
+from atmc_client import ApiError, Client
 from tests.api import files
 from tests.atmc_client.conftest import ScriptedServer
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, promised: int = 0) -> None:
+def send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    promised: int = 0,
+    media_type: str = "text/event-stream",
+) -> None:
     handler.send_response(status)
-    handler.send_header("Content-Type", "text/event-stream")
+    handler.send_header("Content-Type", media_type)
     handler.send_header("Content-Length", str(promised or len(body)))
     handler.end_headers()
     handler.wfile.write(body)
@@ -51,3 +58,9 @@ def test_a_stream_that_breaks_off_is_gone_on_with(scripted: ScriptedServer) -> N
     assert told == [{"seq": 1}, {"seq": 2}]
     assert [seen.headers["Last-Event-ID"] for seen in scripted.seen] == ["0", "1", "2"]
     assert {seen.headers["Accept"] for seen in scripted.seen} == {"text/event-stream"}
+
+
+def test_an_answer_that_is_no_stream_is_refused_with_its_address(scripted: ScriptedServer) -> None:
+    scripted.script = [lambda handler: send(handler, 200, b"{}", media_type="text/html")]
+    with Client(scripted.url) as client, pytest.raises(ApiError, match="no stream of events"):
+        list(client.events("job_1", follow=True))

@@ -4,11 +4,11 @@ from jobstore import artifacts, events, jobs, leases
 from jobstore.database import Database
 from jobstore.events import EventType, NewEvent
 from jobstore.leases import Attempt, JobError, NewArtifact
-from jobstore.tables import HEADLINE_FIELDS, Job
+from jobstore.tables import Job
 
 CRASH = JobError("child_crashed", "killed by signal 9")
 STAGE = NewEvent(EventType.STAGE, {"stage": "robust", "status": "started"})
-HEADLINE = dict.fromkeys(HEADLINE_FIELDS, 1.0) | {"accepted": False}
+HEADLINE = {"clean_accuracy_after": 0.1 + 0.2, "k": 7, "accepted": False, "nominal_ratio": None}
 ARTIFACT = NewArtifact("model.atmc", "application/octet-stream", "c" * 64, 7)
 
 

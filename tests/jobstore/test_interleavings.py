@@ -180,7 +180,7 @@ class Interleavings(RuleBasedStateMachine):
                 made = artifacts.list_artifacts(session, job_id)
             expected = [f"{job.attempt:064d}"] if job.state is JobState.SUCCEEDED else []
             assert [artifact.sha256 for artifact in made] == expected
-            assert job.k == (job.attempt if expected else None)
+            assert job.headline == ({"k": job.attempt} if expected else None)
 
     @invariant()
     def the_events_tell_a_way_along_the_arrows(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from jobstore import artifacts, catalogue, events, jobs, leases, uploads
 from jobstore.database import Database
 from jobstore.errors import InvalidCursor, NotFound
+from jobstore.jobs import Head
 from jobstore.states import JobState
 
 
@@ -108,14 +109,17 @@ def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
         jobs.list_jobs(session, cursor=cursor)
 
 
-def test_the_states_of_many_jobs_come_at_once(database: Database, add_job) -> None:
+def test_the_heads_of_many_jobs_come_at_once(database: Database, add_job) -> None:
     queued, cancelled, _ = add_job(), add_job(), add_job()
     with database.write() as session:
         jobs.request_cancel(session, cancelled.id)
     with database.read() as session:
-        states = jobs.states_of(session, {queued.id, cancelled.id, "job_0"})
-        assert jobs.states_of(session, []) == {}
-    assert states == {queued.id: JobState.QUEUED, cancelled.id: JobState.CANCELLED}
+        heads = jobs.heads_of(session, {queued.id, cancelled.id, "job_0"})
+        assert jobs.heads_of(session, []) == {}
+    assert heads == {
+        queued.id: Head(JobState.QUEUED, 1),
+        cancelled.id: Head(JobState.CANCELLED, 2),
+    }
 
 
 def test_a_queued_job_is_cancelled_at_once(database: Database, add_job) -> None:

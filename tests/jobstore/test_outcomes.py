@@ -22,7 +22,8 @@ from tests.jobstore.attempts import (
 def test_success_brings_the_headline_and_the_artifacts(database: Database, add_job) -> None:
     job = add_job()
     attempt = claim(database)
-    headline = HEADLINE | {"k": 1000, "nominal_ratio": None}
+    # Whatever the method says is kept as it is: a new figure needs no new column.
+    headline = HEADLINE | {"by_class": {"cat": [0.5, None]}}
     with database.write() as session:
         leases.finish(session, attempt, JobState.SUCCEEDED, headline=headline, artifacts=[ARTIFACT])
     done = stored_job(database, job.id)
@@ -52,7 +53,6 @@ def test_a_failure_keeps_its_error_and_its_events(database: Database, add_job) -
     [
         (JobState.SUCCEEDED, {}),
         (JobState.SUCCEEDED, {"headline": HEADLINE, "error": CRASH}),
-        (JobState.SUCCEEDED, {"headline": HEADLINE | {"extra": 1}}),
         (JobState.FAILED, {}),
         (JobState.CANCELLED, {"error": CRASH}),
         (JobState.QUEUED, {}),
@@ -64,7 +64,7 @@ def test_an_outcome_that_does_not_fit_is_refused(
     job = add_job()
     attempt = claim(database)
     with (
-        pytest.raises(ValueError, match=r"does not finish|no column is for"),
+        pytest.raises(ValueError, match="does not finish"),
         database.write() as session,
     ):
         leases.finish(session, attempt, state, **outcome)

@@ -41,7 +41,7 @@ def test_nothing_of_another_tenant_is_found(database: Database, job: Job) -> Non
             read(session)
     with database.of("red").read() as session:
         assert jobs.list_jobs(session).jobs == []
-        assert jobs.states_of(session, [job.id]) == {}
+        assert jobs.heads_of(session, [job.id]) == {}
         assert events.list_events(session, job.id) == []
         assert artifacts.list_artifacts(session, job.id) == []
         assert session.scalar(select(func.count()).select_from(Job)) == 0

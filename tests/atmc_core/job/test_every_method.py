@@ -152,7 +152,7 @@ def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
         k=k,
         input_shape=shape,
     )
-    decoded = artifact.decode(artifact.encode(structure.stored(model)))
+    decoded = artifact.decode(artifact.encode(stored(model, structure)))
     _check(decoded, bits, k)
     composed = model.classifier().state_dict()
     if decoded.kept is None:

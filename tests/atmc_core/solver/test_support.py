@@ -5,6 +5,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
+from atmc_core.artifact.budget import stored
 from atmc_core.factors.splitting import interpolative, plain
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build, get_architecture
@@ -51,7 +52,7 @@ def test_a_stored_network_has_fewer_channels_and_the_same_outputs(
         bits=32,
         k=k,
     )
-    small = structure.stored(model)
+    small = stored(model, structure)
     assert small.kept is not None
     assert _nonzeros(small.factors) == _nonzeros(factors)
     decoded = artifact.decode(artifact.encode(small))

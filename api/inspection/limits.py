@@ -1,26 +1,26 @@
-"""A bound on how much of an untrusted file its own header may make us read."""
+"""A limit on how much of an untrusted file its own header may make us read."""
 
 from typing import BinaryIO
 
 from api.problems import Problem
 
 
-class BudgetedReader:
-    """A seekable view of `file` from which at most `budget` bytes can be read in all.
+class LimitedReader:
+    """A seekable view of `file` from which at most `max_bytes` can be read in all.
 
     Sizes and offsets in a header are the uploader's claims. Whatever they say, a library that
     reads through this object raises `refusal` before it has read, and so held, more.
     """
 
-    def __init__(self, file: BinaryIO, budget: int, refusal: Problem) -> None:
+    def __init__(self, file: BinaryIO, max_bytes: int, refusal: Problem) -> None:
         self._file = file
-        self._left = budget
+        self._left = max_bytes
         self._refusal = refusal
         self.size = file.seek(0, 2)
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        """Read as the file does; raises the refusal instead if that went past the budget."""
+        """Read as the file does; raises the refusal instead if that went past the limit."""
         rest = max(0, self.size - self._file.tell())
         wanted = rest if size < 0 else min(size, rest)
         if wanted > self._left:
@@ -29,7 +29,7 @@ class BudgetedReader:
         return self._file.read(wanted)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move as the file does: costs nothing."""
+        """Move as the file does, which counts for nothing."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -37,8 +37,8 @@ class BudgetedReader:
         return self._file.tell()
 
     def seekable(self) -> bool:
-        """Tell a library that it need not read in order."""
+        """Return True: a library need not read in order."""
         return True
 
     def close(self) -> None:
-        """Leave the file open: who opened it closes it."""
+        """Do nothing: whoever opened the file closes it."""

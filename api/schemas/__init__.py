@@ -1,0 +1,1 @@
+"""The JSON Schemas that the workers publish, of the documents that jobs make."""

@@ -1,0 +1,34 @@
+"""How the API shows rows of the database."""
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from jobstore.idempotency import Answer
+
+
+class RowView(BaseModel):
+    """A row as it is shown: `model_validate(row)` reads the fields off it by name or alias."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        validate_by_name=True,
+        # A field with a default is always answered, and the OpenAPI document says so.
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class LinkedView(RowView):
+    """A row with an address of its own."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def links(self) -> dict[str, str]:
+        """Paths of the row itself, as `self`, and of what belongs to it."""
+        return {"self": self._path()}
+
+    def _path(self) -> str:
+        raise NotImplementedError
+
+
+def created(view: LinkedView) -> Answer:
+    """Return the answer to a request that made the row."""
+    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
