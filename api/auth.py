@@ -49,7 +49,7 @@ def identify(settings: Settings, database: Database, secret: str | None) -> Hold
 
 
 def still_holds(settings: Settings, database: Database, secret: str | None) -> bool:
-    """Tell whether a key that was let in would be let in again, for answers that go on for long."""
+    """Tell whether a key still holds, for answers that go on long after it was let in."""
     try:
         identify(settings, database, secret)
     except Problem:

@@ -22,7 +22,7 @@ _ADVICE = {
 
 
 def remember(scope: Scope, rate: Rate) -> None:
-    """Have the answer to this request tell the rate; raises `rate_limited` if it is exceeded."""
+    """Put the rate into the headers of the answer; raises `rate_limited` if it is exceeded."""
     scope["state"][_STATE] = rate
     if rate.exceeded:
         detail = f"More than {rate.limit} requests within {WINDOW_S} s; wait {rate.reset_s} s."

@@ -263,7 +263,7 @@ class Client:
         return keys
 
     def revoke_key(self, key_id: str) -> None:
-        """Have the key refused from now on (an admin's call)."""
+        """Revoke the key (an admin's call)."""
         self._transport.delete(f"/keys/{key_id}")
 
     def _catalogue(self, kind: str) -> list[Document]:

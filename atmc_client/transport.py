@@ -62,7 +62,7 @@ class Transport:
             return _json(response)
 
     def delete(self, path: str) -> None:
-        """Have what is there deleted. Raises as `exchange` does."""
+        """Delete what the path names. Raises as `exchange` does."""
         with self.exchange("DELETE", path, dict):
             pass
 

@@ -49,7 +49,7 @@ def get_entry(session: Session, kind: str, name: str) -> CatalogueRow:
 
 
 def published_at(session: Session, kind: str, name: str) -> datetime | None:
-    """Tell when the entry was published, for who has read it before; None if there is none."""
+    """Return when the entry was published, None without one; a reader then knows if it is stale."""
     return session.scalars(_PUBLISHED_AT, {"kind": kind, "name": name}).one_or_none()
 
 

@@ -91,7 +91,7 @@ def list_keys(session: Session) -> list[Key]:
 
 
 def revoke_key(session: Session, key_id: str) -> Key:
-    """Let the key hold no more, from this moment; raises `NotFound`."""
+    """Revoke the key from this moment on; raises `NotFound`."""
     key = session.get(Key, key_id, with_for_update=True)
     if key is None:
         raise NotFound("key", key_id)

@@ -171,7 +171,7 @@ def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: fl
 
 
 def look(session: Session, attempt: Attempt) -> LeaseState:
-    """Tell of a cancel without renewing or locking anything; raises `LeaseLost`."""
+    """Return whether a cancel was requested, without renewing or locking; raises `LeaseLost`."""
     row = session.execute(select(Job.cancel_requested_at).where(*_held_by(attempt))).one_or_none()
     if row is None:
         raise LeaseLost(str(attempt))

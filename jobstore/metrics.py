@@ -60,7 +60,7 @@ def observe(session: Session, name: str, seconds: float, **labels: str) -> None:
 
 
 def tell(session: Session, name: str, value: float, **labels: str) -> None:
-    """Say what a figure is now; whoever says so says it again, more often than `TOLD_WITHIN_S`."""
+    """Set a gauge; its owner must set it again more often than every `TOLD_WITHIN_S`."""
     row = {"name": name, "labels": json.dumps(labels, sort_keys=True)}
     upsert(session, Metric, row | {"value": value, "told_at": clock()})
 

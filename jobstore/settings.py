@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str | None) -> bool:
-    """Tell whether only this machine can be meant."""
+    """Tell whether the host can only be this machine."""
     if host is None or host == "localhost":
         return host is not None
     try:

@@ -65,7 +65,7 @@ def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) ->
 
 
 def rotate_secret(session: Session, webhook_id: str) -> Webhook:
-    """Have the webhook sign with a new secret from the next try on; raises `NotFound`."""
+    """Give the webhook a new secret, which signs from the next try on; raises `NotFound`."""
     webhook = get_webhook(session, webhook_id)
     webhook.secret = _new_secret()
     session.flush()
@@ -133,7 +133,7 @@ def _forget(session: Session, which: ColumnElement[bool]) -> None:
 
 
 def tell_state(session: Session, job: Job) -> None:
-    """Have everybody who wants to know told of the job's present state."""
+    """Add deliveries of the job's present state to every webhook that listens to it."""
     # The job's row is to be written at once, when all of its change has been made.
     with session.no_autoflush:
         data = {
@@ -150,7 +150,7 @@ def tell_state(session: Session, job: Job) -> None:
 
 
 def tell_disabled(session: Session, webhook: Webhook) -> None:
-    """Have the tenant's other webhooks told that this one was switched off."""
+    """Add deliveries to the tenant's other webhooks: this one was switched off."""
     data = {"webhook_id": webhook.id, "job_id": webhook.job_id, "reason": webhook.disabled_reason}
     _tell(session, webhook.tenant_id, DISABLED, data, job=None)
 

@@ -35,7 +35,7 @@ class Offer:
         return job.device is None or (job.device == self.device and job.gpus <= self.gpus)
 
     def suitable(self) -> ColumnElement[bool]:
-        """The same as a condition on `Job`."""
+        """Return what `suits` tells, as a condition on `Job`."""
         own_kind = and_(Job.device == self.device, Job.gpus <= self.gpus)
         return or_(Job.device.is_(None), own_kind)
 
@@ -57,12 +57,12 @@ def queue_of(device: str | None, gpus: int) -> str:
 
 
 def announce(session: Session, owner: str, offer: Offer) -> None:
-    """Say that the worker is there, and what it has."""
+    """Record that the worker is there, and what it has."""
     upsert(session, WorkerRow, {"owner": owner, "gpus": offer.gpus, "seen_at": clock()})
 
 
 def withdraw(session: Session, owner: str) -> None:
-    """Say that the worker ends."""
+    """Record that the worker ends."""
     session.execute(delete(WorkerRow).where(WorkerRow.owner == owner))
 
 

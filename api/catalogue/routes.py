@@ -21,7 +21,7 @@ class EntryView(BaseModel):
 
 
 class EntryList(BaseModel):
-    """All of a kind; empty until a worker has started."""
+    """All entries of a kind; none until a worker has started."""
 
     data: list[EntryView]
     has_more: bool = False

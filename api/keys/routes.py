@@ -139,6 +139,6 @@ def list_(services: AdminDep) -> KeyList:
     responses=documented("not_found", "invalid_value"),
 )
 def revoke(key_id: PathText, services: AdminDep) -> None:
-    """Have every request with it refused from now on; it stays in the list."""
+    """Refuse every request with the key from now on; the key stays in the list."""
     with services.database.write() as session:
         revoke_key(session, key_id)

@@ -24,7 +24,7 @@ class SchemaView(BaseModel):
 
 
 class SchemaList(BaseModel):
-    """All of them; empty until a worker has started."""
+    """All schemas; none until a worker has started."""
 
     data: list[SchemaView]
     has_more: bool = False
@@ -33,7 +33,7 @@ class SchemaList(BaseModel):
 
 @router.get("/schemas", summary="List the schemas")
 def list_(services: ServicesDep) -> SchemaList:
-    """Say what each describes; `links.self` is the schema itself."""
+    """Return what each schema describes; `links.self` is the schema itself."""
     with services.database.read() as session:
         rows = list_entries(session, "schema")
     return SchemaList(

@@ -63,7 +63,7 @@ def list_(server: str, as_json: bool) -> None:
 @click.argument("key_id")
 @click.pass_obj
 def revoke(server: str, key_id: str) -> None:
-    """Have a key refused from now on."""
+    """Revoke a key: it is refused from now on."""
     with Client(server) as client:
         client.revoke_key(key_id)
 
