@@ -28,11 +28,12 @@ def unpacked(name: str) -> Path:
     path = Path(tempfile.gettempdir()) / f"atmc-{os.getuid()}" / f"{name}.npz"
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        aside = path.with_suffix(".partial.npz")
+        # Each process has a file of its own: of two that unpack at once the last one's stays.
+        aside = path.with_suffix(f".{os.getpid()}.npz")
         subprocess.run(
             [sys.executable, str(folder / "unpack.py"), name, str(aside)],
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        aside.rename(path)
+        aside.replace(path)
     return path

@@ -3,7 +3,7 @@
 `python -m examples.digits [FOLDER]` writes `digits.npz` and `digits.safetensors`.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,9 @@ def _fit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs:
 
 def main() -> None:
     """Write data and trained network into the folder named on the command line, or here."""
-    folder = Path(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Writes digits.npz and digits.safetensors.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="by default this one")
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     save_digits(folder / "digits.npz")
     train_classifier(folder / "digits.npz", folder / "digits.safetensors")

@@ -157,25 +157,15 @@ class Context:
         return Speed(
             bfloat16=precision == "bfloat16",
             compiled=can_compile(device) and self._training_flops() >= _COMPILED_FROM,
-            recorded=device.type == "cuda" and self.recordable(),
+            recorded=device.type == "cuda" and not self.waiting,
         )
 
-    def recordable(self) -> bool:
-        """Whether training steps can be recorded; warns if not."""
+    @cached_property
+    def waiting(self) -> tuple[str, ...]:
+        """Operations of the network that look at its own results, so that no step is recorded."""
         images, labels = self.data.train.batch(slice(0, _WATCHED_IMAGES))
         step = RecordedStep(self.classifier, self.inner_attack, self.loss)
-        waiting = waiting_operations(step, images, labels)
-        if waiting:
-            self.emit(
-                {
-                    "type": "warning",
-                    "code": "steps_not_recorded",
-                    "message": "the network looks at its own results while it runs "
-                    f"({', '.join(waiting)}), so its training steps cannot be recorded and "
-                    "replayed: training is slower",
-                }
-            )
-        return not waiting
+        return tuple(waiting_operations(step, images, labels))
 
     def _training_flops(self) -> float:
         """Floating-point operations of all training."""

@@ -1,6 +1,7 @@
 """A whole job: from an uploaded model and data set to an artifact and a report, resumable."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def run(
     carry: Carry = saved.carry if saved else {"training": plan_training(context, emit).to_json()}
     plan = TrainingPlan.from_json(distributed.from_first(carry["training"]))
     context = replace(context, effort=plan.effort)
+    if context.system.compresses and device.type == "cuda":
+        warn_of_plain_steps(context.waiting, emit)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
 
     context.artifact.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +136,20 @@ def run(
     emit({"type": "stage", "stage": WRITING, "status": "finished"})
     figures: dict[str, Any] = report["headline"]
     return figures
+
+
+def warn_of_plain_steps(waiting: Sequence[str], emit: Emit) -> None:
+    """Say that training steps are not recorded, if operations of the network keep them from it."""
+    if waiting:
+        emit(
+            {
+                "type": "warning",
+                "code": "steps_not_recorded",
+                "message": "the network looks at its own results while it runs "
+                f"({', '.join(waiting)}), so its training steps cannot be recorded and "
+                "replayed: training is slower",
+            }
+        )
 
 
 def _say_nothing(_: dict[str, Any]) -> None:

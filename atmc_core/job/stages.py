@@ -23,6 +23,8 @@ from atmc_core.solver.weights import DenseWeights, FactorizedWeights, State, Tra
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.trainer import Course, Trainer, selection_accuracy, steps_per_epoch
 
+# The end game's peak learning rate, as a share of the other stages': it only refines.
+_FINISHING_RATE = 0.2
 # Share of a stage's steps, the last ones, that are averaged with equal weights.
 _AVERAGED = 0.25
 
@@ -256,7 +258,8 @@ class FinishStage(TrainingStage):
         )
         structure = context.new_structure()
         structure.read(factors)
-        super().__init__(context, net, epochs, FINISH, 0.2 * training.learning_rate, structure)
+        peak = _FINISHING_RATE * training.learning_rate
+        super().__init__(context, net, epochs, FINISH, peak, structure)
         self.select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +11,7 @@ from atmc_core.errors import InvalidInput
 from atmc_core.networks.graph.ir import Graph
 from atmc_core.networks.onnx.adaptive import find_window_means
 from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupported
-from atmc_core.networks.onnx.document import Array, Document, Operation, malformed, read_document
+from atmc_core.networks.onnx.document import Array, Document, Operation, malformed
 from atmc_core.networks.onnx.folding import MAX_ELEMENTS, fold
 from atmc_core.networks.onnx.layers import matmul
 from atmc_core.networks.onnx.operators import RULES
@@ -56,15 +55,6 @@ class Imported:
                 )
             )
         return tuple(notes)
-
-
-def read_onnx(path: Path) -> Imported:
-    """Read an ONNX classifier that says how large its images are.
-
-    Raises:
-        InvalidInput: as ``read_document`` and ``read_images_onnx`` do.
-    """
-    return read_images_onnx(read_document(path), ())
 
 
 def read_images_onnx(document: Document, images: Sequence[int]) -> Imported:

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from atmc_core import artifact, config
+from atmc_core.artifact.budget import stored
 from atmc_core.config import Bits, Training
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights

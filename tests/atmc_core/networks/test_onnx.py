@@ -16,9 +16,9 @@ from atmc_core.networks.blueprint import ONNX, Blueprint
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.graph import Graph, build_module
 from atmc_core.networks.onnx.exporter import export
-from atmc_core.networks.onnx.importer import read_onnx
 from atmc_core.networks.onnx.runtime import runner
 from atmc_core.networks.onnx.verify import verify
+from tests.atmc_core.networks.onnx_files import read_onnx
 
 
 def _export(

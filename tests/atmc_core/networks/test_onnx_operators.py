@@ -10,9 +10,9 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from atmc_core.networks.graph import build_module
-from atmc_core.networks.onnx.importer import read_onnx
 from atmc_core.networks.onnx.operators import RULES
 from atmc_core.networks.onnx.verify import verify
+from tests.atmc_core.networks.onnx_files import read_onnx
 
 CHANNELS, SIDE = 4, 6
 RNG = np.random.default_rng(0)

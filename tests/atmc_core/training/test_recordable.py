@@ -13,7 +13,7 @@ from atmc_core.attacks import PGD, ball
 from atmc_core.config import JobSpec
 from atmc_core.data import Reading
 from atmc_core.job.context import Context
-from atmc_core.job.run import ModelInput, load_inputs
+from atmc_core.job.run import ModelInput, load_inputs, warn_of_plain_steps
 from atmc_core.networks.architectures import build, get_architecture
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.schema import from_json
@@ -166,10 +166,11 @@ def test_a_job_says_why_its_steps_are_not_recorded(
         effort=spec.training.effort(),
         emit=events.append,
     )
-    assert context.recordable()
+    warn_of_plain_steps(context.waiting, events.append)
     assert events == []
     looking = _classifier(_Looking(lambda x: x * x.mean().item()), channels=1)
-    assert not dataclasses.replace(context, classifier=looking).recordable()
+    waiting = dataclasses.replace(context, classifier=looking).waiting
+    warn_of_plain_steps(waiting, events.append)
     (event,) = events
     assert (event["type"], event["code"]) == ("warning", "steps_not_recorded")
     assert "_local_scalar_dense" in event["message"]
