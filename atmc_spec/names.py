@@ -1,0 +1,28 @@
+"""The names that a caller may choose from; they are the paper's."""
+
+from typing import Literal
+
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
+Norm = Literal["linf", "l2"]
+Method = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
+AttackName = Literal[
+    "fgsm",
+    "pgd",
+    "pgd_cw",
+    "pgd_dlr",
+    "wrm",
+    "autoattack",
+    "apgd_ce",
+    "apgd_t",
+    "fab_t",
+    "square",
+]
+Level = Literal["quick", "standard", "full"]
+Structure = Literal["element", "channel"]
+Preset = Literal["fast", "standard", "paper", "auto"]
+LossName = Literal["mix", "trades"]
+ScheduleName = Literal["cosine", "step"]
+Averaging = Literal["none", "ema", "swa"]
+DensitySchedule = Literal["cubic", "linear", "none"]
+Importance = Literal["lamp", "magnitude"]
+Precision = Literal["auto", "float32", "bfloat16"]
