@@ -25,22 +25,18 @@ import safetensors.torch
 import torch
 from scipy import stats
 
-from atmc_core.architectures import build
 from atmc_core.attacks import PGD, ball
-from atmc_core.compression import AdmmWeights
 from atmc_core.config import Threat, Training
 from atmc_core.data import Split, load_npz
-from atmc_core.factorization import Factors, dense_weights
-from atmc_core.model import Classifier, Normalization
-from atmc_core.seeding import interpolative, plain
-from atmc_core.step import MixedLoss, frozen_model
-from atmc_core.training import (
-    Course,
-    Trainer,
-    random_generator,
-    steps_per_epoch,
-    training_attack,
-)
+from atmc_core.factors.factors import Factors
+from atmc_core.factors.splitting import interpolative, plain
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization, frozen_model
+from atmc_core.randomness import random_generator
+from atmc_core.solver.admm import AdmmWeights
+from atmc_core.training.step import MixedLoss
+from atmc_core.training.trainer import Course, Trainer, steps_per_epoch, training_attack
 from benchmarks import paper
 from benchmarks.machine import device
 from benchmarks.table import RESULTS, work_folder

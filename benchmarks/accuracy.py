@@ -9,11 +9,10 @@ import torch
 
 from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.attacks.base import Model
-from atmc_core.compaction import compact
 from atmc_core.data import Split
-from atmc_core.model import Classifier
-from atmc_core.step import frozen_model
-from atmc_core.training import random_generator
+from atmc_core.networks.classifier import Classifier, frozen_model
+from atmc_core.networks.removal import compact
+from atmc_core.randomness import random_generator
 from benchmarks.timing import say
 
 _SAY_EVERY_S = 15

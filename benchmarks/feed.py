@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atmc_core.architectures import ARCHITECTURES, build
 from atmc_core.config import Training
 from atmc_core.data import Augmentation, Split, training_batches
-from atmc_core.model import Classifier, Normalization
-from atmc_core.step import make_step
-from atmc_core.training import DenseWeights, adversarial_step
+from atmc_core.networks.architectures import ARCHITECTURES, build
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.solver.weights import DenseWeights
+from atmc_core.training.step import make_step
+from atmc_core.training.trainer import adversarial_step
 from benchmarks.timing import interleaved, print_result
 
 AUGMENTATION = Augmentation(flip=True, shift=4)

@@ -31,14 +31,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from atmc_core.architectures import build
-from atmc_core.compression import AdmmWeights
 from atmc_core.config import Threat, Training
-from atmc_core.factorization import dense_weights
-from atmc_core.model import Classifier, Normalization
-from atmc_core.seeding import interpolative
-from atmc_core.step import PAPERS_MIX, PLAIN, Speed, Step, can_compile, make_step
-from atmc_core.training import DenseWeights, Trainable, adversarial_step, training_attack
+from atmc_core.factors.splitting import interpolative
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.weights import DenseWeights, Trainable
+from atmc_core.training.step import PAPERS_MIX, PLAIN, Speed, Step, can_compile, make_step
+from atmc_core.training.trainer import adversarial_step, training_attack
 from benchmarks.throughput import plain_step
 from benchmarks.timing import print_result, say
 

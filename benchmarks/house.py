@@ -1,6 +1,6 @@
 """The whole production column as processes on this machine: real servers, each can be killed.
 
-PostgreSQL, Valkey and SeaweedFS come from PyPI; API, sweep and workers are started as
+PostgreSQL, Valkey and SeaweedFS come from PyPI; API, keeper and workers are started as
 docker-compose.yml starts them.
 """
 
@@ -185,7 +185,7 @@ def house(
     part("broker", broker.command)
     part("s3", weed, **KEYS)
     part("api", [sys.executable, *api_command])
-    part("sweep", [sys.executable, "-m", "worker.sweep"])
+    part("keeper", [sys.executable, "-m", "keeper"])
     for number in range(1, workers + 1):
         name = f"worker-{number}"
         celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h"]

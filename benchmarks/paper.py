@@ -30,11 +30,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from atmc_core import artifact, job, schema
-from atmc_core.architectures import build
+from atmc_core import artifact, schema
 from atmc_core.config import JobSpec
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
+from atmc_core.job import run as job
+from atmc_core.networks.architectures import build
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import commit, device, has_gpu

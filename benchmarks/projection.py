@@ -14,7 +14,7 @@ import time
 import torch
 from torch import Tensor
 
-from atmc_core.projection import quantize
+from atmc_core.solver.projection import quantize
 from benchmarks.timing import print_result
 
 MAX_ITERATIONS = 100

@@ -19,9 +19,9 @@ import torch
 from atmc_core import artifact
 from atmc_core.attacks import AutoAttack, ball
 from atmc_core.determinism import compute_repeatably
-from atmc_core.factorization import dense_weights
-from atmc_core.model import Classifier, Normalization
-from atmc_core.upload import ModelInput, open_upload
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput, open_upload
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import unpacked
 from benchmarks.options import count

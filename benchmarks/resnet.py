@@ -20,15 +20,17 @@ from collections.abc import Callable
 
 import torch
 
-from atmc_core.architectures import build
-from atmc_core.compression import AdmmWeights, SharedWeights
 from atmc_core.config import Threat, Training
-from atmc_core.factorization import dense_weights
-from atmc_core.model import Classifier, Normalization
-from atmc_core.seeding import interpolative
-from atmc_core.step import Step
-from atmc_core.structure import Structure
-from atmc_core.training import DenseWeights, Trainable, adversarial_step, training_attack
+from atmc_core.factors.splitting import interpolative
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.shared import SharedWeights
+from atmc_core.solver.support import Structure
+from atmc_core.solver.weights import DenseWeights, Trainable
+from atmc_core.training.step import Step
+from atmc_core.training.trainer import adversarial_step, training_attack
 from benchmarks.timing import print_result
 
 THREAT = Threat("linf", 8 / 255, steps=7)

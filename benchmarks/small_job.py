@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from sklearn.datasets import load_digits
 
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 
 ARCHITECTURE = "digits_cnn"
 TRAINING = ("robust_training", "compressing", "finishing")

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_core.architectures import build
-from atmc_core.compression import AdmmWeights
 from atmc_core.config import Threat, Training
-from atmc_core.factorization import dense_weights
-from atmc_core.model import Classifier, Normalization
-from atmc_core.seeding import interpolative
-from atmc_core.step import Step
-from atmc_core.training import adversarial_step, training_attack
+from atmc_core.factors.splitting import interpolative
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.solver.admm import AdmmWeights
+from atmc_core.training.step import Step
+from atmc_core.training.trainer import adversarial_step, training_attack
 from benchmarks.timing import interleaved, print_result
 
 BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01

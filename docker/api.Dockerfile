@@ -1,14 +1,14 @@
-# The API, and what needs no torch beside it: migrations and the sweep.
+# The API, and what needs no torch beside it: migrations and the keeper.
 FROM python:3.11.14-slim-bookworm AS build
 ARG PIP_ARGS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY jobstore jobstore
 COPY api api
-COPY worker worker
+COPY keeper keeper
 COPY launcher launcher
 RUN python -m venv /opt/atmc \
-    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[api]'
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[api,keeper]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 
 ARCHITECTURE = "digits_cnn"
 

@@ -1,4 +1,4 @@
-"""What the API and the worker share: settings, tables, objects, the lease protocol, events.
+"""What API, workers and keeper share: settings, tables, objects, the lease protocol, events.
 
 Every function that takes a `Session` works inside the caller's transaction (see
 `jobstore.database.Database`) and returns mapped objects, which stay readable after the transaction

@@ -71,7 +71,7 @@ def _deleted(session: Session, upload: Model | Dataset) -> Freed:
 def drop(database: Database, store: ObjectStore, freed: Freed) -> None:
     """Delete the bytes that nothing refers to any more; call it after the commit.
 
-    What is too young to tell, or is left by a store that is away, is the sweep's.
+    What is too young to tell, or is left by a store that is away, is the keeper's.
     """
     for key in freed.checkpoint_keys:
         store.delete(key)

@@ -40,6 +40,11 @@ class Attempt:
     def __str__(self) -> str:
         return f"{self.job_id} attempt {self.number}"
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """The fields of a log record on this attempt: `extra=attempt.ids`."""
+        return {"job": self.job_id, "attempt": self.number, "tenant": self.tenant}
+
 
 @dataclass(frozen=True)
 class JobError:

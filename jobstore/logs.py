@@ -35,6 +35,11 @@ def bound() -> dict[str, object]:
     return dict(_bound.get() or {})
 
 
+def brief(error: object) -> str:
+    """Return the first line of the error; the lines after it are an SQL statement or a trace."""
+    return str(error).partition("\n")[0]
+
+
 class _Fields(logging.Filter):
     """Copies what is bound where a record is made: it may be written by another thread."""
 

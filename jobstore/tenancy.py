@@ -3,7 +3,7 @@
 A session opened for a tenant (`Database.of`) finds nothing of any other: every query of an `Owned`
 table, whoever wrote it, carries the condition that is added here, and what it inserts is that
 tenant's. So another tenant's id and one that never was are answered alike. A session opened for
-nobody (the workers, the sweep) sees every row; what it adds to a job belongs to the job's tenant.
+nobody (the workers, the keeper) sees every row; what it adds to a job belongs to the job's tenant.
 """
 
 from functools import cache, lru_cache

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Return the Celery app that the API and the sweep send with and the worker runs."""
+    """Return the Celery app that the API and the keeper send with and the worker runs."""
     app = Celery("atmc", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=queue_of(None, 0),

@@ -1,7 +1,7 @@
 """Webhooks: who wants to hear of what, and what is to be told whom.
 
 A delivery is written in the transaction of the event that it tells of, so none is lost and none is
-told of what did not happen; it is sent by `worker.webhooks` (see `jobstore.deliveries`).
+told of what did not happen; it is sent by `keeper.webhooks` (see `jobstore.deliveries`).
 """
 
 import base64

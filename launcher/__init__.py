@@ -1,1 +1,1 @@
-"""Starts API, worker, sweep and embedded broker together on one machine, and ends them together."""
+"""Starts API, worker, keeper and embedded broker on one machine, and ends them together."""

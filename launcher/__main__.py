@@ -46,7 +46,7 @@ class CannotListen(Exception):
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="atmc serve",
-        description="Start API, worker, sweep and embedded broker, and end them together on "
+        description="Start API, worker, keeper and embedded broker, and end them together on "
         "Ctrl-C. Settings come from ATMC_... in the environment; the options win over them.",
     )
     parser.add_argument(

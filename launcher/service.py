@@ -16,7 +16,7 @@ from jobstore.database import make_engine, migrate
 from jobstore.settings import Settings
 from launcher.broker import Broker, prepare_broker
 from launcher.folder import DataFolder
-from launcher.supervisor import POLL_S, Part, Supervisor, module
+from launcher.parts import POLL_S, Part, Parts, module
 
 READY_WITHIN_S = 90.0
 # A part that falls this often before the service has ever been ready will not get well by itself.
@@ -71,39 +71,39 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
         broker = _prepare_broker(folder) if embedded else None
         if broker is not None:
             settings = settings.model_copy(update={"broker_url": broker.url})
-        supervisor = Supervisor(_environment(settings), folder.logs, lock, say)
-        supervisor.open()
-        folder.remember_group(supervisor.group)
+        parts = Parts(_environment(settings), folder.logs, lock, say)
+        parts.open()
+        folder.remember_group(parts.group)
         try:
-            _start(supervisor, settings, broker, workers, stop)
+            _start(parts, settings, broker, workers, stop)
             url = f"http://{_reachable(settings.host)}:{settings.port}"
             folder.announce(url)
             say(f"ready: {url}  docs: {url}/docs  data folder: {folder.path}  (Ctrl-C ends it)")
             while not stop.asked():
-                supervisor.tend()
+                parts.tend()
                 time.sleep(POLL_S)
         except Interrupted:
             pass
         finally:
-            _end(supervisor, stop, say)
+            _end(parts, stop, say)
 
 
 def _start(
-    supervisor: Supervisor, settings: Settings, broker: Broker | None, workers: int, stop: Stop
+    parts: Parts, settings: Settings, broker: Broker | None, workers: int, stop: Stop
 ) -> None:
     if broker is not None:
-        supervisor.start(Part("broker", broker.command, GRACE_S))
-        _wait_for(lambda: _answers_ping(broker.url), supervisor, ["broker"], stop)
+        parts.start(Part("broker", broker.command, GRACE_S))
+        _wait_for(lambda: _answers_ping(broker.url), parts, ["broker"], stop)
     _migrate(settings)
-    parts = [Part("api", module("api"), GRACE_S), Part("sweep", module("worker.sweep"), GRACE_S)]
+    rest = [Part("api", module("api"), GRACE_S), Part("keeper", module("keeper"), GRACE_S)]
     for number in range(1, workers + 1):
         name = f"worker-{number}"
-        parts.append(Part(name, _worker(name), WORKER_GRACE_S))
-    for part in parts:
-        supervisor.start(part)
+        rest.append(Part(name, _worker(name), WORKER_GRACE_S))
+    for part in rest:
+        parts.start(part)
     base = f"http://{_reachable(settings.host)}:{settings.port}"
-    names = [part.name for part in parts]
-    _wait_for(lambda: _is_ready(base), supervisor, names, stop)
+    names = [part.name for part in rest]
+    _wait_for(lambda: _is_ready(base), parts, names, stop)
 
 
 def _prepare_broker(folder: DataFolder) -> Broker:
@@ -125,29 +125,27 @@ def _migrate(settings: Settings) -> None:
     engine.dispose()
 
 
-def _end(supervisor: Supervisor, stop: Stop, say: Callable[[str], None]) -> None:
+def _end(parts: Parts, stop: Stop, say: Callable[[str], None]) -> None:
     # The API answers until the jobs are given back; the broker outlives all who use it.
     say("ending; a running job is checkpointed and goes on at the next start")
-    supervisor.end([n for n in supervisor.names() if n not in ("api", "broker")], stop.hurry)
-    supervisor.end(["api"], stop.hurry)
-    supervisor.end(["broker"], stop.hurry)
-    supervisor.close()
+    parts.end([n for n in parts.names() if n not in ("api", "broker")], stop.hurry)
+    parts.end(["api"], stop.hurry)
+    parts.end(["broker"], stop.hurry)
+    parts.close()
     say("ended")
 
 
-def _wait_for(
-    ready: Callable[[], bool], supervisor: Supervisor, names: Sequence[str], stop: Stop
-) -> None:
+def _wait_for(ready: Callable[[], bool], parts: Parts, names: Sequence[str], stop: Stop) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not ready():
         if stop.asked():
             raise Interrupted
-        supervisor.tend()
+        parts.tend()
         for name in names:
-            if supervisor.falls(name) >= FALLS_AT_START:
-                raise StartFailed(f"{name} does not start; its log ends:\n{supervisor.tail(name)}")
+            if parts.falls(name) >= FALLS_AT_START:
+                raise StartFailed(f"{name} does not start; its log ends:\n{parts.tail(name)}")
         if time.monotonic() > deadline:
-            logs = "\n".join(f"{name}:\n{supervisor.tail(name)}" for name in names)
+            logs = "\n".join(f"{name}:\n{parts.tail(name)}" for name in names)
             raise StartFailed(f"not ready within {READY_WITHIN_S:.0f} s; the logs end:\n{logs}")
         time.sleep(POLL_S)
 

@@ -16,12 +16,13 @@ from uuid import uuid4
 import torch
 from celery import signals
 
-from atmc_core.catalogue import catalogue
+from atmc_core.job.catalogue import catalogue
 from jobstore import leases
 from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
+from jobstore.retry import GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
@@ -30,12 +31,11 @@ from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
 from worker.process import hide_from_children
-from worker.retry import GaveUp, retry
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
 
-# For a database that starts with us, or again; after that whoever starts us should know.
+# A database that starts at the same time has this long; then the worker ends with an error.
 _PATIENCE_AT_START_S = 120.0
 
 settings = Settings()
@@ -105,9 +105,8 @@ _worker: Worker | None = None
 
 def _start(**_: Any) -> None:
     global _worker
-    configure_logs(
-        settings.log_format
-    )  # Celery asks for it only later, and says nothing of a failed start.
+    # Celery asks for it only later, and would not log a failed start.
+    configure_logs(settings.log_format)
     hide_from_children()
     try:
         _worker = Worker(settings, device, offer)
@@ -121,10 +120,10 @@ def _start(**_: Any) -> None:
 
 
 def _look_for_work(**_: Any) -> None:
-    # Jobs may have waited for the first worker; their wake-ups may be long gone.
+    # Jobs may have waited for the first worker, and their wake-ups may be lost.
     assert _worker is not None
     _worker.supervisor.children.warm_up()
-    # Only workers like this one hear of it.
+    # The last queue is the one that only workers with the same devices listen to.
     wake(app, offer.queues()[-1])
 
 
@@ -134,7 +133,7 @@ def _work_off() -> None:
 
 
 def _give_back(**_: Any) -> None:
-    # Celery's warm shutdown waits for the task, which may be hours from its end.
+    # Celery's warm shutdown waits for the task, which may run for hours; so it is stopped.
     log.info("worker ends; a running job is given back")
     if _worker is not None:
         _worker.shutdown.set()

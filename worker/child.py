@@ -26,12 +26,13 @@ from typing import Any
 
 import torch
 
-from atmc_core import distributed, job
 from atmc_core.config import JobSpec
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
-from atmc_core.model import Normalization
+from atmc_core.job import run as job
+from atmc_core.networks.classifier import Normalization
 from atmc_core.schema import from_json
+from atmc_core.training import distributed
 from worker import sandbox
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
@@ -61,7 +62,7 @@ def main() -> None:
         if "CUDA error" in str(error) or "NCCL error" in str(error):
             _crash(folder, "cuda_error", error)
         raise
-    # Several processes succeed together, but each may be the one that fails.
+    # Any process may be the one that fails; of a success only the first writes.
     if outcome["status"] == "failed" or distributed.is_first():
         write_json(folder.outcome, outcome)
 
@@ -81,7 +82,7 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
-    # The first call loads modules for a second or two: not when a job waits.
+    # The first call loads modules for a second or two. Done here, no job waits for it.
     compute_repeatably()
     line = sys.stdin.buffer.readline()
     if not line:
@@ -105,14 +106,14 @@ def _end_with_supervisor() -> None:
 
 def _outcome(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if distributed.is_launched():
-        # torchrun gives each a session of its own, so the end of ours would not reach it.
+        # torchrun starts each process in a session of its own, which a kill of ours does not reach.
         end_with_parent()
     try:
         headline = _run(folder, document)
     except InvalidInput as error:
         return _failed(error.code, error.message, error.param)
     except FloatingPointError as error:
-        # The same again in the next attempt, so not a crash.
+        # Another attempt would diverge in the same way, so the job fails at once.
         return _failed("training_diverged", str(error), "spec.training")
     return {"status": "succeeded", "headline": headline}
 
@@ -125,8 +126,8 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if document["threads"] is not None:
         torch.set_num_threads(document["threads"])
     device = torch.device(document["device"])
-    # So that a resumed job's artifact is the undisturbed one's, byte for byte; a GPU's is so within
-    # tolerance, as some of its kernels (of pooling, say) have no such form.
+    # On a CPU a resumed job's artifact equals an undisturbed one's byte for byte. On a GPU it is
+    # equal within a tolerance: some kernels (pooling, say) have no deterministic form.
     compute_repeatably(device.type == "cpu")
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
@@ -162,7 +163,7 @@ def _emitter(
 
 
 def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity; a figure that is neither here nor there is null."""
+    """Return None for NaN and the infinities, which JSON does not have; else the value."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

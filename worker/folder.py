@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def crash(self) -> Path:
-        """What the child knows of its own end, when there is no outcome."""
+        """The child's own reason for its crash; written instead of the outcome."""
         return self.path / "crash.json"
 
     @property
@@ -143,7 +143,7 @@ def media_type(name: str) -> str:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write the document so that a reader sees all of it or none; ValueError for NaN."""
-    # Of each process its own: several may have something to say of one job.
+    # Each process writes to a name of its own: several may write an outcome of one job.
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     aside.write_text(json.dumps(document, allow_nan=False))
     aside.rename(path)

@@ -1,6 +1,6 @@
-"""Tells how full the memory of this machine's GPUs is, from a thread of its own.
+"""Writes the memory use of this machine's GPUs to the database, from a thread of its own.
 
-By `nvidia-smi`, because asking through torch would take a piece of that memory for itself.
+The figures come from `nvidia-smi`, because asking through torch would take some of that memory.
 """
 
 import logging
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from jobstore import metrics
 from jobstore.database import Database
-from worker.logs import brief
-from worker.retry import TRANSIENT
+from jobstore.logs import brief
+from jobstore.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from jobstore import leases
 from jobstore.database import Database
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt, LeaseState
+from jobstore.logs import brief
 from jobstore.settings import Settings
-from worker.logs import about, brief
 from worker.memory import available_memory
 from worker.process import ChildProcess
 
@@ -95,7 +95,7 @@ class Guard:
                 or (self.stopped.is_set() and reason is not StopReason.LEASE_LOST)
             ):
                 continue
-            log.info("ending early", extra=about(self._attempt, reason=reason))
+            log.info("ending early", extra=self._attempt.ids | {"reason": reason})
             self.reason = reason
             self.stopped.set()
             if self._child is not None:
@@ -138,7 +138,7 @@ class Guard:
             return state
         except SQLAlchemyError as error:
             left_s = round(self._renewed + self._settings.lease_s - time.monotonic(), 1)
-            extra = about(self._attempt, lease_left_s=left_s)
+            extra = self._attempt.ids | {"lease_left_s": left_s}
             log.warning("the database does not answer: %s", brief(error), extra=extra)
             if left_s <= 0:
                 raise LeaseLost(str(self._attempt)) from error

@@ -5,9 +5,9 @@ import threading
 from contextlib import suppress
 
 from jobstore.database import Database
+from jobstore.logs import brief
+from jobstore.retry import TRANSIENT
 from jobstore.workers import Offer, announce, withdraw
-from worker.logs import brief
-from worker.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ _POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
-# What a Python program with torch needs of its surroundings. Not here: our settings and keys.
+# The variables that a Python program with torch needs; our settings and keys are not among them.
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -72,7 +72,7 @@ class ChildProcess:
         """Start `command`; what it prints goes to `log`, if there is one. Raises OSError."""
         inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with (log or Path(os.devnull)).open("ab") as output:
-            # The pipe closes with us, however we end, and the child's end of it is how it knows.
+            # The pipe closes when this process ends, however it ends; so the child notices.
             self._popen = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

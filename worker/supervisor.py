@@ -21,17 +21,17 @@ from jobstore.blobs import touch
 from jobstore.database import Database
 from jobstore.errors import LeaseLost
 from jobstore.leases import Attempt, JobError, NewArtifact
+from jobstore.logs import brief
 from jobstore.objects import ObjectStore, blob_key, checkpoint_key, digest_of
+from jobstore.retry import TRANSIENT, GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model
 from worker.events import EventTail, ProtocolError
 from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
-from worker.logs import about, brief
 from worker.memory import OomKills
 from worker.process import ChildFactory
-from worker.retry import TRANSIENT, GaveUp, retry
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Supervisor:
 
     def run(self, job: Job, attempt: Attempt) -> None:
         """Run the claimed job to the end of this attempt, whatever that is."""
-        log.info("attempt begins", extra=about(attempt))
+        log.info("attempt begins", extra=attempt.ids)
         try:
             name = f"{job.id}-{attempt.number}"
             with (
@@ -81,9 +81,9 @@ class Supervisor:
             ):
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
-            # Nothing may be written any more; the sweep has queued the job or will.
-            log.warning("attempt abandoned: %s", error, extra=about(attempt))
-        log.info("attempt ended", extra=about(attempt))
+            # Nothing may be written any more; the keeper has queued the job or will.
+            log.warning("attempt abandoned: %s", error, extra=attempt.ids)
+        log.info("attempt ended", extra=attempt.ids)
 
     def _guard(self, job: Job, attempt: Attempt) -> Guard:
         return Guard(
@@ -126,7 +126,7 @@ class _Run:
             self._fail_attempt(JobError("child_crashed", str(error)))
         except Exception as error:
             # A mistake of ours must not leave the job hanging until its lease runs out.
-            log.exception("the supervisor failed", extra=about(self.attempt))
+            log.exception("the supervisor failed", extra=self.attempt.ids)
             self._fail_attempt(JobError("internal_error", f"{type(error).__name__}: {error}"))
 
     def _prepare(self) -> None:
@@ -163,18 +163,18 @@ class _Run:
     def _supervise(self) -> int:
         """Run the child to its end and ship what it leaves; returns its exit status."""
         child = self.supervisor.children.start(self.folder.path)
-        log.info("child started", extra=about(self.attempt, pid=child.pid))
+        log.info("child started", extra=self.attempt.ids | {"pid": child.pid})
         try:
             self.guard.watch_over(child)
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
                 if self.events.confirmed:
-                    # Not sooner: what the next one loads would slow this one's start.
+                    # Not before this child's first event: loading the next would slow its start.
                     self.supervisor.children.warm_up()
         finally:
             child.end()
             status = child.reap()
-        log.info("child ended", extra=about(self.attempt, status=status))
+        log.info("child ended", extra=self.attempt.ids | {"status": status})
         if self.folder.outcome.exists():
             self._ship_events()
         else:
@@ -253,7 +253,7 @@ class _Run:
 
     def _store_artifact(self, path: Path) -> NewArtifact:
         sha256, size = digest_of(path), path.stat().st_size
-        # First, so that no sweep deletes the same bytes of something that is just being deleted.
+        # Touched first: the same bytes may belong to a deleted job, and the keeper must keep them.
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
@@ -278,14 +278,14 @@ class _Run:
                 raise LeaseLost(str(self.attempt))
 
     def _fail_attempt(self, error: JobError) -> None:
-        log.warning("attempt failed: %s", brief(error.message), extra=about(self.attempt))
+        log.warning("attempt failed: %s", brief(error.message), extra=self.attempt.ids)
         self._write("failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error))
 
     def _finish(self, state: JobState, **outcome: Any) -> None:
         forgotten = self._write(
             "finishing", lambda s: leases.finish(s, self.attempt, state, **outcome)
         )
-        log.info("job finished", extra=about(self.attempt, state=state))
+        log.info("job finished", extra=self.attempt.ids | {"state": state})
         for key in forgotten:
             self._delete(key)
 
@@ -298,14 +298,14 @@ class _Run:
             self._fetch(key, path)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
-            log.warning("the checkpoint %s is gone", key, extra=about(self.attempt))
+            log.warning("the checkpoint %s is gone", key, extra=self.attempt.ids)
 
     def _delete(self, key: str) -> None:
         """Delete an object that nothing refers to any more; if that fails only space is lost."""
         try:
             self.store.delete(key)
         except TRANSIENT as error:
-            log.warning("%s was not deleted: %s", key, brief(error), extra=about(self.attempt))
+            log.warning("%s was not deleted: %s", key, brief(error), extra=self.attempt.ids)
 
     def _patiently(self, what: str, action: Callable[[], T]) -> T:
         """Ask a server until it answers, or until the attempt is stopped."""

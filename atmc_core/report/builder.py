@@ -10,9 +10,9 @@ from torch import Tensor
 from atmc_core.artifact import CompressedModel
 from atmc_core.config import JobSpec
 from atmc_core.data import SPLITS, DataSet, Split
-from atmc_core.evaluation_plan import curve_positions, probe_positions
-from atmc_core.model import Normalization
-from atmc_core.planning import TrainingPlan
+from atmc_core.evaluation.plan import curve_positions, probe_positions
+from atmc_core.job.planning import TrainingPlan
+from atmc_core.networks.classifier import Normalization
 from atmc_core.report import checks, figures, headline
 from atmc_core.report.pictures import pictures
 from atmc_core.report.schema import REPORT_VERSION

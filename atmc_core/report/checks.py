@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atmc_core.config import Threat
 from atmc_core.data import DataSet, Split
-from atmc_core.statistics import images_for
+from atmc_core.evaluation.statistics import images_for
 
 Check = dict[str, Any]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from atmc_core.config import AUTOATTACK, Threat
-from atmc_core.evaluation import State, worst_case
-from atmc_core.statistics import PairedCounts, mcnemar, paired_difference, wilson
+from atmc_core.evaluation.evaluator import State, worst_case
+from atmc_core.evaluation.statistics import PairedCounts, mcnemar, paired_difference, wilson
 
 
 def share(correct: int, count: int) -> dict[str, Any]:

@@ -140,6 +140,6 @@ def _again(compressed: bool) -> list[str]:
         "## The same figures again",
         "",
         "```",
-        f"python -m atmc_core.evaluate report.json {model} --data FILE",
+        f"python -m atmc_core.reproduce report.json {model} --data FILE",
         "```",
     ]

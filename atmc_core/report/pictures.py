@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from atmc_core.data import Split
-from atmc_core.evaluation_plan import shown_positions
+from atmc_core.evaluation.plan import shown_positions
 
 
 def pictures(

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.connections import Connection
 from api.services import Services
-from atmc_core.catalogue import catalogue
+from atmc_core.job.catalogue import catalogue
 from jobstore import catalogue as published
 from jobstore import leases
 from jobstore.blobs import touch

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from atmc_core.catalogue import catalogue
+from atmc_core.job.catalogue import catalogue
 
 CATALOGUE = catalogue()
 ARCHITECTURES = {e.name: e.document for e in CATALOGUE if e.kind == "architecture"}

@@ -12,7 +12,7 @@ from sqlalchemy import delete
 
 from api import problems
 from api.app import create_app
-from atmc_core.catalogue import CatalogueEntry
+from atmc_core.job.catalogue import CatalogueEntry
 from jobstore.catalogue import publish
 from jobstore.settings import Settings
 from jobstore.tables import CatalogueRow

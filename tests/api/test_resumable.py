@@ -21,10 +21,10 @@ from jobstore.dialects import clock
 from jobstore.errors import OffsetConflict
 from jobstore.retention import find_strays
 from jobstore.tables import IncomingUpload
+from keeper.sweep import sweep_uploads
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, wait_until
 from tests.conftest import COLUMNS
-from worker.sweep import sweep_uploads
 
 TUS = {"Tus-Resumable": "1.0.0"}
 PIECE = TUS | {"Content-Type": "application/offset+octet-stream"}

@@ -14,11 +14,11 @@ from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock, now
 from jobstore.settings import Settings
 from jobstore.tables import Base, Blob, IncomingUpload, Owned
+from keeper.retention import retain_once
+from keeper.sweep import sweep_uploads
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, ARTIFACT, Service, finished_job, running
-from tests.worker.webhooks.conftest import Receiver, listening, send_due
-from worker.retention import retain_once
-from worker.sweep import sweep_uploads
+from tests.keeper.webhooks.conftest import Receiver, listening, send_due
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from atmc_client import Client
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,12 +12,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from atmc_core import checkpoint, evaluation_process
-from atmc_core.architectures import build
 from atmc_core.data import DataSet, load_npz, training_batches
-from atmc_core.job import ModelInput
-from atmc_core.model import Classifier, Normalization
-from tests.atmc_core.whole_jobs import EVALUATION, THREAT, run_job
+from atmc_core.evaluation import process as evaluation_process
+from atmc_core.job import checkpoint
+from atmc_core.job.run import ModelInput
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization
+from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, run_job
 
 
 @pytest.fixture(autouse=True)

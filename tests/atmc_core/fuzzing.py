@@ -35,11 +35,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
 
-from atmc_core.architectures import build
 from atmc_core.config import JobSpec, Target, Threat
 from atmc_core.data import Reading
 from atmc_core.errors import InvalidInput
-from atmc_core.job import ModelInput, load_inputs
+from atmc_core.job.run import ModelInput, load_inputs
+from atmc_core.networks.architectures import build
 
 #: No case may take longer.
 _CASE_S = 30

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 from examples.digits import ARCHITECTURE
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
     assert {"fgsm", "pgd", "wrm", "apgd_ce", "apgd_t", "fab_t", "square", "autoattack"} <= names
     again = subprocess.run(
         [
-            *(sys.executable, "-m", "atmc_core.evaluate", tmp_path / "report.json"),
+            *(sys.executable, "-m", "atmc_core.reproduce", tmp_path / "report.json"),
             *(digits / "digits.safetensors", "--data", digits / "digits.npz"),
         ],
         cwd=ROOT,

@@ -8,7 +8,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.config import Bits, JobSpec, Method
-from atmc_core.job import ModelInput, run
+from atmc_core.job.run import ModelInput, run
 from atmc_core.schema import from_json
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from atmc_core.architectures import build
+from atmc_core.networks.architectures import build
 
 CLASSES = ("ant", "bee", "cat")
 SHORT = (

@@ -26,7 +26,7 @@ if "run" in answer:
 print(answer["say"])
 sys.exit(answer["status"])
 """
-_USUAL = ("postgres", "valkey", "seaweedfs", "migrate", "api", "sweep", "worker-cpu")
+_USUAL = ("postgres", "valkey", "seaweedfs", "migrate", "api", "keeper", "worker-cpu")
 # Words after which another one belongs to them.
 _WITH_VALUE = ("--profile", "--scale", "--entrypoint", "--tail")
 

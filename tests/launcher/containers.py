@@ -30,7 +30,7 @@ from tests.conftest import free_ports
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("api", "sweep", "worker-cpu")
+OURS = ("api", "keeper", "worker-cpu")
 
 
 def wait_until(true: Callable[[], object], timeout_s: float = 300) -> None:

@@ -15,7 +15,7 @@ from launcher.service import WORKER_GRACE_S
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-OURS = ("migrate", "api", "sweep", "worker-cpu", "worker-gpu")
+OURS = ("migrate", "api", "keeper", "worker-cpu", "worker-gpu")
 
 
 def test_the_services_of_the_design_are_there():
@@ -103,7 +103,8 @@ def test_an_image_of_ours_is_built_on_one_pinned_to_a_version(name):
 def test_the_images_hold_what_their_commands_need():
     api = (ROOT / "docker/api.Dockerfile").read_text()
     worker = (ROOT / "docker/worker.Dockerfile").read_text()
-    assert "'.[api]'" in api
+    assert "'.[api,keeper]'" in api
+    assert "COPY keeper" in api
     assert "atmc_core" not in api
     assert "'.[worker]'" in worker
     assert "COPY atmc_core" in worker

@@ -46,7 +46,7 @@ def test_the_services_take_a_job_from_its_creation_to_its_download(containers: C
         assert len(artifact) == http.get(itself).json()["headline"]["file_bytes"]
 
     assert containers.stop("worker-cpu") == 0
-    for name in ("api", "sweep"):
+    for name in ("api", "keeper"):
         # uvicorn ends by the signal itself.
         assert containers.stop(name) in (0, -signal.SIGTERM)
     assert not containers.is_healthy("api")
@@ -88,7 +88,7 @@ def test_a_wrong_password_is_refused_by_every_server(containers: Containers) -> 
     containers.start_well("postgres", "valkey", "migrate")
     containers.secret = lambda _: "wrong"  # type: ignore[method-assign]
     assert containers.start("migrate").wait(60) != 0
-    containers.start("sweep")
-    log = containers.folder / "sweep.log"
+    containers.start("keeper")
+    log = containers.folder / "keeper.log"
     wait_until(lambda: "password authentication failed" in log.read_text())
-    assert not containers.is_healthy("sweep")
+    assert not containers.is_healthy("keeper")

@@ -12,7 +12,7 @@ import pytest
 from atmc_client import Client
 from launcher.broker import prepare_broker
 
-PARTS = ("valkey-server", "-m api", "-m worker.sweep", "-m celery", "-m launcher.watchdog")
+PARTS = ("valkey-server", "-m api", "-m keeper", "-m celery", "-m launcher.watchdog")
 
 
 def get(url):
@@ -33,7 +33,7 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     for part in PARTS:
         assert service.part(part).is_running()
     logs = {log.name for log in (service.folder / "logs").iterdir()}
-    assert logs == {"broker.log", "api.log", "sweep.log", "worker-1.log"}
+    assert logs == {"broker.log", "api.log", "keeper.log", "worker-1.log"}
 
     second = launch("--port", "0")
     assert second.process.wait(timeout=30) == 2

@@ -44,7 +44,7 @@ def test_a_worker_whose_clock_is_an_hour_off_keeps_its_lease_and_takes_no_other(
     library = next((path for path in LIBRARIES if path.exists()), None)
     if library is None:
         pytest.skip("needs Debian's libfaketime")
-    start("worker.sweep")
+    start("keeper")
     (tmp_path / "patched").mkdir()
     (tmp_path / "patched" / "sitecustomize.py").write_text(SLEEP)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "patched"))
@@ -53,7 +53,7 @@ def test_a_worker_whose_clock_is_an_hour_off_keeps_its_lease_and_takes_no_other(
     monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     start("celery", "-A", "worker.app", "worker")
     # It must not sweep by its own clock either.
-    start("worker.sweep")
+    start("keeper")
     job_id = bench.add_job(SPEC | {"seed": 0}, *uploads(), ARCHITECTURE)
     poll(lambda: any(e.data.get("stage") in TRAINING for e in bench.events(job_id)))
     left = bench.job(job_id).lease_expires_at - datetime.now(UTC)

@@ -59,7 +59,7 @@ def _paused(pid: int) -> Iterator[None]:
 def test_a_worker_that_was_paused_past_its_lease_writes_nothing(
     bench, start, start_worker, poll, add, expected: str
 ) -> None:
-    start("worker.sweep")
+    start("keeper")
     first = start_worker()
     job_id = add()
     poll(lambda: _trains(bench, job_id))
@@ -94,7 +94,7 @@ def test_wake_ups_may_be_doubled_or_lost(
     celery.control.purge()
     celery.close()
     lost = add()
-    start("worker.sweep")
+    start("keeper")
     poll(lambda: bench.job(lost).finished_at)
     _assert_unharmed(bench, lost, expected)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.worker.conftest import poll
+from tests.bench import poll
 from worker.process import ChildProcess
 
 SIZE = 200 * 2**20

@@ -176,7 +176,7 @@ def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same_even_with_a_broke
 def test_a_job_whose_worker_is_killed_goes_on_in_another_and_ends_the_same(
     bench, start, start_worker, poll, is_running, upload: Upload, undisturbed: Undisturbed
 ) -> None:
-    start("worker.sweep")
+    start("keeper")
     first = start_worker()
     job_id = _add(bench, upload)
     poll(lambda: _is_compressing(bench, job_id))

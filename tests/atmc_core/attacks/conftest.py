@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_core.architectures import build
 from atmc_core.attacks import PGD, ball
 from atmc_core.data import DataSet, training_batches
+from atmc_core.networks.architectures import build
 
 EPSILON = {"linf": 0.1, "l2": 0.4}
 

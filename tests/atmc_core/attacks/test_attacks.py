@@ -22,7 +22,7 @@ from atmc_core.attacks import (
 )
 from atmc_core.attacks.gradient import input_gradient
 from atmc_core.data import DataSet
-from atmc_core.model import Classifier
+from atmc_core.networks.classifier import Classifier
 
 EPSILON = {"linf": 0.1, "l2": 0.8}
 MAKERS: dict[str, Callable[[Ball], Attack]] = {

@@ -1,0 +1,161 @@
+"""Evaluates a decoded artifact in a process that has seen nothing but its file.
+
+What the job's own process knows of the network cannot leak into the figures: a fresh interpreter
+reads the artifact from disk and answers step by step, while the job keeps the state, so that its
+checkpoints hold all that a resumed evaluation needs. The process ends when its input closes.
+"""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from atmc_core import artifact
+from atmc_core.config import Evaluation, Threat
+from atmc_core.data import Split
+from atmc_core.determinism import compute_repeatably
+from atmc_core.errors import InvalidInput
+from atmc_core.evaluation.evaluator import Evaluator, State
+from atmc_core.schema import from_json, to_json
+
+_LENGTH_BYTES = 8
+
+
+class FreshEvaluator:
+    """An ``Evaluator`` of an artifact in a process of its own, in this one's session.
+
+    Args:
+        path: of the artifact.
+        split: the evaluated images.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        split: Split,
+        threat: Threat,
+        evaluation: Evaluation,
+        seed: int,
+    ) -> None:
+        self._process = _start()
+        cpu = split.to(torch.device("cpu"))
+        document = {
+            "artifact": str(path.resolve()),
+            "images": cpu.images,
+            "labels": cpu.labels,
+            "threat": to_json(threat),
+            "evaluation": to_json(evaluation),
+            "seed": seed,
+            "device": split.labels.device.type,
+            "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+        self._state: State = self._ask(document)
+
+    def step(self, index: int) -> dict[str, float]:
+        """As ``Evaluator.step``."""
+        answer = self._ask({"index": index, "state": self._state})
+        self._state = answer["state"]
+        figures: dict[str, float] = answer["figures"]
+        return figures
+
+    def state(self) -> State:
+        return self._state
+
+    def restore(self, state: State) -> None:
+        self._state = state
+
+    def close(self) -> None:
+        """End the process; it holds nothing that it has not answered."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        answer = None
+        try:
+            _send(self._process.stdin, message)
+            answer = _receive(self._process.stdout)
+        except BrokenPipeError:
+            pass
+        if answer is None:
+            status = self._process.wait()
+            raise RuntimeError(f"the process that evaluates the artifact ended with {status}")
+        if "error" in answer:
+            raise InvalidInput(**answer["error"])
+        return answer
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    # However this process found the package, the new one finds the same.
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-m", "atmc_core.evaluation.process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+
+
+def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(message, buffer)
+    stream.write(len(buffer.getvalue()).to_bytes(_LENGTH_BYTES, "little") + buffer.getvalue())
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
+    """The next message, or None at the end of the stream; tensors and plain values only."""
+    length = stream.read(_LENGTH_BYTES)
+    if len(length) < _LENGTH_BYTES:
+        return None
+    content = io.BytesIO(stream.read(int.from_bytes(length, "little")))
+    message: dict[str, Any] = torch.load(content, weights_only=True)
+    return message
+
+
+def main() -> None:
+    """Answer on standard output what is asked on standard input."""
+    # Whatever else prints must not break into the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    questions = sys.stdin.buffer
+    first = _receive(questions)
+    if first is None:
+        return
+    evaluator = _evaluator(first)
+    _send(answers, evaluator.state())
+    while (question := _receive(questions)) is not None:
+        evaluator.restore(question["state"])
+        try:
+            figures = evaluator.step(question["index"])
+        except InvalidInput as error:
+            refusal = {"code": error.code, "message": error.message, "param": error.param}
+            _send(answers, {"error": refusal})
+        else:
+            _send(answers, {"figures": figures, "state": evaluator.state()})
+
+
+def _evaluator(document: dict[str, Any]) -> Evaluator:
+    torch.set_num_threads(document["threads"])
+    compute_repeatably(document["deterministic"])
+    device = torch.device(document["device"])
+    model = artifact.load(Path(document["artifact"]))
+    return Evaluator(
+        model.classifier().to(device),
+        Split(document["images"], document["labels"]).to(device),
+        from_json(Threat, document["threat"]),
+        from_json(Evaluation, document["evaluation"]),
+        model.num_classes,
+        document["seed"],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Networks known by name."""
+
+from atmc_core.networks.architectures.registry import (
+    ARCHITECTURES,
+    Architecture,
+    bind_num_classes,
+    build,
+    get_architecture,
+)
+
+__all__ = ["ARCHITECTURES", "Architecture", "bind_num_classes", "build", "get_architecture"]

@@ -1,0 +1,132 @@
+"""The table of known architectures, and the description of each that needs no PyTorch to use."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from atmc_core.errors import InvalidInput
+from atmc_core.factors.views import compressible_weights
+from atmc_core.networks.architectures import torchvision_models
+from atmc_core.networks.architectures.convolutional import mobilenet_v2, vgg16_bn
+from atmc_core.networks.architectures.resnet import (
+    resnet18,
+    resnet34,
+    resnet50,
+    wide_resnet_16_8,
+    wide_resnet_28_10,
+)
+from atmc_core.networks.architectures.small import digits_cnn, lenet
+
+# A size that no fixed dimension has, so a dimension of it is the number of classes; the smaller one
+# is for builders that need real memory.
+_PROBE, _SMALL_PROBE = 99_991, 1_009
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by name.
+
+    Attributes:
+        builder: makes it for a number of classes; its docstring is the description.
+        input_shape: channels, height, width; None where the data set decides.
+    """
+
+    name: str
+    builder: Callable[[int], nn.Module]
+    input_shape: tuple[int, int | None, int | None]
+
+    def describe(self) -> dict[str, Any]:
+        """Tensor names and shapes as JSON; a dimension that is the number of classes says so."""
+        network, probe = self._probe()
+        tensors = {
+            key: {
+                "shape": ["num_classes" if size == probe else size for size in tensor.shape],
+                "optional": key.endswith("num_batches_tracked"),
+            }
+            for key, tensor in network.state_dict().items()
+        }
+        return {
+            "name": self.name,
+            "description": inspect.getdoc(self.builder),
+            "input_shape": list(self.input_shape),
+            "tensors": tensors,
+            "compressible": list(compressible_weights(network)),
+        }
+
+    def _probe(self) -> tuple[nn.Module, int]:
+        """The network with a number of classes that no other dimension has."""
+        try:
+            with torch.device("meta"):
+                return self.builder(_PROBE), _PROBE
+        except NotImplementedError:
+            # RegNet's builder computes widths with tensors.
+            return self.builder(_SMALL_PROBE), _SMALL_PROBE
+
+    def shape_for(self, images: Sequence[int]) -> ImageShape:
+        """The input shape, its open dimensions taken from images ``[C, H, W]``."""
+        channels, height, width = (
+            given if own is None else own
+            for own, given in zip(self.input_shape, images, strict=True)
+        )
+        return channels, height, width
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture("digits_cnn", digits_cnn, (1, 8, 8)),
+        Architecture("lenet", lenet, (1, 28, 28)),
+        Architecture("mobilenet_v2", mobilenet_v2, (3, 32, 32)),
+        Architecture("resnet18", resnet18, (3, 32, 32)),
+        Architecture("resnet34", resnet34, (3, 32, 32)),
+        Architecture("resnet50", resnet50, (3, 32, 32)),
+        Architecture("vgg16_bn", vgg16_bn, (3, 32, 32)),
+        Architecture("wide_resnet_16_8", wide_resnet_16_8, (3, 32, 32)),
+        Architecture("wide_resnet_28_10", wide_resnet_28_10, (3, 32, 32)),
+    )
+}
+
+
+def get_architecture(name: str) -> Architecture:
+    """The architecture of that name: one of ``ARCHITECTURES``, or ``torchvision/...``.
+
+    Raises:
+        InvalidInput: if there is none; the message lists the known ones.
+    """
+    if name.startswith(torchvision_models.PREFIX):
+        return Architecture(name, torchvision_models.builder(name), (3, None, None))
+    if name not in ARCHITECTURES:
+        known = ", ".join([*ARCHITECTURES, f"{torchvision_models.PREFIX}NAME"])
+        raise InvalidInput(
+            "unknown_architecture", f"{name!r} is not one of {known}", "architecture"
+        )
+    return ARCHITECTURES[name]
+
+
+def build(name: str, num_classes: int) -> nn.Module:
+    """The network, with PyTorch's initial weights."""
+    return get_architecture(name).builder(num_classes)
+
+
+def bind_num_classes(name: str, shapes: Mapping[str, Sequence[int]]) -> int:
+    """The number of classes that a state dict of these shapes has.
+
+    Raises:
+        InvalidInput: if a tensor that would tell is missing, or too small to be a classifier's.
+    """
+    tensors = get_architecture(name).describe()["tensors"]
+    for key, tensor in tensors.items():
+        if "num_classes" in tensor["shape"]:
+            axis = tensor["shape"].index("num_classes")
+            if key not in shapes or len(shapes[key]) != len(tensor["shape"]):
+                raise InvalidInput(
+                    "tensor_mismatch", f"{key} is missing or has no axis {axis}", key
+                )
+            return int(shapes[key][axis])
+    raise ValueError(f"{name} has no dimension that is the number of classes")

@@ -1,0 +1,234 @@
+"""Reading an ONNX file as data: its protobuf, its initializers, its nodes. Nothing is trusted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from atmc_core.errors import InvalidInput
+from atmc_core.networks.graph.ir import MAX_NODES
+
+Array = NDArray[Any]
+
+OPSETS = range(9, 24)
+_MAX_BYTES = 2**31 - 1
+_MAX_CONSTANT = 2**28
+
+#: What a tensor of each type is read as; half precision becomes float32, which training is in.
+_DTYPES: Mapping[int, tuple[str, str]] = {
+    TensorProto.FLOAT: ("<f4", "float32"),
+    TensorProto.FLOAT16: ("<f2", "float32"),
+    TensorProto.DOUBLE: ("<f8", "float32"),
+    TensorProto.INT64: ("<i8", "int64"),
+    TensorProto.INT32: ("<i4", "int64"),
+    TensorProto.BOOL: ("|b1", "bool"),
+}
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A node of the ONNX graph; ``label`` names it in messages."""
+
+    op: str
+    label: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Document:
+    """An ONNX graph of one input and one output.
+
+    Attributes:
+        input_shape: channels, height, width; None where the graph leaves it open.
+        half: whether images are to be given as float16.
+    """
+
+    opset: int
+    input_name: str
+    batch: int | None
+    input_shape: tuple[int | None, int | None, int | None]
+    half: bool
+    output_name: str
+    constants: dict[str, Array]
+    operations: list[Operation]
+
+
+def malformed(message: str, param: str = "model") -> InvalidInput:
+    """The refusal of a file that contradicts itself."""
+    return InvalidInput("malformed_model", f"the ONNX file cannot be used: {message}", param)
+
+
+def read_document(path: Path) -> Document:
+    """Read and check an ONNX file.
+
+    Raises:
+        InvalidInput: ``malformed_model``; ``external_data`` if weights are in other files;
+            ``unsupported_operator`` for operators of another domain than ONNX's own.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise malformed("it is larger than 2 GiB, which protobuf does not allow")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise malformed(f"it is no ONNX protobuf ({error})") from error
+    graph = model.graph
+    if len(graph.node) > MAX_NODES:
+        raise malformed(f"{len(graph.node)} nodes; {MAX_NODES} are allowed")
+    constants = _initializers(graph)
+    inputs = [each for each in graph.input if each.name not in constants]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise malformed(
+            f"{len(inputs)} inputs and {len(graph.output)} outputs; a classifier has one of each"
+        )
+    batch, *shape = _image_dimensions(inputs[0])
+    return Document(
+        opset=_opset(model),
+        input_name=inputs[0].name,
+        batch=batch,
+        input_shape=(shape[0], shape[1], shape[2]),
+        half=inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT16,
+        output_name=graph.output[0].name,
+        constants=constants,
+        operations=[_operation(index, node) for index, node in enumerate(graph.node)],
+    )
+
+
+def read_tensor(tensor: TensorProto, label: str) -> Array:
+    """A constant as an array; ``label`` names it in messages.
+
+    Raises:
+        InvalidInput: ``malformed_model`` or ``external_data``.
+    """
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise InvalidInput(
+            "external_data",
+            f"the weights of {label} are in another file: save the model with all weights inside, "
+            "onnx.save_model(onnx.load('model.onnx'), 'whole.onnx')",
+            label,
+        )
+    if tensor.data_type not in _DTYPES:
+        raise malformed(f"{label} is of the type {_type_name(tensor.data_type)}", label)
+    stored, read = _DTYPES[tensor.data_type]
+    shape, count = tuple(tensor.dims), 1
+    for size in shape:
+        count *= size
+    if min(shape, default=0) < 0 or count > _MAX_CONSTANT or len(shape) > 8:
+        raise malformed(f"{label} has the shape {list(shape)}", label)
+    if tensor.raw_data:
+        if len(tensor.raw_data) != count * np.dtype(stored).itemsize:
+            raise malformed(
+                f"{label} has {len(tensor.raw_data)} bytes for the shape {list(shape)}", label
+            )
+        flat = np.frombuffer(tensor.raw_data, stored)
+    else:
+        flat = _listed_values(tensor)
+        if len(flat) != count:
+            raise malformed(f"{label} has {len(flat)} values for the shape {list(shape)}", label)
+    array: Array = flat.astype(read).reshape(shape)
+    if read == "float32" and not np.isfinite(array).all():
+        raise InvalidInput("non_finite_weights", f"{label} holds NaN or infinite values", label)
+    return array
+
+
+def _listed_values(tensor: TensorProto) -> Array:
+    match tensor.data_type:
+        case TensorProto.FLOAT:
+            return np.array(tensor.float_data, "<f4")
+        case TensorProto.DOUBLE:
+            return np.array(tensor.double_data, "<f8")
+        case TensorProto.INT64:
+            return np.array(tensor.int64_data, "<i8")
+        case TensorProto.FLOAT16:
+            return np.array(tensor.int32_data, "<i4").astype("<u2").view("<f2")
+    return np.array(tensor.int32_data, "<i4")
+
+
+def _type_name(number: int) -> str:
+    known = TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(number)) if number in known else str(number)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            if entry.version not in OPSETS:
+                raise malformed(
+                    f"opset {entry.version}; {OPSETS[0]} to {OPSETS[-1]} are known: export again "
+                    "with torch.onnx.export(..., opset_version=18)"
+                )
+            return int(entry.version)
+    raise malformed("it imports no ONNX operator set")
+
+
+def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
+    if graph.sparse_initializer:
+        raise malformed("it has sparse initializers; export it with dense ones")
+    constants: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        if tensor.name in constants:
+            raise malformed(f"two initializers have the name {tensor.name[:80]!r}")
+        constants[tensor.name] = read_tensor(tensor, tensor.name[:80])
+    return constants
+
+
+def _image_dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in _FLOATS:
+        raise malformed(
+            f"the input {value.name[:80]!r} is {_type_name(tensor.elem_type)}; "
+            "images are float32 or float16"
+        )
+    sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    if len(sizes) != 4:
+        raise malformed(f"the input has {len(sizes)} dimensions; images are [N, C, H, W]")
+    if any(size is not None and not 1 <= size < 2**16 for size in sizes):
+        raise malformed(f"the input has the shape {sizes}")
+    return sizes
+
+
+def _operation(index: int, node: onnx.NodeProto) -> Operation:
+    label = (
+        f"{node.op_type[:40]} node {node.name[:80]!r}"
+        if node.name
+        else (f"{node.op_type[:40]} node number {index}")
+    )
+    if node.domain not in ("", "ai.onnx"):
+        raise InvalidInput(
+            "unsupported_operator",
+            f"{label}: operators of the domain {node.domain[:40]!r} are not supported",
+            node.name[:80] or str(index),
+        )
+    attributes = {a.name: _attribute(a, label) for a in node.attribute}
+    return Operation(node.op_type, label, tuple(node.input), tuple(node.output), attributes)
+
+
+def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
+    kinds = onnx.AttributeProto
+    match attribute.type:
+        case kinds.FLOAT:
+            return float(attribute.f)
+        case kinds.INT:
+            return int(attribute.i)
+        case kinds.STRING:
+            return attribute.s.decode(errors="replace")
+        case kinds.INTS:
+            return [int(each) for each in attribute.ints]
+        case kinds.FLOATS:
+            return [float(each) for each in attribute.floats]
+        case kinds.TENSOR:
+            return read_tensor(attribute.t, label)
+    raise InvalidInput(
+        "unsupported_operator",
+        f"{label}: its attribute {attribute.name[:40]!r} (a graph, or a list of texts) "
+        "is not supported",
+        label,
+    )

@@ -1,0 +1,151 @@
+"""Operations on constants, done at import: computed shapes, transposed weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from atmc_core.networks.onnx.document import Array, Operation, malformed
+
+#: Of one result, and of all that are folded together.
+MAX_ELEMENTS = 2**28
+_INTEGER_TYPES = (6, 7)
+_BOOLEAN = 9
+
+
+def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
+    """The result of an operation on constants, or None if that is not done here.
+
+    Raises:
+        InvalidInput: ``malformed_model``, if its operands do not fit.
+    """
+    rule = _RULES.get(operation.op)
+    if rule is None:
+        return None
+    try:
+        result = np.asarray(rule(operation.attributes, *inputs))
+    except (ValueError, IndexError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise malformed(f"{operation.label}: {error}", operation.label) from error
+    if result.size > MAX_ELEMENTS:
+        raise malformed(f"{operation.label} makes {result.size} numbers", operation.label)
+    return result
+
+
+def integers(array: Array | None) -> list[int]:
+    """A constant that lists whole numbers."""
+    if array is None or array.ndim > 1 or array.size > 64:
+        raise ValueError("a short list of whole numbers is expected")
+    return [int(each) for each in array.reshape(-1)]
+
+
+def slices(
+    ndim: int, starts: Array, stops: Array, axes: Array | None, steps: Array | None
+) -> list[tuple[int, slice]]:
+    """The slices of ONNX's Slice, by axis."""
+    first, last = integers(starts), integers(stops)
+    along = list(range(len(first))) if axes is None else integers(axes)
+    by = [1] * len(first) if steps is None else integers(steps)
+    if not all(-ndim <= axis < ndim for axis in along):
+        raise ValueError(f"axes {along} of {ndim}")
+    rows = zip(along, first, last, by, strict=True)
+    return [(axis % ndim, slice(start, stop, step)) for axis, start, stop, step in rows]
+
+
+def _cast(attributes: Mapping[str, Any], x: Array) -> Array:
+    if attributes["to"] in _INTEGER_TYPES:
+        return x.astype(np.int64)
+    return x.astype(np.bool_ if attributes["to"] == _BOOLEAN else np.float32)
+
+
+def _reshape(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
+    wanted = integers(shape)
+    if not attributes.get("allowzero"):
+        wanted = [x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    return x.reshape(wanted)
+
+
+def _unsqueeze(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:
+    return np.expand_dims(x, tuple(attributes.get("axes") or integers(axes)))
+
+
+def _squeeze(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:
+    along = attributes.get("axes") or (None if axes is None else integers(axes))
+    return np.squeeze(x, None if along is None else tuple(along))
+
+
+def _slice(
+    attributes: Mapping[str, Any],
+    x: Array,
+    starts: Array | None = None,
+    stops: Array | None = None,
+    axes: Array | None = None,
+    steps: Array | None = None,
+) -> Array:
+    if starts is None or stops is None:
+        starts, stops = np.array(attributes["starts"]), np.array(attributes["ends"])
+        axes = np.array(attributes["axes"]) if "axes" in attributes else None
+    index = [slice(None)] * x.ndim
+    for axis, part in slices(x.ndim, starts, stops, axes, steps):
+        index[axis] = part
+    return x[tuple(index)]
+
+
+def _concat(attributes: Mapping[str, Any], *parts: Array) -> Array:
+    if sum(part.size for part in parts) > MAX_ELEMENTS:
+        raise ValueError("its parts are too large together")
+    return np.concatenate(parts, attributes["axis"])
+
+
+def _gather(attributes: Mapping[str, Any], x: Array, at: Array) -> Array:
+    axis = attributes.get("axis", 0)
+    if at.size * (x.size // max(1, x.shape[axis])) > MAX_ELEMENTS:
+        raise ValueError(f"{at.size} places are too many")
+    return np.take(x, at.astype(np.int64), axis)
+
+
+def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
+    sizes = integers(shape)
+    if min(sizes, default=0) < 0 or np.prod([float(size) for size in sizes]) > MAX_ELEMENTS:
+        raise ValueError(f"the shape {sizes}")
+    value = attributes.get("value", np.zeros(1, np.float32))
+    return np.full(sizes, value.reshape(()))
+
+
+def _divide(x: Array, y: Array) -> Array:
+    # Between whole numbers ONNX rounds towards zero.
+    return np.trunc(x / y).astype(np.int64) if x.dtype.kind == y.dtype.kind == "i" else x / y
+
+
+def _elementwise(call: Callable[..., Array]) -> Callable[..., Array]:
+    def rule(attributes: Mapping[str, Any], *inputs: Array) -> Array:
+        if any(each.size > MAX_ELEMENTS // 64 for each in inputs) and len(inputs) > 1:
+            np.broadcast_shapes(*(each.shape for each in inputs))
+        sizes = [float(n) for n in np.broadcast_shapes(*(each.shape for each in inputs))]
+        if np.prod(sizes) > MAX_ELEMENTS:
+            raise ValueError(f"the shape {sizes}")
+        return call(*inputs)
+
+    return rule
+
+
+_RULES: Mapping[str, Callable[..., Array]] = {
+    "Identity": lambda attributes, x: x,
+    "Cast": _cast,
+    "Shape": lambda attributes, x: np.array(
+        x.shape[attributes.get("start", 0) : attributes.get("end")], np.int64
+    ),
+    "Transpose": lambda attributes, x: np.transpose(x, attributes.get("perm")),
+    "Reshape": _reshape,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Gather": _gather,
+    "ConstantOfShape": _constant_of_shape,
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(_divide),
+    "Sqrt": _elementwise(np.sqrt),
+    "Neg": _elementwise(np.negative),
+}

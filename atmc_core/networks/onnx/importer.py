@@ -1,0 +1,237 @@
+"""From an ONNX file to a graph of ours and its weights."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from atmc_core.errors import InvalidInput
+from atmc_core.networks.graph.ir import Graph
+from atmc_core.networks.onnx.adaptive import find_window_means
+from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupported
+from atmc_core.networks.onnx.document import Array, Document, Operation, malformed, read_document
+from atmc_core.networks.onnx.folding import MAX_ELEMENTS, fold
+from atmc_core.networks.onnx.layers import matmul
+from atmc_core.networks.onnx.operators import RULES
+from atmc_core.networks.onnx.pooling import adaptive_pool
+
+_SOFTMAX = ("Softmax", "LogSoftmax")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an ONNX file holds.
+
+    Attributes:
+        tensors: the state dict of ``graph``.
+        dropped: the operation at the end that was left out: the graph ends in logits.
+        document: as it was read, to hold the network against.
+    """
+
+    graph: Graph
+    tensors: dict[str, Tensor]
+    num_classes: int
+    dropped: str | None
+    document: Document
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """What was changed on the way in, ``(code, sentence)``."""
+        notes = []
+        if self.dropped:
+            notes.append(
+                (
+                    "softmax_dropped",
+                    f"The {self.dropped} at the end was left out: the network returns logits.",
+                )
+            )
+        if self.document.half:
+            notes.append(
+                (
+                    "half_precision_widened",
+                    "The file computes in float16; the network is trained and returned in float32.",
+                )
+            )
+        return tuple(notes)
+
+
+def read_onnx(path: Path) -> Imported:
+    """Read an ONNX classifier that says how large its images are.
+
+    Raises:
+        InvalidInput: as ``read_document`` and ``read_images_onnx`` do.
+    """
+    return read_images_onnx(read_document(path), ())
+
+
+def read_images_onnx(document: Document, images: Sequence[int]) -> Imported:
+    """Turn what was read into a graph of ours, for images ``[C, H, W]``.
+
+    Raises:
+        InvalidInput: ``malformed_model``; ``unsupported_operator``, naming operator and node;
+            ``image_shape_mismatch`` if neither graph nor images say how large these are.
+    """
+    sizes = [
+        own or (images[axis] if images else None) for axis, own in enumerate(document.input_shape)
+    ]
+    known = [size for size in sizes if size is not None]
+    if len(known) != 3:
+        raise InvalidInput(
+            "image_shape_mismatch",
+            f"the graph leaves the size of its images open: {sizes} (channels, height, width)",
+            "model",
+        )
+    return _Import(document, (known[0], known[1], known[2])).run()
+
+
+class _Import:
+    def __init__(self, document: Document, input_shape: tuple[int, int, int]) -> None:
+        self.document = document
+        self.builder = GraphBuilder(input_shape)
+        self.values: dict[str, Operand] = dict(document.constants)
+        self.values[document.input_name] = self.builder.images
+        self.uses = Counter(name for each in document.operations for name in each.inputs)
+        self.uses[document.output_name] += 1
+        self.operations = document.operations
+        self.dropped: str | None = None
+        self._done: set[int] = set()
+        self._folded = 0
+
+    def run(self) -> Imported:
+        # First, so that what is recognised as a whole can look at its constants.
+        for place, operation in enumerate(self.operations):
+            if operation.op == "Constant":
+                self._set(operation, [_constant(operation)])
+                self._done.add(place)
+        for place, operation in enumerate(self.operations):
+            if place not in self._done:
+                self._step(place, operation)
+        output = self.values.get(self.document.output_name)
+        if not isinstance(output, Value):
+            raise malformed("its output does not depend on the images")
+        if output.ndim != 2:
+            raise malformed(
+                f"its output is {['N', *output.shape]} for a batch of N; a classifier's is "
+                "[N, classes]"
+            )
+        graph = self.builder.graph(output, self.document.input_name, self.document.output_name)
+        used = {node.name for node in graph.nodes}
+        tensors = {
+            name: tensor
+            for name, tensor in self.builder.tensors.items()
+            if name in used or name.rpartition(".")[0] in used
+        }
+        return Imported(graph, tensors, output.shape[0], self.dropped, self.document)
+
+    def _step(self, place: int, operation: Operation) -> None:
+        operands = [self._operand(operation, name) for name in operation.inputs]
+        if not any(isinstance(operand, Value) for operand in operands):
+            folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
+            if folded is not None:
+                self._folded += folded.size
+                if self._folded > MAX_ELEMENTS:
+                    raise malformed("it computes too many constants", operation.label)
+                self._set(operation, [folded])
+                return
+        if self._is_last_softmax(operation, operands):
+            self.dropped = operation.label
+            assert operands[0] is not None
+            self._set(operation, [operands[0]])
+            return
+        pool = find_window_means(self.operations, place, self.values)
+        if pool is not None:
+            self._done.update(pool.places)
+            value = adaptive_pool(self.builder, operation, operands[pool.pooled], pool.size)
+            self._set(self.operations[pool.places[-1]], [value])
+            return
+        if operation.op not in RULES:
+            raise unsupported(operation, "this operator is not supported")
+        made = self._apply(place, operation, operands)
+        self._set(self.operations[place], made)
+
+    def _apply(
+        self, place: int, operation: Operation, operands: list[Operand | None]
+    ) -> list[Operand]:
+        try:
+            if operation.op == "MatMul":
+                return [matmul(self.builder, operation, operands, self._bias(place, operands))]
+            made = RULES[operation.op](self.builder, operation, operands)
+        except InvalidInput:
+            raise
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+            raise malformed(f"{operation.label}: {error}", operation.label) from error
+        return made if isinstance(made, list) else [made]
+
+    def _operand(self, operation: Operation, name: str) -> Operand | None:
+        if not name:
+            return None
+        if name not in self.values:
+            raise malformed(
+                f"{operation.label} uses {name[:80]!r}, which nothing before it makes: a missing "
+                "initializer, or a cycle",
+                operation.label,
+            )
+        return self.values[name]
+
+    def _set(self, operation: Operation, made: list[Operand]) -> None:
+        names = [name for name in operation.outputs[: len(made)] if name]
+        for name, value in zip(names, made, strict=False):
+            if name in self.values:
+                raise malformed(f"{operation.label} makes {name[:80]!r} again", operation.label)
+            self.values[name] = value
+
+    def _is_last_softmax(self, operation: Operation, operands: list[Operand | None]) -> bool:
+        if operation.op not in _SOFTMAX or self.document.output_name not in operation.outputs:
+            return False
+        value = operands[0] if operands else None
+        axis = operation.attributes.get("axis", -1)
+        return isinstance(value, Value) and value.ndim == 2 and axis in (1, -1)
+
+    def _bias(self, place: int, operands: list[Operand | None]) -> Array | None:
+        """The vector that the next operation adds to this product and to nothing else."""
+        operation = self.operations[place]
+        weight = operands[1] if len(operands) > 1 else None
+        product = operation.outputs[0] if operation.outputs else ""
+        if isinstance(weight, Value) or weight is None or self.uses[product] != 1:
+            return None
+        for later, candidate in enumerate(self.operations[place + 1 :], start=place + 1):
+            if product not in candidate.inputs:
+                continue
+            others = [self.values.get(name) for name in candidate.inputs if name != product]
+            if candidate.op != "Add" or len(others) != 1:
+                return None
+            bias = others[0]
+            if isinstance(bias, np.ndarray) and bias.shape == weight.shape[1:]:
+                # From here on the sum is the product: what adds the bias is done.
+                self._done.add(later)
+                self._rename(product, candidate.outputs[0])
+                return bias
+            return None
+        return None
+
+    def _rename(self, old: str, new: str) -> None:
+        for place, operation in enumerate(self.operations):
+            if old in operation.outputs:
+                outputs = tuple(new if name == old else name for name in operation.outputs)
+                self.operations[place] = Operation(
+                    operation.op, operation.label, operation.inputs, outputs, operation.attributes
+                )
+
+
+def _constant(operation: Operation) -> Array:
+    attributes = operation.attributes
+    if isinstance(attributes.get("value"), np.ndarray):
+        value: Array = attributes["value"]
+        return value
+    for name, dtype in (
+        ("value_float", "float32"),
+        ("value_floats", "float32"),
+        ("value_int", "int64"),
+        ("value_ints", "int64"),
+    ):
+        if name in attributes:
+            return np.array(attributes[name], dtype)
+    raise unsupported(operation, "a constant that is neither a number nor a tensor")

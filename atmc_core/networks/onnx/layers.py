@@ -1,0 +1,139 @@
+"""Operations with weights: convolutions, linear layers, norms."""
+
+import numpy as np
+
+from atmc_core.networks.onnx.builder import GraphBuilder, Value, unsupported
+from atmc_core.networks.onnx.document import Array, Operation, malformed
+from atmc_core.networks.onnx.operands import (
+    Operands,
+    axis_of,
+    constant_of,
+    module_name,
+    optional_of,
+    pair_of,
+    value_of,
+)
+from atmc_core.networks.onnx.pooling import symmetric_pads
+
+
+def conv(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
+    bias = optional_of(operation, operands, 2)
+    if weight.ndim != 4 or value.ndim != 4:
+        raise unsupported(operation, f"a convolution over {weight.ndim - 2} dimensions")
+    groups = operation.attributes.get("group", 1)
+    kernel = list(weight.shape[2:])
+    stride = pair_of(operation, "strides", [1, 1])
+    dilation = pair_of(operation, "dilations", [1, 1])
+    value, padding = symmetric_pads(builder, operation, value, kernel, stride, dilation, 0.0)
+    options = {
+        "inputs": weight.shape[1] * groups,
+        "outputs": weight.shape[0],
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": int(bias is not None),
+    }
+    return builder.module(
+        operation,
+        "conv",
+        value,
+        options,
+        _weights(operation, weight, bias),
+        module_name(operation),
+    )
+
+
+def _weights(operation: Operation, weight: Array, bias: Array | None) -> dict[str, Array]:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise malformed(
+            f"{operation.label} has a bias of {list(bias.shape)} for a weight of "
+            f"{list(weight.shape)}",
+            operation.label,
+        )
+    return {"weight": weight} | ({} if bias is None else {"bias": bias})
+
+
+def _linear(
+    builder: GraphBuilder, operation: Operation, value: Value, weight: Array, bias: Array | None
+) -> Value:
+    options = {
+        "inputs": weight.shape[1],
+        "outputs": weight.shape[0],
+        "bias": int(bias is not None),
+    }
+    return builder.module(
+        operation,
+        "linear",
+        value,
+        options,
+        _weights(operation, weight, bias),
+        module_name(operation),
+    )
+
+
+def gemm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
+    given, attributes = optional_of(operation, operands, 2), operation.attributes
+    if weight.ndim != 2 or value.ndim != 2 or attributes.get("transA"):
+        raise unsupported(operation, "only [N, features] times a constant matrix is a linear layer")
+    weight = weight if attributes.get("transB") else weight.T
+    weight = weight * np.float32(attributes.get("alpha", 1.0))
+    if given is None:
+        return _linear(builder, operation, value, weight, None)
+    if given.size not in (1, weight.shape[0]):
+        raise unsupported(operation, f"a bias of {list(given.shape)}")
+    bias = np.broadcast_to(given.reshape(-1), weight.shape[:1])
+    bias = bias * np.float32(attributes.get("beta", 1.0))
+    return _linear(builder, operation, value, weight, bias)
+
+
+def matmul(
+    builder: GraphBuilder, operation: Operation, operands: Operands, bias: Array | None = None
+) -> Value:
+    """A linear layer over the last axis; ``bias`` is of the Add that follows, if one does."""
+    value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
+    if weight.ndim != 2:
+        raise unsupported(operation, f"a product with a constant of {weight.ndim} dimensions")
+    return _linear(builder, operation, value, weight.T, bias)
+
+
+def batch_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    value = value_of(operation, operands)
+    if value.ndim != 4 or len(operation.outputs) > 1:
+        raise unsupported(operation, "only a norm of [N, C, H, W] in inference is known")
+    names = ("weight", "bias", "running_mean", "running_var")
+    tensors = {name: constant_of(operation, operands, i + 1) for i, name in enumerate(names)}
+    for name, tensor in tensors.items():
+        if tensor.shape != value.shape[:1]:
+            raise malformed(
+                f"{operation.label}: {name} is {list(tensor.shape)} for {value.shape[0]} channels",
+                operation.label,
+            )
+    options = {
+        "features": value.shape[0],
+        "eps": float(operation.attributes.get("epsilon", 1e-5)),
+        # The other way round than PyTorch's: the share of the old statistics. In files that were
+        # exported for inference it says nothing.
+        "momentum": 0.1,
+    }
+    return builder.module(operation, "batch_norm", value, options, tensors, module_name(operation))
+
+
+def layer_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    value, scale = value_of(operation, operands), constant_of(operation, operands, 1)
+    bias = optional_of(operation, operands, 2)
+    axis = axis_of(operation, operation.attributes.get("axis", -1), value.ndim)
+    if scale.shape != value.meta.shape[axis:] or len(operation.outputs) > 1:
+        raise unsupported(operation, f"a scale of {list(scale.shape)} for {list(value.shape)}")
+    options = {
+        "shape": list(scale.shape),
+        "eps": float(operation.attributes.get("epsilon", 1e-5)),
+        "bias": int(bias is not None),
+    }
+    if bias is not None and bias.shape != scale.shape:
+        raise malformed(f"{operation.label} has a bias of {list(bias.shape)}", operation.label)
+    tensors = {"weight": scale} | ({} if bias is None else {"bias": bias})
+    return builder.module(operation, "layer_norm", value, options, tensors, module_name(operation))

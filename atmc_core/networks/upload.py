@@ -1,0 +1,151 @@
+"""The uploaded network: opened, held against its architecture, and built."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from atmc_core.errors import InvalidInput
+from atmc_core.networks.architectures import Architecture, bind_num_classes, get_architecture
+from atmc_core.networks.architectures.torchvision_models import PREFIX, check_supported
+from atmc_core.networks.blueprint import ONNX, Blueprint
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.state_dict import load_tensors, read_state_dict
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An uploaded network.
+
+    Attributes:
+        path: a state dict (safetensors, or ``.pt`` of tensors only), or an ONNX file.
+        architecture: a known name, or ``onnx``.
+    """
+
+    path: Path
+    architecture: str
+    normalization: Normalization = field(default_factory=Normalization)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network ready for work.
+
+    Attributes:
+        notes: what was changed on the way in, ``(code, sentence)``.
+    """
+
+    blueprint: Blueprint
+    network: nn.Module
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def classifier(self, normalization: Normalization) -> Classifier:
+        """The network behind its normalisation."""
+        return Classifier(self.network, normalization, self.blueprint.input_shape[0])
+
+
+class Upload(ABC):
+    """A file that was read, before the images are known.
+
+    Attributes:
+        input_shape: what it says of its images: channels, height, width; None where it is open.
+    """
+
+    input_shape: tuple[int | None, int | None, int | None]
+
+    @abstractmethod
+    def load(self, images: Sequence[int]) -> Loaded:
+        """The network for images ``[C, H, W]``.
+
+        Raises:
+            InvalidInput: if the file does not hold such a network.
+        """
+
+
+def open_upload(model: ModelInput) -> Upload:
+    """Read the uploaded file.
+
+    Raises:
+        InvalidInput: if it cannot be read, or its architecture is not known.
+    """
+    if model.architecture == ONNX:
+        return _OnnxUpload(model.path)
+    return _StateDictUpload(get_architecture(model.architecture), read_state_dict(model.path))
+
+
+class _StateDictUpload(Upload):
+    def __init__(self, architecture: Architecture, tensors: dict[str, Tensor]) -> None:
+        self.architecture, self.tensors = architecture, tensors
+        self.input_shape = architecture.input_shape
+
+    def load(self, images: Sequence[int]) -> Loaded:
+        name, tensors = self.architecture.name, self.tensors
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        num_classes = bind_num_classes(name, shapes)
+        _check_classes(num_classes)
+        blueprint = Blueprint(name, num_classes, self.architecture.shape_for(images))
+        network = blueprint.build()
+        if name.startswith(PREFIX):
+            check_supported(name, network, blueprint.input_shape)
+        check_state(network.state_dict(), tensors)
+        load_tensors(network, tensors, strict=False)
+        return Loaded(blueprint, network.train())
+
+
+class _OnnxUpload(Upload):
+    def __init__(self, path: Path) -> None:
+        # Only this kind of upload needs the onnx package.
+        from atmc_core.networks.onnx.document import read_document
+
+        self.path = path
+        self.document = read_document(path)
+        self.input_shape = self.document.input_shape
+
+    def load(self, images: Sequence[int]) -> Loaded:
+        from atmc_core.networks.onnx.importer import read_images_onnx
+        from atmc_core.networks.onnx.verify import verify
+
+        imported = read_images_onnx(self.document, images)
+        _check_classes(imported.num_classes)
+        graph = imported.graph
+        blueprint = Blueprint(ONNX, imported.num_classes, graph.input_shape, graph)
+        network = blueprint.build()
+        load_tensors(network, imported.tensors, strict=False)
+        verify(network, self.path, imported)
+        return Loaded(blueprint, network.train(), imported.notes)
+
+
+def check_state(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Check that a state dict has the finite tensors that a network expects.
+
+    Raises:
+        InvalidInput: ``tensor_mismatch`` or ``non_finite_weights``, naming the tensor.
+    """
+    for name, tensor in expected.items():
+        if name not in tensors:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise InvalidInput("tensor_mismatch", f"{name} is missing", name)
+        if tensors[name].shape != tensor.shape:
+            raise InvalidInput(
+                "tensor_mismatch",
+                f"{name} is {list(tensors[name].shape)}; expected {list(tensor.shape)}",
+                name,
+            )
+    for name in tensors:
+        if name not in expected:
+            raise InvalidInput("tensor_mismatch", f"{name} is no tensor of the network", name)
+        if not torch.isfinite(tensors[name]).all():
+            raise InvalidInput("non_finite_weights", f"{name} holds NaN or infinite values", name)
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise InvalidInput(
+            "tensor_mismatch",
+            f"the network has {num_classes} class; a classifier has at least 2",
+            "model",
+        )

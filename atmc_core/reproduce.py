@@ -1,0 +1,233 @@
+"""`python -m atmc_core.reproduce REPORT MODEL --data FILE`: get a report's figures again.
+
+MODEL is what the report judges: the uploaded state dict, or the compressed `.atmc` artifact. The
+images, attacks and seeds are the report's. Exit status: 0 if every figure is the report's, 1 if one
+differs, 2 for files that cannot be used, 3 if one differs on another kind of device than the
+report's, which neither confirms nor refutes it: sums are rounded otherwise there, and images on the
+very boundary fall to the other side. Progress goes to standard error; the table, or one JSON
+object, to standard output.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atmc_core import artifact
+from atmc_core.config import JobSpec
+from atmc_core.data import Reading, Split, load_dataset
+from atmc_core.determinism import compute_repeatably
+from atmc_core.errors import InvalidInput
+from atmc_core.evaluation.evaluator import Evaluator
+from atmc_core.job.run import load_inputs
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput
+from atmc_core.report import REPORT_VERSION
+from atmc_core.report.checks import split_digest
+from atmc_core.report.figures import side as figures_of
+from atmc_core.report.words import attack_name, percent
+from atmc_core.schema import from_json
+
+Report = dict[str, Any]
+
+#: Exit status where figures differ, but the device is not of the report's kind.
+OTHER_DEVICE = 3
+
+
+def main() -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atmc_core.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("report", type=Path, help="report.json of a job")
+    parser.add_argument("model", type=Path, help="the uploaded model, or the job's model.atmc")
+    parser.add_argument("--data", type=Path, required=True, help="the job's data set (.npz)")
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    try:
+        result = repeat(
+            read_report(arguments.report),
+            arguments.model,
+            arguments.data,
+            torch.device(arguments.device),
+        )
+    except (InvalidInput, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=2) if arguments.json else table(result))
+    if not result["differences"]:
+        return 0
+    return 1 if result["same_device"] else OTHER_DEVICE
+
+
+def read_report(path: Path) -> Report:
+    """A report of this version.
+
+    Raises:
+        InvalidInput: ``malformed_report``.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        version = report["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("malformed_report", f"{path} is no report: {error}") from error
+    if version != REPORT_VERSION:
+        raise InvalidInput(
+            "malformed_report",
+            f"the report is of version {version}; this release reads {REPORT_VERSION}",
+        )
+    return report  # type: ignore[no-any-return]
+
+
+def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dict[str, Any]:
+    """Evaluate ``model`` as the report says, and compare.
+
+    Returns:
+        ``side`` of the report that the model belongs to; ``same_file``, whether its bytes are those
+        that were judged; ``same_device``; ``figures`` found; ``differences``, each with its name,
+        the ``reported`` and the ``found`` figure.
+
+    Raises:
+        InvalidInput: if model, data and report do not belong together.
+    """
+    # As in the job: sums in another order end in other last digits.
+    torch.set_num_threads(report["environment"]["threads"])
+    compute_repeatably(device.type == "cpu")
+    spec = _asked(report)
+    classifier, side, split = _load(report, spec, model, data)
+    evaluator = Evaluator(
+        classifier.to(device),
+        split.to(device),
+        spec.threat,
+        spec.evaluation,
+        report["num_classes"],
+        report["evaluation"]["seed"],
+    )
+    for index, step in enumerate(evaluator.steps):
+        evaluator.step(index)
+        what = " ".join(filter(None, [step.kind, step.name, str(step.index + 1)]))
+        print(f"[{index + 1}/{len(evaluator.steps)}] {what}", file=sys.stderr, flush=True)
+    found = figures_of(evaluator.state(), split.labels, report["num_classes"], spec.threat)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    return {
+        "side": side,
+        "same_file": digest == report[side]["sha256"],
+        "same_device": device.type == report["environment"]["device"],
+        "figures": found,
+        "differences": differences(report[side], found),
+    }
+
+
+def _asked(report: Report) -> JobSpec:
+    """The part of the report's spec that its figures depend on.
+
+    How the model was trained is told, not asked for: a version of other defaults may refuse it.
+    """
+    fraction = report["spec"]["training"]["validation_fraction"]
+    return from_json(JobSpec, report["spec"] | {"training": {"validation_fraction": fraction}})
+
+
+def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:
+    """The model, which side of the report it is, and the images that the report judges by."""
+    if path.suffix == ".atmc":
+        if "after" not in report:
+            raise InvalidInput("malformed_report", "the report has no compressed side", "model")
+        model = artifact.load(path)
+        if (model.architecture, model.num_classes) != (
+            report["architecture"],
+            report["num_classes"],
+        ):
+            raise InvalidInput(
+                "tensor_mismatch", f"the artifact is a {model.architecture} of another job", "model"
+            )
+        shape = model.blueprint.input_shape
+        test = load_dataset(
+            data, spec.training.validation_fraction, spec.seed, Reading(shape[0])
+        ).test
+        return model.classifier(), "after", _evaluated(report, test)
+    means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
+    given = ModelInput(path, report["architecture"], Normalization(means, stds))
+    loaded, found = load_inputs(given, data, spec, Reading())
+    if loaded.blueprint.num_classes != report["num_classes"]:
+        raise InvalidInput(
+            "tensor_mismatch", f"the model has {loaded.blueprint.num_classes} classes", "model"
+        )
+    return loaded.classifier(given.normalization), "before", _evaluated(report, found.test)
+
+
+def _evaluated(report: Report, test: Split) -> Split:
+    """The images that the report judges by.
+
+    Raises:
+        InvalidInput: ``other_data`` if the file does not hold them.
+    """
+    index: Tensor = torch.tensor(report["evaluation"]["indices"])
+    if int(index.max()) < len(test):
+        split = test.select(index)
+        if split_digest(split) == report["evaluation"]["data_sha256"]:
+            return split
+    raise InvalidInput(
+        "other_data", "the test split does not hold the images of the report", "data"
+    )
+
+
+def differences(reported: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures that are not the same to the last digit; times and passes are left out."""
+    before, after = _plain(reported), _plain(found)
+    return [
+        {"figure": name, "reported": before.get(name), "found": after.get(name)}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _plain(side: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same, by name."""
+    figures = {name: side[name]["correct"] for name in ("clean", "robust")}
+    for attack in side["attacks"]:
+        figures[attack["name"]] = attack["correct"]
+        figures |= {
+            f"{attack['name']}.{end}": attack["perturbation"][end] for end in ("mean", "largest")
+        }
+    for entry in side["per_class"]:
+        figures |= {
+            f"class {entry['class']}.{name}": entry[name]["correct"] for name in ("clean", "robust")
+        }
+    figures |= {f"curve {point['epsilon']:.6g}": point["correct"] for point in side["curve"]}
+    return figures
+
+
+def table(result: dict[str, Any]) -> str:
+    """The outcome for people."""
+    found = result["figures"]
+    rows = [("clean images", found["clean"])]
+    rows += [(attack_name(attack["name"]), attack) for attack in found["attacks"]]
+    rows.append(("worst case", found["robust"]))
+    lines = [
+        f"{label:24} {share['correct']:>7,} of {share['count']:,}  {percent(share['accuracy'], 2)}"
+        for label, share in rows
+    ]
+    if not result["same_file"]:
+        lines.append("The model's file is not, byte for byte, the one that was judged.")
+    if not result["same_device"]:
+        lines.append("The report was made on another kind of device: figures may differ a little.")
+    if not result["differences"]:
+        return "\n".join([*lines, "Every figure is the report's."])
+    lines.append("These figures are not the report's:")
+    lines += [
+        f"  {each['figure']}: reported {each['reported']}, found {each['found']}"
+        for each in result["differences"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The end game: supports and assignments are frozen, and the values that are left are trained."""
+
+import torch
+from torch import Tensor
+
+from atmc_core.config import Training
+from atmc_core.factors.factors import Factors
+from atmc_core.networks.classifier import Classifier, statistics
+from atmc_core.solver.optimizer import make_optimizer, optimizer_step
+from atmc_core.solver.projection import quantize
+from atmc_core.solver.weights import FactorizedWeights, State, Trainable
+
+
+class SharedWeights(FactorizedWeights, Trainable):
+    """The end game: supports and assignments are frozen, so both constraints hold exactly.
+
+    What is left to train are the values that the entries of a factor share, the biases and the
+    norms. A shared value moves by the mean gradient of its entries (that is plain SGD projected
+    onto the subspace that the assignment spans), over the mean square of their effects. At 32 and
+    16 bits every non-zero has its own value; at 16 the network always sees it rounded to float16,
+    while the optimiser's own copy keeps the steps that are too small to show.
+
+    Attributes:
+        supports, codes, values: the places of the non-zeros in the pool, which value each has, and
+            the values of all tensors in turn.
+    """
+
+    def __init__(
+        self, classifier: Classifier, factors: dict[str, Factors], *, bits: int, training: Training
+    ) -> None:
+        super().__init__(classifier, factors)
+        self.bits = bits
+        supports, codes, values = [], [], []
+        start = known = 0
+        for tensor in self.pool.views(self.pool.flat):
+            support, code, value = self._frozen(tensor.view(-1))
+            supports.append(support + start)
+            codes.append(code + known)
+            values.append(value)
+            start, known = start + tensor.numel(), known + len(value)
+        self.supports, self.codes = torch.cat(supports), torch.cat(codes)
+        self.values = torch.cat(values)
+        self.optimizer = make_optimizer([self.values, *self.others], training)
+        self._spread()
+
+    def _frozen(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A tensor's support, which value each entry there has, and the values."""
+        support = flat.nonzero()[:, 0]
+        kept = flat[support]
+        if self.bits > 8:
+            return support, torch.arange(len(kept), device=kept.device), kept
+        nearest = quantize(kept, self.bits).values
+        # The codebook projection may move an entry to zero: it leaves the support.
+        support, kept = support[nearest != 0], nearest[nearest != 0]
+        codebook, codes = torch.unique(kept, return_inverse=True)
+        return support, codes, codebook
+
+    def _spread(self) -> None:
+        """Write the shared values into U, V and C, and those into the network."""
+        shown = self.values.half().float() if self.bits == 16 else self.values
+        self.pool.flat.zero_()
+        self.pool.flat[self.supports] = shown[self.codes]
+        self.compose()
+
+    @torch.no_grad()
+    def update(self, learning_rate: float) -> None:
+        entries = torch.empty_like(self.pool.flat)
+        self.write_gradients(entries)
+        gradient = entries[self.supports]
+        entries.fill_(1)
+        for part, square in self.reaches(entries):
+            part.mul_(square)
+        total = torch.zeros_like(self.values).index_add_(0, self.codes, gradient)
+        length = torch.zeros_like(self.values)
+        length.index_add_(0, self.codes, entries[self.supports])
+        self.values.grad = total / length
+        optimizer_step(self.optimizer, learning_rate)
+        self._spread()
+
+    def averaged(self) -> list[Tensor]:
+        return [self.values, *self.others, *statistics(self.classifier)]
+
+    def refresh(self) -> None:
+        self._spread()
+
+    def state(self) -> State:
+        return self.model_state() | {
+            "optimizer": self.optimizer.state_dict(),
+            "supports": self.supports,
+            "codes": self.codes,
+            "values": self.values,
+        }
+
+    def restore(self, state: State) -> None:
+        self.restore_model(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("supports", "codes"):
+            setattr(self, name, state[name].to(self.values.device))
+        self.values.copy_(state["values"])

@@ -1,0 +1,292 @@
+"""What is kept or dropped under a budget of k non-zeros: single entries, or whole channels."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from atmc_core.artifact import CompressedModel
+from atmc_core.config.names import Importance
+from atmc_core.errors import InvalidInput
+from atmc_core.factors.factors import Factors
+from atmc_core.factors.pool import used_tensors
+from atmc_core.factors.views import MatrixView, compressible_weights
+from atmc_core.networks.channels import Reader, channel_graph
+from atmc_core.solver.projection import Block, Choice, mark_balanced, mark_largest, worthiest
+
+Weights = dict[str, Factors]
+
+
+class Structure:
+    """Entries are kept one by one; what is kept otherwise overrides this.
+
+    Args:
+        importance: by which the entries of all weights are compared.
+    """
+
+    def __init__(self, importance: Importance = "lamp") -> None:
+        self.importance = importance
+
+    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
+        """Set to zero, in place, what cannot stay under a budget of k.
+
+        Args:
+            scratch: memory for a float of each entry, overwritten; by default it is taken anew.
+        """
+        marks = self._marks(factors, k, scratch)
+        torch._foreach_mul_(used_tensors(factors), marks)
+
+    def supports(self, factors: Weights, k: int) -> Weights:
+        """Ones where entries are that a budget of k would leave, zeros elsewhere; the whole."""
+        marks = iter(self._marks(factors, k))
+        supports = {}
+        for name, own in factors.items():
+            tensors = list(own.tensors)
+            for role in own.used:
+                tensors[role] = next(marks) * (own.tensors[role] != 0)
+            supports[name] = _with(own, tensors).whole()
+        return supports
+
+    def _marks(self, factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
+        """Ones at the k entries of the used tensors that matter most, zeros elsewhere."""
+        tensors = used_tensors(factors)
+        sizes = [tensor.numel() for tensor in tensors]
+        scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
+        views = [
+            part.view_as(tensor)
+            for part, tensor in zip(torch.split(scores, sizes), tensors, strict=True)
+        ]
+        torch._foreach_copy_(views, tensors)
+        torch._foreach_abs_(views)
+        rest, layers = iter(views), []
+        for own in factors.values():
+            parts = [next(rest) for _ in own.used]
+            own.score(parts)
+            layers.append(sum(part.numel() for part in parts))
+        if self.importance == "lamp":
+            mark_balanced(scores, layers, k)
+        else:
+            mark_largest(scores, k)
+        return views
+
+    def silence(self, network: nn.Module) -> None:
+        """Set to zero what else that is dropped would emit: of entries nothing."""
+
+    def read(self, factors: Weights) -> None:
+        """Learn from factors what is dropped for good: of entries nothing."""
+
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """The model as its file holds it: of single entries, all of it."""
+        return model
+
+    def state(self) -> Tensor | None:
+        """What cannot be told from the factors."""
+        return None
+
+    def restore(self, state: Tensor | None) -> None:
+        """Go on from ``state``."""
+
+
+class Channels(Structure):
+    """Whole channels are kept or dropped, with all that reads them, norms and biases included.
+
+    Of the dense weights at most k are left, those between channels that stay, and their squares,
+    in units of their layer's mean square, add up to the most that they can where there are up to a
+    dozen classes of channels; of more the cheapest go first (``worthiest``). A layer keeps one at
+    least, and what has gone stays away. The factors' non-zeros are at most k, too: the smallest go
+    if they are more.
+
+    Raises:
+        InvalidInput: if the network cannot be traced.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        graph = channel_graph(network)
+        if graph is None:
+            raise InvalidInput(
+                "invalid_value",
+                "the network cannot be traced (torch.fx), so its channels are not known: "
+                "ask for structure element",
+                "target.structure",
+            )
+        self.graph = graph
+        views = compressible_weights(network)
+        readers = {f"{reader.name}.weight": reader for reader in graph.readers}
+        self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
+        self.alive = torch.ones(graph.count, dtype=torch.bool)
+        # The classes of each entry of what else a channel has, by name in the state dict.
+        self.others = {f"{reader.name}.bias": reader.outputs for reader in graph.readers} | {
+            f"{name}.{part}": classes
+            for name, classes in graph.norms.items()
+            for part in ("weight", "bias", "running_mean", "running_var")
+        }
+
+    def least(self) -> int:
+        """The fewest weights there can be: one channel a layer, and what is tied down."""
+        return self._size(self._with_one_each(self.graph.pinned))
+
+    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
+        self.alive = self._chosen(factors, k)
+        for name, own in factors.items():
+            masks = self.sides[name].masks(self.alive, own.u.device)
+            held = own.held(*masks)
+            for role in own.used:
+                own.tensors[role].mul_(held[role])
+        super().shrink(factors, k, scratch)
+
+    def supports(self, factors: Weights, k: int) -> Weights:
+        alive = self._chosen(factors, k)
+        kept = {}
+        for name, own in factors.items():
+            masks = self.sides[name].masks(alive, own.u.device)
+            held = own.held(*masks)
+            kept[name] = _with(own, [t * m for t, m in zip(own.tensors, held, strict=True)])
+        return super().supports(kept, k)
+
+    @torch.no_grad()
+    def silence(self, network: nn.Module) -> None:
+        for name, parameter in network.named_parameters():
+            if name in self.others:
+                parameter.mul_(self.alive[self.others[name]].to(parameter.device))
+
+    def stored(self, model: CompressedModel) -> CompressedModel:
+        """Without the channels of which no weight is left.
+
+        Nobody reads those, so outputs are the same, whatever else they have.
+        """
+        kept = self._with_one_each(~self._untouched(model.factors) | self.graph.pinned)
+        if kept.all():
+            return model
+        factors = {name: self.sides[name].cut(own, kept) for name, own in model.factors.items()}
+        others = {
+            name: tensor[kept[self.others[name]]] if name in self.others else tensor
+            for name, tensor in model.others.items()
+        }
+        return replace(model, factors=factors, others=others, kept=kept)
+
+    def state(self) -> Tensor:
+        return self.alive
+
+    def restore(self, state: Tensor | None) -> None:
+        assert state is not None
+        self.alive = state
+
+    def read(self, factors: Weights) -> None:
+        self.alive = ~self._untouched(factors) | self.graph.pinned
+
+    def _untouched(self, factors: Weights) -> Tensor:
+        """The classes none of whose weights is left, bool ``[count]``."""
+        touched = torch.zeros(self.graph.count, dtype=torch.bool)
+        for name, own in factors.items():
+            self.sides[name].touch(touched, own)
+        return ~touched
+
+    def _with_one_each(self, kept: Tensor) -> Tensor:
+        """With a class of each layer that would be left with none."""
+        kept = kept.clone()
+        for reader in self.graph.readers:
+            if not kept[reader.outputs].any():
+                kept[reader.outputs[0]] = True
+        return kept
+
+    def _chosen(self, factors: Weights, k: int) -> Tensor:
+        """The classes that stay under a budget of k, of those that are alive."""
+        if self._size(self.alive) <= k:
+            return self.alive.clone()
+        blocks = [self.sides[name].block(own, self.alive) for name, own in factors.items()]
+        layers = [reader.outputs for reader in self.graph.readers]
+        return worthiest(Choice(blocks, self.alive, self.graph.pinned, layers), k)
+
+    def _size(self, alive: Tensor) -> int:
+        """Dense weights between the channels that are alive."""
+        return sum(side.size(alive) for side in self.sides.values())
+
+
+class _Sides:
+    """The channel classes on both sides of one weight's matrices.
+
+    Attributes:
+        rows: class of each row, ``[groups, rows]``.
+        columns: class of each column, ``[columns]``; -1 where it is none that could go.
+    """
+
+    def __init__(self, view: MatrixView, reader: Reader | None) -> None:
+        self.view = view
+        self.rows = torch.full((view.groups, view.rows), -1)
+        self.columns = torch.full((view.columns,), -1)
+        if reader is not None:
+            self.rows = reader.outputs.view(view.groups, view.rows)
+            if view.groups == 1:
+                # Channels are the fastest index of a convolution's columns.
+                self.columns = reader.inputs.repeat(view.columns // len(reader.inputs))
+
+    def kept(self, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows ``[groups, rows]`` and columns ``[columns]`` stay."""
+        return alive[self.rows] | (self.rows < 0), alive[self.columns] | (self.columns < 0)
+
+    def size(self, alive: Tensor) -> int:
+        rows, columns = self.kept(alive)
+        return int(rows.sum()) * int(columns.sum())
+
+    def masks(self, alive: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """For U, V and C."""
+        rows, columns = (side.to(device) for side in self.kept(alive))
+        whole = rows[:, :, None] & columns
+        if self.view.wide:
+            return rows[:, :, None] & rows[:, None, :], whole, whole
+        return whole, (columns[:, None] & columns).expand(self.view.factor_shapes[1]), whole
+
+    def block(self, own: Factors, alive: Tensor) -> Block:
+        """What the weights between each two channels are worth, of those that are alive."""
+        squares = self.view.to_matrices(own.compose()).square()
+        count, columns, area = len(alive), torch.full((1,), -1), self.view.columns
+        if self.view.groups == 1:
+            # Channels are the fastest index of a convolution's columns.
+            columns = self.columns[: self.view.shape[1]]
+            area //= len(columns)
+        worth = squares.view(self.rows.numel(), area, -1).sum(1).cpu().double()
+        rows = self.rows.reshape(-1)
+        block = Block(rows % (count + 1), columns % (count + 1), worth, area)
+        return block.in_mean_squares(alive)
+
+    def touch(self, touched: Tensor, own: Factors) -> None:
+        """Mark the classes that have a non-zero in a row or column of theirs."""
+        u, v, c = ((t != 0).cpu() for t in own.whole().tensors)
+        rows, columns = c.any(2), c.any(1).any(0)
+        if self.view.wide:
+            rows = rows | v.any(2) | u.any(2) | u.any(1)
+            columns = columns | v.any(1).any(0)
+        else:
+            rows = rows | u.any(2)
+            columns = columns | u.any(1).any(0) | v.any(1).any(0) | v.any(2).any(0)
+        for classes, hit in ((self.rows, rows), (self.columns, columns)):
+            touched[classes[hit & (classes >= 0)]] = True
+
+    def cut(self, own: Factors, alive: Tensor) -> Factors:
+        """The factors of what stays; exact where dropped channels have no non-zero left."""
+        rows, columns = (side.to(own.u.device) for side in self.kept(alive))
+        u, v, c = own.tensors
+        out = rows.view(-1)
+        if self.view.groups > 1:
+            whole = rows.all(1)
+            u, v, c = u[whole], v[whole], c[whole]
+        elif self.view.wide:
+            u, v, c = u[:, out][:, :, out], v[:, out][:, :, columns], c[:, out][:, :, columns]
+        else:
+            u, v, c = (
+                u[:, out][:, :, columns],
+                v[:, columns][:, :, columns],
+                c[:, out][:, :, columns],
+            )
+        return replace(own, view=self._view(out, c), u=u, v=v, c=c)
+
+    def _view(self, out: Tensor, c: Tensor) -> MatrixView:
+        area = self.view.shape[2:]
+        inputs = c.shape[2] // torch.Size(area).numel()
+        return MatrixView((int(out.sum()), inputs, *area), len(c), oriented=self.view.wide)
+
+
+def _with(own: Factors, tensors: list[Tensor]) -> Factors:
+    u, v, c = tensors
+    return replace(own, u=u, v=v, c=c)

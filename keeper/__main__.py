@@ -1,0 +1,42 @@
+"""`python -m keeper`: sweep, retention and webhooks until SIGTERM or Ctrl-C.
+
+A service needs one keeper; any number may run. The keeper is why a lost message or a killed worker
+costs seconds and not the job.
+"""
+
+import signal
+import threading
+
+from jobstore.database import Database, make_engine
+from jobstore.destinations import Destinations
+from jobstore.logs import configure_logs
+from jobstore.objects import ObjectStore
+from jobstore.settings import Settings
+from jobstore.wakeups import make_celery
+from keeper.posting import Poster
+from keeper.sweep import sweep_for_ever
+from keeper.webhooks import Sender
+
+
+def main() -> None:
+    """Run until a signal; ends with an error if the sweep or the webhooks fail for good."""
+    settings = Settings()
+    configure_logs(settings.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    database = Database(make_engine(settings))
+    poster = Poster(Destinations.from_settings(settings))
+    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
+    sender.start()
+    try:
+        store = ObjectStore.from_settings(settings)
+        sweep_for_ever(settings, database, store, make_celery(settings), stop)
+    finally:
+        # When one of the two fails the whole process ends, so that whoever started it notices.
+        stop.set()
+        sender.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Queues again what dead workers held, wakes workers for what waits, deletes abandoned uploads.
+
+Every `ATMC_RETENTION_S` seconds what has expired goes, too (`keeper.retention`).
+"""
+
+import logging
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+from redis import RedisError
+
+from jobstore import incoming, leases
+from jobstore.database import Database
+from jobstore.logs import brief
+from jobstore.objects import ObjectStore
+from jobstore.retry import TRANSIENT
+from jobstore.settings import Settings
+from jobstore.wakeups import pending, wake
+from keeper.retention import retain_once
+
+log = logging.getLogger(__name__)
+
+SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
+"""The file that every sweep touches; the container's health check looks at its age."""
+
+_MOST_WAKE_UPS = 100
+_LONGEST_DELAY_S = 60.0
+
+
+def sweep_for_ever(
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    celery: Celery,
+    stop: threading.Event,
+) -> None:
+    """Sweep every `ATMC_SWEEP_S` seconds until `stop`; more rarely while a server is away."""
+    delay_s, retain_at = settings.sweep_s, 0.0
+    while not stop.wait(delay_s):
+        try:
+            sweep_once(database, celery)
+            SWEPT.touch()
+            sweep_uploads(database, store)
+            if time.monotonic() >= retain_at:
+                retain_once(settings, database, store)
+                retain_at = time.monotonic() + settings.retention_s
+            delay_s = settings.sweep_s
+        except (BrokerError, RedisError, *TRANSIENT) as error:
+            delay_s = min(2 * delay_s, max(_LONGEST_DELAY_S, settings.sweep_s))
+            log.warning("sweep failed: %s", brief(error), extra={"next_in_s": delay_s})
+
+
+def sweep_once(database: Database, celery: Celery) -> None:
+    """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
+    with database.write() as session:
+        swept = leases.sweep(session)
+    for state in ("requeued", "failed", "cancelled"):
+        for job_id in getattr(swept, state):
+            log.warning("worker lost", extra={"job": job_id, "now": state})
+    for queue, waiting in swept.waiting.items():
+        # Counted, because with all workers busy for hours the messages would pile up.
+        for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
+            wake(celery, queue)
+
+
+def sweep_uploads(database: Database, store: ObjectStore) -> None:
+    """Delete the uploads whose time has run out, and what has arrived of them."""
+    with database.write() as session:
+        keys = incoming.forget_expired(session)
+    for key in keys:
+        store.delete(key)

@@ -1,0 +1,126 @@
+"""Sends the deliveries that are due, signed as the Standard Webhooks specification says.
+
+The rows say what is due, so any number of senders may run. One that is killed delays the delivery
+that it held by a minute.
+"""
+
+import json
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import httpcore
+from standardwebhooks import Webhook as Signer
+
+from jobstore.database import Database
+from jobstore.deliveries import Outcome, Outgoing, claim, record
+from jobstore.destinations import Forbidden
+from jobstore.logs import brief
+from jobstore.retry import TRANSIENT, GaveUp, retry
+from keeper.posting import Poster
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+# After something was due: the same webhooks may have more.
+BUSY_POLL_S = 0.05
+_AT_ONCE = 8
+_LONGEST_DELAY_S = 60.0
+
+
+def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
+    """Return the headers of a delivery that is sent `at` seconds after 1970 began."""
+    moment = datetime.fromtimestamp(at, UTC)
+    signature = Signer(outgoing.secret).sign(outgoing.id, moment, content.decode())
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "atmc",
+        "webhook-id": outgoing.id,
+        "webhook-timestamp": str(at),
+        "webhook-signature": signature,
+    }
+
+
+class Sender:
+    """Sends what is due, some deliveries at once, each to a webhook of its own."""
+
+    def __init__(self, database: Database, poster: Poster, stop: threading.Event) -> None:
+        self._database = database
+        self._poster = poster
+        self._stop = stop
+
+    def run(self) -> None:
+        """Send until `stop` is set, which it does itself when it fails."""
+        try:
+            self._send_all()
+        except Exception:
+            log.exception("webhooks cannot be sent any more")
+        finally:
+            self._stop.set()
+
+    def _send_all(self) -> None:
+        delay_s = POLL_S
+        running: set[Future[None]] = set()
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as pool:
+            while not self._stop.wait(delay_s):
+                running = {future for future in running if not future.done()}
+                try:
+                    due = self.claim(_AT_ONCE - len(running))
+                    delay_s = BUSY_POLL_S if due else POLL_S
+                except TRANSIENT as error:
+                    delay_s = min(2 * max(delay_s, POLL_S), _LONGEST_DELAY_S)
+                    log.warning("webhooks wait: %s", brief(error), extra={"next_in_s": delay_s})
+                    continue
+                running |= {pool.submit(self.send, outgoing) for outgoing in due}
+
+    def claim(self, limit: int) -> list[Outgoing]:
+        """Take what is due."""
+        if limit == 0:
+            return []
+        with self._database.write() as session:
+            return claim(session, limit)
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Try a delivery once, and write down what came of it."""
+        outcome = self._try(outgoing)
+        ids: dict[str, object] = {
+            "webhook": outgoing.webhook_id,
+            "delivery": outgoing.id,
+            "tenant": outgoing.tenant,
+        }
+        if outgoing.job_id is not None:
+            ids["job"] = outgoing.job_id
+        # Not the URL: some carry a secret.
+        said = {"status": outcome.status, "error": outcome.error, "try": outgoing.number}
+        log.info("webhook", extra=ids | said)
+
+        def write_down() -> None:
+            with self._database.write() as session:
+                record(session, outgoing, outcome)
+
+        try:
+            retry(write_down, what="recording a delivery", until=self._stop.is_set)
+        except GaveUp:
+            log.warning("a delivery is not recorded and will be made again", extra=ids)
+
+    def _try(self, outgoing: Outgoing) -> Outcome:
+        content = json.dumps(outgoing.body, separators=(",", ":")).encode()
+        headers = signed(outgoing, content, int(time.time()))
+        status, error, began = None, None, time.monotonic()
+        try:
+            status = self._poster.post(outgoing.url, list(headers.items()), content)
+            if 300 <= status < 400:
+                error = "redirects are not followed"
+        except Forbidden as refused:
+            error = f"not allowed: {refused}"
+        except (httpcore.TimeoutException, TimeoutError):
+            error = "no answer in time"
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as failed:
+            error = f"no connection: {type(failed).__name__}"
+        except Exception:
+            # One that we cannot send must not keep the others from being sent.
+            log.exception("a mistake of ours", extra={"delivery": outgoing.id})
+            error = "the service failed"
+        return Outcome(status, error, time.monotonic() - began)

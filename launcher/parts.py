@@ -1,0 +1,147 @@
+"""The parts of the service: started, restarted with backoff, ended in order, their logs shown."""
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+POLL_S = 0.1
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+# A part that ran this long was well; its next fall starts the backoff anew.
+STEADY_S = 60.0
+TAIL_LINES = 15
+
+
+def module(name: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module of ours under this interpreter."""
+    return (sys.executable, "-m", name, *arguments)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the service: its name, its command, and how long it may take to end."""
+
+    name: str
+    command: tuple[str, ...]
+    grace_s: float
+
+
+@dataclass
+class _Running:
+    part: Part
+    process: subprocess.Popen[bytes]
+    started: float
+    falls: int = 0
+    restart_at: float | None = None
+
+
+@dataclass
+class Parts:
+    """Keeps the started parts running; all calls come from one thread.
+
+    `environment` and the lock `inherited` go to every part; `say` prints one line to the user.
+    `group` is the process group of all parts, 0 before `open`.
+    """
+
+    environment: Mapping[str, str]
+    logs: Path
+    inherited: IO[str]
+    say: Callable[[str], None]
+    group: int = 0
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _watchdog: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Start the watchdog, and with it the process group that all parts join."""
+        # In a group of their own, so that Ctrl-C reaches the launcher alone, which keeps the order.
+        self._watchdog = subprocess.Popen(
+            module("launcher.watchdog"), stdin=subprocess.PIPE, process_group=self.group
+        )
+        self.group = self.group or self._watchdog.pid
+
+    def start(self, part: Part) -> None:
+        """Start a part; its output goes to `NAME.log`, the last run's to `NAME.log.1`."""
+        log = self._log(part.name)
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        self._running[part.name] = _Running(part, self._spawn(part), time.monotonic())
+
+    def tend(self) -> None:
+        """Notice parts that ended by themselves, and restart those whose pause is over."""
+        for running in self._running.values():
+            now = time.monotonic()
+            if running.restart_at is None and running.process.poll() is not None:
+                self._plan_restart(running, now)
+            elif running.restart_at is not None and now >= running.restart_at:
+                running.process, running.started = self._spawn(running.part), now
+                running.restart_at = None
+                self.say(f"{running.part.name} started again")
+        if self._watchdog is not None and self._watchdog.poll() is not None:
+            self.say("the watchdog ended unexpectedly; starting another")
+            self.open()
+
+    def names(self) -> list[str]:
+        """The parts that were started, in that order."""
+        return list(self._running)
+
+    def falls(self, name: str) -> int:
+        """How often in a row the part has ended by itself."""
+        return self._running[name].falls
+
+    def tail(self, name: str) -> str:
+        """The last lines of a part's log, indented."""
+        with self._log(name).open(encoding="utf-8", errors="replace") as log:
+            return "".join(f"    {line}" for line in deque(log, TAIL_LINES)).rstrip()
+
+    def end(self, names: Sequence[str], hurry: Callable[[], bool]) -> None:
+        """End parts side by side: SIGTERM, then SIGKILL after each one's grace or once `hurry`."""
+        ending = [self._running.pop(name) for name in names if name in self._running]
+        for running in ending:
+            running.process.terminate()
+        began = time.monotonic()
+        while alive := [each for each in ending if each.process.poll() is None]:
+            for running in alive:
+                if hurry() or time.monotonic() - began > running.part.grace_s:
+                    self.say(f"{running.part.name} does not end and is killed")
+                    running.process.kill()
+                    running.process.wait()
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """End the watchdog, once every part has ended."""
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+
+    def _plan_restart(self, running: _Running, now: float) -> None:
+        running.falls = 1 if now - running.started > STEADY_S else running.falls + 1
+        pause = min(FIRST_PAUSE_S * 2 ** (running.falls - 1), LONGEST_PAUSE_S)
+        running.restart_at = now + pause
+        name = running.part.name
+        self.say(
+            f"{name} ended unexpectedly ({_how(running.process.returncode)}), "
+            f"restarting in {pause:.0f} s; the end of {self._log(name)}:\n{self.tail(name)}"
+        )
+
+    def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
+        with self._log(part.name).open("ab") as log:
+            return subprocess.Popen(
+                part.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                process_group=self.group,
+                pass_fds=[self.inherited.fileno()],
+            )
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+
+def _how(returncode: int) -> str:
+    return f"signal {-returncode}" if returncode < 0 else f"exit status {returncode}"

@@ -1,0 +1,275 @@
+"""Job specs: defaults, ranges and names, enforced by the dataclasses and by their schema."""
+
+import dataclasses
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+
+from atmc_core.config import (
+    PRESETS,
+    AttackName,
+    Effort,
+    Evaluation,
+    JobSpec,
+    Method,
+    Target,
+    Training,
+    spec_schema,
+)
+from atmc_core.errors import InvalidInput
+from atmc_core.job.catalogue import catalogue
+from atmc_core.report import schema as report_schema
+from atmc_core.schema import from_json, to_json
+
+GOOD: dict[str, Any] = {
+    "method": "atmc",
+    "target": {"density": 0.1, "bits": 4},
+    "threat": {"norm": "linf", "epsilon": 0.1},
+}
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "unknown method": ({"method": "magic"}, "invalid_value", "method"),
+    "bits 9": ({"target": {"density": 0.1, "bits": 9}}, "invalid_value", "target.bits"),
+    "bits true": ({"target": {"density": 0.1, "bits": True}}, "invalid_value", "target.bits"),
+    "no size": ({"target": {"bits": 4}}, "invalid_value", "target"),
+    "two sizes": ({"target": {"bits": 4, "k": 5, "density": 0.1}}, "invalid_value", "target"),
+    "bytes and ratio": (
+        {"target": {"bits": 4, "max_bytes": 5, "nominal_ratio": 0.1}},
+        "invalid_value",
+        "target",
+    ),
+    "ratio 2": (
+        {"target": {"bits": 4, "nominal_ratio": 2}},
+        "invalid_value",
+        "target.nominal_ratio",
+    ),
+    "no bytes": ({"target": {"bits": 4, "max_bytes": 0}}, "invalid_value", "target.max_bytes"),
+    "structure": (
+        {"target": {"bits": 4, "k": 9, "structure": "row"}},
+        "invalid_value",
+        "target.structure",
+    ),
+    "beta without TRADES": ({"training": {"beta": 6}}, "invalid_value", "training.beta"),
+    "a decay without ema": (
+        {"training": {"averaging": "swa", "averaging_decay": 0.9}},
+        "invalid_value",
+        "training.averaging_decay",
+    ),
+    "a time budget without auto": (
+        {"training": {"time_budget_s": 60, "preset": "fast"}},
+        "invalid_value",
+        "training.time_budget_s",
+    ),
+    "a penalty without codebooks": (
+        {"target": {"bits": 16, "k": 9}, "training": {"rho": 0.2}},
+        "invalid_value",
+        "training.rho",
+    ),
+    "a basis without factors": (
+        {"method": "al0", "training": {"rank_fraction": 0.2}},
+        "invalid_value",
+        "training.rank_fraction",
+    ),
+    "an order of entries for channels": (
+        {
+            "target": {"bits": 4, "k": 9, "structure": "channel"},
+            "training": {"importance": "magnitude"},
+        },
+        "invalid_value",
+        "training.importance",
+    ),
+    "an order of entries for low rank": (
+        {"method": "alr", "training": {"importance": "magnitude"}},
+        "invalid_value",
+        "training.importance",
+    ),
+    "a schedule for a fixed support": (
+        {"method": "ap", "training": {"density_schedule": "linear"}},
+        "invalid_value",
+        "training.density_schedule",
+    ),
+    "loss": ({"training": {"loss": "mart"}}, "invalid_value", "training.loss"),
+    "schedule": ({"training": {"schedule": "linear"}}, "invalid_value", "training.schedule"),
+    "no bits": ({"target": {"k": 5}}, "missing_field", "target.bits"),
+    "text for k": ({"target": {"bits": 4, "k": "5"}}, "invalid_value", "target.k"),
+    "fraction for k": ({"target": {"bits": 4, "k": 5.5}}, "invalid_value", "target.k"),
+    "epsilon 0": ({"threat": {"norm": "linf", "epsilon": 0}}, "invalid_value", "threat.epsilon"),
+    "epsilon 8": ({"threat": {"norm": "linf", "epsilon": 8}}, "invalid_value", "threat.epsilon"),
+    "text for epsilon": (
+        {"threat": {"norm": "linf", "epsilon": "8 / 255"}},
+        "invalid_value",
+        "threat.epsilon",
+    ),
+    "norm l1": ({"threat": {"norm": "l1", "epsilon": 0.1}}, "invalid_value", "threat.norm"),
+    "unknown field": ({"extra": 1}, "unknown_field", "extra"),
+    "unknown training": ({"training": {"epochs": 3}}, "unknown_field", "training.epochs"),
+    "no target": ({"target": None}, "invalid_value", "target"),
+    "unknown attack": (
+        {"evaluation": {"attacks": ["fgsm", "magic"]}},
+        "invalid_value",
+        "evaluation.attacks.1",
+    ),
+    "no attack": ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks"),
+    "an attack twice": (
+        {"evaluation": {"attacks": ["fgsm", "fgsm"]}},
+        "invalid_value",
+        "evaluation.attacks",
+    ),
+    "autoattack and one of its own": (
+        {"evaluation": {"attacks": ["autoattack", "square"]}},
+        "invalid_value",
+        "evaluation.attacks",
+    ),
+    "no images": ({"evaluation": {"max_images": 0}}, "invalid_value", "evaluation.max_images"),
+    "unknown level": ({"evaluation": {"level": "best"}}, "invalid_value", "evaluation.level"),
+    "accept 2": ({"accept": {"robust_accuracy": 2}}, "invalid_value", "accept.robust_accuracy"),
+    "batches of one image": (
+        {"training": {"batch_size": 1}},
+        "invalid_value",
+        "training.batch_size",
+    ),
+    "negative seed": ({"seed": -1}, "invalid_value", "seed"),
+    "target a list": ({"target": [1]}, "invalid_value", "target"),
+}
+
+
+def test_defaults_are_filled_in_and_survive_json() -> None:
+    spec = from_json(JobSpec, GOOD)
+    assert spec.training.rho == 0.1
+    assert from_json(JobSpec, to_json(spec)) == spec
+    jsonschema.validate(to_json(spec), spec_schema("atmc"))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_named_by_both(name: str) -> None:
+    changes, code, param = BAD[name]
+    document = GOOD | changes
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, document)
+    assert (refused.value.code, refused.value.param) == (code, param)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, spec_schema("atmc"))
+
+
+def test_epsilon_may_be_a_fraction() -> None:
+    threat = {"norm": "linf", "epsilon": "8/255"}
+    spec = from_json(JobSpec, GOOD | {"threat": threat})
+    assert spec.threat.epsilon == 8 / 255
+    assert to_json(spec)["threat"]["epsilon"] == 8 / 255
+    jsonschema.validate(GOOD | {"threat": threat}, spec_schema("atmc"))
+
+
+def test_epsilon_in_grey_levels_is_refused_with_the_way_to_write_it() -> None:
+    with pytest.raises(InvalidInput, match='for 8 grey levels write "8/255"'):
+        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": 8}})
+
+
+@pytest.mark.parametrize("epsilon", ["0/255", "8/0", "-8/255", "300/255", "nan", "8"])
+def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": epsilon}})
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "threat.epsilon")
+
+
+def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
+    assert Evaluation().level == "quick"
+    assert Evaluation().attack_names(10) == ("fgsm", "pgd")
+    assert (Evaluation().image_limit, Evaluation("full").image_limit) == (1_000, 10_000)
+    chosen = from_json(Evaluation, {"level": "full", "attacks": ["pgd"], "max_images": 50})
+    assert (chosen.attack_names(10), chosen.image_limit) == (("pgd",), 50)
+    assert from_json(Evaluation, to_json(chosen)) == chosen
+
+
+EVALUATE: dict[str, Any] = {"method": "evaluate", "threat": {"norm": "linf", "epsilon": 0.1}}
+
+
+def test_an_evaluation_alone_needs_no_target() -> None:
+    spec = from_json(JobSpec, EVALUATE)
+    assert from_json(JobSpec, to_json(spec)) == spec
+    jsonschema.validate(EVALUATE, spec_schema("evaluate"))
+
+
+@pytest.mark.parametrize(
+    ("param", "changes"),
+    [
+        ("target", {"target": {"density": 0.1, "bits": 4}}),
+        ("training", {"training": {"robust_epochs": 3}}),
+        ("threat.steps", {"threat": {"norm": "linf", "epsilon": 0.1, "steps": 9}}),
+        ("threat.step_size", {"threat": {"norm": "linf", "epsilon": 0.1, "step_size": 0.1}}),
+        ("accept.file_ratio", {"accept": {"file_ratio": 0.1}}),
+        ("accept.clean_accuracy_drop", {"accept": {"clean_accuracy_drop": 0.1}}),
+    ],
+)
+def test_an_evaluation_alone_refuses_what_it_would_ignore(
+    param: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, EVALUATE | changes)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", param)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(EVALUATE | changes, spec_schema("evaluate"))
+
+
+def test_the_budget_is_the_density_times_the_weights() -> None:
+    assert Target(bits=8, density=0.01).budget(430_500) == 4305
+    assert Target(bits=8, k=7).budget(430_500) == 7
+
+
+@pytest.mark.parametrize("target", [Target(8, k=0), Target(8, k=101), Target(8, density=0.001)])
+def test_a_budget_out_of_range_is_refused(target: Target) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        target.budget(100)
+    assert refused.value.code == "k_out_of_range"
+
+
+def test_the_catalogue_describes_every_architecture() -> None:
+    entries = {(entry.kind, entry.name): entry.document for entry in catalogue()}
+    lenet = entries["architecture", "lenet"]
+    assert lenet["tensors"]["fc2.weight"] == {"shape": ["num_classes", 500], "optional": False}
+    assert lenet["compressible"] == ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]
+    counter = entries["architecture", "resnet18"]["tensors"]["bn1.num_batches_tracked"]
+    assert counter == {"shape": [], "optional": True}
+    jsonschema.Draft202012Validator.check_schema(entries["method", "atmc"]["spec_schema"])
+    attacks = {name for kind, name in entries if kind == "attack"}
+    assert attacks == set(get_args(AttackName))
+    options = entries["attack", "pgd"]["options_schema"]["properties"]["evaluation"]
+    assert set(options["properties"]) == {"pgd_steps", "pgd_restarts"}
+    assert entries["schema", "report"] == report_schema()
+    assert "target" not in entries["method", "evaluate"]["spec_schema"]["properties"]
+
+
+def test_a_preset_sets_what_is_left_out() -> None:
+    training = from_json(Training, {"preset": "fast", "finish_epochs": 7, "averaging": "ema"})
+    fast = PRESETS["fast"]
+    assert training.effort() == dataclasses.replace(fast, finish_epochs=7, averaging="ema")
+    assert Training().effort() == Effort(20, 30, 10, "cosine", "none")
+
+
+def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
+    Target(8, nominal_ratio=40 / (32 * 100)).budget(100)
+    Target(32, nominal_ratio=1 / 100).budget(100)
+    for target in (Target(8, nominal_ratio=39 / (32 * 100)), Target(32, nominal_ratio=0.0099)):
+        with pytest.raises(InvalidInput) as refused:
+            target.budget(100)
+        assert (refused.value.code, refused.value.param) == ("k_out_of_range", "nominal_ratio")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "param"),
+    [
+        ("alr", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
+        ("da", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
+        ("nap", {"training": {"loss": "trades"}}, "training.loss"),
+    ],
+)
+def test_a_method_refuses_what_it_would_ignore(
+    method: Method, changes: dict[str, Any], param: str
+) -> None:
+    document = GOOD | changes | {"method": method}
+    with pytest.raises(InvalidInput) as refused:
+        from_json(JobSpec, document)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", param)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, spec_schema(method))
+    jsonschema.validate(document | {"method": "ap"}, spec_schema("ap"))

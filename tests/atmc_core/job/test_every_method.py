@@ -1,0 +1,160 @@
+"""Whole short jobs of every method, network and number of bits: the file satisfies k and 2^b."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from atmc_core import artifact, config
+from atmc_core.config import Bits, Training
+from atmc_core.factors.splitting import interpolative
+from atmc_core.factors.views import dense_weights
+from atmc_core.job.run import ModelInput
+from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.shared import SharedWeights
+from atmc_core.solver.support import Channels, Structure
+from tests.atmc_core.job.whole_jobs import run_job
+
+METHODS = ("nap", "ap", "al0", "alr", "atmc")
+DENSITY, CLASSES = 0.02, 10
+#: Channels and side of the images of the networks that take no photographs.
+SMALL = {"digits_cnn": (1, 8), "lenet": (1, 28)}
+NETWORKS = (
+    *SMALL,
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg16_bn",
+    "wide_resnet_16_8",
+    "wide_resnet_28_10",
+    "torchvision/squeezenet1_1",
+    "torchvision/shufflenet_v2_x0_5",
+)
+
+
+def _check_job(tmp_path: Path, method: str, architecture: str, bits: int) -> None:
+    """Check the file that a job of one epoch a stage, on a dozen images, leaves."""
+    channels, side = SMALL.get(architecture, (3, 32))
+    # Low rank leaves every layer one singular value: of a small network that is more.
+    density = 3 * DENSITY if method == "alr" else DENSITY
+    generator = np.random.default_rng(0)
+    labels = np.arange(12) % CLASSES
+    images = generator.integers(0, 256, (12, side, side, channels), dtype=np.uint8)
+    arrays = {
+        f"{kind}_{split}": a
+        for split in ("train", "val", "test")
+        for kind, a in (("x", images), ("y", labels))
+    }
+    data, network = tmp_path / "data.npz", tmp_path / "network.safetensors"
+    np.savez(data, **arrays)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    safetensors.torch.save_file(build(architecture, CLASSES).state_dict(), network)
+    document: dict[str, Any] = {
+        "method": method,
+        "target": {"density": density, "bits": bits},
+        "threat": {"norm": "linf", "epsilon": "4/255", "steps": 1},
+        "training": {
+            "robust_epochs": 1,
+            "compression_epochs": 1,
+            "finish_epochs": 1,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+        },
+        "evaluation": {"attacks": ["fgsm"], "curve_images": 2, "curve_steps": 1},
+    }
+    if method in ("al0", "atmc") and bits <= 8:
+        document["training"]["dual_interval"] = 2
+    run_job(document, ModelInput(network, architecture), data, tmp_path / "run")
+    model = artifact.load(tmp_path / "run" / "results" / "model.atmc")
+    weights = sum(torch.Size(f.view.shape).numel() for f in model.factors.values())
+    _check(model, bits, round(density * weights))
+
+
+def _check(model: artifact.CompressedModel, bits: int, k: int) -> None:
+    tensors = [tensor for factors in model.factors.values() for tensor in factors.tensors]
+    nonzeros = sum(int(tensor.count_nonzero()) for tensor in tensors)
+    assert 0 < nonzeros <= k
+    if bits <= 8:
+        assert all(len(torch.unique(tensor[tensor != 0])) <= 2**bits for tensor in tensors)
+    if bits == 16:
+        assert all(torch.equal(tensor, tensor.half().float()) for tensor in tensors)
+
+
+@pytest.mark.parametrize("bits", get_args(Bits))
+def test_the_file_satisfies_both_constraints_at_all_bits(bits: int, tmp_path: Path) -> None:
+    _check_job(tmp_path, "atmc", "digits_cnn", bits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_file_satisfies_both_constraints_for_every_method_and_network(
+    method: str, architecture: str, tmp_path: Path
+) -> None:
+    _check_job(tmp_path, method, architecture, bits=3)
+
+
+#: One of each family of torchvision's that has not far over ten million weights.
+FAMILIES = (
+    "densenet121",
+    "efficientnet_b0",
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", get_args(config.Structure))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
+    family: str, kind: str
+) -> None:
+    """The steps without images, so that networks for photographs take no longer than others."""
+    torch.manual_seed(0)
+    architecture, bits, shape = f"torchvision/{family}", 3, (3, 64, 64)
+    classifier = Classifier(build(architecture, CLASSES), Normalization(), channels=3)
+    network, weights = classifier.network, dense_weights(classifier.network)
+    k, structure = round(DENSITY * sum(w.numel() for w, _ in weights.values())), Structure()
+    if kind == "channel":
+        structure = Channels(network)
+        k = max(k, structure.least())
+    training = Training(dual_interval=1)
+    factors = interpolative(weights, training.rank_fraction)
+
+    def step(net: AdmmWeights | SharedWeights) -> None:
+        for parameter in classifier.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        net.update(1e-3)
+        structure.silence(network)
+
+    moving = AdmmWeights(
+        classifier, factors, k=k, bits=bits, training=training, steps=2, structure=structure
+    )
+    for _ in range(2):
+        step(moving)
+    step(SharedWeights(classifier, factors, bits=bits, training=training))
+    model = artifact.CompressedModel(
+        architecture=architecture,
+        num_classes=CLASSES,
+        normalization=Normalization(),
+        factors=factors,
+        others=artifact.float_state(network, factors),
+        bits=bits,
+        k=k,
+        input_shape=shape,
+    )
+    decoded = artifact.decode(artifact.encode(structure.stored(model)))
+    _check(decoded, bits, k)
+    composed = model.classifier().state_dict()
+    if decoded.kept is None:
+        for name, tensor in decoded.classifier().state_dict().items():
+            assert torch.equal(tensor, composed[name])

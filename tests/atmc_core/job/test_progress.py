@@ -1,0 +1,32 @@
+"""Progress of what has no epochs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atmc_core.data import Reading, load_dataset
+from atmc_core.job import progress as counting
+from atmc_core.job.progress import now_and_then
+from tests.atmc_core.data.test_image_files import _folders, _zip
+
+
+def test_reading_images_is_counted_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(counting, "_PAUSE_S", 0)
+    told = now_and_then(events.append, "validating")
+    load_dataset(_zip(tmp_path / "d", _folders()), 0.2, 0, Reading(told=told))
+    assert [event["epoch"] for event in events] == list(range(1, 25))
+    assert events[-1] == {
+        "type": "progress",
+        "stage": "validating",
+        "epoch": 24,
+        "epochs": 24,
+        "progress": 0.0,
+        "eta_s": None,
+    }
+    monkeypatch.setattr(counting, "_PAUSE_S", 3600)
+    now_and_then(events.append, "validating")(1, 1)
+    assert len(events) == 24

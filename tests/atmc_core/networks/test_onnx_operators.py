@@ -1,0 +1,231 @@
+"""Each operator in the forms that exporters write, held against onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from atmc_core.networks.graph import build_module
+from atmc_core.networks.onnx.importer import read_onnx
+from atmc_core.networks.onnx.operators import RULES
+from atmc_core.networks.onnx.verify import verify
+
+CHANNELS, SIDE = 4, 6
+RNG = np.random.default_rng(0)
+
+
+def _node(op: str, inputs: str = "m", output: str = "o", **attributes: Any) -> NodeProto:
+    return helper.make_node(op, inputs.split(), output.split(), **attributes)
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return RNG.normal(0, 0.5, shape).astype(np.float32)
+
+
+def _ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+C = CHANNELS
+#: Nodes from the map ``m`` [N, 4, 6, 6] to ``o``; the constants they use; the opset.
+FORMS: dict[str, tuple[list[NodeProto], dict[str, np.ndarray], int]] = {
+    "Conv": ([_node("Conv", "m w b")], {"w": _weights(6, C, 3, 3), "b": _weights(6)}, 17),
+    "Conv in groups, strided, dilated": (
+        [_node("Conv", "m w", group=2, strides=[2, 1], dilations=[1, 2], pads=[1, 2, 1, 2])],
+        {"w": _weights(6, 2, 3, 3)},
+        17,
+    ),
+    "Conv with uneven pads": (
+        [_node("Conv", "m w", pads=[0, 1, 2, 0])],
+        {"w": _weights(2, C, 3, 3)},
+        17,
+    ),
+    "Conv padded to the same size": (
+        [_node("Conv", "m w", auto_pad="SAME_UPPER", strides=[2, 2])],
+        {"w": _weights(2, C, 3, 3)},
+        17,
+    ),
+    "BatchNormalization": (
+        [_node("BatchNormalization", "m a b c d", epsilon=1e-3)],
+        {"a": _weights(C), "b": _weights(C), "c": _weights(C), "d": np.abs(_weights(C)) + 0.1},
+        17,
+    ),
+    "LayerNormalization": (
+        [
+            _node("Transpose", "m", "t", perm=[0, 2, 3, 1]),
+            _node("LayerNormalization", "t a b", axis=-1),
+        ],
+        {"a": _weights(C), "b": _weights(C)},
+        17,
+    ),
+    "Relu": ([_node("Relu")], {}, 17),
+    "LeakyRelu": ([_node("LeakyRelu", alpha=0.2)], {}, 17),
+    "Elu": ([_node("Elu")], {}, 17),
+    "Clip by inputs": ([_node("Clip", "m a b")], {"a": np.float32(0), "b": np.float32(0.6)}, 17),
+    "Clip by attributes": ([_node("Clip", min=-0.1, max=0.3)], {}, 10),
+    "Clip from below": ([_node("Clip", "m a")], {"a": np.float32(0.2)}, 17),
+    "HardSwish": ([_node("HardSwish")], {}, 17),
+    "HardSwish, spelt out": (
+        [
+            _node("Add", "m three", "s"),
+            _node("Clip", "s zero six", "c"),
+            _node("Mul", "m c", "p"),
+            _node("Div", "p six"),
+        ],
+        {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)},
+        17,
+    ),
+    "HardSigmoid": ([_node("HardSigmoid")], {}, 17),
+    "HardSigmoid, torch's": ([_node("HardSigmoid", alpha=1 / 6, beta=0.5)], {}, 17),
+    "Sigmoid": ([_node("Sigmoid")], {}, 17),
+    "SiLU": ([_node("Sigmoid", "m", "s"), _node("Mul", "m s")], {}, 17),
+    "Tanh": ([_node("Tanh")], {}, 17),
+    "Softplus": ([_node("Softplus")], {}, 17),
+    "Gelu": ([_node("Gelu")], {}, 20),
+    "Gelu by tanh": ([_node("Gelu", approximate="tanh")], {}, 20),
+    "Gelu, spelt out": (
+        [
+            _node("Div", "m r", "d"),
+            _node("Erf", "d", "e"),
+            _node("Add", "e one", "f"),
+            _node("Mul", "m f", "g"),
+            _node("Mul", "g half"),
+        ],
+        {"r": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)},
+        17,
+    ),
+    "MaxPool": ([_node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}, 17),
+    "MaxPool rounded up": (
+        [_node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)],
+        {},
+        17,
+    ),
+    "AveragePool": ([_node("AveragePool", kernel_shape=[2, 2], strides=[2, 2])], {}, 17),
+    "AveragePool counting its pads": (
+        [_node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+        {},
+        17,
+    ),
+    "AveragePool not counting them": (
+        [_node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+        {},
+        17,
+    ),
+    "GlobalAveragePool": ([_node("GlobalAveragePool")], {}, 17),
+    "GlobalMaxPool": ([_node("GlobalMaxPool")], {}, 17),
+    "ReduceMean by attribute": ([_node("ReduceMean", axes=[-2, -1], keepdims=0)], {}, 17),
+    "ReduceMean by input": ([_node("ReduceMean", "m a")], {"a": _ints(2, 3)}, 18),
+    "ReduceSum": ([_node("ReduceSum", "m a")], {"a": _ints(2, 3)}, 17),
+    "ReduceMax": ([_node("ReduceMax", axes=[2, 3])], {}, 17),
+    "Add, a residual": ([_node("Relu", "m", "r"), _node("Add", "r m")], {}, 17),
+    "Add, a constant": ([_node("Add", "a m")], {"a": _weights(C, 1, 1)}, 17),
+    "Sub": ([_node("Sub", "a m")], {"a": np.float32(1)}, 17),
+    "Mul, a gate": ([_node("GlobalAveragePool", "m", "g"), _node("Mul", "m g")], {}, 17),
+    "Mul, a scale": ([_node("Mul", "m a")], {"a": _weights(C, 1, 1)}, 17),
+    "Div": ([_node("Div", "m a")], {"a": np.float32(3)}, 17),
+    "Pow": ([_node("Pow", "m a")], {"a": np.float32(2)}, 17),
+    "Exp": ([_node("Exp")], {}, 17),
+    "Sqrt": (
+        [_node("Abs", "m", "a"), _node("Add", "a b", "c"), _node("Sqrt", "c")],
+        {"b": np.float32(1)},
+        17,
+    ),
+    "Neg": ([_node("Neg")], {}, 17),
+    "Reciprocal": ([_node("Exp", "m", "e"), _node("Reciprocal", "e")], {}, 17),
+    "Concat": ([_node("Relu", "m", "r"), _node("Concat", "m r", axis=1)], {}, 17),
+    "Flatten": ([_node("Flatten")], {}, 17),
+    "Reshape": ([_node("Reshape", "m s")], {"s": _ints(0, -1, 3)}, 17),
+    "Reshape by the images' own size": (
+        [
+            _node("Shape", "m", "s"),
+            _node("Gather", "s zero", "n"),
+            _node("Unsqueeze", "n axis", "u"),
+            _node("Concat", "u rest", "shape", axis=0),
+            _node("Reshape", "m shape"),
+        ],
+        {"zero": np.array(0), "axis": _ints(0), "rest": _ints(-1)},
+        17,
+    ),
+    "Transpose": ([_node("Transpose", perm=[0, 2, 3, 1])], {}, 17),
+    "Squeeze": (
+        [_node("GlobalAveragePool", "m", "g"), _node("Squeeze", "g a")],
+        {"a": _ints(2, 3)},
+        17,
+    ),
+    "Unsqueeze": ([_node("Unsqueeze", "m a")], {"a": _ints(2)}, 17),
+    "Pad": ([_node("Pad", "m p v")], {"p": _ints(0, 0, 1, 0, 0, 1, 0, 2), "v": np.float32(2)}, 17),
+    "Pad by reflection": (
+        [_node("Pad", "m p", mode="reflect")],
+        {"p": _ints(0, 0, 1, 1, 0, 0, 1, 1)},
+        17,
+    ),
+    "Pad by the edge": (
+        [_node("Pad", "m p", mode="edge")],
+        {"p": _ints(0, 0, 1, 1, 0, 0, 1, 1)},
+        17,
+    ),
+    "Slice": ([_node("Slice", "m a b c")], {"a": _ints(1), "b": _ints(2**62), "c": _ints(2)}, 17),
+    "Gather": ([_node("Gather", "m a", axis=1)], {"a": np.array(2)}, 17),
+    "Split": ([_node("Split", "m", "a b", axis=1), _node("Mul", "a b")], {}, 13),
+    "MatMul": (
+        [
+            _node("Transpose", "m", "t", perm=[0, 2, 3, 1]),
+            _node("MatMul", "t w", "p"),
+            _node("Add", "p b"),
+        ],
+        {"w": _weights(C, 5), "b": _weights(5)},
+        17,
+    ),
+    "Gemm": (
+        [_node("Flatten", "m", "f"), _node("Gemm", "f w b", alpha=0.5, beta=2.0)],
+        {"w": _weights(C * SIDE**2, 5), "b": _weights(5)},
+        17,
+    ),
+    "Identity": ([_node("Identity")], {}, 17),
+    "Cast": ([_node("Cast", to=TensorProto.FLOAT)], {}, 17),
+    "Dropout": ([_node("Dropout")], {}, 17),
+}
+
+
+def _model(
+    nodes: list[NodeProto], weights: dict[str, np.ndarray], opset: int, output: str
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, SIDE, SIDE])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def _file(name: str, path: Path) -> Path:
+    """A classifier: a convolution to ``m``, the form, and a layer that weighs all of ``o``."""
+    nodes, constants, opset = FORMS[name]
+    nodes = [_node("Conv", "x w0", "m", name="first", pads=[1, 1, 1, 1]), *nodes]
+    weights = {"w0": _weights(C, 1, 3, 3)} | constants
+    session = onnxruntime.InferenceSession(_model(nodes, weights, opset, "o").SerializeToString())
+    (made,) = session.run(None, {"x": np.zeros((1, 1, SIDE, SIDE), np.float32)})
+    nodes += [_node("Flatten", "o", "flat"), _node("MatMul", "flat w9", "y", name="last")]
+    weights["w9"] = _weights(made.size, 3)
+    onnx.save(_model(nodes, weights, opset, "y"), path)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_operator_does_what_onnxruntime_does(name: str, tmp_path: Path) -> None:
+    path = _file(name, tmp_path / "net.onnx")
+    imported = read_onnx(path)
+    network = build_module(imported.graph)
+    network.load_state_dict(imported.tensors, strict=False)
+    assert verify(network, path, imported) < 1e-5
+
+
+def test_every_operator_that_is_known_is_among_them() -> None:
+    tried = {node.op_type for nodes, _, _ in FORMS.values() for node in nodes}
+    assert set(RULES) - tried == {"Softmax", "LogSoftmax"}
