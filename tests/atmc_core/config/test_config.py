@@ -5,8 +5,12 @@ from typing import Any, get_args
 
 import jsonschema
 import pytest
+from atmc_core.schema import from_json, to_json
 
-from atmc_core.config import (
+from atmc_core.errors import InvalidInput
+from atmc_core.job.catalogue import catalogue
+from atmc_core.report import schema as report_schema
+from atmc_spec import (
     PRESETS,
     AttackName,
     Effort,
@@ -17,10 +21,6 @@ from atmc_core.config import (
     Training,
     spec_schema,
 )
-from atmc_core.errors import InvalidInput
-from atmc_core.job.catalogue import catalogue
-from atmc_core.report import schema as report_schema
-from atmc_core.schema import from_json, to_json
 
 GOOD: dict[str, Any] = {
     "method": "atmc",
@@ -175,7 +175,7 @@ def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
 def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
     assert Evaluation().level == "quick"
     assert Evaluation().attack_names(10) == ("fgsm", "pgd")
-    assert (Evaluation().image_limit, Evaluation("full").image_limit) == (1_000, 10_000)
+    assert (Evaluation().image_limit, Evaluation(level="full").image_limit) == (1_000, 10_000)
     chosen = from_json(Evaluation, {"level": "full", "attacks": ["pgd"], "max_images": 50})
     assert (chosen.attack_names(10), chosen.image_limit) == (("pgd",), 50)
     assert from_json(Evaluation, to_json(chosen)) == chosen
@@ -216,7 +216,9 @@ def test_the_budget_is_the_density_times_the_weights() -> None:
     assert Target(bits=8, k=7).budget(430_500) == 7
 
 
-@pytest.mark.parametrize("target", [Target(8, k=0), Target(8, k=101), Target(8, density=0.001)])
+@pytest.mark.parametrize(
+    "target", [Target(bits=8, k=0), Target(bits=8, k=101), Target(bits=8, density=0.001)]
+)
 def test_a_budget_out_of_range_is_refused(target: Target) -> None:
     with pytest.raises(InvalidInput) as refused:
         target.budget(100)
@@ -247,9 +249,12 @@ def test_a_preset_sets_what_is_left_out() -> None:
 
 
 def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
-    Target(8, nominal_ratio=40 / (32 * 100)).budget(100)
-    Target(32, nominal_ratio=1 / 100).budget(100)
-    for target in (Target(8, nominal_ratio=39 / (32 * 100)), Target(32, nominal_ratio=0.0099)):
+    Target(bits=8, nominal_ratio=40 / (32 * 100)).budget(100)
+    Target(bits=32, nominal_ratio=1 / 100).budget(100)
+    for target in (
+        Target(bits=8, nominal_ratio=39 / (32 * 100)),
+        Target(bits=32, nominal_ratio=0.0099),
+    ):
         with pytest.raises(InvalidInput) as refused:
             target.budget(100)
         assert (refused.value.code, refused.value.param) == ("k_out_of_range", "nominal_ratio")
