@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
-PACKAGES := api worker keeper jobstore atmc_core atmc_client launcher benchmarks examples tests
+PACKAGES := api worker keeper jobstore atmc_core atmc_spec atmc_client launcher benchmarks examples tests
 
 .PHONY: setup demo serve test test-slow lint format clean
 

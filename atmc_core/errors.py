@@ -1,21 +1,5 @@
 """The errors of the method that are the caller's to mend."""
 
-_MAX_MESSAGE = 1500
+from atmc_spec.errors import InvalidInput
 
-
-class InvalidInput(ValueError):
-    """An input that cannot be used, with what to do about it.
-
-    Args:
-        code: stable, machine-readable, such as ``non_finite_weights``.
-        message: a sentence that names the value found and what was expected; what libraries say of
-            broken files can be longer than anyone reads and is cut.
-        param: the offending part: a dotted path of the spec, a tensor's or an array's name.
-    """
-
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        message = message[:_MAX_MESSAGE]
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.param = param
+__all__ = ["InvalidInput"]

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from atmc_core import artifact
-from atmc_core.config import JobSpec
 from atmc_core.data import Reading, Split, load_dataset
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
@@ -31,7 +30,7 @@ from atmc_core.report import REPORT_VERSION
 from atmc_core.report.checks import split_digest
 from atmc_core.report.figures import side as figures_of
 from atmc_core.report.words import attack_name, percent
-from atmc_core.schema import from_json
+from atmc_spec import JobSpec, read_spec
 
 Report = dict[str, Any]
 
@@ -132,7 +131,7 @@ def _asked(report: Report) -> JobSpec:
     How the model was trained is told, not asked for: a version of other defaults may refuse it.
     """
     fraction = report["spec"]["training"]["validation_fraction"]
-    return from_json(JobSpec, report["spec"] | {"training": {"validation_fraction": fraction}})
+    return read_spec(report["spec"] | {"training": {"validation_fraction": fraction}})
 
 
 def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:

@@ -26,7 +26,6 @@ import torch
 from scipy import stats
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import Threat, Training
 from atmc_core.data import Split, load_npz
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.splitting import interpolative, plain
@@ -37,6 +36,7 @@ from atmc_core.randomness import random_generator
 from atmc_core.solver.admm import AdmmWeights
 from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import Course, Trainer, steps_per_epoch, training_attack
+from atmc_spec import Threat, Training
 from benchmarks import paper
 from benchmarks.machine import device
 from benchmarks.table import RESULTS, work_folder
@@ -57,7 +57,7 @@ def main() -> None:
         Variant("al0"),
         *(Variant(f"atmc-{rank}", {"rank_fraction": rank}) for rank in arguments.ranks),
         Variant("magnitude", {"importance": "magnitude"}),
-        Variant("slow", {"shrink_fraction": 2 * Training.shrink_fraction}),
+        Variant("slow", {"shrink_fraction": 2 * Training.default("shrink_fraction")}),
     ]
     runs = [
         _kept(arguments, density, variant, seed)
@@ -118,7 +118,9 @@ def _run(
     steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
     net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
     course = Course(
-        attack=training_attack(Threat("linf", arguments.epsilon, arguments.steps)),
+        attack=training_attack(
+            Threat(norm="linf", epsilon=arguments.epsilon, steps=arguments.steps)
+        ),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,

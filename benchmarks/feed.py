@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atmc_core.config import Training
 from atmc_core.data import Augmentation, Split, training_batches
 from atmc_core.networks.architectures import ARCHITECTURES, build
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.step import make_step
 from atmc_core.training.trainer import adversarial_step
+from atmc_spec import Training
 from benchmarks.timing import interleaved, print_result
 
 AUGMENTATION = Augmentation(flip=True, shift=4)

@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from atmc_core.config import Threat, Training
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
@@ -40,11 +39,15 @@ from atmc_core.solver.admm import AdmmWeights
 from atmc_core.solver.weights import DenseWeights, Trainable
 from atmc_core.training.step import PAPERS_MIX, PLAIN, Speed, Step, can_compile, make_step
 from atmc_core.training.trainer import adversarial_step, training_attack
+from atmc_spec import Threat, Training
 from benchmarks.throughput import plain_step
 from benchmarks.timing import print_result, say
 
 DENSITY, BITS, MATRIX = 0.01, 8, 8192
-CIFAR, MNIST = Threat("linf", 8 / 255, steps=7), Threat("linf", 76 / 255, steps=16)
+CIFAR, MNIST = (
+    Threat(norm="linf", epsilon=8 / 255, steps=7),
+    Threat(norm="linf", epsilon=76 / 255, steps=16),
+)
 TRAINING = Training(shrink_fraction=0)
 #: Forward passes' worth of arithmetic in a step per image: seven of PGD with two passes each, then
 #: the clean and the adversarial image with three each.

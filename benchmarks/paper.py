@@ -30,12 +30,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from atmc_core import artifact, schema
-from atmc_core.config import JobSpec
+from atmc_core import artifact
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.job import run as job
 from atmc_core.networks.architectures import build
+from atmc_spec import JobSpec, read_spec
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import commit, device, has_gpu
@@ -324,8 +324,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
             "finish_epochs": arguments.finish_epochs,
         }
     training |= arguments.training
-    return schema.from_json(
-        JobSpec,
+    return read_spec(
         {
             "method": system.method,
             "target": {system.size[0]: system.size[1], "bits": system.bits},

@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import torch
 
-from atmc_core.config import Threat, Training
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
@@ -31,11 +30,12 @@ from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import DenseWeights, Trainable
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step, training_attack
+from atmc_spec import Threat, Training
 from benchmarks.timing import print_result
 
-THREAT = Threat("linf", 8 / 255, steps=7)
+THREAT = Threat(norm="linf", epsilon=8 / 255, steps=7)
 TRAINING = Training(shrink_fraction=0)
-SHRINKING = Training(shrink_fraction=1)
+SHRINKING = Training(shrink_fraction=0.95)
 DENSITY, MEMORY_BATCH, MEMORY_STEPS = 0.01, 4, 2
 SIDES = ("dense", "atmc", "shrinking", "finishing")
 

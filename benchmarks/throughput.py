@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_core.config import Threat, Training
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
@@ -24,10 +23,11 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.admm import AdmmWeights
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step, training_attack
+from atmc_spec import Threat, Training
 from benchmarks.timing import interleaved, print_result
 
 BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01
-THREAT = Threat("linf", 76 / 255, steps=16)
+THREAT = Threat(norm="linf", epsilon=76 / 255, steps=16)
 
 
 def plain_step(

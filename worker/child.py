@@ -26,13 +26,12 @@ from typing import Any
 
 import torch
 
-from atmc_core.config import JobSpec
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.job import run as job
 from atmc_core.networks.classifier import Normalization
-from atmc_core.schema import from_json
 from atmc_core.training import distributed
+from atmc_spec import read_spec
 from worker import sandbox
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
@@ -132,7 +131,7 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
         return job.run(
-            from_json(JobSpec, document["spec"]),
+            read_spec(document["spec"]),
             job.ModelInput(
                 folder.path / model["path"],
                 model["architecture"],

@@ -2,11 +2,9 @@
 
 from datetime import datetime
 
-import jsonschema_rs
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 from sqlalchemy.orm import Session
 
+from api.catalogue.specs import SpecReader
 from api.problems import Problem
 from jobstore.catalogue import list_entries, published_at
 from jobstore.tables import CatalogueRow, Document
@@ -28,30 +26,18 @@ def find_architecture(session: Session, name: str) -> Document:
     return document
 
 
-class SpecSchema:
-    """What a method's specs have to be like."""
-
-    def __init__(self, schema: Document) -> None:
-        self._quick = jsonschema_rs.validator_for(schema)
-        self._explaining = Draft202012Validator(schema)
-
-    def errors(self, spec: Document) -> list[ValidationError]:
-        """Return what is wrong with a spec; with most nothing is, which is told much sooner."""
-        return [] if self._quick.is_valid(spec) else list(self._explaining.iter_errors(spec))
-
-
-def find_spec_schema(session: Session, method: str) -> SpecSchema:
+def find_spec_reader(session: Session, method: str) -> SpecReader:
     """Return that of the method; raises `unknown_method` (listing the known), `no_worker`."""
     # Read and made ready once for every time that it is published.
     published = published_at(session, "method", method) if method.isprintable() else None
-    known = _schemas.get(method)
+    known = _readers.get(method)
     if known is None or known[0] != published:
-        schema = SpecSchema(_find(session, "method", method)["spec_schema"])
-        known = _schemas[method] = published, schema
+        reader = SpecReader(method, _find(session, "method", method)["spec_schema"])
+        known = _readers[method] = published, reader
     return known[1]
 
 
-_schemas: dict[str, tuple[datetime | None, SpecSchema]] = {}
+_readers: dict[str, tuple[datetime | None, SpecReader]] = {}
 
 
 def _find(session: Session, kind: str, name: str) -> Document:

@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from api.jobs.headline import Headline
+from atmc_spec import read_thresholds
 from jobstore.tables import Document
 
-# Differences of shares that are equal but for rounding; images are counted in millions at most.
+# Beyond these a difference of shares is rounding; images are counted in millions at most.
 _PLACES = 9
 
 
@@ -29,21 +30,22 @@ def acceptance(spec: Document, headline: Headline | None) -> list[Threshold] | N
     accept = spec.get("accept")
     if headline is None or not accept:
         return None
+    figures = _figures(headline)
     found = [
         Threshold(
-            name=name,
-            bound=bound,
-            limit=accept[name],
+            name=threshold.name,
+            bound=threshold.bound,
+            limit=threshold.limit,
             figure=figure,
-            passed=figure >= accept[name] if bound == "at_least" else figure <= accept[name],
+            passed=threshold.is_met(figure),
         )
-        for name, (bound, figure) in _figures(headline).items()
-        if accept.get(name) is not None and figure is not None
+        for threshold in read_thresholds(accept)
+        if (figure := figures[threshold.name]) is not None
     ]
     return found or None
 
 
-def _figures(headline: Headline) -> dict[str, tuple[Literal["at_least", "at_most"], float | None]]:
+def _figures(headline: Headline) -> dict[str, float | None]:
     robust = headline.robust_accuracy_after
     if robust is None:
         robust = headline.robust_accuracy_before
@@ -51,7 +53,7 @@ def _figures(headline: Headline) -> dict[str, tuple[Literal["at_least", "at_most
     if headline.clean_accuracy_before is not None and headline.clean_accuracy_after is not None:
         drop = round(headline.clean_accuracy_before - headline.clean_accuracy_after, _PLACES)
     return {
-        "robust_accuracy": ("at_least", robust),
-        "clean_accuracy_drop": ("at_most", drop),
-        "file_ratio": ("at_most", headline.file_ratio),
+        "robust_accuracy": robust,
+        "clean_accuracy_drop": drop,
+        "file_ratio": headline.file_ratio,
     }

@@ -8,10 +8,10 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
-from atmc_core.config import Target
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
 from atmc_core.solver.support import Structure, Weights
+from atmc_spec import Target
 
 # The search for k ends when it is known this closely.
 _TOLERANCE = 1e-3

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from atmc_core.attacks import FGSM, PGD, WRM, Attack, AutoAttack, Ball, ball
-from atmc_core.config import AUTOATTACK, AttackName, Evaluation, Threat
 from atmc_core.errors import InvalidInput
+from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
 #: AutoAttack's own name of each of its four.
 _MEMBERS = {name: name.replace("_", "-") for name in AUTOATTACK}

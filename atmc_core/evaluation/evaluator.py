@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from atmc_core.attacks import Attack, CountingModel, ball
-from atmc_core.config import AUTOATTACK, AttackName, Evaluation, Threat
 from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import probes
@@ -23,6 +22,7 @@ from atmc_core.evaluation.plan import (
 )
 from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.randomness import random_generator
+from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
 State = dict[str, Any]
 

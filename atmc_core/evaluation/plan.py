@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from atmc_core.config import AttackName, Evaluation, Threat
 from atmc_core.evaluation.attacks import ReportAttack
 from atmc_core.randomness import random_generator
+from atmc_spec import AttackName, Evaluation, Threat
 
 #: Images on which the checks that need extra passes are made.
 PROBE_IMAGES = 100

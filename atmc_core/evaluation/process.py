@@ -15,12 +15,11 @@ from typing import IO, Any
 import torch
 
 from atmc_core import artifact
-from atmc_core.config import Evaluation, Threat
 from atmc_core.data import Split
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.evaluator import Evaluator, State
-from atmc_core.schema import from_json, to_json
+from atmc_spec import Evaluation, Threat
 
 _LENGTH_BYTES = 8
 
@@ -47,8 +46,8 @@ class FreshEvaluator:
             "artifact": str(path.resolve()),
             "images": cpu.images,
             "labels": cpu.labels,
-            "threat": to_json(threat),
-            "evaluation": to_json(evaluation),
+            "threat": threat.to_json(),
+            "evaluation": evaluation.to_json(),
             "seed": seed,
             "device": split.labels.device.type,
             "threads": torch.get_num_threads(),
@@ -150,8 +149,8 @@ def _evaluator(document: dict[str, Any]) -> Evaluator:
     return Evaluator(
         model.classifier().to(device),
         Split(document["images"], document["labels"]).to(device),
-        from_json(Threat, document["threat"]),
-        from_json(Evaluation, document["evaluation"]),
+        Threat.read(document["threat"]),
+        Evaluation.read(document["evaluation"]),
         model.num_classes,
         document["seed"],
     )

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from atmc_core.config import AttackName, Evaluation, spec_schema
 from atmc_core.job.methods import METHODS
 from atmc_core.networks.architectures import ARCHITECTURES
 from atmc_core.networks.architectures.torchvision_models import variants
 from atmc_core.networks.blueprint import ONNX
 from atmc_core.networks.torchvision_import import is_installed
 from atmc_core.report import schema as report_schema
-from atmc_core.schema import json_schema
+from atmc_spec import SPECS, AttackName, Evaluation
 
 #: What each attack is, and the fields of ``evaluation`` in a job spec that set it.
 ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
@@ -84,7 +83,7 @@ def catalogue() -> list[CatalogueEntry]:
         document = {
             "name": method,
             "description": system.description,
-            "spec_schema": spec_schema(method),
+            "spec_schema": SPECS[method].json_schema(),
         }
         entries.append(CatalogueEntry("method", method, document))
     for attack, (description, options) in ATTACKS.items():
@@ -125,7 +124,7 @@ def _open_architectures() -> list[CatalogueEntry]:
 
 def _options_schema(names: tuple[str, ...]) -> dict[str, Any]:
     """The part of a job spec that sets an attack."""
-    known = json_schema(Evaluation)["properties"]
+    known = Evaluation.json_schema()["properties"]
     options = {name: known[name] for name in names}
     evaluation = {"type": "object", "properties": options, "additionalProperties": False}
     return {

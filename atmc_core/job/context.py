@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import Effort, JobSpec, Target
 from atmc_core.data import DataSet, Split
 from atmc_core.evaluation.plan import evaluated_indices
 from atmc_core.events import Emit
@@ -26,6 +25,7 @@ from atmc_core.training.recordable import waiting_operations
 from atmc_core.training.step import MixedLoss, RecordedStep, Speed, StepLoss, can_compile
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_core.training.trainer import training_attack
+from atmc_spec import Effort, JobSpec, Target
 
 #: Places in the run, for the random numbers.
 DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)

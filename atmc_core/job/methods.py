@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from atmc_core.artifact.budget import Budget
-from atmc_core.config import Method
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.splitting import rank_one
 from atmc_core.solver.support import Channels
@@ -34,7 +33,7 @@ class System:
     compresses: bool = True
 
 
-METHODS: dict[Method, System] = {
+METHODS: dict[str, System] = {
     "nap": System(
         "Non-adversarial pruning: clean training, magnitude pruning to k, clean fine-tuning",
         adversarial=False,
@@ -82,7 +81,7 @@ METHODS: dict[Method, System] = {
 }
 
 
-def check_target(method: Method, budget: Budget) -> None:
+def check_target(method: str, budget: Budget) -> None:
     """Check that a method can meet a target.
 
     Raises:

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 import torch
 
 from atmc_core.attacks import PGD, Attack, ball
-from atmc_core.config import EPOCHS
 from atmc_core.data import Split
 from atmc_core.events import Emit
 from atmc_core.job.context import SELECT, Context
@@ -17,6 +16,7 @@ from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.step import make_step
 from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
+from atmc_spec import EPOCHS
 
 # Of what a classifier has above chance on clean images, a robust one keeps this share under attack.
 _KEEPS = 0.75

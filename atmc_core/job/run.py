@@ -10,8 +10,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact.export import write_exports
-from atmc_core.config import JobSpec
-from atmc_core.data import DataSet, Reading, check_against, load_dataset
+from atmc_core.data import Augmentation, DataSet, Reading, check_against, load_dataset
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job import recipe
@@ -26,6 +25,7 @@ from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
 from atmc_core.training import distributed
 from atmc_core.training.effort import TrainingPlan
+from atmc_spec import JobSpec
 
 __all__ = ["ModelInput", "load_inputs", "run"]
 
@@ -177,5 +177,6 @@ def load_inputs(
     data = load_dataset(dataset, fraction, spec.seed, reading)
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
-    spec.training.augmentation.check(*loaded.blueprint.input_shape[1:])
+    augmentation = Augmentation(spec.training.flip, spec.training.shift)
+    augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from atmc_core import artifact
 from atmc_core.artifact.budget import stored
+from atmc_core.data import Augmentation
 from atmc_core.evaluation.evaluator import Evaluator
 from atmc_core.evaluation.process import FreshEvaluator
 from atmc_core.factors import splitting
@@ -75,7 +76,7 @@ class TrainingStage(Stage):
             path=(context.spec.seed, place),
             max_grad_norm=training.max_grad_norm,
             speed=context.speed,
-            augmentation=training.augmentation,
+            augmentation=Augmentation(training.flip, training.shift),
         )
         self.trainer = Trainer(net, context.data.train, course, self.after_step)
         self.average = None

@@ -8,15 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from atmc_core.artifact import CompressedModel
-from atmc_core.config import JobSpec
 from atmc_core.data import SPLITS, DataSet, Split
 from atmc_core.evaluation.plan import curve_positions, probe_positions
 from atmc_core.networks.classifier import Normalization
 from atmc_core.report import checks, figures, headline
 from atmc_core.report.pictures import pictures
 from atmc_core.report.schema import REPORT_VERSION
-from atmc_core.schema import to_json
 from atmc_core.training.effort import TrainingPlan
+from atmc_spec import JobSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def build(findings: Findings) -> dict[str, Any]:
         "examples": _examples(findings),
         "images": {name: len(getattr(findings.data, name)) for name in SPLITS},
         "inputs": _inputs(findings),
-        "spec": to_json(findings.spec),
+        "spec": findings.spec.to_json(),
         "environment": findings.environment,
     }
 
@@ -138,7 +137,7 @@ def _training(findings: Findings) -> dict[str, Any]:
     """Every value that training used, whether it was given, a default, or chosen."""
     training, plan = findings.spec.training, findings.training
     recognition = asdict(plan.recognition) if plan.recognition else None
-    used = to_json(training) | to_json(plan.effort)
+    used = training.to_json() | asdict(plan.effort)
     if training.loss == "trades":
         used["beta"] = training.trades_beta
     else:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from atmc_core.config import Threat
 from atmc_core.data import DataSet, Split
 from atmc_core.evaluation.statistics import images_for
+from atmc_spec import Threat
 
 Check = dict[str, Any]
 

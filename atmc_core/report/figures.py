@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmc_core.config import AUTOATTACK, Threat
 from atmc_core.evaluation.evaluator import State, worst_case
 from atmc_core.evaluation.statistics import PairedCounts, mcnemar, paired_difference, wilson
+from atmc_spec import AUTOATTACK, Threat
 
 
 def share(correct: int, count: int) -> dict[str, Any]:

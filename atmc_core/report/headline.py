@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from atmc_core.artifact import CompressedModel
-from atmc_core.config import Accept
+from atmc_spec import Accept, Threshold
 
+#: A figure with the ends of its 95 % interval.
+Interval = tuple[float, float, float]
 #: Attacks whose robust accuracy is a figure of the headline, too.
 _ATTACKS = ("fgsm", "pgd")
 
@@ -81,49 +83,38 @@ def acceptance(
         result: the side of the report that is judged.
         difference: of the clean accuracy, after minus before.
     """
-    thresholds = []
-    if accept.robust_accuracy is not None:
-        robust = result["robust"]
-        figure = (robust["accuracy"], robust["low"], robust["high"])
-        thresholds.append(_at_least("robust_accuracy", accept.robust_accuracy, *figure))
-    if accept.clean_accuracy_drop is not None and difference is not None:
-        drop = (-difference["value"], -difference["high"], -difference["low"])
-        thresholds.append(_at_most("clean_accuracy_drop", accept.clean_accuracy_drop, *drop))
-    if accept.file_ratio is not None and file_ratio is not None:
-        ratio = (file_ratio, file_ratio, file_ratio)
-        thresholds.append(_at_most("file_ratio", accept.file_ratio, *ratio))
+    found: dict[str, Interval | None] = {
+        "robust_accuracy": _interval(result["robust"], "accuracy"),
+        "clean_accuracy_drop": _negative(_interval(difference, "value")) if difference else None,
+        "file_ratio": None if file_ratio is None else (file_ratio, file_ratio, file_ratio),
+    }
+    thresholds = [
+        _verdict(threshold, *figure)
+        for threshold in accept.thresholds()
+        if (figure := found[threshold.name]) is not None
+    ]
     accepted = all(threshold["passed"] for threshold in thresholds) if thresholds else None
     return {"accepted": accepted, "thresholds": thresholds}
 
 
-def _at_least(name: str, limit: float, figure: float, low: float, high: float) -> dict[str, Any]:
-    passed = figure >= limit
-    decided = low >= limit if passed else high < limit
-    return _threshold(name, "at_least", limit, (figure, low, high), passed, decided)
+def _interval(figure: dict[str, Any], name: str) -> Interval:
+    return figure[name], figure["low"], figure["high"]
 
 
-def _at_most(name: str, limit: float, figure: float, low: float, high: float) -> dict[str, Any]:
-    passed = figure <= limit
-    decided = high <= limit if passed else low > limit
-    return _threshold(name, "at_most", limit, (figure, low, high), passed, decided)
+def _negative(interval: Interval) -> Interval:
+    value, low, high = interval
+    return -value, -high, -low
 
 
-def _threshold(
-    name: str,
-    bound: str,
-    limit: float,
-    figure: tuple[float, float, float],
-    passed: bool,
-    decided: bool,
-) -> dict[str, Any]:
-    value, low, high = figure
+def _verdict(threshold: Threshold, figure: float, low: float, high: float) -> dict[str, Any]:
     return {
-        "name": name,
-        "bound": bound,
-        "limit": limit,
-        "figure": value,
+        "name": threshold.name,
+        "bound": threshold.bound,
+        "limit": threshold.limit,
+        "figure": figure,
         "low": low,
         "high": high,
-        "passed": passed,
-        "decided": decided,
+        "passed": threshold.is_met(figure),
+        # A figure lies within its interval, so both ends agree on its side or not at all.
+        "decided": threshold.is_met(low) == threshold.is_met(high),
     }

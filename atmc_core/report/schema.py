@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from atmc_core.config import EPOCHS, AttackName, Level, Method, Norm, Preset
+from atmc_spec import EPOCHS, AttackName, Level, Method, Norm, Preset
 
 #: Goes up whenever a reader of the older reports would misread a newer one.
 REPORT_VERSION = 2

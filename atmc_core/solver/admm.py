@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atmc_core.config import Training
 from atmc_core.factors.factors import Factors
 from atmc_core.networks.classifier import Classifier
 from atmc_core.solver.optimizer import make_optimizer, optimizer_step
 from atmc_core.solver.projection import padded, quantize, requantize
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import FactorizedWeights, State, Trainable
+from atmc_spec import Training
 
 # Power of what is left of the shrinking steps, in the share of the budget that is left to lose.
 _POWERS = {"cubic": 3, "linear": 1}

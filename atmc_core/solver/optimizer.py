@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from atmc_core.config import Training
+from atmc_spec import Training
 
 
 def make_optimizer(leaves: Iterable[Tensor], training: Training) -> torch.optim.SGD:

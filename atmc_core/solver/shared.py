@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from atmc_core.config import Training
 from atmc_core.factors.factors import Factors
 from atmc_core.networks.classifier import Classifier, statistics
 from atmc_core.solver.optimizer import make_optimizer, optimizer_step
 from atmc_core.solver.projection import quantize
 from atmc_core.solver.weights import FactorizedWeights, State, Trainable
+from atmc_spec import Training
 
 
 class SharedWeights(FactorizedWeights, Trainable):

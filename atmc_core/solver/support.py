@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from atmc_core.config.names import Importance
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.views import MatrixView, compressible_weights
 from atmc_core.networks.channels import Reader, channel_graph
 from atmc_core.solver.projection import Block, Choice, mark_balanced, mark_largest, worthiest
+from atmc_spec import Importance
 
 Weights = dict[str, Factors]
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmc_core.config import Training
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.pool import Pool
 from atmc_core.networks.classifier import Classifier, statistics
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.optimizer import make_optimizer, optimizer_step
+from atmc_spec import Training
 
 State = dict[str, Any]
 

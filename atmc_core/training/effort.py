@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from atmc_core.config import Effort
+from atmc_spec import Effort
 
 
 @dataclass(frozen=True)

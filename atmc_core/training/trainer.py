@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, Attack, ball
-from atmc_core.config import ScheduleName, Threat
 from atmc_core.data import UNCHANGED, Augmentation, Split, training_batches
 from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import Trainable
 from atmc_core.training import distributed
 from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
+from atmc_spec import ScheduleName, Threat
 
 State = dict[str, Any]
 

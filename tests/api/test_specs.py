@@ -1,10 +1,13 @@
 """What a job may ask for: all that the published schemas allow, and nothing else."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from jobstore.catalogue import publish
 from jobstore.objects import blob_key
 from jobstore.tables import CatalogueRow
 from tests.api import files
@@ -205,6 +208,20 @@ def test_a_method_without_a_target_needs_none(service: Service) -> None:
     assert service.send_job(spec).json()["spec"] == spec
     whole = {"architecture": files.ARCHITECTURE, **spec}
     assert service.send_whole_job(spec=whole).json()["spec"] == spec
+
+
+def test_a_worker_of_another_version_says_what_its_methods_take(service: Service) -> None:
+    (entry,) = [e for e in files.CATALOGUE if (e.kind, e.name) == ("method", "atmc")]
+    document = copy.deepcopy(entry.document)
+    training = document["spec_schema"]["properties"]["training"]["properties"]
+    training["warmth"] = {"type": "number", "maximum": 1}
+    with service.database.write() as session:
+        publish(session, [dataclasses.replace(entry, document=document)])
+    spec = changed(training={"warmth": 0.5})
+    assert service.send_job(spec).json()["spec"] == spec
+    body = changed(training={"warmth": 2})
+    detail = assert_problem(service.send_job(body), 422, "invalid_value", "training.warmth")
+    assert "2, expected a number of at most 1" in detail
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 16, 32])

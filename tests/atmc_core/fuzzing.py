@@ -35,15 +35,19 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
 
-from atmc_core.config import JobSpec, Target, Threat
 from atmc_core.data import Reading
 from atmc_core.errors import InvalidInput
 from atmc_core.job.run import ModelInput, load_inputs
 from atmc_core.networks.architectures import build
+from atmc_spec import CompressionSpec, Target, Threat
 
 #: No case may take longer.
 _CASE_S = 30
-SPEC = JobSpec("nap", Threat("linf", 0.1), Target(8, density=0.5))
+SPEC = CompressionSpec(
+    method="nap",
+    threat=Threat(norm="linf", epsilon=0.1),
+    target=Target(bits=8, density=0.5),
+)
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:

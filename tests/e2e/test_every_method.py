@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from atmc_core import artifact
-from atmc_core.config import Bits, JobSpec, Method
 from atmc_core.job.run import ModelInput, run
-from atmc_core.schema import from_json
+from atmc_spec import Bits, Method, read_spec
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 
 #: What the other tests of this folder do not run: one of each kind of weights.
@@ -81,7 +80,7 @@ def _check(http, inputs, folder, job, method, bits):
     ended = _ended(http, job)
     assert ended["state"] == "succeeded", (method, bits, ended["error"])
     headline = ended["headline"]
-    spec = from_json(JobSpec, _spec(method, bits))
+    spec = read_spec(_spec(method, bits))
     model = ModelInput(inputs / "digits.safetensors", ARCHITECTURE)
     expected = run(
         *(spec, model, inputs / "digits.npz", folder),

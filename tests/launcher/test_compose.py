@@ -105,9 +105,11 @@ def test_the_images_hold_what_their_commands_need():
     worker = (ROOT / "docker/worker.Dockerfile").read_text()
     assert "'.[api,keeper]'" in api
     assert "COPY keeper" in api
+    assert "COPY atmc_spec" in api
     assert "atmc_core" not in api
     assert "'.[worker]'" in worker
     assert "COPY atmc_core" in worker
+    assert "COPY atmc_spec" in worker
 
 
 @pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu"])

@@ -8,7 +8,6 @@ import torch
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
-from atmc_core.config import Target
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.splitting import interpolative, plain, rank_one
@@ -17,6 +16,7 @@ from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.projection import quantize
 from atmc_core.solver.support import Structure, Weights
+from atmc_spec import Target
 
 supports = Structure().supports
 
@@ -57,7 +57,7 @@ def _cut(budget: Budget, factors: Weights, k: int) -> CompressedModel:
 @pytest.mark.parametrize("kind", ["plain", "factorised"])
 def test_a_file_is_as_large_as_it_may_be_and_no_larger(kind: str, bits: int) -> None:
     factors = _factors(kind)
-    budget = _budget(Target(bits, max_bytes=9_000), factors)
+    budget = _budget(Target(bits=bits, max_bytes=9_000), factors)
     budget.check()
     k = budget.largest(lambda k: supports(factors, k))
     assert 8_500 < len(artifact.encode(_cut(budget, factors, k))) <= 9_000
@@ -66,14 +66,14 @@ def test_a_file_is_as_large_as_it_may_be_and_no_larger(kind: str, bits: int) -> 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_nominal_ratio_is_met_from_below(bits: int) -> None:
     factors = _factors("plain")
-    budget = _budget(Target(bits, nominal_ratio=0.04), factors)
+    budget = _budget(Target(bits=bits, nominal_ratio=0.04), factors)
     k = budget.largest(lambda k: supports(factors, k))
     assert 0.039 < _cut(budget, factors, k).nominal_ratio() <= 0.04
 
 
 def test_a_support_that_leaves_room_says_how_much() -> None:
     dense = _factors("plain")
-    budget = _budget(Target(8, max_bytes=9_000), dense)
+    budget = _budget(Target(bits=8, max_bytes=9_000), dense)
     k = budget.largest(lambda k: supports(dense, k))
     sparse = _cut(budget, dense, round(0.95 * k)).factors
     assert budget.largest(lambda k: supports(sparse, k)) == pytest.approx(k, rel=0.04)
@@ -83,32 +83,32 @@ def test_a_support_that_leaves_room_says_how_much() -> None:
 
 def test_all_weights_are_kept_where_they_fit() -> None:
     factors = _factors("plain")
-    budget = _budget(Target(4, max_bytes=10**6), factors)
+    budget = _budget(Target(bits=4, max_bytes=10**6), factors)
     assert budget.largest(lambda k: supports(factors, k)) == budget.most == 38_160
     assert budget.holds_all()
-    assert not _budget(Target(4, max_bytes=10_000), factors).holds_all()
+    assert not _budget(Target(bits=4, max_bytes=10_000), factors).holds_all()
 
 
 def test_a_file_that_cannot_be_is_refused_with_the_least_that_can() -> None:
     factors = _factors("plain")
     with pytest.raises(InvalidInput, match="ask for at least") as refused:
-        _budget(Target(4, max_bytes=100), factors).check()
+        _budget(Target(bits=4, max_bytes=100), factors).check()
     assert (refused.value.code, refused.value.param) == ("max_bytes_too_small", "target.max_bytes")
     least = int(refused.value.message.rsplit(" ", 1)[1])
     biases = 4 * (16 + 32 + 64 + 10)
     assert biases < least < biases + 700
-    budget = _budget(Target(4, max_bytes=least), factors)
+    budget = _budget(Target(bits=4, max_bytes=least), factors)
     budget.check()
     k = budget.largest(lambda k: supports(factors, k))
     assert k >= 1
     assert len(artifact.encode(_cut(budget, factors, k))) <= least
     with pytest.raises(InvalidInput):
-        _budget(Target(4, max_bytes=least - 1), factors).check()
+        _budget(Target(bits=4, max_bytes=least - 1), factors).check()
 
 
 def test_a_model_above_the_limit_is_trimmed_by_its_smallest_entries() -> None:
     factors = _factors("plain")
-    budget = _budget(Target(8, max_bytes=9_000), factors)
+    budget = _budget(Target(bits=8, max_bytes=9_000), factors)
     large = _cut(budget, factors, 9_000)
     assert len(artifact.encode(large)) > 9_000
     trimmed = budget.trimmed(large)
@@ -126,6 +126,6 @@ def test_a_refused_nominal_ratio_names_one_that_is_taken(bits: int) -> None:
     factors = _factors("plain")
     least = rank_one({name: own.view for name, own in factors.items()})
     with pytest.raises(InvalidInput, match="ask for at least") as refused:
-        _budget(Target(bits, nominal_ratio=0.001), factors).check(least)
+        _budget(Target(bits=bits, nominal_ratio=0.001), factors).check(least)
     enough = float(refused.value.message.split()[-1])
-    _budget(Target(bits, nominal_ratio=enough), factors).check(least)
+    _budget(Target(bits=bits, nominal_ratio=enough), factors).check(least)

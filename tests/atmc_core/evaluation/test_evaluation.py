@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core import artifact
-from atmc_core.config import Evaluation, Threat
 from atmc_core.data import DataSet, Split
 from atmc_core.evaluation.evaluator import Evaluator, worst_case
 from atmc_core.evaluation.plan import curve_epsilons, shown_positions, stratified
@@ -25,8 +24,9 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.report.checks import data_checks, side_checks
 from atmc_core.report.figures import share, side
 from atmc_core.solver.weights import FactorizedWeights
+from atmc_spec import Evaluation, Threat
 
-THREAT = Threat("linf", 0.1)
+THREAT = Threat(norm="linf", epsilon=0.1)
 QUICK = Evaluation(pgd_steps=5, curve_steps=3, curve_images=30, batch_size=25)
 
 
@@ -87,7 +87,9 @@ def test_the_chosen_images_keep_the_classes_in_proportion() -> None:
     assert labels[shown_positions(labels)].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
-@pytest.mark.parametrize("threat", [THREAT, Threat("linf", 0.9), Threat("l2", 0.5)])
+@pytest.mark.parametrize(
+    "threat", [THREAT, Threat(norm="linf", epsilon=0.9), Threat(norm="l2", epsilon=0.5)]
+)
 def test_the_curve_runs_from_zero_through_the_threat_to_the_largest_radius(threat: Threat) -> None:
     epsilons = curve_epsilons(threat, 64)
     assert len(epsilons) >= 7
@@ -101,7 +103,7 @@ def test_robust_is_the_worst_case_over_all_but_the_attack_without_a_ball(
     digits_classifier: Classifier, sample: Split
 ) -> None:
     budget = Evaluation(
-        "standard", pgd_steps=5, autoattack_steps=8, square_queries=60, curve_steps=3
+        level="standard", pgd_steps=5, autoattack_steps=8, square_queries=60, curve_steps=3
     )
     state = _evaluated(digits_classifier, sample, budget)
     attacks = dict(state["attacks"])
@@ -187,7 +189,7 @@ def test_images_seen_in_training_and_small_radii_are_raised(digits: DataSet) -> 
     assert by_code["epsilon_below_usual"]["status"] == "not_run"
     colour = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     for epsilon, status in ((4 / 255, "raised"), (8 / 255, "passed")):
-        checks = data_checks(digits, colour, Threat("linf", epsilon))
+        checks = data_checks(digits, colour, Threat(norm="linf", epsilon=epsilon))
         assert checks[0]["status"] == status
 
 
@@ -250,7 +252,7 @@ def test_each_warning_is_raised_by_its_cause_alone_and_said_in_a_sentence(
 def test_images_never_seen_in_training_and_usual_radii_pass(digits: DataSet) -> None:
     unseen = torch.arange(4 * 28 * 28, dtype=torch.uint8).view(4, 1, 28, 28)
     for epsilon, status in ((0.3, "passed"), (0.2, "raised")):
-        checks = data_checks(digits, unseen, Threat("linf", epsilon))
+        checks = data_checks(digits, unseen, Threat(norm="linf", epsilon=epsilon))
         assert [check["status"] for check in checks] == [status, "passed"]
 
 

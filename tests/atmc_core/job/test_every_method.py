@@ -8,9 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from atmc_core import artifact, config
+from atmc_core import artifact
 from atmc_core.artifact.budget import stored
-from atmc_core.config import Bits, Training
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.job.run import ModelInput
@@ -19,6 +18,7 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.admm import AdmmWeights
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Channels, Structure
+from atmc_spec import Bits, Training, names
 from tests.atmc_core.job.whole_jobs import run_job
 
 METHODS = ("nap", "ap", "al0", "alr", "atmc")
@@ -114,7 +114,7 @@ FAMILIES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", get_args(config.Structure))
+@pytest.mark.parametrize("kind", get_args(names.Structure))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
     family: str, kind: str

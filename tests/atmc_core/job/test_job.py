@@ -13,14 +13,13 @@ import safetensors.torch
 import torch
 
 from atmc_core import artifact
-from atmc_core.config import Bits, JobSpec, Method, Target, Training
 from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.job import checkpoint
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.run import ModelInput, run
 from atmc_core.networks.upload import open_upload
-from atmc_core.schema import from_json
+from atmc_spec import Bits, JobSpec, Method, Training, read_spec
 
 Events = list[dict[str, Any]]
 
@@ -50,10 +49,14 @@ def _run(
     return headline, events
 
 
+def _changed(spec: JobSpec, training: dict[str, Any], **changes: Any) -> JobSpec:
+    document = spec.to_json()
+    return read_spec(document | changes | {"training": document["training"] | training})
+
+
 @pytest.fixture(scope="module")
 def spec() -> JobSpec:
-    return from_json(
-        JobSpec,
+    return read_spec(
         {
             "method": "atmc",
             "target": {"density": 0.1, "bits": 4},
@@ -261,16 +264,13 @@ def test_every_method_meets_both_constraints(
     small_digits_path: Path,
     tmp_path: Path,
 ) -> None:
-    training = dataclasses.replace(
-        spec.training,
-        robust_epochs=1,
-        compression_epochs=2,
-        finish_epochs=1,
-        dual_interval=Training.dual_interval,
-    )
-    asked = dataclasses.replace(
-        spec, method=method, target=Target(bits, density=0.05), training=training
-    )
+    training = {
+        "robust_epochs": 1,
+        "compression_epochs": 2,
+        "finish_epochs": 1,
+        "dual_interval": Training.default("dual_interval"),
+    }
+    asked = _changed(spec, method=method, target={"bits": bits, "density": 0.05}, training=training)
     headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     # A singular value costs hundreds of entries at once, so low rank may leave more of k unused.
@@ -287,15 +287,14 @@ def test_a_last_batch_of_one_image_does_not_keep_the_budget_from_k(
     spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
     train = load_npz(small_digits_path, validation_fraction=0.1, seed=spec.seed).train
-    training = dataclasses.replace(
-        spec.training,
-        robust_epochs=0,
-        compression_epochs=1,
-        finish_epochs=0,
-        shrink_fraction=0.95,
-        batch_size=len(train) - 1,
-    )
-    asked = dataclasses.replace(spec, training=training)
+    training = {
+        "robust_epochs": 0,
+        "compression_epochs": 1,
+        "finish_epochs": 0,
+        "shrink_fraction": 0.95,
+        "batch_size": len(train) - 1,
+    }
+    asked = _changed(spec, training=training)
     headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     assert 0.9 * headline["k"] < headline["nonzeros"] <= headline["k"]
@@ -304,12 +303,12 @@ def test_a_last_batch_of_one_image_does_not_keep_the_budget_from_k(
 def test_dense_training_compresses_nothing_and_says_so(
     spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
-    training = Training(robust_epochs=3, learning_rate=0.02, batch_size=64)
-    dense = dataclasses.replace(spec, method="da", training=training)
+    training = {"robust_epochs": 3, "learning_rate": 0.02, "batch_size": 64}
+    dense = {**spec.to_json(), "method": "da", "training": training}
     with pytest.raises(InvalidInput, match="density 1 and 32 bits"):
-        _run(dense, digits_model, small_digits_path, tmp_path)
-    dense = dataclasses.replace(dense, target=Target(32, density=1))
-    headline, _ = _run(dense, digits_model, small_digits_path, tmp_path)
+        _run(read_spec(dense), digits_model, small_digits_path, tmp_path)
+    dense["target"] = {"bits": 32, "density": 1}
+    headline, _ = _run(read_spec(dense), digits_model, small_digits_path, tmp_path)
     assert headline is not None
     assert headline["nonzeros"] == headline["k"] == 38_160
     assert headline["pgd_accuracy_after"] > headline["pgd_accuracy_before"]
@@ -366,11 +365,9 @@ class TestRefuses:
     def test_more_nonzeros_than_weights(
         self, spec: JobSpec, digits_model: ModelInput, digits_path: Path, tmp_path: Path
     ) -> None:
-        target = dataclasses.replace(spec.target, density=None, k=38_161)
-        refusal = self._refusal(
-            dataclasses.replace(spec, target=target), digits_model, digits_path, tmp_path
-        )
-        assert refusal == ("k_out_of_range", "k")
+        asked = read_spec(spec.to_json() | {"target": {"bits": 8, "k": 38_161}})
+        refusal = self._refusal(asked, digits_model, digits_path, tmp_path)
+        assert refusal == ("k_out_of_range", "target.k")
 
 
 def test_a_pt_file_gives_what_safetensors_gives(digits_model: ModelInput, tmp_path: Path) -> None:

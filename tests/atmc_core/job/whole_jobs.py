@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from atmc_core.config import JobSpec
 from atmc_core.job.run import ModelInput, run
-from atmc_core.schema import from_json
+from atmc_spec import read_spec
 
 Report = dict[str, Any]
 EVALUATION = {
@@ -38,7 +37,7 @@ def run_job(
         if kill and sum(each["type"] == "progress" for each in events) == kill:
             raise Killed
 
-    spec = from_json(JobSpec, document)
+    spec = read_spec(document)
     return run(spec, model, data, folder, device=torch.device("cpu"), emit=emit), events
 
 

@@ -16,13 +16,13 @@ import safetensors.torch
 import yaml
 from huggingface_hub import ModelCard
 
-from atmc_core.config import Accept
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.statistics import wilson
 from atmc_core.job.run import ModelInput
 from atmc_core.report import schema
 from atmc_core.report.headline import acceptance
 from atmc_core.report.page import render
+from atmc_spec import Accept
 from tests.atmc_core.job.whole_jobs import THREAT, Killed, read_report, run_job
 
 Report = dict[str, Any]

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import Training
-from atmc_core.config.names import Importance
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.splitting import interpolative
@@ -21,6 +19,7 @@ from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.weights import FactorizedWeights
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step
+from atmc_spec import Importance, Training
 
 TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
 
@@ -171,7 +170,7 @@ def test_an_update_waits_for_no_device(
     classifier: Classifier, importance: Importance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands on the meta device has no values, so whatever asks for one fails."""
-    training = dataclasses.replace(TRAINING, importance=importance)
+    training = TRAINING.model_copy(update={"importance": importance})
     classifier.to("meta")
     factors = _factors(classifier, 0.25)
     # Values are asked for once, at the start; and the fused optimiser does not know this device.

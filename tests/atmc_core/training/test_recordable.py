@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import JobSpec
 from atmc_core.data import Reading
 from atmc_core.job.context import Context
 from atmc_core.job.run import ModelInput, load_inputs, warn_of_plain_steps
 from atmc_core.networks.architectures import build, get_architecture
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.schema import from_json
 from atmc_core.training.recordable import Waits, waiting_operations
 from atmc_core.training.step import MixedLoss, RecordedStep, StepLoss
 from atmc_core.training.trades import DivergencePGD, TradesLoss
+from atmc_spec import read_spec
 
 BALL = ball("linf", 0.1)
 ATTACKS: list[tuple[PGD | None, StepLoss]] = [
@@ -145,8 +144,7 @@ def test_watching_a_step_changes_nothing() -> None:
 def test_a_job_says_why_its_steps_are_not_recorded(
     digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
-    spec = from_json(
-        JobSpec,
+    spec = read_spec(
         {
             "method": "al0",
             "target": {"density": 0.1, "bits": 4},

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import Training
 from atmc_core.networks.classifier import Classifier, Normalization, frozen_model
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.step import MixedLoss, RecordedStep, Speed, Step, make_step
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_core.training.trainer import adversarial_step
+from atmc_spec import Training
 
 IMAGES = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 4

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.attacks import ball
-from atmc_core.config import Training
 from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.splitting import plain
 from atmc_core.factors.views import dense_weights
@@ -21,6 +20,7 @@ from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.step import PAPERS_MIX, Step
 from atmc_core.training.trades import DivergencePGD, TradesLoss, divergence
 from atmc_core.training.trainer import adversarial_step, scheduled
+from atmc_spec import Training
 
 
 @pytest.fixture

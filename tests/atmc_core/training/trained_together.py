@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from atmc_core.attacks import PGD, ball
-from atmc_core.config import Training
 from atmc_core.data import Split
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
@@ -20,6 +19,7 @@ from atmc_core.training import distributed
 from atmc_core.training.step import PAPERS_MIX, StepLoss
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_core.training.trainer import Course, Trainer
+from atmc_spec import Training
 
 # 37 a batch: shares of 18 and 19, and a last batch of 2 that is not shared.
 IMAGES, BATCH = 150, 37

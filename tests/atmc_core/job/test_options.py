@@ -11,10 +11,9 @@ import safetensors.torch
 import torch
 
 from atmc_core import artifact
-from atmc_core.config import JobSpec
 from atmc_core.errors import InvalidInput
 from atmc_core.job.run import ModelInput, run
-from atmc_core.schema import from_json
+from atmc_spec import read_spec
 
 Events = list[dict[str, Any]]
 
@@ -64,7 +63,7 @@ class Bench:
             if until(event):
                 raise Killed
 
-        spec = from_json(JobSpec, SPEC | changes)
+        spec = read_spec(SPEC | changes)
         folder = self.folder / name
         run(spec, self.model, self.data, folder, device=torch.device("cpu"), emit=emit)
         return json.loads((folder / "results" / "report.json").read_text()), events

@@ -1,26 +1,26 @@
-"""Job specs: defaults, ranges and names, enforced by the dataclasses and by their schema."""
+"""Job specs: defaults, ranges and names, enforced by the models and by their JSON Schema."""
 
 import dataclasses
-from typing import Any, get_args
+import subprocess
+import sys
+from typing import Any, Literal
 
 import jsonschema
 import pytest
 
-from atmc_core.config import (
+from atmc_spec import (
     PRESETS,
-    AttackName,
+    SPECS,
+    Accept,
+    CompressionSpec,
     Effort,
     Evaluation,
-    JobSpec,
+    InvalidInput,
     Method,
     Target,
     Training,
-    spec_schema,
+    read_spec,
 )
-from atmc_core.errors import InvalidInput
-from atmc_core.job.catalogue import catalogue
-from atmc_core.report import schema as report_schema
-from atmc_core.schema import from_json, to_json
 
 GOOD: dict[str, Any] = {
     "method": "atmc",
@@ -135,10 +135,10 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def test_defaults_are_filled_in_and_survive_json() -> None:
-    spec = from_json(JobSpec, GOOD)
+    spec = read_spec(GOOD)
     assert spec.training.rho == 0.1
-    assert from_json(JobSpec, to_json(spec)) == spec
-    jsonschema.validate(to_json(spec), spec_schema("atmc"))
+    assert read_spec(spec.to_json()) == spec
+    jsonschema.validate(spec.to_json(), SPECS["atmc"].json_schema())
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -146,55 +146,55 @@ def test_bad_values_are_named_by_both(name: str) -> None:
     changes, code, param = BAD[name]
     document = GOOD | changes
     with pytest.raises(InvalidInput) as refused:
-        from_json(JobSpec, document)
+        read_spec(document)
     assert (refused.value.code, refused.value.param) == (code, param)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, spec_schema("atmc"))
+        jsonschema.validate(document, SPECS["atmc"].json_schema())
 
 
 def test_epsilon_may_be_a_fraction() -> None:
     threat = {"norm": "linf", "epsilon": "8/255"}
-    spec = from_json(JobSpec, GOOD | {"threat": threat})
+    spec = read_spec(GOOD | {"threat": threat})
     assert spec.threat.epsilon == 8 / 255
-    assert to_json(spec)["threat"]["epsilon"] == 8 / 255
-    jsonschema.validate(GOOD | {"threat": threat}, spec_schema("atmc"))
+    assert spec.to_json()["threat"]["epsilon"] == 8 / 255
+    jsonschema.validate(GOOD | {"threat": threat}, SPECS["atmc"].json_schema())
 
 
 def test_epsilon_in_grey_levels_is_refused_with_the_way_to_write_it() -> None:
     with pytest.raises(InvalidInput, match='for 8 grey levels write "8/255"'):
-        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": 8}})
+        read_spec(GOOD | {"threat": {"norm": "linf", "epsilon": 8}})
 
 
 @pytest.mark.parametrize("epsilon", ["0/255", "8/0", "-8/255", "300/255", "nan", "8"])
 def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        from_json(JobSpec, GOOD | {"threat": {"norm": "linf", "epsilon": epsilon}})
+        read_spec(GOOD | {"threat": {"norm": "linf", "epsilon": epsilon}})
     assert (refused.value.code, refused.value.param) == ("invalid_value", "threat.epsilon")
 
 
 def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
     assert Evaluation().level == "quick"
     assert Evaluation().attack_names(10) == ("fgsm", "pgd")
-    assert (Evaluation().image_limit, Evaluation("full").image_limit) == (1_000, 10_000)
-    chosen = from_json(Evaluation, {"level": "full", "attacks": ["pgd"], "max_images": 50})
+    assert (Evaluation().image_limit, Evaluation(level="full").image_limit) == (1_000, 10_000)
+    chosen = Evaluation.read({"level": "full", "attacks": ["pgd"], "max_images": 50})
     assert (chosen.attack_names(10), chosen.image_limit) == (("pgd",), 50)
-    assert from_json(Evaluation, to_json(chosen)) == chosen
+    assert Evaluation.read(chosen.to_json()) == chosen
 
 
 EVALUATE: dict[str, Any] = {"method": "evaluate", "threat": {"norm": "linf", "epsilon": 0.1}}
 
 
 def test_an_evaluation_alone_needs_no_target() -> None:
-    spec = from_json(JobSpec, EVALUATE)
-    assert from_json(JobSpec, to_json(spec)) == spec
-    jsonschema.validate(EVALUATE, spec_schema("evaluate"))
+    spec = read_spec(EVALUATE)
+    assert read_spec(spec.to_json()) == spec
+    jsonschema.validate(EVALUATE, SPECS["evaluate"].json_schema())
 
 
 @pytest.mark.parametrize(
     ("param", "changes"),
     [
         ("target", {"target": {"density": 0.1, "bits": 4}}),
-        ("training", {"training": {"robust_epochs": 3}}),
+        ("training.robust_epochs", {"training": {"robust_epochs": 3}}),
         ("threat.steps", {"threat": {"norm": "linf", "epsilon": 0.1, "steps": 9}}),
         ("threat.step_size", {"threat": {"norm": "linf", "epsilon": 0.1, "step_size": 0.1}}),
         ("accept.file_ratio", {"accept": {"file_ratio": 0.1}}),
@@ -205,10 +205,10 @@ def test_an_evaluation_alone_refuses_what_it_would_ignore(
     param: str, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
-        from_json(JobSpec, EVALUATE | changes)
+        read_spec(EVALUATE | changes)
     assert (refused.value.code, refused.value.param) == ("invalid_value", param)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(EVALUATE | changes, spec_schema("evaluate"))
+        jsonschema.validate(EVALUATE | changes, SPECS["evaluate"].json_schema())
 
 
 def test_the_budget_is_the_density_times_the_weights() -> None:
@@ -216,43 +216,35 @@ def test_the_budget_is_the_density_times_the_weights() -> None:
     assert Target(bits=8, k=7).budget(430_500) == 7
 
 
-@pytest.mark.parametrize("target", [Target(8, k=0), Target(8, k=101), Target(8, density=0.001)])
+@pytest.mark.parametrize(
+    "target", [Target(bits=8, k=0), Target(bits=8, k=101), Target(bits=8, density=0.001)]
+)
 def test_a_budget_out_of_range_is_refused(target: Target) -> None:
     with pytest.raises(InvalidInput) as refused:
         target.budget(100)
     assert refused.value.code == "k_out_of_range"
 
 
-def test_the_catalogue_describes_every_architecture() -> None:
-    entries = {(entry.kind, entry.name): entry.document for entry in catalogue()}
-    lenet = entries["architecture", "lenet"]
-    assert lenet["tensors"]["fc2.weight"] == {"shape": ["num_classes", 500], "optional": False}
-    assert lenet["compressible"] == ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]
-    counter = entries["architecture", "resnet18"]["tensors"]["bn1.num_batches_tracked"]
-    assert counter == {"shape": [], "optional": True}
-    jsonschema.Draft202012Validator.check_schema(entries["method", "atmc"]["spec_schema"])
-    attacks = {name for kind, name in entries if kind == "attack"}
-    assert attacks == set(get_args(AttackName))
-    options = entries["attack", "pgd"]["options_schema"]["properties"]["evaluation"]
-    assert set(options["properties"]) == {"pgd_steps", "pgd_restarts"}
-    assert entries["schema", "report"] == report_schema()
-    assert "target" not in entries["method", "evaluate"]["spec_schema"]["properties"]
-
-
 def test_a_preset_sets_what_is_left_out() -> None:
-    training = from_json(Training, {"preset": "fast", "finish_epochs": 7, "averaging": "ema"})
+    training = Training.read({"preset": "fast", "finish_epochs": 7, "averaging": "ema"})
     fast = PRESETS["fast"]
     assert training.effort() == dataclasses.replace(fast, finish_epochs=7, averaging="ema")
     assert Training().effort() == Effort(20, 30, 10, "cosine", "none")
 
 
 def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
-    Target(8, nominal_ratio=40 / (32 * 100)).budget(100)
-    Target(32, nominal_ratio=1 / 100).budget(100)
-    for target in (Target(8, nominal_ratio=39 / (32 * 100)), Target(32, nominal_ratio=0.0099)):
+    Target(bits=8, nominal_ratio=40 / (32 * 100)).budget(100)
+    Target(bits=32, nominal_ratio=1 / 100).budget(100)
+    for target in (
+        Target(bits=8, nominal_ratio=39 / (32 * 100)),
+        Target(bits=32, nominal_ratio=0.0099),
+    ):
         with pytest.raises(InvalidInput) as refused:
             target.budget(100)
-        assert (refused.value.code, refused.value.param) == ("k_out_of_range", "nominal_ratio")
+        assert (refused.value.code, refused.value.param) == (
+            "k_out_of_range",
+            "target.nominal_ratio",
+        )
 
 
 @pytest.mark.parametrize(
@@ -268,8 +260,47 @@ def test_a_method_refuses_what_it_would_ignore(
 ) -> None:
     document = GOOD | changes | {"method": method}
     with pytest.raises(InvalidInput) as refused:
-        from_json(JobSpec, document)
+        read_spec(document)
     assert (refused.value.code, refused.value.param) == ("invalid_value", param)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, spec_schema(method))
-    jsonschema.validate(document | {"method": "ap"}, spec_schema("ap"))
+        jsonschema.validate(document, SPECS[method].json_schema())
+    jsonschema.validate(document | {"method": "ap"}, SPECS["ap"].json_schema())
+
+
+def test_a_spec_stored_with_every_default_is_read_by_a_method_that_ignores_some() -> None:
+    stored = read_spec(GOOD | {"method": "nap"}).to_json()
+    assert stored["training"]["rho"] == 0.1
+    assert read_spec(stored).to_json() == stored
+    jsonschema.validate(stored, SPECS["nap"].json_schema())
+    alone = read_spec(EVALUATE).to_json()
+    assert (alone["threat"]["steps"], alone["training"]["preset"]) == (7, "standard")
+    jsonschema.validate(alone, SPECS["evaluate"].json_schema())
+
+
+def test_a_worker_reads_a_method_of_its_own() -> None:
+    class Halved(CompressionSpec):
+        method: Literal["halved"]
+        half: int = 2
+
+    document = GOOD | {"method": "halved", "half": 3}
+    spec = read_spec(document, {**SPECS, "halved": Halved})
+    assert isinstance(spec, Halved)
+    assert (spec.half, spec.target.density) == (3, 0.1)
+    with pytest.raises(InvalidInput, match="'halved' is not one of nap, ") as refused:
+        read_spec(document)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "method")
+    jsonschema.validate(document, Halved.json_schema())
+
+
+def test_threshold_s_limit_itself_meets_it_however_a_difference_is_rounded() -> None:
+    drop, robust = Accept(clean_accuracy_drop=0.02, robust_accuracy=0.5).thresholds()[::-1]
+    assert drop.is_met(0.98 - 0.96)
+    assert not drop.is_met(0.0201)
+    assert robust.is_met(0.5)
+    assert not robust.is_met(0.4999)
+
+
+def test_the_spec_needs_neither_torch_nor_numpy() -> None:
+    script = "import sys, atmc_spec; print({'torch', 'numpy', 'atmc_core'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert said.stdout == "set()\n", said.stderr

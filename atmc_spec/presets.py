@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from atmc_core.config.names import Averaging, Preset, ScheduleName
+from atmc_spec.names import Averaging, Preset, ScheduleName
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Effort:
     averaging: Averaging = "none"
 
 
-#: ``auto`` starts from the standard one, and then chooses the epochs (see ``planning``).
+#: ``auto`` starts from the standard one, and then chooses the epochs.
 PRESETS: dict[Preset, Effort] = {
     "fast": Effort(robust_epochs=6, compression_epochs=9, finish_epochs=3),
     "standard": Effort(robust_epochs=20, compression_epochs=30, finish_epochs=10),

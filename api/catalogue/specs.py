@@ -1,0 +1,54 @@
+"""Checks specs by what the workers published of their method."""
+
+import json
+from collections.abc import Sequence
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, relevance
+
+from atmc_spec import SPECS, InvalidInput, clip, unknown, wrong
+from jobstore.tables import Document
+
+
+class SpecReader:
+    """Checks the specs of one method."""
+
+    def __init__(self, method: str, schema: Document) -> None:
+        known = SPECS.get(method)
+        # A worker of another version may take other specs than this version's models do.
+        same = known is not None and json.loads(json.dumps(known.json_schema())) == schema
+        self._known = known if same else None
+        self._schema = Draft202012Validator(schema)
+
+    def check(self, spec: Document, beside: Sequence[str]) -> None:
+        """Raise `InvalidInput`, with a dotted path, unless the spec is valid.
+
+        `beside` are the fields that a job has beside its spec, named where one is unknown.
+        """
+        if self._known is not None:
+            self._known.read(spec, beside)
+            return
+        errors = [error for error in self._schema.iter_errors(spec) if not _is_low_k(error)]
+        if errors:
+            raise _refusal(max(errors, key=relevance), beside)
+
+
+def _is_low_k(error: ValidationError) -> bool:
+    # Left to `check_k`, which knows both ends of the range.
+    return list(error.absolute_path) == ["target", "k"] and error.validator == "minimum"
+
+
+def _refusal(error: ValidationError, beside: Sequence[str]) -> InvalidInput:
+    path = [str(step) for step in error.absolute_path]
+    match error.validator:
+        case "required":
+            name = next(name for name in error.validator_value if name not in error.instance)
+            param = ".".join([*path, name])
+            return InvalidInput("missing_field", f"{param!r} is required.", param)
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            name = next(name for name in error.instance if name not in known)
+            param = clip(".".join([*path, name]))
+            return unknown(param, [*known, *(beside if not path else [])])
+    param = ".".join(path)
+    return InvalidInput("invalid_value", wrong(param, error.instance, error.schema), param or None)

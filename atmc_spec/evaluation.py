@@ -1,0 +1,107 @@
+"""How a job's report comes about."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from atmc_spec.base import Schema, SpecModel, broken
+from atmc_spec.names import AttackName, Level
+from atmc_spec.values import Number, Whole
+
+#: The four attacks that ``autoattack`` stands for, in running order.
+AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
+_QUICK: tuple[AttackName, ...] = ("fgsm", "pgd")
+_ALL: tuple[AttackName, ...] = (*_QUICK, "pgd_cw", "pgd_dlr", "wrm", "autoattack")
+#: The attacks and the number of images of each level of evaluation.
+LEVELS: dict[Level, tuple[tuple[AttackName, ...], int]] = {
+    "quick": (_QUICK, 1_000),
+    "standard": (_ALL, 1_000),
+    "full": (_ALL, 10_000),
+}
+
+
+class Evaluation(SpecModel):
+    """The attacks of the report; the epsilon and the norm are the threat's.
+
+    A level chooses attacks and images; each can be chosen by itself, too.
+    """
+
+    level: Annotated[
+        Level,
+        Field(
+            description="quick: FGSM and PGD on up to 1,000 images; standard: all attacks on up "
+            "to 1,000; full: all attacks on up to 10,000"
+        ),
+    ] = "quick"
+    attacks: Annotated[
+        tuple[AttackName, ...] | None,
+        Field(
+            min_length=1,
+            description="by default the level's; autoattack is apgd_ce, apgd_t, fab_t and square, "
+            "each on what the ones before it left standing",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ] = None
+    max_images: Annotated[
+        Whole | None,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="images of the test split at most, drawn by seed and stratified; by "
+            "default the level's",
+        ),
+    ] = None
+    pgd_steps: Annotated[Whole, Field(ge=1, le=10_000, description="PGD steps")] = 20
+    pgd_restarts: Annotated[Whole, Field(ge=1, le=1000, description="PGD random starts")] = 2
+    wrm_steps: Annotated[Whole, Field(ge=1, le=10_000, description="WRM steps")] = 15
+    wrm_gamma: Annotated[
+        Number,
+        Field(gt=0, le=1e6, description="WRM's weight of the loss against the squared length"),
+    ] = 1.3
+    autoattack_steps: Annotated[
+        Whole, Field(ge=1, le=10_000, description="iterations of APGD and FAB, for each target")
+    ] = 100
+    autoattack_targets: Annotated[
+        Whole, Field(ge=1, le=1000, description="classes that APGD-T and FAB-T aim at, at most")
+    ] = 9
+    square_queries: Annotated[Whole, Field(ge=1, le=1_000_000, description="queries of Square")] = (
+        5000
+    )
+    curve_images: Annotated[
+        Whole,
+        Field(ge=1, le=1_000_000, description="images of the curve of accuracy against epsilon"),
+    ] = 200
+    curve_steps: Annotated[
+        Whole, Field(ge=1, le=10_000, description="PGD steps at each of its points")
+    ] = 10
+    batch_size: Annotated[Whole, Field(ge=1, le=65_536, description="images a batch")] = 500
+
+    @field_validator("attacks")
+    @classmethod
+    def _are_different(cls, attacks: tuple[AttackName, ...]) -> tuple[AttackName, ...]:
+        if len(set(attacks)) < len(attacks):
+            raise broken(f"{', '.join(attacks)} names one twice")
+        for member in AUTOATTACK:
+            if "autoattack" in attacks and member in attacks:
+                raise broken(f"autoattack includes {member}: name one of the two")
+        return attacks
+
+    @classmethod
+    def rules(cls) -> Schema:
+        """Autoattack or its members."""
+        whole = {"contains": {"const": "autoattack"}}
+        member = {"contains": {"enum": list(AUTOATTACK)}}
+        both = {"properties": {"attacks": {"not": {"allOf": [whole, member]}}}}
+        return super().rules() | {"allOf": [both]}
+
+    def attack_names(self, num_classes: int) -> tuple[AttackName, ...]:
+        """Those named, or the level's, of which PGD on DLR makes no sense below three classes."""
+        if self.attacks is not None:
+            return self.attacks
+        names = LEVELS[self.level][0]
+        return tuple(name for name in names if name != "pgd_dlr" or num_classes >= 3)
+
+    @property
+    def image_limit(self) -> int:
+        """How many images of the test split are evaluated at most."""
+        return self.max_images if self.max_images is not None else LEVELS[self.level][1]

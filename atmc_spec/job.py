@@ -1,0 +1,81 @@
+"""A whole job: its parts, and the rules between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from atmc_spec.acceptance import Accept
+from atmc_spec.base import Schema, SpecModel, broken
+from atmc_spec.evaluation import Evaluation
+from atmc_spec.target import Target
+from atmc_spec.threat import Threat
+from atmc_spec.training import Training
+from atmc_spec.values import Whole
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Training options that have no effect while a field of the target has one of some values."""
+
+    options: tuple[str, ...]
+    field: str
+    values: tuple[int | str, ...]
+    why: str
+
+
+class JobSpec(SpecModel):
+    """One job; each method has a class of its own, which names what it does not use.
+
+    A method that compresses nothing derives from this one, any other from ``CompressionSpec``.
+    """
+
+    method: Annotated[str, Field(description="the recipe")]
+    threat: Threat
+    target: Target | None = None
+    training: Training = Training()
+    evaluation: Annotated[Evaluation, Field(description="the report's attacks")] = Evaluation()
+    accept: Annotated[Accept, Field(description="thresholds for the report's verdict")] = Accept()
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1, description="of every random choice")] = 0
+
+
+class CompressionSpec(JobSpec):
+    """A job that trains a network under the constraints of a target."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(("rho", "dual_interval"), "bits", (16, 32), "has no codebooks"),
+        Idle(("importance",), "structure", ("channel",), "chooses no single entries"),
+    )
+
+    target: Target
+
+    @field_validator("training")
+    @classmethod
+    def _has_effect(cls, training: Training, info: ValidationInfo) -> Training:
+        target = info.data.get("target")
+        for rule in cls.idle:
+            value = getattr(target, rule.field, None)
+            for name in rule.options if value in rule.values else ():
+                if getattr(training, name) != training.default(name):
+                    said = f"a target of {rule.field} {value} {rule.why}: leave {name} out"
+                    raise broken(said, field=name)
+        return training
+
+    @classmethod
+    def rules(cls) -> Schema:
+        """That idle options stay at their defaults."""
+        return super().rules() | {"allOf": [cls._idle_schema(rule) for rule in cls.idle]}
+
+    @classmethod
+    def _idle_schema(cls, rule: Idle) -> Schema:
+        given = _object({rule.field: {"enum": list(rule.values)}}, required=True)
+        defaults = {name: {"const": Training.default(name)} for name in rule.options}
+        return {
+            "if": _object({"target": given}, required=True),
+            "then": _object({"training": _object(defaults)}),
+        }
+
+
+def _object(properties: Mapping[str, Any], *, required: bool = False) -> Schema:
+    return {"properties": dict(properties)} | ({"required": list(properties)} if required else {})

@@ -1,0 +1,157 @@
+"""The spec of each method: what it takes, and what of the common parts it has no use for."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from atmc_spec.acceptance import Accept
+from atmc_spec.errors import InvalidInput
+from atmc_spec.job import CompressionSpec, JobSpec
+from atmc_spec.target import Target
+from atmc_spec.threat import Threat
+from atmc_spec.training import Training
+
+_OF_ADVERSARIAL_TRAINING = ("loss", "clean_weight", "beta")
+_OF_MOVING_SUPPORTS = ("rho", "dual_interval", "density_schedule", "shrink_fraction")
+_OF_FACTORS = ("rank_fraction",)
+_OF_SUPPORTS = ("compression_epochs", "finish_epochs", "importance")
+
+
+class EntriesTarget(Target):
+    """Of methods that know no channels."""
+
+    unused = ("structure",)
+
+
+class CleanPruningTraining(Training):
+    """Of clean training and a fixed support."""
+
+    unused = (*_OF_ADVERSARIAL_TRAINING, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+
+
+class DenseTraining(Training):
+    """Of no compression."""
+
+    unused = (*_OF_SUPPORTS, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+
+
+class PruningTraining(Training):
+    """Of a fixed support."""
+
+    unused = (*_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+
+
+class LowRankTraining(Training):
+    """Of a fixed rank."""
+
+    unused = ("importance", *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+
+
+class MovingTraining(Training):
+    """Of a moving support, without factors."""
+
+    unused = _OF_FACTORS
+
+
+class NapSpec(CompressionSpec):
+    """Non-adversarial pruning."""
+
+    method: Literal["nap"]
+    training: CleanPruningTraining = CleanPruningTraining()
+
+
+class DaSpec(CompressionSpec):
+    """Dense adversarial training."""
+
+    method: Literal["da"]
+    target: EntriesTarget
+    training: DenseTraining = DenseTraining()
+
+
+class ApSpec(CompressionSpec):
+    """Adversarial pruning."""
+
+    method: Literal["ap"]
+    training: PruningTraining = PruningTraining()
+
+
+class Al0Spec(CompressionSpec):
+    """Adversarial training with l0 projection."""
+
+    method: Literal["al0"]
+    training: MovingTraining = MovingTraining()
+
+
+class AlrSpec(CompressionSpec):
+    """Adversarial training and low rank."""
+
+    method: Literal["alr"]
+    target: EntriesTarget
+    training: LowRankTraining = LowRankTraining()
+
+
+class AtmcSpec(CompressionSpec):
+    """Pruning, factorisation and quantisation in one adversarial training."""
+
+    method: Literal["atmc"]
+
+
+class EvaluatedThreat(Threat):
+    """Of a report alone: nothing is trained against it."""
+
+    unused = ("steps", "step_size")
+
+
+class NoTraining(Training):
+    """Where nothing is trained; the data set is split by it all the same."""
+
+    unused = tuple(Training.model_fields)
+
+
+class EvaluatedAccept(Accept):
+    """Of a report alone: there is nothing that could be lost or smaller."""
+
+    unused = ("clean_accuracy_drop", "file_ratio")
+
+
+class EvaluateSpec(JobSpec):
+    """The report of the uploaded model alone."""
+
+    unused: ClassVar[tuple[str, ...]] = ("target",)
+
+    method: Literal["evaluate"]
+    threat: EvaluatedThreat
+    training: NoTraining = NoTraining()
+    accept: EvaluatedAccept = EvaluatedAccept()
+
+
+#: The methods of this version.
+SPECS: Mapping[str, type[JobSpec]] = {
+    "nap": NapSpec,
+    "da": DaSpec,
+    "ap": ApSpec,
+    "al0": Al0Spec,
+    "alr": AlrSpec,
+    "atmc": AtmcSpec,
+    "evaluate": EvaluateSpec,
+}
+
+
+def read_spec(document: object, specs: Mapping[str, type[JobSpec]] = SPECS) -> JobSpec:
+    """Build the spec of a job from parsed JSON.
+
+    Args:
+        specs: the class of each method; a worker may know more methods than these.
+
+    Raises:
+        InvalidInput: as ``SpecModel.read``; an unknown method is an ``invalid_value`` of
+            ``method``.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidInput("invalid_value", "the spec must be an object")
+    if "method" not in document:
+        raise InvalidInput("missing_field", "'method' is required.", "method")
+    method = document["method"]
+    if not isinstance(method, str) or method not in specs:
+        said = f"{method!r} is not one of {', '.join(specs)}."
+        raise InvalidInput("invalid_value", said, "method")
+    return specs[method].read(document)

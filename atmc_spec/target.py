@@ -1,0 +1,116 @@
+"""How small the result is to be."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from atmc_spec.base import Schema, SpecModel, broken
+from atmc_spec.errors import InvalidInput
+from atmc_spec.names import Bits, Structure
+from atmc_spec.values import Number, Whole
+
+#: Of one weight of the dense network, and of one value of a codebook.
+_FLOAT_BITS = 32
+
+
+class Target(SpecModel):
+    """How small: so many non-zeros over all of U, V, C, each stored in b bits.
+
+    Exactly one of ``k``, ``density``, ``nominal_ratio`` and ``max_bytes`` is given; for the last
+    two the job finds k. ``bits`` 1 to 8 mean codebooks of 2^b values, 16 means float16 values and
+    32 means no quantisation.
+    """
+
+    SIZES: ClassVar[tuple[str, ...]] = ("k", "density", "nominal_ratio", "max_bytes")
+
+    bits: Annotated[
+        Bits, Field(description="bits a non-zero: 1 to 8 a codebook, 16 float16, 32 float32")
+    ]
+    k: Annotated[Whole | None, Field(description="number of non-zeros of U, V, C together")] = None
+    density: Annotated[Number | None, Field(gt=0, le=1, description="k over the dense weights")] = (
+        None
+    )
+    nominal_ratio: Annotated[
+        Number | None,
+        Field(
+            gt=0,
+            le=1,
+            description="at most this: bits of non-zeros and codebooks over those of the dense "
+            "weights",
+        ),
+    ] = None
+    max_bytes: Annotated[
+        Whole | None,
+        Field(ge=1, le=2**40, description="the artifact's file is at most that large"),
+    ] = None
+    structure: Annotated[
+        Structure,
+        Field(
+            description="what is kept or dropped: single entries, or whole output channels with "
+            "all that reads them, so that the network really has fewer"
+        ),
+    ] = "element"
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if sum(getattr(self, size) is not None for size in self.SIZES) != 1:
+            raise broken(f"give exactly one of {', '.join(self.SIZES)}")
+        return self
+
+    @classmethod
+    def rules(cls) -> Schema:
+        """Exactly one size."""
+        return super().rules() | {"oneOf": [{"required": [size]} for size in cls.SIZES]}
+
+    def budget(self, num_weights: int) -> int | None:
+        """k for a network of ``num_weights`` dense conv and linear weights; None if not yet known.
+
+        Raises:
+            InvalidInput: as ``count_nonzeros``.
+        """
+        return count_nonzeros(self.model_dump(), num_weights)
+
+
+def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
+    """The k of a target, given as JSON, for so many dense weights; None if not yet known.
+
+    How many non-zeros are within ``max_bytes`` depends on the network's other tensors, too.
+
+    Raises:
+        InvalidInput: ``k_out_of_range`` if k is 0 or above ``num_weights``, or no non-zero is
+            within ``nominal_ratio``.
+    """
+    ratio, given = target.get("nominal_ratio"), "k" if target.get("k") is not None else "density"
+    if ratio is not None:
+        least = least_nominal_ratio(target["bits"], num_weights)
+        if ratio < least:
+            raise InvalidInput(
+                "k_out_of_range",
+                f"nominal_ratio {ratio} leaves 0 non-zeros, and with one it is {least:.3g} for a "
+                f"network of {num_weights} weights: ask for more.",
+                "target.nominal_ratio",
+            )
+        return None
+    size = target.get(given)
+    if size is None:
+        return None
+    k: int = size if given == "k" else round(size * num_weights)
+    if not 1 <= k <= num_weights:
+        wanted = f"k is {k}" if given == "k" else f"density {size} leaves {k}"
+        raise InvalidInput(
+            "k_out_of_range",
+            f"{wanted}, and the network has {num_weights} weights: choose from 1 to "
+            f"{num_weights} non-zeros.",
+            f"target.{given}",
+        )
+    return k
+
+
+def least_nominal_ratio(bits: int, num_weights: int) -> float:
+    """The nominal ratio of a network with a single non-zero, and with its codebook if it has one.
+
+    Args:
+        bits: of the non-zero.
+    """
+    return (bits + (_FLOAT_BITS if bits <= 8 else 0)) / (_FLOAT_BITS * num_weights)

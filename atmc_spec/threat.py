@@ -1,0 +1,58 @@
+"""What the model must withstand."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from atmc_spec.base import SpecModel, broken
+from atmc_spec.names import Norm
+from atmc_spec.values import Number, Whole
+
+# Of a radius: images are in [0, 1].
+_LARGEST = 1
+_FRACTION = r"^[0-9]+(\.[0-9]+)?/[0-9]+(\.[0-9]+)?$"
+
+
+class Threat(SpecModel):
+    """The perturbations that the model must withstand, and the PGD that it is trained with."""
+
+    norm: Annotated[Norm, Field(description="the norm of the ball")]
+    epsilon: Annotated[
+        Number,
+        Field(
+            gt=0,
+            le=_LARGEST,
+            description='its radius, for images in [0, 1]: a number, or a fraction such as "8/255"',
+            # Bounds are for numbers only, the pattern for strings only.
+            json_schema_extra={"type": ["number", "string"], "pattern": _FRACTION},
+        ),
+    ]
+    steps: Annotated[Whole, Field(ge=1, le=1000, description="PGD steps in training")] = 7
+    step_size: Annotated[
+        Number | None,
+        Field(gt=0, le=1, description="of those steps; by default 2 epsilon / steps"),
+    ] = None
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _read_fraction(cls, value: object) -> object:
+        """The quotient of a fraction."""
+        if isinstance(value, str) and re.fullmatch(_FRACTION, value):
+            numerator, denominator = (float(part) for part in value.split("/"))
+            return numerator / denominator if denominator else value
+        if isinstance(value, (int, float)) and value > _LARGEST:
+            raise broken(
+                f'{value!r} is above {_LARGEST}: expected a number, or a fraction such as "8/255"; '
+                f'images are in [0, 1], so for {value} grey levels write "{value}/255"'
+            )
+        return value
+
+    @property
+    def training_step_size(self) -> float:
+        """As asked for; by default all steps together reach twice across the ball's radius.
+
+        The paper's 1.25 epsilon / steps finds weaker perturbations at any number of steps up to 40
+        (docs/method.md).
+        """
+        return self.step_size if self.step_size is not None else 2 * self.epsilon / self.steps

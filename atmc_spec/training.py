@@ -1,0 +1,201 @@
+"""How a job trains."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from atmc_spec.base import SpecModel
+from atmc_spec.names import (
+    Averaging,
+    DensitySchedule,
+    Importance,
+    LossName,
+    Precision,
+    Preset,
+    ScheduleName,
+)
+from atmc_spec.presets import PRESETS, Effort
+from atmc_spec.values import Flag, Number, Whole
+
+
+class Training(SpecModel):
+    """How long and how fast; rho and dual_interval are the paper's ADMM settings."""
+
+    depends: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "time_budget_s": ("preset", "auto"),
+        "clean_weight": ("loss", "mix"),
+        "beta": ("loss", "trades"),
+        "averaging_decay": ("averaging", "ema"),
+    }
+
+    preset: Annotated[
+        Preset,
+        Field(
+            description="sets the epochs of all stages, schedule and averaging where they are "
+            "left out; auto chooses the epochs by the size of the data and by "
+            "time_budget_s"
+        ),
+    ] = "standard"
+    time_budget_s: Annotated[
+        Number | None,
+        Field(
+            gt=0,
+            le=30 * 86_400,
+            description="with preset auto: seconds that all training together should take",
+        ),
+    ] = None
+    robust_epochs: Annotated[
+        Whole | None,
+        Field(
+            ge=0,
+            le=10_000,
+            description="adversarial training of the dense network; by default the preset's, or 0 "
+            "if the upload is found to be robust already",
+        ),
+    ] = None
+    compression_epochs: Annotated[
+        Whole | None,
+        Field(
+            ge=1, le=10_000, description="training under the constraints; by default the preset's"
+        ),
+    ] = None
+    finish_epochs: Annotated[
+        Whole | None,
+        Field(
+            ge=0,
+            le=10_000,
+            description="fine-tuning with support and assignments frozen; by default the preset's",
+        ),
+    ] = None
+    batch_size: Annotated[Whole, Field(ge=2, le=65_536, description="images a step")] = 128
+    learning_rate: Annotated[Number, Field(gt=0, le=10, description="the schedule's peak")] = 0.1
+    schedule: Annotated[
+        ScheduleName | None,
+        Field(
+            description="of the learning rate: a cosine, or a tenth from half of the steps on and "
+            "a hundredth from three quarters on; by default the preset's"
+        ),
+    ] = None
+    loss: Annotated[
+        LossName,
+        Field(
+            description="mix: clean and adversarial cross-entropy, by clean_weight; trades: clean "
+            "cross-entropy plus beta times the divergence of the adversarial outputs "
+            "(Zhang et al., 2019)"
+        ),
+    ] = "mix"
+    clean_weight: Annotated[
+        Number | None,
+        Field(
+            ge=0,
+            le=0.9,
+            description="of the clean images in the mix; by default 0.5, the paper's; 0 trains on "
+            "adversarial images alone, which is faster and more robust, at some clean "
+            "accuracy",
+        ),
+    ] = None
+    beta: Annotated[
+        Number | None,
+        Field(gt=0, le=1000, description="TRADES' weight of the divergence; by default 6"),
+    ] = None
+    averaging: Annotated[
+        Averaging | None,
+        Field(
+            description="ema: what is kept is an exponential moving average of the weights; swa: "
+            "their mean over the last quarter of each stage's steps; by default the "
+            "preset's"
+        ),
+    ] = None
+    averaging_decay: Annotated[
+        Number | None,
+        Field(
+            ge=0,
+            le=0.9999,
+            description="of ema: share of the average that each step leaves as it is; by default "
+            "0.99",
+        ),
+    ] = None
+    flip: Annotated[
+        Flag,
+        Field(
+            description="mirror every other training image, by chance, left to right: for "
+            "photographs, not for digits or letters"
+        ),
+    ] = False
+    shift: Annotated[
+        Whole,
+        Field(
+            ge=0,
+            le=1024,
+            description="move each training image by up to so many pixels each way, black coming "
+            "in; 4 is usual for 32x32",
+        ),
+    ] = 0
+    momentum: Annotated[Number, Field(ge=0, le=0.999, description="of SGD, Nesterov")] = 0.9
+    max_grad_norm: Annotated[
+        Number,
+        Field(
+            gt=0,
+            le=1e9,
+            description="a gradient that is longer, in all weights together, is shortened to it: "
+            "adversarial losses are steep, and a step after a long gradient is often "
+            "the last",
+        ),
+    ] = 3.0
+    weight_decay: Annotated[Number, Field(ge=0, le=1, description="of SGD")] = 1e-4
+    precision: Annotated[
+        Precision,
+        Field(
+            description="of the passes in training, the weights themselves and all evaluation are "
+            "float32: auto is bfloat16 on a GPU that has it"
+        ),
+    ] = "auto"
+    rho: Annotated[Number, Field(gt=0, le=100, description="weight of the ADMM penalty")] = 0.1
+    dual_interval: Annotated[
+        Whole, Field(ge=1, le=10_000, description="steps between dual updates")
+    ] = 10
+    density_schedule: Annotated[
+        DensitySchedule,
+        Field(description="how the budget shrinks from dense to k; none: it is k from the start"),
+    ] = "cubic"
+    shrink_fraction: Annotated[
+        Number,
+        Field(
+            ge=0, le=0.95, description="share of the compression epochs in which the budget shrinks"
+        ),
+    ] = 0.3
+    importance: Annotated[
+        Importance,
+        Field(
+            description="which entries stay under the budget: lamp, those that are large beside "
+            "the rest of their layer, so that none is left with too few (Lee et al., "
+            "2021); magnitude, the largest of all, as in the paper"
+        ),
+    ] = "lamp"
+    rank_fraction: Annotated[
+        Number, Field(ge=0, le=1, description="share of the rows that seed the shared basis in V")
+    ] = 0.01
+    validation_fraction: Annotated[
+        Number,
+        Field(gt=0, le=0.5, description="share of train held out if there is no validation split"),
+    ] = 0.1
+
+    def effort(self) -> Effort:
+        """The preset's, with what is set explicitly in its place."""
+        names = [field.name for field in fields(Effort)]
+        explicit = {name: getattr(self, name) for name in names}
+        return replace(PRESETS[self.preset], **{k: v for k, v in explicit.items() if v is not None})
+
+    @property
+    def mix_clean_weight(self) -> float:
+        return self.clean_weight if self.clean_weight is not None else 0.5
+
+    @property
+    def trades_beta(self) -> float:
+        return self.beta if self.beta is not None else 6.0
+
+    @property
+    def ema_decay(self) -> float:
+        return self.averaging_decay if self.averaging_decay is not None else 0.99
