@@ -97,6 +97,7 @@ def test_an_image_of_others_is_pinned_to_a_version(name):
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_an_image_of_ours_is_built_on_one_pinned_to_a_version(name):
     bases = re.findall(r"^FROM (\S+)", (ROOT / f"docker/{name}.Dockerfile").read_text(), re.M)
+    assert bases
     assert all(re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base) for base in bases)
 
 
@@ -118,10 +119,14 @@ def test_a_worker_gets_the_time_to_give_its_job_back(name):
 
 
 def test_what_waits_for_a_service_waits_for_one_that_can_say_so():
-    for service in SERVICES.values():
-        for name, wish in service.get("depends_on", {}).items():
-            if wish["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[name]
+    awaited = {
+        name
+        for service in SERVICES.values()
+        for name, wish in service.get("depends_on", {}).items()
+        if wish["condition"] == "service_healthy"
+    }
+    assert awaited >= {"postgres", "valkey", "seaweedfs"}
+    assert awaited <= {name for name, service in SERVICES.items() if "healthcheck" in service}
 
 
 def test_the_api_that_others_reach_asks_for_a_key():

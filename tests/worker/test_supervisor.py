@@ -74,6 +74,7 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
         artifact = artifacts.get_artifact(session, job_id, "report.json")
     with bench.store.open(blob_key(artifact.sha256)) as file:
         report = json.load(file)
+    assert "PATH" in report["environment"]
     assert "hush" not in report["environment"].values()
     assert not any(name.startswith(("ATMC_", "AWS_")) for name in report["environment"])
     assert report["inputs"] == {"model.safetensors": "weights", "dataset": "images"}

@@ -62,9 +62,13 @@ def test_round_trip_is_exact(bits: int, tmp_path: Path) -> None:
 
 
 def test_batch_norms_survive() -> None:
-    model = _model("resnet18", density=0.001, bits=4)
+    model = _model("mobilenet_v2", density=0.001, bits=4)
+    for tensor in model.others.values():
+        tensor.copy_(torch.rand(tensor.shape))
     loaded = artifact.decode(artifact.encode(model))
     assert model.others.keys() == loaded.others.keys()
+    for name, tensor in model.others.items():
+        assert torch.equal(loaded.others[name], tensor), name
     assert any("running_var" in name for name in loaded.others)
 
 

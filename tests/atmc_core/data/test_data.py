@@ -25,9 +25,9 @@ def _arrays(**changes: Any) -> dict[str, Any]:
     return {name: array for name, array in arrays.items() if array is not None}
 
 
-def _load(path: Path, **changes: Any) -> Any:
+def _load(path: Path, seed: int = 0, **changes: Any) -> Any:
     np.savez(path / "data.npz", **_arrays(**changes))
-    return load_npz(path / "data.npz", validation_fraction=0.3, seed=0)
+    return load_npz(path / "data.npz", validation_fraction=0.3, seed=seed)
 
 
 def test_images_come_as_channels_first_and_the_order_is_kept(tmp_path: Path) -> None:
@@ -45,8 +45,9 @@ def test_validation_is_cut_from_train_stratified_and_by_seed(tmp_path: Path) -> 
     data = _load(tmp_path)
     assert (len(data.train), len(data.val)) == (28, 12)
     assert torch.bincount(data.val.labels).tolist() == [3, 3, 3, 3]
-    again = _load(tmp_path)
+    again, other = _load(tmp_path), _load(tmp_path, seed=1)
     assert torch.equal(data.val.images, again.val.images)
+    assert not torch.equal(data.val.images, other.val.images)
     together = torch.cat([data.train.images, data.val.images]).flatten(1)
     assert len(torch.unique(together, dim=0)) == 40
 

@@ -62,8 +62,14 @@ def test_a_stream_that_is_left_early_ends_its_thread(
         _mapped(_split(), tmp_path / "images.npy"), 5, torch.Generator().manual_seed(0)
     )
     next(batches)
+    assert _feeding()
     batches.close()  # type: ignore[attr-defined]
-    assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
+    assert not _feeding()
+
+
+def _feeding() -> list[str]:
+    """The names of the threads that gather images."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
 def test_augmentation_is_the_same_image_moved_and_mirrored() -> None:

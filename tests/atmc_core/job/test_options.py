@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from atmc_core import artifact
+from atmc_core.data import feed
 from atmc_core.errors import InvalidInput
 from atmc_core.job.run import ModelInput, run
 from atmc_spec import read_spec
@@ -211,9 +212,18 @@ def test_images_that_do_not_fit_the_device_are_streamed_to_the_same_bytes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = _training(flip=True, shift=2, compression_epochs=1)
+    gather, gathered = feed._gather, list[int]()
+
+    def watched(images: Any, places: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+        gathered.append(len(places))
+        return gather(images, places, room)
+
+    monkeypatch.setattr(feed, "_gather", watched)
     resident, _ = bench.run("resident", training=training)
+    assert gathered == []
     monkeypatch.setattr("atmc_core.data.sets.room_for_images", lambda device: 0)
     streamed, _ = bench.run("streamed", training=training)
+    assert sum(gathered) > 0
     assert bench.artifact("streamed") == bench.artifact("resident")
     assert streamed["after"]["clean"] == resident["after"]["clean"]
 
