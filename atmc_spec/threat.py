@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from atmc_spec.base import SpecModel, broken
+from atmc_spec.defaults import training_step_size
 from atmc_spec.names import Norm
 from atmc_spec.values import Number, Whole
 
@@ -50,9 +51,7 @@ class Threat(SpecModel):
 
     @property
     def training_step_size(self) -> float:
-        """As asked for; by default all steps together reach twice across the ball's radius.
-
-        The paper's 1.25 epsilon / steps finds weaker perturbations at any number of steps up to 40
-        (docs/method.md).
-        """
-        return self.step_size if self.step_size is not None else 2 * self.epsilon / self.steps
+        """As asked for, or the default."""
+        if self.step_size is not None:
+            return self.step_size
+        return training_step_size(self.epsilon, self.steps)

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from atmc_spec import defaults
 from atmc_spec.base import SpecModel
 from atmc_spec.names import (
     Averaging,
@@ -70,7 +71,9 @@ class Training(SpecModel):
         ),
     ] = None
     batch_size: Annotated[Whole, Field(ge=2, le=65_536, description="images a step")] = 128
-    learning_rate: Annotated[Number, Field(gt=0, le=10, description="the schedule's peak")] = 0.1
+    learning_rate: Annotated[Number, Field(gt=0, le=10, description="the schedule's peak")] = (
+        defaults.LEARNING_RATE
+    )
     schedule: Annotated[
         ScheduleName | None,
         Field(
@@ -133,7 +136,9 @@ class Training(SpecModel):
             "in; 4 is usual for 32x32",
         ),
     ] = 0
-    momentum: Annotated[Number, Field(ge=0, le=0.999, description="of SGD, Nesterov")] = 0.9
+    momentum: Annotated[Number, Field(ge=0, le=0.999, description="of SGD, Nesterov")] = (
+        defaults.MOMENTUM
+    )
     max_grad_norm: Annotated[
         Number,
         Field(
@@ -144,7 +149,7 @@ class Training(SpecModel):
             "the last",
         ),
     ] = 3.0
-    weight_decay: Annotated[Number, Field(ge=0, le=1, description="of SGD")] = 1e-4
+    weight_decay: Annotated[Number, Field(ge=0, le=1, description="of SGD")] = defaults.WEIGHT_DECAY
     precision: Annotated[
         Precision,
         Field(
@@ -152,20 +157,22 @@ class Training(SpecModel):
             "float32: auto is bfloat16 on a GPU that has it"
         ),
     ] = "auto"
-    rho: Annotated[Number, Field(gt=0, le=100, description="weight of the ADMM penalty")] = 0.1
+    rho: Annotated[Number, Field(gt=0, le=100, description="weight of the ADMM penalty")] = (
+        defaults.RHO
+    )
     dual_interval: Annotated[
         Whole, Field(ge=1, le=10_000, description="steps between dual updates")
-    ] = 10
+    ] = defaults.DUAL_INTERVAL
     density_schedule: Annotated[
         DensitySchedule,
         Field(description="how the budget shrinks from dense to k; none: it is k from the start"),
-    ] = "cubic"
+    ] = defaults.DENSITY_SCHEDULE
     shrink_fraction: Annotated[
         Number,
         Field(
             ge=0, le=0.95, description="share of the compression epochs in which the budget shrinks"
         ),
-    ] = 0.3
+    ] = defaults.SHRINK_FRACTION
     importance: Annotated[
         Importance,
         Field(
@@ -173,10 +180,10 @@ class Training(SpecModel):
             "the rest of their layer, so that none is left with too few (Lee et al., "
             "2021); magnitude, the largest of all, as in the paper"
         ),
-    ] = "lamp"
+    ] = defaults.IMPORTANCE
     rank_fraction: Annotated[
         Number, Field(ge=0, le=1, description="share of the rows that seed the shared basis in V")
-    ] = 0.01
+    ] = defaults.RANK_FRACTION
     validation_fraction: Annotated[
         Number,
         Field(gt=0, le=0.5, description="share of train held out if there is no validation split"),

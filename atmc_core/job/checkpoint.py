@@ -15,8 +15,8 @@ import torch
 
 #: What the stages keep; another release's state would be misread, so it counts as broken. Raised
 #: whenever a stage or a solver keeps something else (2: all factors in one tensor; 3: of U and V
-#: only what may be used; 4: the same in what one stage leaves to the next).
-FORMAT = 4
+#: only what may be used; 4: the same in what one stage leaves to the next; 5: one optimiser).
+FORMAT = 5
 #: The one before the newest is kept in case the newest cannot be read.
 _KEPT = 2
 #: A large network's checkpoint takes seconds, and a batch of an attack may take less: where one has

@@ -125,7 +125,10 @@ class Context:
     @property
     def attack(self) -> PGD | None:
         """Of the choice between epochs."""
-        return training_attack(self.spec.threat) if self.system.adversarial else None
+        if not self.system.adversarial:
+            return None
+        threat = self.spec.threat
+        return training_attack(threat.norm, threat.epsilon, threat.steps, threat.step_size)
 
     @property
     def inner_attack(self) -> PGD | None:

@@ -11,11 +11,12 @@ from atmc_core.attacks import PGD, Attack, ball
 from atmc_core.data import Split
 from atmc_core.events import Emit
 from atmc_core.job.context import SELECT, Context
+from atmc_core.job.solving import optimizer_of
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.step import make_step
-from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
+from atmc_core.training.trainer import adversarial_step, selection_accuracy
 from atmc_spec import EPOCHS
 
 # Of what a classifier has above chance on clean images, a robust one keeps this share under attack.
@@ -66,7 +67,7 @@ def recognise(context: Context) -> Recognition:
     at_twice = PGD(
         ball(threat.norm, 2 * threat.epsilon), threat.steps, 2 * threat.training_step_size
     )
-    clean, robust = accuracy(None), accuracy(training_attack(threat))
+    clean, robust = accuracy(None), accuracy(context.attack)
     twice, chance = accuracy(at_twice), 1 / context.num_classes
     above = clean - chance
     is_robust = above > 0 and (
@@ -124,9 +125,10 @@ def seconds_per_epoch(context: Context) -> float:
     """Training and selection of one epoch, extrapolated from a few steps on a copy."""
     training, train = context.spec.training, context.data.train
     device = train.labels.device
-    net = DenseWeights(copy.deepcopy(context.classifier), training)
+    classifier = copy.deepcopy(context.classifier)
+    net = DenseWeights(classifier.network, optimizer_of(training))
     images, labels = train.batch(slice(0, training.batch_size))
-    step = make_step(net.classifier, context.inner_attack, context.loss, context.speed)
+    step = make_step(classifier, context.inner_attack, context.loss, context.speed)
     generator = random_generator(device, context.spec.seed)
     times: list[float] = []
     # The first steps are slower: memory is taken, kernels are chosen.

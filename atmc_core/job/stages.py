@@ -16,6 +16,7 @@ from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import compressible_weights, dense_weights
 from atmc_core.job.context import COMPRESS, DENSE, FINISH, SELECT, Context
 from atmc_core.job.pipeline import Carry, Stage
+from atmc_core.job.solving import admm_options, optimizer_of
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.admm import AdmmWeights
 from atmc_core.solver.shared import SharedWeights
@@ -78,7 +79,7 @@ class TrainingStage(Stage):
             speed=context.speed,
             augmentation=Augmentation(training.flip, training.shift),
         )
-        self.trainer = Trainer(net, context.data.train, course, self.after_step)
+        self.trainer = Trainer(context.classifier, net, context.data.train, course, self.after_step)
         self.average = None
         if effort.averaging != "none":
             ema = effort.averaging == "ema"
@@ -149,7 +150,7 @@ class DenseStage(TrainingStage):
 
     def __init__(self, context: Context) -> None:
         training, epochs = context.spec.training, context.effort.robust_epochs
-        net = DenseWeights(context.classifier, training)
+        net = DenseWeights(context.classifier.network, optimizer_of(training))
         super().__init__(context, net, epochs, DENSE, training.learning_rate)
         if epochs:
             self.select()  # training must not make the upload worse
@@ -166,7 +167,7 @@ class PackStage(Stage):
 
     def __init__(self, context: Context, carry: Carry) -> None:
         self.k = context.num_weights
-        self.net = FactorizedWeights(context.classifier, seed(context, carry)(self.k))
+        self.net = FactorizedWeights(context.classifier.network, seed(context, carry)(self.k))
 
     def step(self, index: int) -> dict[str, float]:
         raise IndexError(index)
@@ -191,12 +192,13 @@ class MovingStage(TrainingStage):
         factors = seed(context, carry)(context.num_weights)
         structure = context.new_structure()
         net = AdmmWeights(
-            context.classifier,
+            context.classifier.network,
             factors,
             k=context.budget.largest(lambda k: structure.supports(factors, k)),
             bits=context.target.bits,
-            training=training,
             steps=epochs * steps_per_epoch(context.data.train, training.batch_size),
+            options=admm_options(training),
+            optimizer=optimizer_of(training),
             structure=structure,
         )
         super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
@@ -235,7 +237,9 @@ class FixedStage(TrainingStage):
         self.k = context.budget.largest(kept)
         factors = seeded(self.k)
         structure.shrink(factors, self.k)
-        net = SharedWeights(context.classifier, factors, bits=32, training=training)
+        net = SharedWeights(
+            context.classifier.network, factors, bits=32, optimizer=optimizer_of(training)
+        )
         super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
@@ -255,7 +259,10 @@ class FinishStage(TrainingStage):
         factors = restored_factors(context, carry["compressed"])
         self.k: int = carry["compressed"]["k"]
         net = SharedWeights(
-            context.classifier, factors, bits=context.target.bits, training=training
+            context.classifier.network,
+            factors,
+            bits=context.target.bits,
+            optimizer=optimizer_of(training),
         )
         structure = context.new_structure()
         structure.read(factors)

@@ -70,6 +70,6 @@ def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = 
     )
 
 
-def statistics(classifier: Classifier) -> list[Tensor]:
+def statistics(network: nn.Module) -> list[Tensor]:
     """The norms' running means and variances."""
-    return [b for b in classifier.network.buffers() if b.is_floating_point()]
+    return [b for b in network.buffers() if b.is_floating_point()]

@@ -1,20 +1,37 @@
 """ATMC's solver: U, V and C trained under one l0 budget and 2^b values a factor (ADMM)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.factors.factors import Factors
-from atmc_core.networks.classifier import Classifier
-from atmc_core.solver.optimizer import make_optimizer, optimizer_step
+from atmc_core.solver.optimizer import OptimizerFactory, optimizer_step, sgd
 from atmc_core.solver.projection import padded, quantize, requantize
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import FactorizedWeights, State, Trainable
-from atmc_spec import Training
+from atmc_spec import defaults
+from atmc_spec.names import DensitySchedule
 
 # Power of what is left of the shrinking steps, in the share of the budget that is left to lose.
 _POWERS = {"cubic": 3, "linear": 1}
+
+
+@dataclass(frozen=True)
+class AdmmOptions:
+    """How the constraints come to hold.
+
+    Attributes:
+        rho: weight of the penalty.
+        dual_interval: steps between two renewals of theta' and the dual.
+        density_schedule: how the number of non-zeros shrinks from dense to k.
+        shrink_fraction: share of the steps in which it does.
+    """
+
+    rho: float = defaults.RHO
+    dual_interval: int = defaults.DUAL_INTERVAL
+    density_schedule: DensitySchedule = defaults.DENSITY_SCHEDULE
+    shrink_fraction: float = defaults.SHRINK_FRACTION
 
 
 class AdmmWeights(FactorizedWeights, Trainable):
@@ -32,29 +49,30 @@ class AdmmWeights(FactorizedWeights, Trainable):
     Args:
         bits: below 16 there are codebooks; 16 and 32 have no penalty.
         steps: optimiser steps in all.
+        optimizer: makes the optimiser of the factors and the other parameters; SGD by default.
         structure: what is kept or dropped under the budget; by default single entries.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        network: nn.Module,
         factors: dict[str, Factors],
         *,
         k: int,
         bits: int,
-        training: Training,
         steps: int,
+        options: AdmmOptions | None = None,
+        optimizer: OptimizerFactory | None = None,
         structure: Structure | None = None,
     ) -> None:
-        super().__init__(classifier, factors)
-        self.k, self.bits, self.training = k, bits, training
-        self.structure = structure or Structure(training.importance)
-        shrinks = training.density_schedule != "none"
-        self.shrink_steps = round(training.shrink_fraction * steps) if shrinks else 0
+        super().__init__(network, factors)
+        self.k, self.bits, self.options = k, bits, options or AdmmOptions()
+        self.structure = structure or Structure()
+        shrinks = self.options.density_schedule != "none"
+        self.shrink_steps = round(self.options.shrink_fraction * steps) if shrinks else 0
         self.start_budget = int(self.pool.flat.count_nonzero())
-        self.optimizer = make_optimizer([self.pool.flat], training)
-        self.other_optimizer = make_optimizer(self.others, training)
-        self.step = 0
+        self.optimizer = (optimizer or sgd())([self.pool.flat, *self.others])
+        self.steps_done = 0
         # The scaled dual and theta' - u of the pooled entries, and each tensor's last codebook.
         self.dual = self.anchor = self.codebooks = self.pool.flat.new_zeros(0)
         if self.quantized:
@@ -71,7 +89,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     @property
     def at_target(self) -> bool:
         """Whether the budget has shrunk to k."""
-        return self.step >= self.shrink_steps
+        return self.steps_done >= self.shrink_steps
 
     def aim_at(self, k: int) -> None:
         """Change the budget to shrink to; once there, fewer are at once no more than that."""
@@ -82,26 +100,25 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     def budget(self) -> int:
         """Non-zeros allowed after this step."""
-        if self.step >= self.shrink_steps:
+        if self.steps_done >= self.shrink_steps:
             return self.k
-        left = (1 - self.step / self.shrink_steps) ** _POWERS[self.training.density_schedule]
+        left = (1 - self.steps_done / self.shrink_steps) ** _POWERS[self.options.density_schedule]
         return self.k + round((max(self.start_budget, self.k) - self.k) * left)
 
     @torch.no_grad()
-    def update(self, learning_rate: float) -> None:
+    def update(self, learning_rate: float | None = None) -> None:
         gradient = torch.empty_like(self.pool.flat)
         self.write_gradients(gradient)
         if self.quantized:
-            gradient.add_(self.pool.flat, alpha=self.training.rho)
-            gradient.sub_(self.anchor, alpha=self.training.rho)
+            gradient.add_(self.pool.flat, alpha=self.options.rho)
+            gradient.sub_(self.anchor, alpha=self.options.rho)
         for part, square in self.reaches(gradient):
             part.div_(square)
         self.pool.flat.grad = gradient
         optimizer_step(self.optimizer, learning_rate)
-        optimizer_step(self.other_optimizer, learning_rate)
-        self.step += 1
+        self.steps_done += 1
         self._project(self.budget(), scratch=gradient)
-        if self.quantized and self.step % self.training.dual_interval == 0:
+        if self.quantized and self.steps_done % self.options.dual_interval == 0:
             self._renew_duals(scratch=gradient)
         self.compose()
 
@@ -111,7 +128,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def _renew_duals(self, scratch: Tensor | None = None) -> None:
         # Afresh where the last codebooks no longer fit: at the start, and once the budget is k.
         fresh = not len(self.codebooks) or (
-            0 <= self.step - self.shrink_steps < self.training.dual_interval
+            0 <= self.steps_done - self.shrink_steps < self.options.dual_interval
         )
         point = self.dual.add_(self.pool.flat)
         target = torch.empty_like(point) if scratch is None else scratch
@@ -145,8 +162,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def state(self) -> State:
         return self.model_state() | {
             "optimizer": self.optimizer.state_dict(),
-            "other_optimizer": self.other_optimizer.state_dict(),
-            "step": self.step,
+            "steps_done": self.steps_done,
             "k": self.k,
             "start_budget": self.start_budget,
             "dual": self.dual,
@@ -157,7 +173,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def restore(self, state: State) -> None:
         self.restore_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.other_optimizer.load_state_dict(state["other_optimizer"])
-        self.step, self.k, self.start_budget = state["step"], state["k"], state["start_budget"]
+        self.steps_done, self.k = state["steps_done"], state["k"]
+        self.start_budget = state["start_budget"]
         for name in ("dual", "anchor", "codebooks"):
             setattr(self, name, state[name].to(self.pool.flat.device))

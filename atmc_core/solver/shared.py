@@ -1,14 +1,13 @@
 """The end game: supports and assignments are frozen, and the values that are left are trained."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.factors.factors import Factors
-from atmc_core.networks.classifier import Classifier, statistics
-from atmc_core.solver.optimizer import make_optimizer, optimizer_step
+from atmc_core.networks.classifier import statistics
+from atmc_core.solver.optimizer import OptimizerFactory, optimizer_step, sgd
 from atmc_core.solver.projection import quantize
 from atmc_core.solver.weights import FactorizedWeights, State, Trainable
-from atmc_spec import Training
 
 
 class SharedWeights(FactorizedWeights, Trainable):
@@ -26,9 +25,14 @@ class SharedWeights(FactorizedWeights, Trainable):
     """
 
     def __init__(
-        self, classifier: Classifier, factors: dict[str, Factors], *, bits: int, training: Training
+        self,
+        network: nn.Module,
+        factors: dict[str, Factors],
+        *,
+        bits: int,
+        optimizer: OptimizerFactory | None = None,
     ) -> None:
-        super().__init__(classifier, factors)
+        super().__init__(network, factors)
         self.bits = bits
         supports, codes, values = [], [], []
         start = known = 0
@@ -40,7 +44,7 @@ class SharedWeights(FactorizedWeights, Trainable):
             start, known = start + tensor.numel(), known + len(value)
         self.supports, self.codes = torch.cat(supports), torch.cat(codes)
         self.values = torch.cat(values)
-        self.optimizer = make_optimizer([self.values, *self.others], training)
+        self.optimizer = (optimizer or sgd())([self.values, *self.others])
         self._spread()
 
     def _frozen(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +67,7 @@ class SharedWeights(FactorizedWeights, Trainable):
         self.compose()
 
     @torch.no_grad()
-    def update(self, learning_rate: float) -> None:
+    def update(self, learning_rate: float | None = None) -> None:
         entries = torch.empty_like(self.pool.flat)
         self.write_gradients(entries)
         gradient = entries[self.supports]
@@ -78,7 +82,7 @@ class SharedWeights(FactorizedWeights, Trainable):
         self._spread()
 
     def averaged(self) -> list[Tensor]:
-        return [self.values, *self.others, *statistics(self.classifier)]
+        return [self.values, *self.others, *statistics(self.network)]
 
     def refresh(self) -> None:
         self._spread()

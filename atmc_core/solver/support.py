@@ -12,7 +12,8 @@ from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.views import MatrixView, compressible_weights
 from atmc_core.networks.channels import Reader, channel_graph
 from atmc_core.solver.projection import Block, Choice, mark_balanced, mark_largest, worthiest
-from atmc_spec import Importance
+from atmc_spec import defaults
+from atmc_spec.names import Importance
 
 Weights = dict[str, Factors]
 
@@ -39,7 +40,7 @@ class Structure:
         importance: by which the entries of all weights are compared.
     """
 
-    def __init__(self, importance: Importance = "lamp") -> None:
+    def __init__(self, importance: Importance = defaults.IMPORTANCE) -> None:
         self.importance = importance
 
     def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:

@@ -1,34 +1,37 @@
-"""How the conv and linear weights of a classifier are held while they are trained."""
+"""How the conv and linear weights of a network are held while they are trained."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.pool import Pool
-from atmc_core.networks.classifier import Classifier, statistics
+from atmc_core.networks.classifier import statistics
 from atmc_core.networks.state_dict import clone_state, load_tensors
-from atmc_core.solver.optimizer import make_optimizer, optimizer_step
-from atmc_spec import Training
+from atmc_core.solver.optimizer import OptimizerFactory, optimizer_step, sgd
 
 State = dict[str, Any]
 
 
 class Trainable(ABC):
-    """A classifier together with how its conv and linear weights are held.
+    """A network together with how its conv and linear weights are held.
 
     Attributes:
-        classifier: the graph; its parameters are always what is trained, composed.
+        network: the graph; its parameters are always what is trained, composed.
     """
 
-    classifier: Classifier
+    network: nn.Module
 
     @abstractmethod
-    def update(self, learning_rate: float) -> None:
-        """One optimiser step from the gradients of the classifier's parameters, which it frees."""
+    def update(self, learning_rate: float | None = None) -> None:
+        """Take one optimiser step from the gradients of the network's parameters, and free them.
+
+        Args:
+            learning_rate: by default the optimiser's own.
+        """
 
     @abstractmethod
     def averaged(self) -> list[Tensor]:
@@ -48,43 +51,43 @@ class Trainable(ABC):
 
 
 class DenseWeights(Trainable):
-    """The classifier's own parameters, unconstrained."""
+    """The network's own parameters, unconstrained."""
 
-    def __init__(self, classifier: Classifier, training: Training) -> None:
-        self.classifier = classifier
-        self.optimizer = make_optimizer(classifier.parameters(), training)
+    def __init__(self, network: nn.Module, optimizer: OptimizerFactory | None = None) -> None:
+        self.network = network
+        self.optimizer = (optimizer or sgd())(list(network.parameters()))
 
-    def update(self, learning_rate: float) -> None:
+    def update(self, learning_rate: float | None = None) -> None:
         optimizer_step(self.optimizer, learning_rate)
 
     def averaged(self) -> list[Tensor]:
-        return [*self.classifier.parameters(), *statistics(self.classifier)]
+        return [*self.network.parameters(), *statistics(self.network)]
 
     def refresh(self) -> None:
-        """The classifier's own parameters are the averaged tensors themselves."""
+        """The network's own parameters are the averaged tensors themselves."""
 
     def state(self) -> State:
         return {
-            "network": clone_state(self.classifier.network),
+            "network": clone_state(self.network),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, state: State) -> None:
-        load_tensors(self.classifier.network, state["network"])
+        load_tensors(self.network, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 class FactorizedWeights:
-    """Conv and linear weights held as U, V and C, composed into the classifier's parameters.
+    """Conv and linear weights held as U, V and C, composed into the network's parameters.
 
     Attributes:
-        others: the classifier's other parameters.
+        others: the network's other parameters.
     """
 
-    def __init__(self, classifier: Classifier, factors: dict[str, Factors]) -> None:
-        self.classifier = classifier
+    def __init__(self, network: nn.Module, factors: dict[str, Factors]) -> None:
+        self.network = network
         self.factors = factors
-        parameters = dict(classifier.network.named_parameters())
+        parameters = dict(network.named_parameters())
         self.composed = {name: parameters.pop(name) for name in factors}
         self.others = list(parameters.values())
         self.pool = Pool(factors)
@@ -129,7 +132,7 @@ class FactorizedWeights:
         yield from pairs
 
     def averaged(self) -> list[Tensor]:
-        return [self.pool.flat, *self.others, *statistics(self.classifier)]
+        return [self.pool.flat, *self.others, *statistics(self.network)]
 
     def refresh(self) -> None:
         """W follows its factors."""
@@ -139,10 +142,10 @@ class FactorizedWeights:
         """Factors and the rest of the network: all that the artifact needs."""
         return {
             "factors": [own.state() for own in self.factors.values()],
-            "network": clone_state(self.classifier.network),
+            "network": clone_state(self.network),
         }
 
     def restore_model(self, state: State) -> None:
         for own, saved in zip(self.factors.values(), state["factors"], strict=True):
             own.restore(saved)
-        load_tensors(self.classifier.network, state["network"])
+        load_tensors(self.network, state["network"])

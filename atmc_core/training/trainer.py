@@ -15,7 +15,8 @@ from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import Trainable
 from atmc_core.training import distributed
 from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
-from atmc_spec import ScheduleName, Threat
+from atmc_spec.defaults import training_step_size
+from atmc_spec.names import Norm, ScheduleName
 
 State = dict[str, Any]
 
@@ -53,14 +54,19 @@ def adversarial_step(
     """
     loss = step.gradients(images, labels, generator)
     if max_grad_norm < math.inf:
-        nn.utils.clip_grad_norm_(net.classifier.parameters(), max_grad_norm)
+        nn.utils.clip_grad_norm_(net.network.parameters(), max_grad_norm)
     net.update(learning_rate)
     return loss
 
 
-def training_attack(threat: Threat) -> PGD:
-    """The PGD of the training step."""
-    return PGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
+def training_attack(norm: Norm, epsilon: float, steps: int, step_size: float | None = None) -> PGD:
+    """The PGD of the training step.
+
+    Args:
+        epsilon: the ball's radius, for images in [0, 1].
+        step_size: by default ``training_step_size``.
+    """
+    return PGD(ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps))
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -97,11 +103,13 @@ class Trainer:
     """Training, one epoch at a time.
 
     Args:
+        classifier: what is run; its network is ``net``'s.
         after_step: called after every step.
     """
 
     def __init__(
         self,
+        classifier: Classifier,
         net: Trainable,
         split: Split,
         course: Course,
@@ -110,7 +118,7 @@ class Trainer:
         self.net, self.split, self.course, self.after_step = net, split, course, after_step
         self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
         self.steps = course.epochs * self.steps_per_epoch
-        step = make_step(net.classifier, course.attack, course.loss, course.speed)
+        step = make_step(classifier, course.attack, course.loss, course.speed)
         self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def epoch(self, index: int) -> float:
