@@ -1,10 +1,10 @@
-from atmc_spec.acceptance import Accept, Threshold, read_thresholds
-from atmc_spec.base import SpecModel
-from atmc_spec.errors import InvalidInput
-from atmc_spec.evaluation import AUTOATTACK, LEVELS, Evaluation
-from atmc_spec.job import CompressionSpec, JobSpec
-from atmc_spec.methods import SPECS, read_spec
-from atmc_spec.names import (
+from .acceptance import Accept, Threshold, read_thresholds
+from .base import SpecModel
+from .errors import InvalidInput
+from .evaluation import AUTOATTACK, LEVELS, Evaluation
+from .job import CompressionSpec, JobSpec
+from .methods import SPECS, read_spec
+from .names import (
     AttackName,
     Averaging,
     Bits,
@@ -19,11 +19,11 @@ from atmc_spec.names import (
     ScheduleName,
     Structure,
 )
-from atmc_spec.presets import EPOCHS, PRESETS, Effort
-from atmc_spec.refusals import clip, shown, unknown, wrong
-from atmc_spec.target import Target, count_nonzeros, least_nominal_ratio
-from atmc_spec.threat import Threat
-from atmc_spec.training import Training
+from .presets import EPOCHS, PRESETS, Effort
+from .refusals import clip, shown, unknown, wrong
+from .target import Target, count_nonzeros, least_nominal_ratio
+from .threat import Threat
+from .training import Training
 
 __all__ = [
     "AUTOATTACK",

@@ -5,6 +5,7 @@ from atmc_spec.names import DensitySchedule, Importance
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
+MAX_GRAD_NORM = 3.0
 RHO = 0.1
 DUAL_INTERVAL = 10
 DENSITY_SCHEDULE: DensitySchedule = "cubic"

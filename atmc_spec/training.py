@@ -148,7 +148,7 @@ class Training(SpecModel):
             "adversarial losses are steep, and a step after a long gradient is often "
             "the last",
         ),
-    ] = 3.0
+    ] = defaults.MAX_GRAD_NORM
     weight_decay: Annotated[Number, Field(ge=0, le=1, description="of SGD")] = defaults.WEIGHT_DECAY
     precision: Annotated[
         Precision,

@@ -16,7 +16,7 @@ its 95 % interval over the seeds (Student's t).
 import argparse
 import json
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,13 @@ from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization, frozen_model
 from atmc_core.randomness import random_generator
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
+from atmc_core.solver.optimizer import sgd
+from atmc_core.solver.support import Structure
 from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import Course, Trainer, steps_per_epoch, training_attack
-from atmc_spec import Threat, Training
+from atmc_spec import defaults
+from atmc_spec.names import Importance
 from benchmarks import paper
 from benchmarks.machine import device
 from benchmarks.table import RESULTS, work_folder
@@ -55,9 +58,9 @@ def main() -> None:
     paper.prepare(arguments)
     variants = [
         Variant("al0"),
-        *(Variant(f"atmc-{rank}", {"rank_fraction": rank}) for rank in arguments.ranks),
-        Variant("magnitude", {"importance": "magnitude"}),
-        Variant("slow", {"shrink_fraction": 2 * Training.default("shrink_fraction")}),
+        *(Variant(f"atmc-{rank}", rank_fraction=rank) for rank in arguments.ranks),
+        Variant("magnitude", importance="magnitude"),
+        Variant("slow", shrink_fraction=2 * defaults.SHRINK_FRACTION),
     ]
     runs = [
         _kept(arguments, density, variant, seed)
@@ -81,10 +84,16 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """AL0 but for some of the training's values; with a ``rank_fraction`` it is ATMC."""
+    """AL0 but for some of training's values.
+
+    Attributes:
+        rank_fraction: of the split into U, V and C; without one W stays plain.
+    """
 
     name: str
-    training: dict[str, Any] = field(default_factory=dict)
+    rank_fraction: float | None = None
+    importance: Importance = defaults.IMPORTANCE
+    shrink_fraction: float = defaults.SHRINK_FRACTION
 
 
 def _kept(
@@ -106,30 +115,33 @@ def _run(
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
     classifier = Classifier(network, Normalization(), channels=1).to(device())
     weights = dense_weights(network)
-    rank = variant.training.get("rank_fraction")
+    rank = variant.rank_fraction
     factors = plain(weights) if rank is None else interpolative(weights, rank)
     k = round(density * sum(weight.numel() for weight, _ in weights.values()))
     data = load_npz(paper.images(arguments), validation_fraction=0.1, seed=arguments.seed).to(
         device()
     )
-    training = Training(
-        learning_rate=arguments.learning_rate, batch_size=arguments.batch_size, **variant.training
+    net = AdmmWeights(
+        network,
+        factors,
+        k=k,
+        bits=32,
+        steps=arguments.epochs * steps_per_epoch(data.train, arguments.batch_size),
+        options=AdmmOptions(shrink_fraction=variant.shrink_fraction),
+        optimizer=sgd(arguments.learning_rate),
+        structure=Structure(variant.importance),
     )
-    steps = arguments.epochs * steps_per_epoch(data.train, arguments.batch_size)
-    net = AdmmWeights(classifier, factors, k=k, bits=32, training=training, steps=steps)
     course = Course(
-        attack=training_attack(
-            Threat(norm="linf", epsilon=arguments.epsilon, steps=arguments.steps)
-        ),
+        attack=training_attack("linf", arguments.epsilon, arguments.steps),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
         peak=arguments.learning_rate,
         path=(seed, 1),
-        max_grad_norm=training.max_grad_norm,
+        max_grad_norm=defaults.MAX_GRAD_NORM,
     )
-    trainer = Trainer(net, data.train, course)
+    trainer = Trainer(classifier, net, data.train, course)
     for epoch in range(arguments.epochs):
         loss = trainer.epoch(epoch)
         say(f"density {density}, {variant.name}, seed {seed}, epoch {epoch}: loss {loss:.3f}")

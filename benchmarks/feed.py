@@ -24,7 +24,6 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.step import make_step
 from atmc_core.training.trainer import adversarial_step
-from atmc_spec import Training
 from benchmarks.timing import interleaved, print_result
 
 AUGMENTATION = Augmentation(flip=True, shift=4)
@@ -43,11 +42,13 @@ def sides(shape: tuple[int, ...], device: torch.device, folder: Path) -> dict[st
     }
 
 
-def epoch(split: Split, batch: int, net: DenseWeights | None) -> Callable[[], None]:
-    """Go through a split once; without ``net`` nothing is trained."""
+def epoch(split: Split, batch: int, classifier: Classifier | None) -> Callable[[], None]:
+    """Go through a split once; without ``classifier`` nothing is trained."""
     device = split.labels.device
     order, noise = torch.Generator(), torch.Generator(device)
-    step = make_step(net.classifier, attack=None) if net is not None else None
+    net, step = None, None
+    if classifier is not None:
+        net, step = DenseWeights(classifier.network), make_step(classifier, attack=None)
 
     def run() -> None:
         for images, labels in training_batches(split, batch, order, AUGMENTATION):
@@ -60,13 +61,13 @@ def epoch(split: Split, batch: int, net: DenseWeights | None) -> Callable[[], No
 
 
 def images_per_second(
-    splits: dict[str, Split], batch: int, net: DenseWeights | None, rounds: int
+    splits: dict[str, Split], batch: int, classifier: Classifier | None, rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Of each side, epochs taken in turn; and images per second of CPU time."""
     busy = dict.fromkeys(splits, 0.0)
 
     def counted(name: str) -> Callable[[], None]:
-        run = epoch(splits[name], batch, net)
+        run = epoch(splits[name], batch, classifier)
 
         def run_and_count() -> None:
             began = time.process_time()
@@ -103,8 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         splits = sides(shape, device, Path(folder))
         alone, _ = images_per_second(splits, arguments.batch, None, arguments.rounds)
-        net = DenseWeights(classifier, Training())
-        trained, by_cpu = images_per_second(splits, arguments.batch, net, arguments.rounds)
+        trained, by_cpu = images_per_second(splits, arguments.batch, classifier, arguments.rounds)
     print_result(
         {
             "ratio": trained["streamed"] / trained["resident"],

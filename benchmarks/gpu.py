@@ -26,29 +26,28 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from atmc_core.attacks import PGD
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.weights import DenseWeights, Trainable
 from atmc_core.training.step import PAPERS_MIX, PLAIN, Speed, Step, can_compile, make_step
 from atmc_core.training.trainer import adversarial_step, training_attack
-from atmc_spec import Threat, Training
+from benchmarks.resnet import Held
 from benchmarks.throughput import plain_step
 from benchmarks.timing import print_result, say
 
 DENSITY, BITS, MATRIX = 0.01, 8, 8192
-CIFAR, MNIST = (
-    Threat(norm="linf", epsilon=8 / 255, steps=7),
-    Threat(norm="linf", epsilon=76 / 255, steps=16),
-)
-TRAINING = Training(shrink_fraction=0)
+CIFAR, MNIST = training_attack("linf", 8 / 255, 7), training_attack("linf", 76 / 255, 16)
+OPTIONS = AdmmOptions(shrink_fraction=0)
 #: Forward passes' worth of arithmetic in a step per image: seven of PGD with two passes each, then
 #: the clean and the adversarial image with three each.
 PASSES = 7 * 2 + 2 * 3
@@ -109,7 +108,7 @@ def forward_flops(architecture: str, shape: tuple[int, ...]) -> float:
 def compared(
     architecture: str,
     shape: tuple[int, int, int],
-    threat: Threat,
+    attack: PGD,
     batch: int,
     speed: Speed,
     rounds: int,
@@ -120,32 +119,33 @@ def compared(
     network = build(architecture, 10).cuda()
     slow = atmc(architecture, shape[0])
     slow.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    eager = Step(slow.classifier, training_attack(threat))
+    eager = Step(slow.classifier, attack)
     generator = torch.Generator("cuda").manual_seed(0)
     sides = {
-        "dense": plain_step(network, images, labels, threat),
-        "eager": lambda: adversarial_step(slow, eager, images, labels, 0.01, generator),
-        "own": step_of(atmc(architecture, shape[0]), threat, images, labels, speed),
+        "dense": plain_step(network, images, labels, attack),
+        "eager": lambda: adversarial_step(slow.net, eager, images, labels, 0.01, generator),
+        "own": step_of(atmc(architecture, shape[0]), attack, images, labels, speed),
     }
     return timed(sides, rounds)
 
 
-def atmc(architecture: str, channels: int) -> AdmmWeights:
+def atmc(architecture: str, channels: int) -> Held[AdmmWeights]:
     """A network held as U, V and C at its final budget."""
     classifier = Classifier(build(architecture, 10), Normalization(), channels).cuda()
     weights = dense_weights(classifier.network)
     k = round(DENSITY * sum(weight.numel() for weight, _ in weights.values()))
-    factors = interpolative(weights, TRAINING.rank_fraction)
-    return AdmmWeights(classifier, factors, k=k, bits=BITS, training=TRAINING, steps=1)
+    factors = interpolative(weights)
+    net = AdmmWeights(classifier.network, factors, k=k, bits=BITS, steps=1, options=OPTIONS)
+    return Held(classifier, net)
 
 
 def step_of(
-    net: Trainable, threat: Threat, images: Tensor, labels: Tensor, speed: Speed
+    held: Held[Any], attack: PGD, images: Tensor, labels: Tensor, speed: Speed
 ) -> Callable[[], object]:
     """The step that a job runs."""
-    step = make_step(net.classifier, training_attack(threat), PAPERS_MIX, speed)
+    step = make_step(held.classifier, attack, PAPERS_MIX, speed)
     generator = torch.Generator("cuda").manual_seed(0)
-    return lambda: adversarial_step(net, step, images, labels, 0.01, generator)
+    return lambda: adversarial_step(held.net, step, images, labels, 0.01, generator)
 
 
 def timed(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -172,26 +172,27 @@ def _event() -> torch.cuda.Event:
 
 def projections(batch: int, speed: Speed, rounds: int) -> dict[str, float]:
     """Time and memory of what ATMC adds to ResNet-34."""
-    dense_bytes = update_peak(lambda: DenseWeights(classifier_of("resnet34"), TRAINING))
-    own_bytes = update_peak(lambda: atmc("resnet34", 3))
-    net = atmc("resnet34", 3)
+    dense_bytes = update_peak(lambda: DenseWeights(classifier_of("resnet34").network))
+    own_bytes = update_peak(lambda: atmc("resnet34", 3).net)
+    held = atmc("resnet34", 3)
+    net = held.net
     weights = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
     images = torch.rand(batch, 3, 32, 32, device="cuda")
     labels = torch.randint(0, 10, (batch,), device="cuda")
     sides = {
-        "step": step_of(net, CIFAR, images, labels, speed),
+        "step": step_of(held, CIFAR, images, labels, speed),
         "sparsity": lambda: net._project(net.k),
         "codebooks": lambda: net._renew_duals(),
     }
     seconds = timed({"step": sides["step"]}, rounds)
-    net.step = 10 * TRAINING.dual_interval  # well after the budget was reached
+    net.steps_done = 10 * OPTIONS.dual_interval  # well after the budget was reached
     with torch.no_grad():
         seconds |= timed({name: sides[name] for name in ("sparsity", "codebooks")}, rounds)
     with never_waiting():
-        for _ in range(TRAINING.dual_interval):
+        for _ in range(OPTIONS.dual_interval):
             fill_gradients(net)
             net.update(0.01)
-    own = seconds["sparsity"] + seconds["codebooks"] / TRAINING.dual_interval
+    own = seconds["sparsity"] + seconds["codebooks"] / OPTIONS.dual_interval
     return {
         "projection_share": own / seconds["step"],
         "sparsity_ms": 1e3 * seconds["sparsity"],
@@ -212,7 +213,7 @@ def update_peak(make: Callable[[], Trainable]) -> int:
     before = torch.cuda.memory_allocated()
     net = make()
     torch.cuda.reset_peak_memory_stats()
-    for _ in range(TRAINING.dual_interval + 1):
+    for _ in range(OPTIONS.dual_interval + 1):
         fill_gradients(net)
         net.update(0.01)
     return torch.cuda.max_memory_allocated() - before
@@ -220,7 +221,7 @@ def update_peak(make: Callable[[], Trainable]) -> int:
 
 def fill_gradients(net: Trainable) -> None:
     """Stand in for a backward pass."""
-    for parameter in net.classifier.parameters():
+    for parameter in net.network.parameters():
         parameter.grad = torch.randn_like(parameter).mul_(1e-3)
 
 

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -24,47 +26,58 @@ from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import DenseWeights, Trainable
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step, training_attack
-from atmc_spec import Threat, Training
 from benchmarks.timing import print_result
 
-THREAT = Threat(norm="linf", epsilon=8 / 255, steps=7)
-TRAINING = Training(shrink_fraction=0)
-SHRINKING = Training(shrink_fraction=0.95)
+ATTACK = training_attack("linf", 8 / 255, 7)
+AT_BUDGET = AdmmOptions(shrink_fraction=0)
+SHRINKING = AdmmOptions(shrink_fraction=1)
 DENSITY, MEMORY_BATCH, MEMORY_STEPS = 0.01, 4, 2
 SIDES = ("dense", "atmc", "shrinking", "finishing")
 
 
-def atmc(bits: int, training: Training = TRAINING, steps: int = 1) -> AdmmWeights:
+Net = TypeVar("Net", bound=Trainable)
+
+
+@dataclass
+class Held(Generic[Net]):
+    """A classifier, and how its weights are held."""
+
+    classifier: Classifier
+    net: Net
+
+
+def atmc(bits: int, options: AdmmOptions = AT_BUDGET, steps: int = 1) -> Held[AdmmWeights]:
     """ResNet-34 held as U, V and C; by default at its final budget."""
     classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
     weights = dense_weights(classifier.network)
     total = sum(weight.numel() for weight, _ in weights.values())
-    factors = interpolative(weights, training.rank_fraction)
+    factors = interpolative(weights)
     k = round(DENSITY * total)
-    return AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=steps)
+    net = AdmmWeights(classifier.network, factors, k=k, bits=bits, steps=steps, options=options)
+    return Held(classifier, net)
 
 
-def finishing(bits: int) -> SharedWeights:
+def finishing(bits: int) -> Held[SharedWeights]:
     """ResNet-34 in the end game."""
     classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
     weights = dense_weights(classifier.network)
-    factors = interpolative(weights, TRAINING.rank_fraction)
+    factors = interpolative(weights)
     Structure().shrink(factors, round(DENSITY * sum(w.numel() for w, _ in weights.values())))
-    return SharedWeights(classifier, factors, bits=bits, training=TRAINING)
+    return Held(classifier, SharedWeights(classifier.network, factors, bits=bits))
 
 
-def step(net: Trainable, batch: int) -> None:
+def step(held: Held[Any], batch: int) -> None:
     """One training step on random images."""
     images, labels = torch.rand(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     generator = torch.Generator().manual_seed(0)
-    once = Step(net.classifier, training_attack(THREAT))
-    adversarial_step(net, once, images, labels, 0.01, generator)
+    once = Step(held.classifier, ATTACK)
+    adversarial_step(held.net, once, images, labels, 0.01, generator)
 
 
 def timed(run: Callable[[], object], repeats: int) -> float:
@@ -84,16 +97,16 @@ def peak(side: str, bits: int) -> int:
 
 def train_side(side: str, bits: int) -> None:
     """What ``peak`` starts: a few steps, then the process's peak."""
-    net: Trainable
     if side == "dense":
-        net = DenseWeights(Classifier(build("resnet34", 10), Normalization(), channels=3), TRAINING)
+        classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
+        held: Held[Any] = Held(classifier, DenseWeights(classifier.network))
     elif side == "finishing":
-        net = finishing(bits)
+        held = finishing(bits)
     else:
-        net = moving = atmc(bits) if side == "atmc" else atmc(bits, SHRINKING, steps=1000)
-        moving.step = TRAINING.dual_interval - 1  # the first step renews the duals, too
+        held = atmc(bits) if side == "atmc" else atmc(bits, SHRINKING, steps=1000)
+        held.net.steps_done = AT_BUDGET.dual_interval - 1  # the first step renews the duals, too
     for _ in range(MEMORY_STEPS):
-        step(net, MEMORY_BATCH)
+        step(held, MEMORY_BATCH)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"peak_bytes": peak_bytes}))
 
@@ -111,9 +124,10 @@ def main() -> None:
         train_side(arguments.side, arguments.bits)
         return
     dense, own, shrinking, end = (peak(side, arguments.bits) for side in SIDES)
-    net = atmc(arguments.bits)
+    held = atmc(arguments.bits)
+    net = held.net
     total = sum(f.view.rows * f.view.columns * f.view.groups for f in net.factors.values())
-    net.step = 10 * TRAINING.dual_interval  # long after the budget was reached
+    net.steps_done = 10 * AT_BUDGET.dual_interval  # long after the budget was reached
     moves = 1e-4 * torch.randn_like(net.pool.flat)
 
     def project() -> None:
@@ -123,9 +137,9 @@ def main() -> None:
     with torch.no_grad():
         sparsity = timed(project, 3)
         codebooks = timed(net._renew_duals, 1)
-    whole = timed(lambda: step(net, arguments.batch), 1)
-    share = (sparsity + codebooks / TRAINING.dual_interval) / (
-        whole + codebooks / TRAINING.dual_interval
+    whole = timed(lambda: step(held, arguments.batch), 1)
+    share = (sparsity + codebooks / AT_BUDGET.dual_interval) / (
+        whole + codebooks / AT_BUDGET.dual_interval
     )
     print_result(
         {

@@ -16,29 +16,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atmc_core.attacks import PGD
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step, training_attack
-from atmc_spec import Threat, Training
 from benchmarks.timing import interleaved, print_result
 
 BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01
-THREAT = Threat(norm="linf", epsilon=76 / 255, steps=16)
+ATTACK = training_attack("linf", 76 / 255, 16)
+OPTIONS = AdmmOptions(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
 
 
-def plain_step(
-    net: nn.Module, images: Tensor, labels: Tensor, threat: Threat
-) -> Callable[[], None]:
+def plain_step(net: nn.Module, images: Tensor, labels: Tensor, attack: PGD) -> Callable[[], None]:
     """A step of PGD training on the clean and the adversarial images, nothing in the way."""
     parameters = list(net.parameters())
     optimizer = torch.optim.SGD(
         parameters, lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=True
     )
-    epsilon, step_size = threat.epsilon, threat.training_step_size
+    epsilon, step_size = attack.ball.epsilon, attack.step_size
     lower, upper = (images - epsilon).clamp_(0, 1), (images + epsilon).clamp_(0, 1)
 
     def step() -> None:
@@ -46,7 +45,7 @@ def plain_step(
         for parameter in parameters:
             parameter.requires_grad_(False)
         adversarial = torch.empty_like(images).uniform_(-epsilon, epsilon).add_(images).clamp_(0, 1)
-        for _ in range(threat.steps):
+        for _ in range(attack.steps):
             adversarial.requires_grad_()
             loss = F.cross_entropy(net(adversarial), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, adversarial)
@@ -66,10 +65,9 @@ def plain_step(
 def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
     """The step that a job runs, at its final budget of one weight in a hundred."""
     classifier = Classifier(build("lenet", 10), Normalization(), channels=1)
-    training = Training(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
-    factors = interpolative(dense_weights(classifier.network), training.rank_fraction)
-    net = AdmmWeights(classifier, factors, k=4_305, bits=8, training=training, steps=1)
-    step, generator = Step(classifier, training_attack(THREAT)), torch.Generator().manual_seed(0)
+    factors = interpolative(dense_weights(classifier.network))
+    net = AdmmWeights(classifier.network, factors, k=4_305, bits=8, steps=1, options=OPTIONS)
+    step, generator = Step(classifier, ATTACK), torch.Generator().manual_seed(0)
     return lambda: _repeat(
         lambda: adversarial_step(net, step, images, labels, LEARNING_RATE, generator)
     )
@@ -89,7 +87,7 @@ def main() -> None:
     torch.manual_seed(0)
     images, labels = torch.rand(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
     network = build("lenet", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dense_step = plain_step(network, images, labels, THREAT)
+    dense_step = plain_step(network, images, labels, ATTACK)
     sides = {"dense": lambda: _repeat(dense_step), "atmc": atmc_side(images, labels)}
     seconds = interleaved(sides, arguments.rounds)
     print_result(

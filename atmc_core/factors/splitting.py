@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import MatrixView
+from atmc_spec import defaults
 
 Weights = Mapping[str, tuple[Tensor, MatrixView]]
 
@@ -25,7 +26,9 @@ def plain(weights: Weights) -> dict[str, Factors]:
     }
 
 
-def interpolative(weights: Weights, rank_fraction: float) -> dict[str, Factors]:
+def interpolative(
+    weights: Weights, rank_fraction: float = defaults.RANK_FRACTION
+) -> dict[str, Factors]:
     """Split dense weights into factors that all do different work, without changing them.
 
     Some rows of W, picked greedily so that they span the most of it, go to V as they are (the

@@ -260,7 +260,7 @@ def test_a_fresh_process_in_this_session_gives_the_same_figures(
     digits_classifier: Classifier, sample: Split, tmp_path: Path
 ) -> None:
     factors = FactorizedWeights(
-        digits_classifier, plain(dense_weights(digits_classifier.network))
+        digits_classifier.network, plain(dense_weights(digits_classifier.network))
     ).factors
     for held in factors.values():
         for tensor in held.tensors:

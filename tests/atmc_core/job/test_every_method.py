@@ -15,10 +15,10 @@ from atmc_core.factors.views import dense_weights
 from atmc_core.job.run import ModelInput
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Channels, Structure
-from atmc_spec import Bits, Training, names
+from atmc_spec import Bits, names
 from tests.atmc_core.job.whole_jobs import run_job
 
 METHODS = ("nap", "ap", "al0", "alr", "atmc")
@@ -128,8 +128,7 @@ def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
     if kind == "channel":
         structure = Channels(network)
         k = max(k, structure.least())
-    training = Training(dual_interval=1)
-    factors = interpolative(weights, training.rank_fraction)
+    factors = interpolative(weights)
 
     def step(net: AdmmWeights | SharedWeights) -> None:
         for parameter in classifier.parameters():
@@ -138,11 +137,17 @@ def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
         structure.silence(network)
 
     moving = AdmmWeights(
-        classifier, factors, k=k, bits=bits, training=training, steps=2, structure=structure
+        network,
+        factors,
+        k=k,
+        bits=bits,
+        steps=2,
+        options=AdmmOptions(dual_interval=1),
+        structure=structure,
     )
     for _ in range(2):
         step(moving)
-    step(SharedWeights(classifier, factors, bits=bits, training=training))
+    step(SharedWeights(network, factors, bits=bits))
     model = artifact.CompressedModel(
         architecture=architecture,
         num_classes=CLASSES,

@@ -13,15 +13,18 @@ from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver import admm as compression
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
+from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.projection import Quantized
 from atmc_core.solver.shared import SharedWeights
+from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import FactorizedWeights
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step
-from atmc_spec import Importance, Training
+from atmc_spec.names import Importance
 
-TRAINING = Training(shrink_fraction=0.5, dual_interval=2)
+OPTIONS = AdmmOptions(shrink_fraction=0.5, dual_interval=2)
+PLAIN_SGD = sgd(momentum=0, weight_decay=0)
 
 
 def _factors(classifier: Classifier, rank_fraction: float) -> dict[str, Factors]:
@@ -48,10 +51,10 @@ def _mixed_network() -> nn.Module:
     )
 
 
-def _train(net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
+def _train(classifier: Classifier, net: AdmmWeights | SharedWeights, steps: int) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    step = Step(net.classifier, PGD(ball("linf", 0.05), 2, 0.03))
+    step = Step(classifier, PGD(ball("linf", 0.05), 2, 0.03))
     return [
         float(adversarial_step(net, step, images, labels, 0.02, generator)) for _ in range(steps)
     ]
@@ -78,7 +81,7 @@ def test_factorising_changes_no_output(classifier: Classifier) -> None:
         factors = _factors(classifier, 0.25)
         for weight, _ in dense_weights(classifier.network).values():
             weight.zero_()  # so that only the factors can bring the outputs back
-        FactorizedWeights(classifier, factors)
+        FactorizedWeights(classifier.network, factors)
         after = classifier(images)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
 
@@ -87,17 +90,18 @@ def test_factorising_changes_no_output(classifier: Classifier) -> None:
 def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> None:
     factors = _factors(classifier, 0.25)
     k, steps = 300, 12
-    admm = AdmmWeights(classifier, factors, k=k, bits=bits, training=TRAINING, steps=steps)
+    network = classifier.network
+    admm = AdmmWeights(network, factors, k=k, bits=bits, steps=steps, options=OPTIONS)
     dense = _nonzeros(admm)
-    _train(admm, 3)
+    _train(classifier, admm, 3)
     assert k < _nonzeros(admm) < dense
-    _train(admm, steps - 3)
+    _train(classifier, admm, steps - 3)
     assert admm.at_target
     assert 0.9 * k < _nonzeros(admm) <= k
 
-    shared = SharedWeights(classifier, admm.factors, bits=bits, training=TRAINING)
+    shared = SharedWeights(network, admm.factors, bits=bits)
     values = shared.values.clone()
-    losses = _train(shared, 20)
+    losses = _train(classifier, shared, 20)
     assert losses[-1] < losses[0]
     assert (values != shared.values).any()
     assert _nonzeros(shared) <= k
@@ -110,12 +114,12 @@ def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> 
 def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -> None:
     def distance(rho: float) -> float:
         torch.manual_seed(0)
-        network = Classifier(_mixed_network(), Normalization(), channels=1)
-        training = Training(shrink_fraction=0, dual_interval=2, rho=rho)
-        factors = _factors(network, 0.25)
-        net = AdmmWeights(network, factors, k=800, bits=2, training=training, steps=60)
-        _train(net, 60)
-        shared = SharedWeights(network, _copied(net), bits=2, training=training)
+        classifier = Classifier(_mixed_network(), Normalization(), channels=1)
+        network, factors = classifier.network, _factors(classifier, 0.25)
+        options = AdmmOptions(shrink_fraction=0, dual_interval=2, rho=rho)
+        net = AdmmWeights(network, factors, k=800, bits=2, steps=60, options=options)
+        _train(classifier, net, 60)
+        shared = SharedWeights(network, _copied(net), bits=2)
         pairs = zip(used_tensors(net.factors), used_tensors(shared.factors), strict=True)
         return sum(float((a - b).detach().square().sum()) for a, b in pairs)
 
@@ -131,13 +135,12 @@ def _copied(net: AdmmWeights) -> dict[str, Factors]:
 
 def test_a_shared_value_moves_by_the_mean_gradient_of_its_entries() -> None:
     classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Normalization(), 1)
-    training = Training(momentum=0, weight_decay=0)
     factors = {name: own.whole() for name, own in _factors(classifier, 1.0).items()}
     (only,) = factors.values()
     only.u.zero_()
     only.c.zero_()
     only.v.copy_(torch.tensor([[[1.0, 1.0, 2.0, 0.0], [2.0, 0.0, 0.0, 1.0]]]))
-    net = SharedWeights(classifier, factors, bits=1, training=training)
+    net = SharedWeights(classifier.network, factors, bits=1, optimizer=PLAIN_SGD)
     (weight,) = net.composed.values()
     weight.grad = torch.tensor([[3.0, 6.0, 1.0, 9.0], [2.0, 9.0, 9.0, 0.0]])
     net.update(0.1)
@@ -153,9 +156,8 @@ def test_a_step_of_the_factors_gains_what_one_of_w_itself_would(rank_fraction: f
     torch.manual_seed(0)
     linear = nn.Linear(30, 20)
     classifier = Classifier(nn.Sequential(nn.Flatten(), linear), Normalization(), 1)
-    training = Training(momentum=0, weight_decay=0)
     factors = _factors(classifier, rank_fraction)
-    net = AdmmWeights(classifier, factors, k=10**6, bits=32, training=training, steps=100)
+    net = AdmmWeights(classifier.network, factors, k=10**6, bits=32, steps=100, optimizer=PLAIN_SGD)
     (weight,) = net.composed.values()
     before, gradient = weight.detach().clone(), torch.randn_like(weight)
     weight.grad = gradient.clone()
@@ -170,7 +172,6 @@ def test_an_update_waits_for_no_device(
     classifier: Classifier, importance: Importance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands on the meta device has no values, so whatever asks for one fails."""
-    training = TRAINING.model_copy(update={"importance": importance})
     classifier.to("meta")
     factors = _factors(classifier, 0.25)
     # Values are asked for once, at the start; and the fused optimiser does not know this device.
@@ -178,12 +179,20 @@ def test_an_update_waits_for_no_device(
     monkeypatch.setattr(
         compression, "quantize", lambda tensor, bits: Quantized(tensor, tensor.new_zeros(2**bits))
     )
-    monkeypatch.setattr(compression, "make_optimizer", lambda tensors, _: torch.optim.SGD(tensors))
-    net = AdmmWeights(classifier, factors, k=300, bits=3, training=training, steps=20)
+    net = AdmmWeights(
+        classifier.network,
+        factors,
+        k=300,
+        bits=3,
+        steps=20,
+        options=OPTIONS,
+        optimizer=torch.optim.SGD,
+        structure=Structure(importance),
+    )
     monkeypatch.undo()
     with pytest.raises(RuntimeError, match="meta"):
         net.pool.flat.sum().item()
-    for _ in range(2 * training.dual_interval):
+    for _ in range(2 * OPTIONS.dual_interval):
         for parameter in classifier.parameters():
             parameter.grad = torch.empty_like(parameter)
         net.update(0.1)

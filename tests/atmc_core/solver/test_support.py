@@ -41,7 +41,7 @@ def test_a_stored_network_has_fewer_channels_and_the_same_outputs(
     structure = Channels(network)
     structure.shrink(factors, k)
     structure.silence(network)
-    FactorizedWeights(classifier, factors)  # composes
+    FactorizedWeights(classifier.network, factors)  # composes
     assert 0.5 * k < _nonzeros(factors) <= k
     model = CompressedModel(
         architecture=architecture,

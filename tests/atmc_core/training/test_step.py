@@ -13,7 +13,6 @@ from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.step import MixedLoss, RecordedStep, Speed, Step, make_step
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_core.training.trainer import adversarial_step
-from atmc_spec import Training
 
 IMAGES = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 4
@@ -105,7 +104,7 @@ class TestRecorded:
         losses = []
         for kind in (Step, RecordedStep):
             own = copy.deepcopy(classifier).cuda()
-            net, generator = DenseWeights(own, Training()), torch.Generator("cuda").manual_seed(1)
+            net, generator = DenseWeights(own.network), torch.Generator("cuda").manual_seed(1)
             step = kind(own, PGD(BALL, 3, 0.04))
             images, labels = IMAGES.cuda(), LABELS.cuda()
             losses.append(

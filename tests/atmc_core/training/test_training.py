@@ -13,14 +13,14 @@ from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.splitting import plain
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.admm import AdmmWeights
+from atmc_core.solver.admm import AdmmOptions, AdmmWeights
+from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.step import PAPERS_MIX, Step
 from atmc_core.training.trades import DivergencePGD, TradesLoss, divergence
 from atmc_core.training.trainer import adversarial_step, scheduled
-from atmc_spec import Training
 
 
 @pytest.fixture
@@ -88,32 +88,31 @@ def test_schedules_rise_first_and_fall_as_they_are_called() -> None:
     assert stepped == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
 
 
-def _step(net: DenseWeights | AdmmWeights | SharedWeights) -> None:
-    adversarial_step(net, Step(net.classifier, None), IMAGES, LABELS, 0.1, torch.Generator())
+def _step(classifier: Classifier, net: DenseWeights | AdmmWeights | SharedWeights) -> None:
+    adversarial_step(net, Step(classifier, None), IMAGES, LABELS, 0.1, torch.Generator())
 
 
 def test_a_gradient_is_no_longer_than_it_may_be(classifier: Classifier) -> None:
-    training = Training(momentum=0, weight_decay=0)
-
     def moved(most: float) -> float:
-        net = DenseWeights(copy.deepcopy(classifier), training)
-        before = nn.utils.parameters_to_vector(net.classifier.parameters()).detach().clone()
-        step = Step(net.classifier, None)
+        own = copy.deepcopy(classifier)
+        net = DenseWeights(own.network, sgd(momentum=0, weight_decay=0))
+        before = nn.utils.parameters_to_vector(own.parameters()).detach().clone()
+        step = Step(own, None)
         adversarial_step(net, step, IMAGES, LABELS, 0.5, torch.Generator(), most)
-        after = nn.utils.parameters_to_vector(net.classifier.parameters()).detach()
+        after = nn.utils.parameters_to_vector(own.parameters()).detach()
         return float((after - before).norm()) / 0.5
 
-    own = moved(math.inf)
-    assert moved(2 * own) == own
-    assert moved(own / 10) == pytest.approx(own / 10, rel=1e-3)
+    free = moved(math.inf)
+    assert moved(2 * free) == free
+    assert moved(free / 10) == pytest.approx(free / 10, rel=1e-3)
 
 
 def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> None:
-    net = DenseWeights(classifier, Training())
+    net = DenseWeights(classifier.network)
     average = WeightAverage(net, exponential(decay=0.5))
     kept = [tensor.detach().clone() for tensor in net.averaged()]
     for _ in range(30):
-        _step(net)
+        _step(classifier, net)
         average.update()
         # From the ninth step on the decay is the one that is asked for.
         weight = 1 - min(0.5, average.steps / (average.steps + 9))
@@ -127,11 +126,11 @@ def test_an_average_is_of_all_that_training_moves(classifier: Classifier) -> Non
 
 
 def test_an_equal_average_is_the_mean_of_the_last_steps(classifier: Classifier) -> None:
-    net = DenseWeights(classifier, Training())
+    net = DenseWeights(classifier.network)
     average = WeightAverage(net, equal(start=2))
     passed = []
     for _ in range(6):
-        _step(net)
+        _step(classifier, net)
         average.update()
         passed.append([tensor.detach().clone() for tensor in net.averaged()])
     with average.applied():
@@ -142,12 +141,12 @@ def test_an_equal_average_is_the_mean_of_the_last_steps(classifier: Classifier) 
 @pytest.mark.parametrize("bits", [2, 16, 32])
 def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) -> None:
     k = 60
-    training = Training(density_schedule="none", dual_interval=2)
+    network, options = classifier.network, AdmmOptions(density_schedule="none", dual_interval=2)
     factors = plain(dense_weights(classifier.network))
-    moving = AdmmWeights(classifier, factors, k=k, bits=bits, training=training, steps=9)
+    moving = AdmmWeights(network, factors, k=k, bits=bits, steps=9, options=options)
     average = WeightAverage(moving, exponential(decay=0.9))
     for _ in range(9):
-        _step(moving)
+        _step(classifier, moving)
         average.update()
     with average.applied():
         assert sum(int(t.count_nonzero()) for t in used_tensors(moving.factors)) <= k
@@ -155,10 +154,10 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
         assert bool(weights) == (bits == 2)
         if bits == 2:
             assert all(len(torch.unique(w[w != 0])) <= 4 for w in weights.values())
-    shared = SharedWeights(classifier, moving.factors, bits=bits, training=training)
+    shared = SharedWeights(network, moving.factors, bits=bits)
     average = WeightAverage(shared, equal(start=3))
     for _ in range(9):
-        _step(shared)
+        _step(classifier, shared)
         average.update()
     with average.applied():
         tensors = used_tensors(shared.factors)
@@ -180,11 +179,11 @@ def test_an_average_keeps_both_constraints(bits: int, classifier: Classifier) ->
 def test_the_budget_shrinks_as_its_schedule_says(
     schedule: str, budgets: list[int], classifier: Classifier
 ) -> None:
-    training = Training(density_schedule=schedule, shrink_fraction=0.4)  # type: ignore[arg-type]
+    options = AdmmOptions(density_schedule=schedule, shrink_fraction=0.4)  # type: ignore[arg-type]
     factors = plain(dense_weights(classifier.network))
-    net = AdmmWeights(classifier, factors, k=60, bits=32, training=training, steps=10)
+    net = AdmmWeights(classifier.network, factors, k=60, bits=32, steps=10, options=options)
     seen = []
     for step in range(6):
-        net.step = step
+        net.steps_done = step
         seen.append(net.budget())
     assert seen == budgets

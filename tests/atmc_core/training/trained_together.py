@@ -19,7 +19,6 @@ from atmc_core.training import distributed
 from atmc_core.training.step import PAPERS_MIX, StepLoss
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_core.training.trainer import Course, Trainer
-from atmc_spec import Training
 
 # 37 a batch: shares of 18 and 19, and a last batch of 2 that is not shared.
 IMAGES, BATCH = 150, 37
@@ -49,7 +48,7 @@ def train(network: nn.Module, attack: PGD, loss: StepLoss) -> dict[str, torch.Te
     split = Split(images, torch.arange(IMAGES) % 10)
     classifier = Classifier(network, Normalization(), channels=1)
     course = Course(attack, loss, "cosine", BATCH, 2, 0.05, (0, 0))
-    trainer = Trainer(DenseWeights(classifier, Training()), split, course)
+    trainer = Trainer(classifier, DenseWeights(network), split, course)
     losses = [trainer.epoch(index) for index in range(2)]
     return clone_state(network) | {"losses": torch.tensor(losses)}
 
