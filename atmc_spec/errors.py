@@ -11,6 +11,11 @@ class InvalidInput(ValueError):
         message: a sentence that names the value found and what was expected; what libraries say of
             broken files can be longer than anyone reads and is cut.
         param: the offending part: a dotted path of the spec, a tensor's or an array's name.
+
+    Example:
+        >>> error = InvalidInput("k_out_of_range", "choose k from 1 to 10", "target.k")
+        >>> error.code, error.param, str(error)
+        ('k_out_of_range', 'target.k', 'choose k from 1 to 10')
     """
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +12,10 @@ from atmc_core.artifact import CompressedModel
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
 from atmc_core.solver.support import Structure, Weights
-from atmc_spec import Target
+
+if TYPE_CHECKING:
+    # Not at run time: who saves a file by hand has no spec, and perhaps no pydantic.
+    from atmc_spec import Target
 
 # The search for k ends when it is known this closely.
 _TOLERANCE = 1e-3
@@ -30,7 +34,7 @@ class Budget:
         structure: what is kept or dropped; a file without channels has fewer biases, too.
     """
 
-    target: Target
+    target: "Target"
     blank: CompressedModel
     most: int
     structure: Structure = field(default_factory=Structure)

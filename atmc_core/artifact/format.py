@@ -14,7 +14,9 @@ codebook and the Rice parameter of its positions. A factor's entries are in the 
 - ``channels``, only where channels are gone: a bit for each of the architecture's channel classes
   (see ``channels``), 1 where it is kept. All else is then of the network without the others.
 
-Version 1 is the same without ``channels``, and is read, too.
+Version 1 is the same without ``channels``, and is read, too. Of a network that only its maker can
+build (architecture ``own``) the entry has ``tensors``, too: name and shape of each float tensor of
+its state dict, in order.
 """
 
 import json
@@ -35,7 +37,7 @@ from atmc_core.artifact import bitpacking
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import MatrixView, compressible_weights
-from atmc_core.networks.blueprint import Blueprint
+from atmc_core.networks.blueprint import OWN, Blueprint
 from atmc_core.networks.channels import channel_graph
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.graph import Graph
@@ -54,6 +56,7 @@ class CompressedModel:
         architecture: a known name, or ``onnx``.
         input_shape: channels, height, width, where the architecture does not say.
         graph: of an ``onnx`` network: the file needs nothing beside it.
+        module: of an ``own`` network: one like it, of whatever weights.
         factors: U, V and C by weight name, in the architecture's order; made whole.
         others: the rest of the state dict that is float, in its order.
         bits: 1 to 8, 16 or 32.
@@ -71,6 +74,7 @@ class CompressedModel:
     kept: Tensor | None = None
     input_shape: tuple[int, int, int] | None = None
     graph: Graph | None = None
+    module: nn.Module | None = None
 
     def __post_init__(self) -> None:
         whole = {name: factors.whole() for name, factors in self.factors.items()}
@@ -79,18 +83,24 @@ class CompressedModel:
     @property
     def blueprint(self) -> Blueprint:
         """The network without its weights."""
-        return Blueprint.of(self.architecture, self.num_classes, self.input_shape, self.graph)
+        return Blueprint.of(
+            self.architecture, self.num_classes, self.input_shape, self.graph, self.module
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights composed, and the rest."""
         return self.others | {name: factors.compose() for name, factors in self.factors.items()}
 
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode, its weights composed; without its normalisation."""
+        network = build_kept(self.blueprint, self.kept)
+        load_tensors(network, self.state_dict(), strict=False)
+        return network.eval()
+
     def classifier(self) -> Classifier:
         """The runnable network, in evaluation mode, its weights composed."""
-        blueprint = self.blueprint
-        network = build_kept(blueprint, self.kept)
-        load_tensors(network, self.state_dict(), strict=False)
-        return Classifier(network, self.normalization, blueprint.input_shape[0]).eval()
+        channels = self.blueprint.input_shape[0]
+        return Classifier(self.network(), self.normalization, channels).eval()
 
     def nonzeros(self) -> tuple[int, int, int]:
         """Of U, V and C, over all weights."""
@@ -136,13 +146,16 @@ def save(model: CompressedModel, path: Path) -> int:
     return len(content)
 
 
-def load(path: Path) -> CompressedModel:
+def load(path: Path, module: nn.Module | None = None) -> CompressedModel:
     """Read an artifact.
 
+    Args:
+        module: of an ``own`` network: one like it, of whatever weights.
+
     Raises:
-        InvalidInput: ``malformed_artifact``, if the file is not one or contradicts itself.
+        InvalidInput: as ``decode``.
     """
-    return decode(path.read_bytes())
+    return decode(path.read_bytes(), module)
 
 
 def encode(model: CompressedModel) -> bytes:
@@ -191,19 +204,29 @@ def encode(model: CompressedModel) -> bytes:
         header["input_shape"] = model.input_shape
     if model.graph is not None:
         header["graph"] = model.graph.to_text()
+    if model.module is not None:
+        header["tensors"] = _named_shapes(model.module)
     return save_safetensors(tensors, {"atmc": json.dumps(header, separators=(",", ":"))})
 
 
-def decode(content: bytes) -> CompressedModel:
+def decode(content: bytes, module: nn.Module | None = None) -> CompressedModel:
     """The inverse of ``encode``.
 
+    Args:
+        module: of an ``own`` network: one like it, of whatever weights.
+
     Raises:
-        InvalidInput: ``malformed_artifact``, if the bytes are no artifact or contradict themselves.
+        InvalidInput: ``malformed_artifact``, if the bytes are no artifact or contradict themselves;
+            ``invalid_value`` for a module that is missing or not wanted; ``tensor_mismatch``, if
+            the module is not the one that was compressed.
     """
     try:
         header = _read_header(content)
+        _check_module(header, module)
         tensors = load_safetensors(content)
-        return _rebuild(header, tensors)
+        return _rebuild(header, tensors, module)
+    except InvalidInput:
+        raise
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InvalidInput("malformed_artifact", f"not a readable artifact: {error}") from error
 
@@ -220,13 +243,46 @@ def _read_header(content: bytes) -> dict[str, Any]:
     return header
 
 
-def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> CompressedModel:
+def _named_shapes(network: nn.Module) -> list[list[Any]]:
+    """Name and shape of each float tensor of the state dict, in order."""
+    return [
+        [name, list(tensor.shape)]
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    ]
+
+
+def _check_module(header: dict[str, Any], module: nn.Module | None) -> None:
+    """Hold the caller's network against the one that was compressed."""
+    architecture = header["architecture"]
+    if architecture != OWN:
+        if module is not None:
+            message = f"the file is of the architecture {architecture}: leave network out"
+            raise InvalidInput("invalid_value", message, "network")
+        return
+    if module is None:
+        message = "the file is of a network that only its maker can build: give network=..."
+        raise InvalidInput("invalid_value", message, "network")
+    expected, found = dict(map(tuple, header["tensors"])), dict(map(tuple, _named_shapes(module)))
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            message = (
+                f"{name} is {found.get(name, 'missing')} in the network and "
+                f"{expected.get(name, 'missing')} in the file: give the network that was compressed"
+            )
+            raise InvalidInput("tensor_mismatch", message, name)
+
+
+def _rebuild(
+    header: dict[str, Any], tensors: dict[str, NDArray[Any]], module: nn.Module | None
+) -> CompressedModel:
     shape, graph = header.get("input_shape"), header.get("graph")
     blueprint = Blueprint.of(
         header["architecture"],
         header["num_classes"],
         tuple(shape) if shape else None,
         Graph.from_text(graph) if graph else None,
+        module,
     )
     network, views, kept = _without_channels(blueprint, tensors.get("channels"))
     layout = header["factors"]
@@ -255,6 +311,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Compre
         kept=kept,
         input_shape=blueprint.input_shape if shape else None,
         graph=blueprint.graph,
+        module=module,
     )
 
 

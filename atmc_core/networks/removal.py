@@ -6,6 +6,7 @@ border, so there only a constant of zero can go; elsewhere the channel stays.
 """
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +14,35 @@ from torch import Tensor, nn
 from atmc_core.networks.channels import ChannelGraph, Layer, Reader, channel_graph, kernels, pads
 from atmc_core.networks.classifier import Classifier
 
+Net = TypeVar("Net", bound=nn.Module)
 
-def compact(classifier: Classifier) -> Classifier:
-    """The classifier in evaluation mode without its dead channels; a copy, even if it has none.
 
-    Outputs differ by rounding only. Works on any network that ``torch.fx`` can trace; others come
-    back as they are. Weights no longer fit the architecture by name, so it is for evaluation and
-    export.
+def compact(network: Net) -> Net:
+    """Cut the dead channels out of a copy of a network: fewer rows and columns, the same outputs.
+
+    Works on any network that ``torch.fx`` can trace; another one comes back as a copy. Weights no
+    longer have the shapes that they had, so the copy is for evaluation and export.
+
+    Args:
+        network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``.
+
+    Returns:
+        The copy, in evaluation mode; its outputs differ by rounding only.
+
+    Example:
+        >>> from torch import nn
+        >>> wide = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+        >>> wide[0].weight.data[4:] = 0  # four channels that hold a constant
+        >>> compact(wide)[0].out_channels, wide[0].out_channels
+        (4, 8)
     """
-    small = copy.deepcopy(classifier).eval()
-    graph = channel_graph(small.network)
+    small = copy.deepcopy(network).eval()
+    inner = small.network if isinstance(small, Classifier) else small
+    graph = channel_graph(inner)
     if graph is not None:
         dead = dead_channels(graph)
         _fold(graph, dead)
-        remove(small.network, graph, dead)
+        remove(inner, graph, dead)
     return small
 
 

@@ -44,7 +44,8 @@ class SharedWeights(FactorizedWeights, Trainable):
             start, known = start + tensor.numel(), known + len(value)
         self.supports, self.codes = torch.cat(supports), torch.cat(codes)
         self.values = torch.cat(values)
-        self.optimizer = (optimizer or sgd())([self.values, *self.others])
+        self._make_optimizer = optimizer or sgd()
+        self.optimizer = self._make_optimizer([self.values, *self.others])
         self._spread()
 
     def _frozen(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,6 +98,10 @@ class SharedWeights(FactorizedWeights, Trainable):
 
     def restore(self, state: State) -> None:
         self.restore_model(state)
+        if len(state["values"]) != len(self.values):
+            # Values that have met in training are found as one in the factors.
+            self.values = torch.empty_like(state["values"], device=self.values.device)
+            self.optimizer = self._make_optimizer([self.values, *self.others])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("supports", "codes"):
             setattr(self, name, state[name].to(self.values.device))

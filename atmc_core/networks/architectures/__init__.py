@@ -6,6 +6,14 @@ from atmc_core.networks.architectures.registry import (
     bind_num_classes,
     build,
     get_architecture,
+    register_architecture,
 )
 
-__all__ = ["ARCHITECTURES", "Architecture", "bind_num_classes", "build", "get_architecture"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "bind_num_classes",
+    "build",
+    "get_architecture",
+    "register_architecture",
+]

@@ -93,6 +93,45 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def register_architecture(
+    name: str,
+    builder: Callable[[int], nn.Module],
+    input_shape: tuple[int, int | None, int | None],
+) -> None:
+    """Give a network of one's own a name, under which files are saved and read.
+
+    A name is known to the process that registers it, so whoever reads a file registers it, too; a
+    worker does so in a module that it imports at its start.
+
+    Args:
+        name: letters, digits and underscores; not one that is taken.
+        builder: makes the network for a number of classes; its docstring is the description.
+        input_shape: channels, height, width; the last two None where the data decide.
+
+    Raises:
+        ValueError: if the name is taken or is no such name, or the network's tensors do not tell
+            the number of classes.
+
+    Example:
+        >>> from torch import nn
+        >>> def tiny(num_classes):
+        ...     "One linear layer for 8x8 images of one channel."
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+        >>> register_architecture("tiny", tiny, (1, 8, 8))
+        >>> ARCHITECTURES.pop("tiny").input_shape
+        (1, 8, 8)
+    """
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError(f"{name!r} is no name: use letters, digits and underscores")
+    if name in ARCHITECTURES:
+        raise ValueError(f"{name!r} is taken: choose another name")
+    architecture = Architecture(name, builder, input_shape)
+    tensors = architecture.describe()["tensors"].values()
+    if not any("num_classes" in tensor["shape"] for tensor in tensors):
+        raise ValueError(f"{name!r} has no tensor whose shape follows the number of classes")
+    ARCHITECTURES[name] = architecture
+
+
 def get_architecture(name: str) -> Architecture:
     """The architecture of that name: one of ``ARCHITECTURES``, or ``torchvision/...``.
 

@@ -1,0 +1,87 @@
+"""Adversarial training for a loop of one's own."""
+
+import torch
+from torch import Tensor, nn
+
+from atmc_core.attacks import PGD as GradientAscent
+from atmc_core.attacks import Attack, ball, frozen_copy
+from atmc_core.training.step import MixedLoss
+from atmc_spec.defaults import training_step_size
+from atmc_spec.names import Norm
+
+
+def PGD(  # named as the attack is, for whoever writes a loop
+    norm: Norm, epsilon: float, *, steps: int = 7, step_size: float | None = None
+) -> GradientAscent:
+    """Make the projected gradient ascent on the cross-entropy that training climbs.
+
+    Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+
+    Args:
+        norm: ``linf`` or ``l2``.
+        epsilon: the ball's radius, for images in [0, 1]; 8 / 255 for 8 grey levels.
+        steps: gradient steps from a random start.
+        step_size: of each, in the ball's norm; by default all together reach twice across the
+            ball's radius.
+
+    Raises:
+        ValueError: if a number is not positive, or there is no such norm.
+
+    Example:
+        >>> PGD("linf", 8 / 255, steps=2).step_size == 8 / 255
+        True
+    """
+    return GradientAscent(
+        ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps)
+    )
+
+
+def adversarial_loss(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: Attack,
+    *,
+    clean_weight: float = MixedLoss.clean_weight,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The cross-entropy on clean images and on those that an attack finds, mixed by weight.
+
+    The attack sees the network in evaluation mode; clean and adversarial images then go through it
+    together, in the mode that it was in. Half and half is ATMC's.
+
+    Args:
+        network: maps images to logits ``[N, classes]``.
+        images: float ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
+        attack: such as ``PGD("linf", 8 / 255)``.
+        clean_weight: share of the clean images in the mix, from 0 to 1; with 0 they are not run.
+        generator: of the random start, on the images' device.
+
+    Returns:
+        A scalar with a gradient in the network's parameters.
+
+    Raises:
+        ValueError: for images outside [0, 1] or a weight out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
+        >>> attacked = adversarial_loss(network, images, labels, PGD("linf", 0.1))
+        >>> bool(attacked > nn.functional.cross_entropy(network(images), labels))
+        True
+    """
+    if not 0 <= clean_weight <= 1:
+        raise ValueError(f"clean_weight is {clean_weight}: it must be from 0 to 1")
+    if images.amin() < 0 or images.amax() > 1:
+        raise ValueError("images must be in [0, 1]: leave their normalisation to the network")
+    training = network.training
+    frozen = frozen_copy(network.eval())
+    try:
+        found = attack.run(frozen, images, labels, generator=generator)
+    finally:
+        network.train(training)
+    loss = MixedLoss(clean_weight)
+    return loss(network(torch.cat([images, found]) if loss.on_clean else found), labels)
