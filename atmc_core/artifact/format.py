@@ -222,13 +222,12 @@ def decode(content: bytes, module: nn.Module | None = None) -> CompressedModel:
     """
     try:
         header = _read_header(content)
-        _check_module(header, module)
-        tensors = load_safetensors(content)
-        return _rebuild(header, tensors, module)
-    except InvalidInput:
-        raise
+        mismatch = _mismatch(header, module)
+        if mismatch is None:
+            return _rebuild(header, load_safetensors(content), module)
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InvalidInput("malformed_artifact", f"not a readable artifact: {error}") from error
+    raise mismatch
 
 
 def _read_header(content: bytes) -> dict[str, Any]:
@@ -252,17 +251,17 @@ def _named_shapes(network: nn.Module) -> list[list[Any]]:
     ]
 
 
-def _check_module(header: dict[str, Any], module: nn.Module | None) -> None:
+def _mismatch(header: dict[str, Any], module: nn.Module | None) -> InvalidInput | None:
     """Hold the caller's network against the one that was compressed."""
     architecture = header["architecture"]
     if architecture != OWN:
         if module is not None:
             message = f"the file is of the architecture {architecture}: leave network out"
-            raise InvalidInput("invalid_value", message, "network")
-        return
+            return InvalidInput("invalid_value", message, "network")
+        return None
     if module is None:
         message = "the file is of a network that only its maker can build: give network=..."
-        raise InvalidInput("invalid_value", message, "network")
+        return InvalidInput("invalid_value", message, "network")
     expected, found = dict(map(tuple, header["tensors"])), dict(map(tuple, _named_shapes(module)))
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
@@ -270,7 +269,8 @@ def _check_module(header: dict[str, Any], module: nn.Module | None) -> None:
                 f"{name} is {found.get(name, 'missing')} in the network and "
                 f"{expected.get(name, 'missing')} in the file: give the network that was compressed"
             )
-            raise InvalidInput("tensor_mismatch", message, name)
+            return InvalidInput("tensor_mismatch", message, name)
+    return None
 
 
 def _rebuild(
