@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from atmc_core import artifact
-from atmc_core.job.run import ModelInput, run
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import Bits, Method, read_spec
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 

@@ -17,8 +17,8 @@ from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.job import checkpoint
 from atmc_core.job.checkpoint import CheckpointFolder
-from atmc_core.job.run import ModelInput, run
-from atmc_core.networks.upload import open_upload
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput, open_upload
 from atmc_spec import Bits, JobSpec, Method, Training, read_spec
 
 Events = list[dict[str, Any]]

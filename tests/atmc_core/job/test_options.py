@@ -13,7 +13,8 @@ import torch
 from atmc_core import artifact
 from atmc_core.data import feed
 from atmc_core.errors import InvalidInput
-from atmc_core.job.run import ModelInput, run
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import read_spec
 
 Events = list[dict[str, Any]]
