@@ -19,7 +19,7 @@ from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage
 from atmc_core.solver.support import Channels, Weights
 from atmc_core.training.effort import TrainingPlan
 from atmc_core.training.trainer import training_attack
-from atmc_spec import EPOCHS, JobSpec, Threat, Training
+from atmc_spec import EPOCHS, JobSpec, Threat
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ class CompressionMethod(TrainingMethod):
     compress: type[MovingStage] | type[FixedStage]
 
     @abstractmethod
-    def start(self, weights: splitting.Weights, training: Training) -> FactorsFor:
+    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
         """Where the factors start.
 
         Args:
             weights: the conv and linear weights of the trained dense network.
+            spec: an instance of the method's own class of specs.
         """
 
     def least(self, budget: Budget) -> Weights | None:

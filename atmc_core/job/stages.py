@@ -22,13 +22,13 @@ from atmc_core.solver.support import Structure, Weights
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.trainer import Course, Trainer, selection_accuracy, steps_per_epoch
-from atmc_spec import Training
+from atmc_spec import JobSpec
 
 #: The factors of a dense network as a method starts from them, for a budget of k. Only low rank
 #: depends on k; the other methods' factors are cut to it later.
 FactorsFor = Callable[[int], Weights]
 #: Makes those from the dense weights.
-Start = Callable[[splitting.Weights, Training], FactorsFor]
+Start = Callable[[splitting.Weights, JobSpec], FactorsFor]
 
 # The end game's peak learning rate, as a share of the other stages': it only refines.
 _FINISHING_RATE = 0.2
@@ -199,7 +199,7 @@ class MovingStage(CompressedStage):
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
     ) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
-        factors = start(load_dense(inputs, handover), training)(inputs.num_weights)
+        factors = start(load_dense(inputs, handover), inputs.spec)(inputs.num_weights)
         structure = inputs.new_structure()
         net = AdmmWeights(
             inputs.classifier,
@@ -234,7 +234,7 @@ class FixedStage(CompressedStage):
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
     ) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
-        factors_for = start(load_dense(inputs, handover), training)
+        factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
         self.k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
         factors = factors_for(self.k)

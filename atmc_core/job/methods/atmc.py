@@ -3,15 +3,15 @@
 from atmc_core.factors import splitting
 from atmc_core.job.method import CompressionMethod
 from atmc_core.job.stages import FactorsFor, MovingStage
-from atmc_spec import Training
+from atmc_spec import JobSpec
 from atmc_spec.methods import AtmcSpec
 
 
 class Atmc(CompressionMethod):
     """Keeps k entries of U, V and C together."""
 
-    def start(self, weights: splitting.Weights, training: Training) -> FactorsFor:
-        factors = splitting.interpolative(weights, training.rank_fraction)
+    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+        factors = splitting.interpolative(weights, spec.training.rank_fraction)
         return lambda k: factors
 
 

@@ -5,14 +5,14 @@ from atmc_core.factors import splitting
 from atmc_core.job.method import CompressionMethod
 from atmc_core.job.stages import FactorsFor, FixedStage
 from atmc_core.solver.support import Weights
-from atmc_spec import Training
+from atmc_spec import JobSpec
 from atmc_spec.methods import AlrSpec
 
 
 class LowRank(CompressionMethod):
     """Keeps the largest singular values whose vectors fit a budget of k entries."""
 
-    def start(self, weights: splitting.Weights, training: Training) -> FactorsFor:
+    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
         return lambda k: splitting.low_rank(weights, k)
 
     def least(self, budget: Budget) -> Weights:

@@ -4,14 +4,14 @@ from atmc_core.attacks import PGD
 from atmc_core.factors import splitting
 from atmc_core.job.method import CompressionMethod
 from atmc_core.job.stages import FactorsFor, FixedStage, MovingStage
-from atmc_spec import Threat, Training
+from atmc_spec import JobSpec, Threat
 from atmc_spec.methods import Al0Spec, ApSpec, NapSpec
 
 
 class Pruning(CompressionMethod):
     """Keeps k entries of W, which has no factors."""
 
-    def start(self, weights: splitting.Weights, training: Training) -> FactorsFor:
+    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
         factors = splitting.plain(weights)
         return lambda k: factors
 

@@ -1,6 +1,7 @@
 """Whole jobs: real images in, a small robust model out, the same one after any interruption."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -250,6 +251,35 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(
     assert headline is not None
     codes = [event["code"] for event in events if event["type"] == "warning"]
     assert codes == ["validation_split_cut", "broken_checkpoint"]
+
+
+def test_a_job_of_the_version_before_begins_anew_says_so_and_ends_with_the_same_bytes(
+    spec: JobSpec,
+    digits_model: ModelInput,
+    digits_path: Path,
+    undisturbed: tuple[Path, dict[str, Any], Events],
+    tmp_path: Path,
+) -> None:
+    def until(event: dict[str, Any]) -> bool:
+        return event["type"] == "progress" and event["stage"] == "compressing"
+
+    _run(spec, digits_model, digits_path, tmp_path, until)
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for path in folder.paths():
+        state = torch.load(path, weights_only=True)
+        # What stages hand on was a dict under another name.
+        handover = state.pop("handover")
+        carry = {"training": handover["plan"], "before": handover["before"]}
+        torch.save(state | {"carry": carry, "format": checkpoint.FORMAT - 1}, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.rename(path.with_name(f"{path.stem.partition('-')[0]}-{digest}.pt"))
+    _, events = _run(spec, digits_model, digits_path, tmp_path)
+    skipped = [e["message"] for e in events if e.get("code") == "broken_checkpoint"]
+    assert len(skipped) == 2
+    assert all("its format is 4, this release reads 5" in message for message in skipped)
+    assert not [event for event in events if event["type"] == "resumed"]
+    first, second = (f / "results" / "model.atmc" for f in (undisturbed[0], tmp_path))
+    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,7 @@ class TestAuto:
         with pytest.raises(Killed):
             bench.run(until=until, **options)
         checkpoint = sorted((bench.folder / "job" / "checkpoints").glob("*.pt"))[-1]
-        chosen = torch.load(checkpoint, weights_only=True)["carry"]["training"]
+        chosen = torch.load(checkpoint, weights_only=True)["handover"]["plan"]
         report, _ = bench.run(**options)
         for name, value in chosen["effort"].items():
             assert report["training"][name] == value
