@@ -20,7 +20,7 @@ from atmc_core.job import checkpoint
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput, open_upload
-from atmc_spec import Bits, JobSpec, Method, Training, read_spec
+from atmc_spec import Bits, JobSpec, MethodName, Training, read_spec
 
 Events = list[dict[str, Any]]
 
@@ -287,7 +287,7 @@ def test_a_job_of_the_version_before_begins_anew_says_so_and_ends_with_the_same_
     [("nap", 2), ("ap", 32), ("al0", 2), ("alr", 2), ("atmc", 2), ("atmc", 16), ("atmc", 32)],
 )
 def test_every_method_meets_both_constraints(
-    method: Method,
+    method: MethodName,
     bits: Bits,
     spec: JobSpec,
     digits_model: ModelInput,
