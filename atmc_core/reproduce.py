@@ -23,7 +23,8 @@ from atmc_core.data import Reading, Split, load_dataset
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.evaluator import Evaluator
-from atmc_core.job.run import load_inputs
+from atmc_core.job.inputs import load_inputs
+from atmc_core.job.methods import all_specs
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import REPORT_VERSION
@@ -131,7 +132,8 @@ def _asked(report: Report) -> JobSpec:
     How the model was trained is told, not asked for: a version of other defaults may refuse it.
     """
     fraction = report["spec"]["training"]["validation_fraction"]
-    return read_spec(report["spec"] | {"training": {"validation_fraction": fraction}})
+    asked = report["spec"] | {"training": {"validation_fraction": fraction}}
+    return read_spec(asked, all_specs())
 
 
 def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 Norm = Literal["linf", "l2"]
-Method = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
+MethodName = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
 AttackName = Literal[
     "fgsm",
     "pgd",

@@ -35,6 +35,7 @@ from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.job import run as job
 from atmc_core.networks.architectures import build
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import JobSpec, read_spec
 from benchmarks.accuracy import first_images, papers_attacks, standing_after
 from benchmarks.datasets import SETS, unpacked
@@ -297,7 +298,7 @@ def _compressed(arguments: argparse.Namespace, system: System, start: Path) -> P
     if not (folder / "headline.json").exists():
         headline = job.run(
             _spec(arguments, system),
-            job.ModelInput(start, arguments.architecture),
+            ModelInput(start, arguments.architecture),
             images(arguments),
             folder,
             device=device(),

@@ -28,8 +28,10 @@ import torch
 
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
-from atmc_core.job import run as job
+from atmc_core.job.methods import all_specs
+from atmc_core.job.run import run
 from atmc_core.networks.classifier import Normalization
+from atmc_core.networks.upload import ModelInput
 from atmc_core.training import distributed
 from atmc_spec import read_spec
 from worker import sandbox
@@ -130,9 +132,9 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     compute_repeatably(device.type == "cpu")
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
-        return job.run(
-            read_spec(document["spec"]),
-            job.ModelInput(
+        return run(
+            read_spec(document["spec"], all_specs()),
+            ModelInput(
                 folder.path / model["path"],
                 model["architecture"],
                 _normalization(model["normalization"]),

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from atmc_core.job.methods import METHODS
+from atmc_core.job.methods import all_methods
 from atmc_core.networks.architectures import ARCHITECTURES
 from atmc_core.networks.architectures.torchvision_models import variants
 from atmc_core.networks.blueprint import ONNX
 from atmc_core.networks.torchvision_import import is_installed
 from atmc_core.report import schema as report_schema
-from atmc_spec import SPECS, AttackName, Evaluation
+from atmc_spec import AttackName, Evaluation
 
 #: What each attack is, and the fields of ``evaluation`` in a job spec that set it.
 ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
@@ -79,13 +79,13 @@ def catalogue() -> list[CatalogueEntry]:
         for name, architecture in ARCHITECTURES.items()
     ]
     entries += _open_architectures()
-    for method, system in METHODS.items():
+    for name, method in all_methods().items():
         document = {
-            "name": method,
-            "description": system.description,
-            "spec_schema": SPECS[method].json_schema(),
+            "name": name,
+            "description": method.description,
+            "spec_schema": method.spec.json_schema(),
         }
-        entries.append(CatalogueEntry("method", method, document))
+        entries.append(CatalogueEntry("method", name, document))
     for attack, (description, options) in ATTACKS.items():
         document = {
             "name": attack,
@@ -98,7 +98,7 @@ def catalogue() -> list[CatalogueEntry]:
 
 
 def _open_architectures() -> list[CatalogueEntry]:
-    """Those whose tensors the job itself looks at: no header tells beforehand what has to fit."""
+    """Architectures of which only the job itself can tell whether the tensors fit."""
     documents: list[dict[str, Any]] = [
         {
             "name": ONNX,
@@ -123,7 +123,7 @@ def _open_architectures() -> list[CatalogueEntry]:
 
 
 def _options_schema(names: tuple[str, ...]) -> dict[str, Any]:
-    """The part of a job spec that sets an attack."""
+    """The JSON Schema of the part of a job spec that sets an attack by these fields."""
     known = Evaluation.json_schema()["properties"]
     options = {name: known[name] for name in names}
     evaluation = {"type": "object", "properties": options, "additionalProperties": False}

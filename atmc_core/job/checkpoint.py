@@ -1,6 +1,6 @@
 """Checkpoints in a folder: written aside and renamed, so a reader sees whole ones only.
 
-The name holds the content's hash, so what a disk or a transfer has done to it is seen on resume.
+A checkpoint's name holds its content's hash, so damage by a disk or a transfer is seen on resume.
 """
 
 import hashlib
@@ -13,20 +13,22 @@ from typing import Any
 
 import torch
 
-#: What the stages keep; another release's state would be misread, so it counts as broken. Raised
-#: whenever a stage or a solver keeps something else (2: all factors in one tensor; 3: of U and V
-#: only what may be used; 4: the same in what one stage leaves to the next; 5: one optimiser).
+#: The number of the layout of what stages keep. Another release's state would be misread, so it
+#: counts as broken, and its job begins anew. The number is raised whenever a stage or a solver
+#: keeps something else (2: all factors in one tensor; 3: of U and V only what may be used; 4: the
+#: same in what one stage leaves to the next; 5: that is a ``Handover``, and there
+#: is one optimiser).
 FORMAT = 5
 #: The one before the newest is kept in case the newest cannot be read.
 _KEPT = 2
-#: A large network's checkpoint takes seconds, and a batch of an attack may take less: where one has
-#: taken longer than this, the next waits until so many times as long has been worked.
+#: A large network's checkpoint takes seconds, and an epoch may take less. Where a checkpoint took
+#: more than QUICK_S seconds, the next one waits until the job has worked WORTH times as long.
 QUICK_S = 0.25
 WORTH = 9
 
 
 class BrokenCheckpoint(Exception):
-    """The content is not what the name says, or another release's."""
+    """The content has another hash than the name says, or another release wrote it."""
 
 
 class CheckpointFolder:
@@ -59,7 +61,7 @@ class CheckpointFolder:
         return path
 
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save what ``state`` makes, if that is a small part of the time since it last was."""
+        """Save what ``state`` makes, unless saving would take too large a share of the time."""
         began = time.monotonic()
         if began < self._due:
             return
@@ -96,7 +98,7 @@ def _of_this_format(state: object) -> dict[str, Any]:
 
 def _check(path: Path) -> None:
     expected = path.stem.partition("-")[2]
-    # Without a hash: written by a version that had none, and carried over by an upgrade.
+    # Early versions wrote names without a hash; an upgrade keeps their files.
     if not expected:
         return
     with path.open("rb") as file:

@@ -1,18 +1,16 @@
-"""A run as a row of stages, each a number of steps, between which it can be resumed."""
+"""A job as a row of stages, each a number of epochs, after each of which it can be resumed."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
+from atmc_core.job.handover import Handover, State
 from atmc_core.training import distributed
-
-#: Tensors and plain values that one stage leaves for the next, and for a checkpoint.
-Carry = dict[str, Any]
+from atmc_core.training.effort import TrainingPlan
 
 _FINISHED = {"status": "finished"}
 
@@ -21,74 +19,78 @@ class Stage(ABC):
     """One stage at work."""
 
     @abstractmethod
-    def step(self, index: int) -> dict[str, float]:
-        """Do step ``index`` and return figures worth showing."""
+    def run_epoch(self, index: int) -> dict[str, float]:
+        """Run epoch ``index`` and return figures worth showing.
+
+        An epoch of training is one pass over the training images. An epoch of an evaluation is a
+        batch under one attack, a point of the curve, or the probe.
+        """
 
     @abstractmethod
-    def finish(self, carry: Carry) -> None:
+    def finish(self, handover: Handover) -> None:
         """Leave the result for the stages that follow."""
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """All that ``restore`` needs to go on after the last step."""
+    def state(self) -> State:
+        """All that ``restore`` needs to go on after the last epoch: tensors and plain values."""
 
     @abstractmethod
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go on from ``state``, which may hold tensors on the CPU."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """A stage before it starts: how long it is, and how to make it from what came before.
 
     Attributes:
-        cost: of one step, or of each of them in turn, in the same arbitrary unit for all stages
-            (say, passes over an image).
-        skipped: why it has no steps though one might expect some; its last event tells.
+        cost: the cost of one epoch, or of each of them in turn, in the same arbitrary unit for all
+            stages (say, passes over an image).
+        skipped: why it has no epochs though one might expect some; its last event tells.
         shared: all of the job's processes take part; in any other stage only the first works.
     """
 
     name: str
-    steps: int
+    epochs: int
     cost: float | Sequence[float]
-    make: Callable[[Carry], Stage]
+    make: Callable[[Handover], Stage]
     skipped: str | None = None
     shared: bool = False
 
     def cost_of(self, first: int, last: int) -> float:
-        """Of the steps from ``first`` up to, not including, ``last``."""
+        """The cost of the epochs from ``first`` up to, not including, ``last``."""
         if isinstance(self.cost, Sequence):
             return sum(self.cost[first:last])
         return (last - first) * self.cost
 
 
 class Progress:
-    """Turns steps done into a share of the whole and a time to go."""
+    """Turns epochs done into a share of the whole and a time to go."""
 
-    def __init__(self, plans: Sequence[Plan], emit: Emit) -> None:
-        self.total = sum(plan.cost_of(0, plan.steps) for plan in plans) or 1.0
+    def __init__(self, stages: Sequence[StagePlan], emit: Emit) -> None:
+        self.total = sum(stage.cost_of(0, stage.epochs) for stage in stages) or 1.0
         self.done = 0.0
         self.emit = emit
         self._worked = 0.0
         self._started = time.monotonic()
 
-    def skip(self, plan: Plan, steps: int) -> None:
-        """Count steps that an earlier attempt did."""
-        self.done += plan.cost_of(0, steps)
+    def skip(self, stage: StagePlan, epochs: int) -> None:
+        """Count epochs that an earlier attempt did."""
+        self.done += stage.cost_of(0, epochs)
 
-    def advance(self, plan: Plan, step: int) -> None:
-        """Count one step done, and say so."""
-        cost = plan.cost_of(step, step + 1)
+    def advance(self, stage: StagePlan, epoch: int) -> None:
+        """Count one epoch done, and say so."""
+        cost = stage.cost_of(epoch, epoch + 1)
         self.done += cost
         self._worked += cost
-        # Not known as long as this attempt has only done steps that cost nothing.
+        # The pace is not known as long as this attempt has only done epochs that cost nothing.
         pace = (time.monotonic() - self._started) / self._worked if self._worked else None
         self.emit(
             {
                 "type": "progress",
-                "stage": plan.name,
-                "epoch": step + 1,
-                "epochs": plan.steps,
+                "stage": stage.name,
+                "epoch": epoch + 1,
+                "epochs": stage.epochs,
                 "progress": min(1.0, self.done / self.total),
                 "eta_s": None if pace is None else max(0.0, self.total - self.done) * pace,
             }
@@ -96,71 +98,83 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """Where an earlier attempt got to: ``done`` steps of stage number ``stage``."""
+class Position:
+    """Where a job has got to: ``done`` epochs of stage number ``stage``.
 
-    stage: int
-    done: int
-    state: dict[str, Any]
-    carry: Carry
+    Attributes:
+        state: that of the stage; None before its first epoch.
+        handover: what the stages before it made.
+    """
+
+    handover: Handover
+    stage: int = 0
+    done: int = 0
+    state: State | None = None
 
 
-def resume(checkpoints: CheckpointFolder, emit: Emit) -> Saved | None:
-    """What the newest readable checkpoint holds; warns of those that cannot be read."""
+def resume(checkpoints: CheckpointFolder, emit: Emit) -> Position | None:
+    """Read the newest readable checkpoint, if any; warns of those that cannot be read."""
     saved, broken = distributed.from_first(checkpoints.load())
     for name in broken:
         emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
-    return Saved(**saved) if saved is not None else None
+    if saved is None:
+        return None
+    return Position(**(saved | {"handover": Handover.from_state(saved["handover"])}))
+
+
+def agree_on(plan: TrainingPlan) -> TrainingPlan:
+    """The first process's plan, on all of them: what they measured may differ."""
+    return TrainingPlan.from_json(distributed.from_first(plan.to_json()))
 
 
 def run_stages(
-    plans: Sequence[Plan],
-    carry: Carry,
-    saved: Saved | None,
-    checkpoints: CheckpointFolder,
-    emit: Emit,
-) -> Carry:
-    """Run all stages in turn, from ``saved`` on if there is something.
-
-    ``carry["seconds"]`` adds up the time spent, over all attempts.
-
-    Returns:
-        What the last stage left.
-    """
-    first, done, state = 0, 0, None
-    if saved is not None:
-        first, done, state, carry = saved.stage, saved.done, saved.state, saved.carry
-        emit({"type": "resumed", "stage": plans[first].name, "epoch": done})
-    progress = Progress(plans, emit)
-    for plan in plans[:first]:
-        progress.skip(plan, plan.steps)
-    for index, plan in enumerate(plans[first:], start=first):
-        emit({"type": "stage", "stage": plan.name, "status": "started"})
-        progress.skip(plan, done)
-        if plan.shared or distributed.is_first():
-            stage = plan.make(carry)
-            if state is not None:
-                stage.restore(state)
-            for step in range(done, plan.steps):
-                began = time.monotonic()
-                figures = stage.step(step)
-                if plan.shared:
-                    _agree(stage)
-                carry["seconds"] = carry.get("seconds", 0.0) + time.monotonic() - began
-                emit({"type": "metric", "stage": plan.name, "epoch": step + 1} | figures)
-                progress.advance(plan, step)
-                if distributed.is_first():
-                    checkpoints.save_if_due(partial(_saved, index, step + 1, stage, carry))
-            stage.finish(carry)
-        carry = distributed.from_first(carry)
-        done, state = 0, None
-        ended = {"status": "skipped", "message": plan.skipped} if plan.skipped else _FINISHED
-        emit({"type": "stage", "stage": plan.name} | ended)
-    return carry
+    stages: Sequence[StagePlan], start: Position, checkpoints: CheckpointFolder, emit: Emit
+) -> Handover:
+    """Run all stages in turn from a position on, and return what they made."""
+    if start.done:
+        emit({"type": "resumed", "stage": stages[start.stage].name, "epoch": start.done})
+    progress = Progress(stages, emit)
+    for stage in stages[: start.stage]:
+        progress.skip(stage, stage.epochs)
+    at = start
+    for number, stage in enumerate(stages[start.stage :], start=start.stage):
+        emit({"type": "stage", "stage": stage.name, "status": "started"})
+        progress.skip(stage, at.done)
+        if stage.shared or distributed.is_first():
+            _run_stage(stage, number, at, checkpoints, progress)
+        at = Position(_from_first(at.handover))
+        ended = {"status": "skipped", "message": stage.skipped} if stage.skipped else _FINISHED
+        emit({"type": "stage", "stage": stage.name} | ended)
+    return at.handover
 
 
-def _saved(index: int, done: int, stage: Stage, carry: Carry) -> dict[str, Any]:
-    return {"stage": index, "done": done, "state": stage.state(), "carry": carry}
+def _run_stage(
+    plan: StagePlan, number: int, at: Position, checkpoints: CheckpointFolder, progress: Progress
+) -> None:
+    """Run the epochs of a stage that are left, and add what it made to the handover."""
+    stage, handover = plan.make(at.handover), at.handover
+    if at.state is not None:
+        stage.restore(at.state)
+    for epoch in range(at.done, plan.epochs):
+        began = time.monotonic()
+        figures = stage.run_epoch(epoch)
+        if plan.shared:
+            _agree(stage)
+        handover.seconds += time.monotonic() - began
+        progress.emit({"type": "metric", "stage": plan.name, "epoch": epoch + 1} | figures)
+        progress.advance(plan, epoch)
+        if distributed.is_first():
+            checkpoints.save_if_due(partial(_checkpoint, number, epoch + 1, stage, handover))
+    stage.finish(handover)
+
+
+def _checkpoint(number: int, done: int, stage: Stage, handover: Handover) -> State:
+    """A position as tensors and plain values."""
+    return {"stage": number, "done": done, "state": stage.state(), "handover": handover.state()}
+
+
+def _from_first(handover: Handover) -> Handover:
+    return Handover.from_state(distributed.from_first(handover.state()))
 
 
 def _agree(stage: Stage) -> None:

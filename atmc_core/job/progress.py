@@ -13,14 +13,14 @@ def count(emit: Emit, stage: str, done: int, of: int, *, progress: float) -> Non
     """Say that ``done`` of ``of`` are done, in the fields that elsewhere count epochs.
 
     Args:
-        progress: of the whole job, 0 to 1.
+        progress: the share of the whole job that is done, 0 to 1.
     """
     figures = {"epoch": done, "epochs": of, "progress": progress, "eta_s": None}
     emit({"type": "progress", "stage": stage} | figures)
 
 
 def now_and_then(emit: Emit, stage: str) -> Callable[[int, int], None]:
-    """What counts at the beginning of a job; it may be called as often as one likes."""
+    """A function that counts at the beginning of a job; called often, it still says little."""
     last = time.monotonic()
 
     def told(done: int, of: int) -> None:

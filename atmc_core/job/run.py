@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,20 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact.export import write_exports
-from atmc_core.data import Augmentation, DataSet, Reading, check_against, load_dataset
+from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
-from atmc_core.job import recipe
 from atmc_core.job.checkpoint import CheckpointFolder
-from atmc_core.job.context import Context
-from atmc_core.job.methods import check_target
-from atmc_core.job.pipeline import Carry, resume, run_stages
-from atmc_core.job.planning import plan_training
+from atmc_core.job.handover import Handover
+from atmc_core.job.inputs import Inputs, load_inputs
+from atmc_core.job.methods import all_methods
+from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
 from atmc_core.job.progress import count, now_and_then
-from atmc_core.networks.upload import Loaded, ModelInput, open_upload
+from atmc_core.networks.upload import ModelInput
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
 from atmc_core.training import distributed
-from atmc_core.training.effort import TrainingPlan
 from atmc_spec import JobSpec
-
-__all__ = ["ModelInput", "load_inputs", "run"]
 
 VALIDATING, WRITING = "validating", "writing"
 
@@ -65,118 +61,133 @@ def run(
     """
     if not distributed.is_first():
         emit = _say_nothing
-    emit({"type": "stage", "stage": VALIDATING, "status": "started"})
-    folder.mkdir(parents=True, exist_ok=True)
-    reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
-    loaded, data = load_inputs(model, dataset, spec, reading)
-    for code, message in (*loaded.notes, *data.notes):
-        emit({"type": "warning", "code": code, "message": message})
-    blueprint, classifier = loaded.blueprint, loaded.classifier(model.normalization)
-    context = Context(
-        spec=spec,
-        data=data.to(device),
-        classifier=classifier.to(device),
-        blueprint=blueprint,
-        normalization=model.normalization,
-        artifact=folder / "results" / "model.atmc",
-        effort=spec.training.effort(),
-        emit=emit,
-    )
-    if spec.target is not None:
-        check_target(spec.method, context.budget)
-    report_attacks(spec.threat, spec.evaluation, blueprint.num_classes)
-    checkpoints = CheckpointFolder(folder / "checkpoints")
-    saved = resume(checkpoints, emit)
-    # Chosen once: measured again, a resumed job might train for another number of epochs.
-    carry: Carry = saved.carry if saved else {"training": plan_training(context, emit).to_json()}
-    plan = TrainingPlan.from_json(distributed.from_first(carry["training"]))
-    context = replace(context, effort=plan.effort)
-    if context.system.compresses and device.type == "cuda":
-        warn_of_plain_steps(context.waiting, emit)
-    emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
-
-    context.artifact.parent.mkdir(parents=True, exist_ok=True)
-    dense_bytes = artifact.dense_bytes(classifier.network)
-    carry = run_stages(recipe.plans(context, plan), carry, saved, checkpoints, emit)
-    if not distributed.is_first():
-        return {}
-    outputs = 2 + context.system.compresses
-    emit({"type": "stage", "stage": WRITING, "status": "started"})
-    report = build(
-        Findings(
-            spec=spec,
-            architecture=model.architecture,
-            num_classes=blueprint.num_classes,
-            normalization=model.normalization,
-            upload=model.path,
-            notes=loaded.notes,
-            data=data,
-            indices=context.indices,
-            evaluated=context.evaluated,
-            found=carry["before"],
-            compressed=_compressed(context, carry, dense_bytes),
-            training=plan,
-            seed=context.report_seed,
-            seconds=carry["seconds"],
-            environment={
-                "device": device.type,
-                "threads": torch.get_num_threads(),
-                "processes": distributed.processes(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        )
-    )
-    count(emit, WRITING, 1, outputs, progress=1.0)
-    if context.system.compresses:
-        write_exports(artifact.load(context.artifact), context.artifact.parent, emit)
-        count(emit, WRITING, 2, outputs, progress=1.0)
-    write(report, context.artifact.parent)
-    count(emit, WRITING, outputs, outputs, progress=1.0)
-    emit({"type": "stage", "stage": WRITING, "status": "finished"})
-    figures: dict[str, Any] = report["headline"]
-    return figures
-
-
-def warn_of_plain_steps(waiting: Sequence[str], emit: Emit) -> None:
-    """Say that training steps are not recorded, if operations of the network keep them from it."""
-    if waiting:
-        emit(
-            {
-                "type": "warning",
-                "code": "steps_not_recorded",
-                "message": "the network looks at its own results while it runs "
-                f"({', '.join(waiting)}), so its training steps cannot be recorded and "
-                "replayed: training is slower",
-            }
-        )
+    job = prepare(spec, model, dataset, folder, device, emit)
+    handover = train(job, emit)
+    return write_results(job.inputs, handover, emit) if distributed.is_first() else {}
 
 
 def _say_nothing(_: dict[str, Any]) -> None:
     """The first process says it all."""
 
 
-def _compressed(context: Context, carry: Carry, dense_bytes: int) -> Compressed | None:
-    if not context.system.compresses:
-        return None
-    model = artifact.load(context.artifact)
-    return Compressed(model, context.artifact, dense_bytes, carry["after"])
+@dataclass(frozen=True)
+class Prepared:
+    """A job ready to train.
+
+    Attributes:
+        start: where to go on: behind the newest checkpoint's last epoch, or at the beginning.
+    """
+
+    inputs: Inputs
+    stages: Sequence[StagePlan]
+    checkpoints: CheckpointFolder
+    start: Position
 
 
-def load_inputs(
-    model: ModelInput, dataset: Path, spec: JobSpec, reading: Reading
-) -> tuple[Loaded, DataSet]:
-    """The uploaded network, and the images that fit it; their channels are the network's.
+def prepare(
+    spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
+) -> Prepared:
+    """Read and check what is given, and lay out the stages.
 
     Raises:
-        InvalidInput: if one of them cannot be used, or they do not go together.
+        InvalidInput: if the model or the data cannot be used, or the method cannot do what is
+            asked.
     """
-    upload = open_upload(model)
-    fraction = spec.training.validation_fraction
-    reading = replace(reading, channels=upload.input_shape[0])
-    data = load_dataset(dataset, fraction, spec.seed, reading)
-    loaded = upload.load(data.test.images.shape[1:])
-    check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
-    augmentation = Augmentation(spec.training.flip, spec.training.shift)
-    augmentation.check(*loaded.blueprint.input_shape[1:])
-    return loaded, data
+    emit({"type": "stage", "stage": VALIDATING, "status": "started"})
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = _read(spec, model, dataset, folder, device, emit)
+    method = all_methods()[spec.method]
+    method.check(inputs)
+    report_attacks(spec.threat, spec.evaluation, inputs.num_classes)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    start = resume(checkpoints, emit)
+    if start is None:
+        # Chosen once: measured again, a resumed job might train for another number of epochs.
+        start = Position(Handover(agree_on(method.plan(inputs, emit))))
+    stages = method.stages(inputs, start.handover.plan, emit)
+    emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
+    return Prepared(inputs, stages, checkpoints, start)
+
+
+def _read(
+    spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
+) -> Inputs:
+    """The network and the images, on the device; warns of what was changed on the way in."""
+    reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
+    loaded, data = load_inputs(model, dataset, spec, reading)
+    for code, message in (*loaded.notes, *data.notes):
+        emit({"type": "warning", "code": code, "message": message})
+    return Inputs(
+        spec=spec,
+        model=model,
+        blueprint=loaded.blueprint,
+        notes=loaded.notes,
+        read=data,
+        data=data.to(device),
+        classifier=loaded.classifier(model.normalization).to(device),
+        results=folder / "results",
+    )
+
+
+def train(job: Prepared, emit: Emit) -> Handover:
+    """Run the stages, evaluations included, and return what they made.
+
+    Raises:
+        FloatingPointError: if training diverges.
+    """
+    job.inputs.results.mkdir(parents=True, exist_ok=True)
+    return run_stages(job.stages, job.start, job.checkpoints, emit)
+
+
+def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, Any]:
+    """Write the report and, if there is an artifact, its exports; returns the headline."""
+    emit({"type": "stage", "stage": WRITING, "status": "started"})
+    compressed = _compressed(inputs, handover)
+    steps = 3 if compressed else 2
+    report = build(_findings(inputs, handover, compressed))
+    count(emit, WRITING, 1, steps, progress=1.0)
+    if compressed:
+        write_exports(compressed.model, inputs.results, emit)
+        count(emit, WRITING, 2, steps, progress=1.0)
+    write(report, inputs.results)
+    count(emit, WRITING, steps, steps, progress=1.0)
+    emit({"type": "stage", "stage": WRITING, "status": "finished"})
+    headline: dict[str, Any] = report["headline"]
+    return headline
+
+
+def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None) -> Findings:
+    assert handover.before is not None
+    return Findings(
+        spec=inputs.spec,
+        model=inputs.model,
+        num_classes=inputs.num_classes,
+        notes=inputs.notes,
+        data=inputs.read,
+        indices=inputs.indices,
+        evaluated=inputs.evaluated,
+        found=handover.before,
+        compressed=compressed,
+        seed=inputs.report_seed,
+        seconds=handover.seconds,
+        environment={
+            "device": inputs.device.type,
+            "threads": torch.get_num_threads(),
+            "processes": distributed.processes(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _compressed(inputs: Inputs, handover: Handover) -> Compressed | None:
+    """The compressed side, if the stages made one."""
+    if handover.after is None:
+        return None
+    return Compressed(
+        model=artifact.load(inputs.artifact),
+        path=inputs.artifact,
+        dense_bytes=artifact.dense_bytes(inputs.classifier.network),
+        found=handover.after,
+        training=handover.plan,
+    )

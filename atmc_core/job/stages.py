@@ -1,4 +1,4 @@
-"""The stages of a job at work: train, compress, finish, evaluate."""
+"""The stages that train: dense, under the constraints, and the end game."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -6,24 +6,30 @@ from contextlib import nullcontext
 
 from torch import Tensor
 
-from atmc_core import artifact
-from atmc_core.artifact.budget import stored
 from atmc_core.data import Augmentation
-from atmc_core.evaluation.evaluator import Evaluator
-from atmc_core.evaluation.process import FreshEvaluator
 from atmc_core.factors import splitting
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import compressible_weights, dense_weights
-from atmc_core.job.context import COMPRESS, DENSE, FINISH, SELECT, Context
-from atmc_core.job.pipeline import Carry, Stage
+from atmc_core.job.handover import CompressedState, Handover, State
+from atmc_core.job.inputs import Inputs
+from atmc_core.job.pipeline import Stage
+from atmc_core.job.places import COMPRESS, DENSE, FINISH, SELECT
+from atmc_core.job.setup import TrainingSetup
 from atmc_core.job.solving import admm_options, optimizer_of
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.admm import AdmmWeights
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Structure, Weights
-from atmc_core.solver.weights import DenseWeights, FactorizedWeights, State, Trainable
+from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.trainer import Course, Trainer, selection_accuracy, steps_per_epoch
+from atmc_spec import JobSpec
+
+#: The factors of a dense network as a method starts from them, for a budget of k. Only low rank
+#: depends on k; the other methods' factors are cut to it later.
+FactorsFor = Callable[[int], Weights]
+#: Makes those from the dense weights.
+Start = Callable[[splitting.Weights, JobSpec], FactorsFor]
 
 # The end game's peak learning rate, as a share of the other stages': it only refines.
 _FINISHING_RATE = 0.2
@@ -31,55 +37,48 @@ _FINISHING_RATE = 0.2
 _AVERAGED = 0.25
 
 
-def seed(context: Context, carry: Carry) -> Callable[[int], Weights]:
-    """The factors of the trained dense network as the method starts from them, for a budget of k.
-
-    Only low rank depends on k; the others are cut to it later.
-    """
-    network = context.classifier.network
-    load_tensors(network, carry["network"])
-    weights = dense_weights(network)
-    if context.system.factors == "low_rank":
-        return lambda k: splitting.low_rank(weights, k)
-    if context.system.factors == "factorised":
-        factors = splitting.interpolative(weights, context.spec.training.rank_fraction)
-    else:
-        factors = splitting.plain(weights)
-    return lambda k: factors
+def load_dense(inputs: Inputs, handover: Handover) -> splitting.Weights:
+    """Load the dense network that an earlier stage left; its conv and linear weights by name."""
+    assert handover.network is not None
+    network = inputs.classifier.network
+    load_tensors(network, handover.network)
+    return dense_weights(network)
 
 
 class TrainingStage(Stage):
     """Trains, scores each eligible epoch on the validation split, and keeps the best.
 
-    Adversarial training overfits robustly, so the last epoch is rarely the best (Rice et al.,
-    2020).
+    Robustness on new images falls again in long adversarial training, so the last epoch is rarely
+    the best (Rice et al., 2020).
     """
 
     def __init__(
         self,
-        context: Context,
+        inputs: Inputs,
+        setup: TrainingSetup,
         net: Trainable,
         epochs: int,
         place: int,
         peak: float,
         structure: Structure | None = None,
     ) -> None:
-        training, effort = context.spec.training, context.effort
-        self.context, self.net, self.structure = context, net, structure or Structure()
-        self.structure.silence(context.classifier.network)
+        training, effort = inputs.spec.training, setup.plan.effort
+        self.inputs, self.setup = inputs, setup
+        self.net, self.structure = net, structure or Structure()
+        self.structure.silence(inputs.classifier.network)
         course = Course(
-            attack=context.inner_attack,
-            loss=context.loss,
+            attack=setup.inner_attack,
+            loss=setup.loss,
             schedule=effort.schedule,
             batch_size=training.batch_size,
             epochs=epochs,
             peak=peak,
-            path=(context.spec.seed, place),
+            path=(inputs.spec.seed, place),
             max_grad_norm=training.max_grad_norm,
-            speed=context.speed,
+            speed=setup.speed,
             augmentation=Augmentation(training.flip, training.shift),
         )
-        self.trainer = Trainer(context.classifier, net, context.data.train, course, self.after_step)
+        self.trainer = Trainer(inputs.classifier, net, inputs.data.train, course, self.after_step)
         self.average = None
         if effort.averaging != "none":
             ema = effort.averaging == "ema"
@@ -91,8 +90,8 @@ class TrainingStage(Stage):
         self.best_accuracy = -1.0
 
     def after_step(self) -> None:
-        """What each step leaves to do."""
-        self.structure.silence(self.context.classifier.network)
+        """Silence what is dropped, and follow with the average."""
+        self.structure.silence(self.inputs.classifier.network)
         if self.average:
             self.average.update()
 
@@ -103,7 +102,7 @@ class TrainingStage(Stage):
         Scored are the network's weights, and instead of those the given ones, by name.
         """
 
-    def step(self, index: int) -> dict[str, float]:
+    def run_epoch(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.epoch(index)}
         accuracy = self.select()
         return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
@@ -115,12 +114,12 @@ class TrainingStage(Stage):
             if candidate is None:
                 return None
             weights, state = candidate
-            spec = self.context.spec
+            spec = self.inputs.spec
             accuracy = selection_accuracy(
-                self.context.classifier,
+                self.inputs.classifier,
                 weights,
-                self.context.data.val,
-                self.context.attack,
+                self.inputs.data.val,
+                self.setup.attack,
                 spec.evaluation.batch_size,
                 (spec.seed, SELECT),
             )
@@ -148,32 +147,33 @@ class TrainingStage(Stage):
 class DenseStage(TrainingStage):
     """Training of the dense network: adversarial (DA), or clean."""
 
-    def __init__(self, context: Context) -> None:
-        training, epochs = context.spec.training, context.effort.robust_epochs
-        net = DenseWeights(context.classifier.network, optimizer_of(training))
-        super().__init__(context, net, epochs, DENSE, training.learning_rate)
+    def __init__(self, inputs: Inputs, setup: TrainingSetup) -> None:
+        training, epochs = inputs.spec.training, setup.plan.effort.robust_epochs
+        net = DenseWeights(inputs.classifier.network, optimizer_of(training))
+        super().__init__(inputs, setup, net, epochs, DENSE, training.learning_rate)
         if epochs:
             self.select()  # training must not make the upload worse
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return {}, clone_state(self.context.classifier.network)
+        return {}, clone_state(self.inputs.classifier.network)
 
-    def finish(self, carry: Carry) -> None:
-        carry["network"] = self.best or clone_state(self.context.classifier.network)
+    def finish(self, handover: Handover) -> None:
+        handover.network = self.best or clone_state(self.inputs.classifier.network)
 
 
 class PackStage(Stage):
     """No compression: the dense network as factors, nothing changed."""
 
-    def __init__(self, context: Context, carry: Carry) -> None:
-        self.k = context.num_weights
-        self.net = FactorizedWeights(context.classifier.network, seed(context, carry)(self.k))
+    def __init__(self, inputs: Inputs, handover: Handover) -> None:
+        self.k = inputs.num_weights
+        factors = splitting.plain(load_dense(inputs, handover))
+        self.net = FactorizedWeights(inputs.classifier.network, factors)
 
-    def step(self, index: int) -> dict[str, float]:
+    def run_epoch(self, index: int) -> dict[str, float]:
         raise IndexError(index)
 
-    def finish(self, carry: Carry) -> None:
-        carry["compressed"] = self.net.model_state() | {"k": self.k}
+    def finish(self, handover: Handover) -> None:
+        handover.compressed = CompressedState(**self.net.model_state(), k=self.k)
 
     def state(self) -> State:
         return {}
@@ -182,32 +182,43 @@ class PackStage(Stage):
         pass
 
 
-class MovingStage(TrainingStage):
+class CompressedStage(TrainingStage):
+    """Trains a compressed network: what it keeps has factors and a k."""
+
+    def finish(self, handover: Handover) -> None:
+        # One candidate at least was scored: the budget is k before the last epoch ends.
+        assert self.best is not None
+        handover.compressed = CompressedState(**self.best)
+
+
+class MovingStage(CompressedStage):
     """ADMM under both constraints; the support is chosen again after every step."""
 
     net: AdmmWeights
 
-    def __init__(self, context: Context, carry: Carry) -> None:
-        training, epochs = context.spec.training, context.effort.compression_epochs
-        factors = seed(context, carry)(context.num_weights)
-        structure = context.new_structure()
+    def __init__(
+        self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
+    ) -> None:
+        training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
+        factors = start(load_dense(inputs, handover), inputs.spec)(inputs.num_weights)
+        structure = inputs.new_structure()
         net = AdmmWeights(
-            context.classifier.network,
+            inputs.classifier.network,
             factors,
-            k=context.budget.largest(lambda k: structure.supports(factors, k)),
-            bits=context.target.bits,
-            steps=epochs * steps_per_epoch(context.data.train, training.batch_size),
+            k=inputs.budget.largest(lambda k: structure.supports(factors, k)),
+            bits=inputs.target.bits,
+            steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
             options=admm_options(training),
             optimizer=optimizer_of(training),
             structure=structure,
         )
-        super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, structure)
 
     def select(self) -> float | None:
         # What fits a file or a ratio depends on where the non-zeros are now.
         factors = self.net.factors
-        self.net.aim_at(self.context.budget.largest(lambda k: self.structure.supports(factors, k)))
-        self.structure.silence(self.context.classifier.network)
+        self.net.aim_at(self.inputs.budget.largest(lambda k: self.structure.supports(factors, k)))
+        self.structure.silence(self.inputs.classifier.network)
         return super().select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
@@ -215,144 +226,62 @@ class MovingStage(TrainingStage):
             return None
         return self.net.feasible_weights(), self.net.model_state() | {"k": self.net.k}
 
-    def finish(self, carry: Carry) -> None:
-        assert self.best is not None  # the budget has shrunk to k before the last epoch ends
-        carry["compressed"] = self.best
 
-
-class FixedStage(TrainingStage):
+class FixedStage(CompressedStage):
     """Fine-tuning in float32 of a support that is chosen once, by size."""
 
     net: SharedWeights
 
-    def __init__(self, context: Context, carry: Carry) -> None:
-        training, epochs = context.spec.training, context.effort.compression_epochs
-        seeded = seed(context, carry)
-
-        structure = context.new_structure()
-
-        def kept(k: int) -> Weights:
-            return structure.supports(seeded(k), k)
-
-        self.k = context.budget.largest(kept)
-        factors = seeded(self.k)
+    def __init__(
+        self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
+    ) -> None:
+        training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
+        factors_for = start(load_dense(inputs, handover), inputs.spec)
+        structure = inputs.new_structure()
+        self.k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
+        factors = factors_for(self.k)
         structure.shrink(factors, self.k)
         net = SharedWeights(
-            context.classifier.network, factors, bits=32, optimizer=optimizer_of(training)
+            inputs.classifier.network, factors, bits=32, optimizer=optimizer_of(training)
         )
-        super().__init__(context, net, epochs, COMPRESS, training.learning_rate, structure)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, structure)
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, self.net.model_state() | {"k": self.k}
 
-    def finish(self, carry: Carry) -> None:
-        carry["compressed"] = self.best
 
-
-class FinishStage(TrainingStage):
+class FinishStage(CompressedStage):
     """Fine-tuning of shared values, biases and norms: feasible before, during and after."""
 
     net: SharedWeights
 
-    def __init__(self, context: Context, carry: Carry) -> None:
-        training, epochs = context.spec.training, context.effort.finish_epochs
-        factors = restored_factors(context, carry["compressed"])
-        self.k: int = carry["compressed"]["k"]
+    def __init__(self, inputs: Inputs, setup: TrainingSetup, handover: Handover) -> None:
+        training, epochs = inputs.spec.training, setup.plan.effort.finish_epochs
+        factors, self.k = restore_compressed(inputs, handover)
         net = SharedWeights(
-            context.classifier.network,
+            inputs.classifier.network,
             factors,
-            bits=context.target.bits,
+            bits=inputs.target.bits,
             optimizer=optimizer_of(training),
         )
-        structure = context.new_structure()
+        structure = inputs.new_structure()
         structure.read(factors)
         peak = _FINISHING_RATE * training.learning_rate
-        super().__init__(context, net, epochs, FINISH, peak, structure)
+        super().__init__(inputs, setup, net, epochs, FINISH, peak, structure)
         self.select()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, self.net.model_state() | {"k": self.k}
 
-    def finish(self, carry: Carry) -> None:
-        carry["compressed"] = self.best
 
-
-class ReportStage(Stage):
-    """Evaluates a classifier on the chosen images, step by step.
-
-    Attributes:
-        when: the name under which it leaves what it found.
-    """
-
-    when: str
-    evaluator: Evaluator | FreshEvaluator
-
-    def step(self, index: int) -> dict[str, float]:
-        return self.evaluator.step(index)
-
-    def finish(self, carry: Carry) -> None:
-        carry[self.when] = self.evaluator.state()
-
-    def state(self) -> State:
-        return self.evaluator.state()
-
-    def restore(self, state: State) -> None:
-        self.evaluator.restore(state)
-
-
-class UploadReportStage(ReportStage):
-    """Evaluates the uploaded classifier."""
-
-    when = "before"
-
-    def __init__(self, context: Context) -> None:
-        spec = context.spec
-        self.evaluator = Evaluator(
-            context.classifier,
-            context.evaluated,
-            spec.threat,
-            spec.evaluation,
-            context.num_classes,
-            context.report_seed,
-        )
-
-
-class ArtifactReportStage(ReportStage):
-    """Writes the artifact, and evaluates what a fresh process reads from it."""
-
-    when = "after"
-    evaluator: FreshEvaluator
-
-    def __init__(self, context: Context, carry: Carry) -> None:
-        spec = context.spec
-        _write_artifact(context, carry)
-        self.evaluator = FreshEvaluator(
-            context.artifact,
-            context.evaluated,
-            spec.threat,
-            spec.evaluation,
-            context.report_seed,
-        )
-
-    def finish(self, carry: Carry) -> None:
-        super().finish(carry)
-        self.evaluator.close()
-
-
-def restored_factors(context: Context, compressed: State) -> dict[str, Factors]:
-    """The factors that an earlier stage left; loads the rest of the network."""
-    network = context.classifier.network
-    load_tensors(network, compressed["network"])
+def restore_compressed(inputs: Inputs, handover: Handover) -> tuple[dict[str, Factors], int]:
+    """The factors that an earlier stage left, and their k; loads the rest of the network."""
+    compressed, network = handover.compressed, inputs.classifier.network
+    assert compressed is not None
+    load_tensors(network, compressed.network)
     views = compressible_weights(network)
-    device = next(network.parameters()).device
-    return {
-        name: Factors.from_state(view, state, device)
-        for (name, view), state in zip(views.items(), compressed["factors"], strict=True)
+    factors = {
+        name: Factors.from_state(view, state, inputs.device)
+        for (name, view), state in zip(views.items(), compressed.factors, strict=True)
     }
-
-
-def _write_artifact(context: Context, carry: Carry) -> None:
-    factors = restored_factors(context, carry["compressed"])
-    model = context.compressed(factors, k=carry["compressed"]["k"])
-    model = stored(model, context.budget.structure)
-    artifact.save(context.budget.trimmed(model), context.artifact)
+    return factors, compressed.k

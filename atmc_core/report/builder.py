@@ -10,7 +10,7 @@ from torch import Tensor
 from atmc_core.artifact import CompressedModel
 from atmc_core.data import SPLITS, DataSet, Split
 from atmc_core.evaluation.plan import curve_positions, probe_positions
-from atmc_core.networks.classifier import Normalization
+from atmc_core.networks.upload import ModelInput
 from atmc_core.report import checks, figures, headline
 from atmc_core.report.pictures import pictures
 from atmc_core.report.schema import REPORT_VERSION
@@ -26,12 +26,14 @@ class Compressed:
         model: the decoded artifact, from ``path``.
         dense_bytes: size of the dense float32 state dict as a safetensors file.
         found: what the evaluation of the artifact in a fresh process found.
+        training: how long and how it was trained.
     """
 
     model: CompressedModel
     path: Path
     dense_bytes: int
     found: dict[str, Any]
+    training: TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,26 @@ class Findings:
     """All that a report is made from.
 
     Attributes:
-        upload: the uploaded file.
+        model: the uploaded file and what its uploader said of it.
         notes: what was changed on the way in, ``(code, sentence)``.
-        indices: the evaluated images in the test split, and ``evaluated`` the images themselves.
+        indices: the evaluated images' places in the test split, int64 ``[N]``.
+        evaluated: those images.
         found: what the evaluation of the upload found (see ``Evaluator``).
         compressed: absent when a job only evaluates.
-        training: what it settled on; of no meaning when a job only evaluates.
-        seed: of the evaluation.
+        seed: the seed of the evaluation.
+        seconds: the time that all epochs took.
+        environment: where it ran, for the report as it is.
     """
 
     spec: JobSpec
-    architecture: str
+    model: ModelInput
     num_classes: int
-    normalization: Normalization
-    upload: Path
     notes: tuple[tuple[str, str], ...]
     data: DataSet
     indices: Tensor
     evaluated: Split
     found: dict[str, Any]
     compressed: Compressed | None
-    training: TrainingPlan
     seed: int
     seconds: float
     environment: dict[str, Any]
@@ -68,7 +69,7 @@ class Findings:
 def build(findings: Findings) -> dict[str, Any]:
     """The report as JSON (see ``schema``)."""
     labels = findings.evaluated.labels.cpu()
-    before = _side(findings, labels, findings.found, findings.upload, "job")
+    before = _side(findings, labels, findings.found, findings.model.path, "job")
     compressed = _compressed(findings, labels)
     after, difference = compressed.get("after"), compressed.get("difference")
     sizes = _sizes(findings)
@@ -111,10 +112,10 @@ def _inputs(findings: Findings) -> dict[str, Any]:
 
 
 def _model(findings: Findings) -> dict[str, Any]:
-    normalization = findings.normalization
+    normalization = findings.model.normalization
     return {
         "method": findings.spec.method,
-        "architecture": findings.architecture,
+        "architecture": findings.model.architecture,
         "num_classes": findings.num_classes,
         "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
     }
@@ -129,13 +130,13 @@ def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
         "after": _side(findings, labels, compressed.found, compressed.path, "fresh"),
         "difference": figures.differences(findings.found, compressed.found),
         "layers": headline.layer_table(compressed.model),
-        "training": _training(findings),
+        "training": _training(findings.spec, compressed.training),
     }
 
 
-def _training(findings: Findings) -> dict[str, Any]:
+def _training(spec: JobSpec, plan: TrainingPlan) -> dict[str, Any]:
     """Every value that training used, whether it was given, a default, or chosen."""
-    training, plan = findings.spec.training, findings.training
+    training = spec.training
     recognition = asdict(plan.recognition) if plan.recognition else None
     used = training.to_json() | asdict(plan.effort)
     if training.loss == "trades":
@@ -143,7 +144,7 @@ def _training(findings: Findings) -> dict[str, Any]:
     else:
         used["clean_weight"] = training.mix_clean_weight
     return used | {
-        "step_size": findings.spec.threat.training_step_size,
+        "step_size": spec.threat.training_step_size,
         "seconds_per_epoch": plan.seconds_per_epoch,
         "upload": recognition,
     }

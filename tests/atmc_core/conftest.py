@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from atmc_core.data import DataSet, load_npz, training_batches
 from atmc_core.evaluation import process as evaluation_process
 from atmc_core.job import checkpoint
-from atmc_core.job.run import ModelInput
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput
 from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, run_job
 
 

@@ -37,8 +37,9 @@ from pyarrow import parquet
 
 from atmc_core.data import Reading
 from atmc_core.errors import InvalidInput
-from atmc_core.job.run import ModelInput, load_inputs
+from atmc_core.job.inputs import load_inputs
 from atmc_core.networks.architectures import build
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import CompressionSpec, Target, Threat
 
 #: No case may take longer.

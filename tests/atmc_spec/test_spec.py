@@ -16,7 +16,7 @@ from atmc_spec import (
     Effort,
     Evaluation,
     InvalidInput,
-    Method,
+    MethodName,
     Target,
     Training,
     read_spec,
@@ -256,7 +256,7 @@ def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
     ],
 )
 def test_a_method_refuses_what_it_would_ignore(
-    method: Method, changes: dict[str, Any], param: str
+    method: MethodName, changes: dict[str, Any], param: str
 ) -> None:
     document = GOOD | changes | {"method": method}
     with pytest.raises(InvalidInput) as refused:

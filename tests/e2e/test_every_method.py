@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from atmc_core import artifact
-from atmc_core.job.run import ModelInput, run
-from atmc_spec import Bits, Method, read_spec
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
+from atmc_spec import Bits, MethodName, read_spec
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 
 #: What the other tests of this folder do not run: one of each kind of weights.
@@ -132,7 +133,7 @@ def test_methods_work_through_the_api_as_through_the_library(http, uploaded, inp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(MethodName))
 @pytest.mark.usefixtures("one_thread_and_deterministic")
 def test_every_method_works_at_all_bits_through_the_api_as_through_the_library(
     http, uploaded, inputs, tmp_path, method

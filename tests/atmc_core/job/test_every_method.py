@@ -12,9 +12,9 @@ from atmc_core import artifact
 from atmc_core.artifact.budget import stored
 from atmc_core.factors.splitting import interpolative
 from atmc_core.factors.views import dense_weights
-from atmc_core.job.run import ModelInput
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Channels, Structure

@@ -13,7 +13,8 @@ import torch
 from atmc_core import artifact
 from atmc_core.data import feed
 from atmc_core.errors import InvalidInput
-from atmc_core.job.run import ModelInput, run
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import read_spec
 
 Events = list[dict[str, Any]]
@@ -342,7 +343,7 @@ class TestAuto:
         with pytest.raises(Killed):
             bench.run(until=until, **options)
         checkpoint = sorted((bench.folder / "job" / "checkpoints").glob("*.pt"))[-1]
-        chosen = torch.load(checkpoint, weights_only=True)["carry"]["training"]
+        chosen = torch.load(checkpoint, weights_only=True)["handover"]["plan"]
         report, _ = bench.run(**options)
         for name, value in chosen["effort"].items():
             assert report["training"][name] == value

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from atmc_core.job.run import ModelInput, run
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
 from atmc_spec import read_spec
 
 Report = dict[str, Any]

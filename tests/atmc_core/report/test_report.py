@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.statistics import wilson
-from atmc_core.job.run import ModelInput
+from atmc_core.networks.upload import ModelInput
 from atmc_core.report import schema
 from atmc_core.report.headline import acceptance
 from atmc_core.report.page import render

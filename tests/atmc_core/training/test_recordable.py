@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
 from atmc_core.data import Reading
-from atmc_core.job.context import Context
-from atmc_core.job.run import ModelInput, load_inputs, warn_of_plain_steps
+from atmc_core.job.inputs import Inputs, load_inputs
+from atmc_core.job.setup import find_waiting_operations, warn_of_plain_steps
 from atmc_core.networks.architectures import build, get_architecture
 from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput
 from atmc_core.training.recordable import Waits, waiting_operations
 from atmc_core.training.step import MixedLoss, RecordedStep, StepLoss
 from atmc_core.training.trades import DivergencePGD, TradesLoss
+from atmc_core.training.trainer import training_attack
 from atmc_spec import read_spec
 
 BALL = ball("linf", 0.1)
@@ -154,21 +156,28 @@ def test_a_job_says_why_its_steps_are_not_recorded(
     reading = Reading(folder=tmp_path, told=lambda done, of: None)
     loaded, data = load_inputs(digits_model, small_digits_path, spec, reading)
     events: list[dict[str, Any]] = []
-    context = Context(
+    inputs = Inputs(
         spec=spec,
-        data=data.to(torch.device("cpu")),
-        classifier=loaded.classifier(digits_model.normalization),
+        model=digits_model,
         blueprint=loaded.blueprint,
-        normalization=digits_model.normalization,
-        artifact=tmp_path / "model.atmc",
-        effort=spec.training.effort(),
-        emit=events.append,
+        notes=loaded.notes,
+        read=data,
+        data=data,
+        classifier=loaded.classifier(digits_model.normalization),
+        results=tmp_path,
     )
-    warn_of_plain_steps(context.waiting, events.append)
-    assert events == []
     looking = _classifier(_Looking(lambda x: x * x.mean().item()), channels=1)
-    waiting = dataclasses.replace(context, classifier=looking).waiting
-    warn_of_plain_steps(waiting, events.append)
+    for classifier in (inputs.classifier, looking):
+        assert events == []
+        given = dataclasses.replace(inputs, classifier=classifier)
+        waiting = find_waiting_operations(
+            given,
+            training_attack(
+                spec.threat.norm, spec.threat.epsilon, spec.threat.steps, spec.threat.step_size
+            ),
+            MixedLoss(),
+        )
+        warn_of_plain_steps(waiting, events.append)
     (event,) = events
     assert (event["type"], event["code"]) == ("warning", "steps_not_recorded")
     assert "_local_scalar_dense" in event["message"]

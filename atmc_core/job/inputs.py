@@ -1,0 +1,145 @@
+"""What a job is given: the spec, the uploaded network and the images, read and checked."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from atmc_core.artifact import CompressedModel, float_state
+from atmc_core.artifact.budget import Budget
+from atmc_core.data import Augmentation, DataSet, Reading, Split, check_against, load_dataset
+from atmc_core.evaluation.plan import evaluated_indices
+from atmc_core.factors.factors import Factors
+from atmc_core.factors.views import MatrixView, compressible_weights
+from atmc_core.job.places import REPORT
+from atmc_core.networks.blueprint import Blueprint
+from atmc_core.networks.classifier import Classifier
+from atmc_core.networks.upload import Loaded, ModelInput, open_upload
+from atmc_core.solver.support import Channels, Structure
+from atmc_spec import JobSpec, Target
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job is given, ready for work.
+
+    Attributes:
+        model: the uploaded file and what its uploader said of it.
+        notes: what was changed as the network was read, ``(code, sentence)``.
+        read: the images as they were read, perhaps in memory maps.
+        data: the same images, on the job's device as far as they fit there.
+        classifier: the uploaded one at the start, on the device; training changes it.
+        results: the folder for what the job makes.
+    """
+
+    spec: JobSpec
+    model: ModelInput
+    blueprint: Blueprint
+    notes: tuple[tuple[str, str], ...]
+    read: DataSet
+    data: DataSet
+    classifier: Classifier
+    results: Path
+
+    @property
+    def artifact(self) -> Path:
+        """Where the compressed model is written."""
+        return self.results / "model.atmc"
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the network tells apart."""
+        return self.blueprint.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the job computes."""
+        return next(self.classifier.parameters()).device
+
+    @property
+    def report_seed(self) -> int:
+        """The seed of the evaluation."""
+        return self.spec.seed + REPORT
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """The evaluated images' places in the test split, int64 ``[N]`` on the CPU."""
+        return evaluated_indices(self.data.test.labels, self.spec.evaluation, self.report_seed)
+
+    @cached_property
+    def evaluated(self) -> Split:
+        """The evaluated images."""
+        return self.data.test.select(self.indices)
+
+    @property
+    def target(self) -> Target:
+        """How small the result is to be.
+
+        Raises:
+            ValueError: if the spec has no target, as one for a method that only evaluates.
+        """
+        if self.spec.target is None:
+            raise ValueError(f"a spec of {self.spec.method} has no target")
+        return self.spec.target
+
+    @cached_property
+    def views(self) -> dict[str, MatrixView]:
+        """How the conv and linear weights are seen as matrices, by name."""
+        return compressible_weights(self.classifier.network)
+
+    @property
+    def num_weights(self) -> int:
+        """N, the number of dense conv and linear weights."""
+        return sum(math.prod(view.shape) for view in self.views.values())
+
+    def new_structure(self) -> Structure:
+        """What the target keeps or drops, with nothing dropped yet."""
+        if self.target.structure == "channel":
+            return Channels(self.classifier.network)
+        return Structure(self.spec.training.importance)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How many non-zeros the target leaves."""
+        zeros = {
+            name: Factors(view, *(torch.zeros(shape) for shape in view.factor_shapes))
+            for name, view in self.views.items()
+        }
+        blank = self.compressed(zeros, k=self.num_weights)
+        return Budget(self.target, blank, self.num_weights, self.new_structure())
+
+    def compressed(self, factors: dict[str, Factors], k: int) -> CompressedModel:
+        """The classifier as it is now, with these factors for its weights."""
+        return CompressedModel(
+            architecture=self.blueprint.architecture,
+            num_classes=self.num_classes,
+            normalization=self.model.normalization,
+            factors=factors,
+            others=float_state(self.classifier.network, factors),
+            bits=self.target.bits,
+            k=k,
+            input_shape=self.blueprint.open_shape,
+            graph=self.blueprint.graph,
+        )
+
+
+def load_inputs(
+    model: ModelInput, dataset: Path, spec: JobSpec, reading: Reading
+) -> tuple[Loaded, DataSet]:
+    """Read the uploaded network, and the images that fit it; their channels are the network's.
+
+    Raises:
+        InvalidInput: if one of them cannot be used, or they do not go together.
+    """
+    upload = open_upload(model)
+    fraction = spec.training.validation_fraction
+    reading = replace(reading, channels=upload.input_shape[0])
+    data = load_dataset(dataset, fraction, spec.seed, reading)
+    loaded = upload.load(data.test.images.shape[1:])
+    check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    augmentation = Augmentation(spec.training.flip, spec.training.shift)
+    augmentation.check(*loaded.blueprint.input_shape[1:])
+    return loaded, data

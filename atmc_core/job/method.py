@@ -1,0 +1,174 @@
+"""What a method is: an object that refuses what it cannot do, plans, and lays out its stages."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atmc_core.artifact.budget import Budget
+from atmc_core.attacks import PGD
+from atmc_core.errors import InvalidInput
+from atmc_core.events import Emit
+from atmc_core.factors import splitting
+from atmc_core.job.costs import epoch_cost, evaluation_costs
+from atmc_core.job.evaluation_stages import ArtifactEvaluationStage, UploadEvaluationStage
+from atmc_core.job.inputs import Inputs
+from atmc_core.job.pipeline import StagePlan
+from atmc_core.job.planning import fit_epochs, keep_if_robust
+from atmc_core.job.setup import TrainingSetup, set_up_training, warn_of_plain_steps
+from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage, MovingStage
+from atmc_core.solver.support import Channels, Weights
+from atmc_core.training.effort import TrainingPlan
+from atmc_core.training.trainer import training_attack
+from atmc_spec import EPOCHS, JobSpec, Threat
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One method. A file in ``methods`` that makes one is all that it takes to add it.
+
+    Attributes:
+        name: the name that a spec asks for it by.
+        description: one sentence, for the catalogue.
+        spec: the class that reads its specs; a method's own derives from ``CompressionSpec``.
+    """
+
+    name: str
+    description: str
+    spec: type[JobSpec]
+
+    @abstractmethod
+    def check(self, inputs: Inputs) -> None:
+        """Check that the method can do what is asked of it with these inputs.
+
+        Raises:
+            InvalidInput: if it cannot.
+        """
+
+    def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
+        """Choose how long training takes; says what it measures. Called once in a job."""
+        return TrainingPlan(inputs.spec.training.effort())
+
+    @abstractmethod
+    def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
+        """The stages in their order; warns of what makes them slow."""
+
+
+@dataclass(frozen=True)
+class TrainingMethod(Method):
+    """A method that trains the upload on adversarial images and writes an artifact."""
+
+    def attack(self, threat: Threat) -> PGD | None:
+        """The attack of training and of the choice between epochs; None for clean training."""
+        return training_attack(threat.norm, threat.epsilon, threat.steps, threat.step_size)
+
+    def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
+        setup = set_up_training(inputs, self.attack(inputs.spec.threat), plan)
+        warn_of_plain_steps(setup.waiting, emit)
+        return [
+            evaluate_upload(inputs),
+            train_dense(inputs, setup),
+            *self.after_dense(inputs, setup),
+            evaluate_artifact(inputs),
+        ]
+
+    @abstractmethod
+    def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
+        """The stages that make the compressed network of the trained dense one."""
+
+
+@dataclass(frozen=True)
+class CompressionMethod(TrainingMethod):
+    """A method that compresses the trained dense network, and then refines what is left.
+
+    Attributes:
+        compress: the stage that compresses: whether the support is chosen once, or moves.
+    """
+
+    compress: type[MovingStage] | type[FixedStage]
+
+    @abstractmethod
+    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+        """Where the factors start.
+
+        Args:
+            weights: the conv and linear weights of the trained dense network.
+            spec: an instance of the method's own class of specs.
+        """
+
+    def least(self, budget: Budget) -> Weights | None:
+        """Factors with the fewest non-zeros that the method can leave; None: a single one."""
+        return None
+
+    def check(self, inputs: Inputs) -> None:
+        """Check that the target can be met.
+
+        Raises:
+            InvalidInput: if ``k`` is out of range, nothing fits, or the channels are not known.
+        """
+        budget = inputs.budget
+        budget.check(self.least(budget))
+        k, structure = budget.target.budget(budget.most), budget.structure
+        if k is not None and isinstance(structure, Channels) and k < structure.least():
+            raise InvalidInput(
+                "k_out_of_range",
+                f"{k} non-zeros asked for; with one channel a layer the network has "
+                f"{structure.least()}: ask for as many, or for structure element",
+                "target",
+            )
+
+    def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
+        plan, attack = super().plan(inputs, emit), self.attack(inputs.spec.threat)
+        if attack is not None:
+            plan = keep_if_robust(inputs, attack, plan, emit)
+        return fit_epochs(inputs, attack, plan, EPOCHS, emit)
+
+    def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
+        effort, cost = setup.plan.effort, epoch_cost(inputs.data, setup.attack)
+        return [
+            StagePlan(
+                "compressing",
+                effort.compression_epochs,
+                cost,
+                lambda handover: self.compress(inputs, setup, self.start, handover),
+                shared=True,
+            ),
+            StagePlan(
+                "finishing",
+                effort.finish_epochs,
+                cost,
+                lambda handover: FinishStage(inputs, setup, handover),
+                shared=True,
+            ),
+        ]
+
+
+def evaluate_upload(inputs: Inputs) -> StagePlan:
+    """The stage that evaluates the uploaded classifier."""
+    costs = evaluation_costs(inputs)
+    return StagePlan(
+        "evaluating_upload", len(costs), costs, lambda handover: UploadEvaluationStage(inputs)
+    )
+
+
+def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
+    """The stage that trains the dense network, of no epochs where the upload is kept."""
+    recognition = setup.plan.recognition
+    return StagePlan(
+        "robust_training" if setup.attack else "clean_training",
+        setup.plan.effort.robust_epochs,
+        epoch_cost(inputs.data, setup.attack),
+        lambda handover: DenseStage(inputs, setup),
+        skipped=recognition.words() if recognition and recognition.robust else None,
+        shared=True,
+    )
+
+
+def evaluate_artifact(inputs: Inputs) -> StagePlan:
+    """The stage that writes the artifact and evaluates it."""
+    costs = evaluation_costs(inputs)
+    return StagePlan(
+        "evaluating_artifact",
+        len(costs),
+        costs,
+        lambda handover: ArtifactEvaluationStage(inputs, handover),
+    )

@@ -1,0 +1,105 @@
+"""How all training stages of a job train: settled once, after planning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from atmc_core.attacks import PGD, ball
+from atmc_core.events import Emit
+from atmc_core.job.costs import training_flops
+from atmc_core.job.inputs import Inputs
+from atmc_core.training.effort import TrainingPlan
+from atmc_core.training.recordable import waiting_operations
+from atmc_core.training.step import MixedLoss, RecordedStep, Speed, StepLoss, can_compile
+from atmc_core.training.trades import DivergencePGD, TradesLoss
+from atmc_spec import Effort, JobSpec
+
+# Compiling takes about half a minute; training on a large GPU takes a minute from here on.
+_COMPILED_FROM = 5e15  # floating-point operations
+# The images of the step that tells whether steps can be recorded.
+_WATCHED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """How all training stages of a job train.
+
+    Attributes:
+        attack: that of the choice between epochs; without one training is on clean images.
+        inner_attack: that of the training step; TRADES climbs its own loss.
+        speed: how training steps are run on the job's device.
+        waiting: operations of the network that keep its steps from being recorded on a GPU.
+        plan: the epochs, schedule and averaging that planning settled on.
+    """
+
+    attack: PGD | None
+    inner_attack: PGD | None
+    loss: StepLoss
+    speed: Speed
+    waiting: tuple[str, ...]
+    plan: TrainingPlan
+
+
+def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> TrainingSetup:
+    """Settle how to train; tries one training step if the device is a GPU.
+
+    Args:
+        attack: that of adversarial training.
+    """
+    inner, loss = _inner_attack(inputs.spec, attack), _loss(inputs.spec)
+    on_gpu = inputs.device.type == "cuda"
+    waiting = find_waiting_operations(inputs, inner, loss) if on_gpu else ()
+    speed = _speed(inputs, attack, plan.effort, recorded=on_gpu and not waiting)
+    return TrainingSetup(attack, inner, loss, speed, waiting, plan)
+
+
+def _inner_attack(spec: JobSpec, attack: PGD | None) -> PGD | None:
+    if attack is None or spec.training.loss == "mix":
+        return attack
+    threat = spec.threat
+    return DivergencePGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
+
+
+def _loss(spec: JobSpec) -> StepLoss:
+    training = spec.training
+    if training.loss == "trades":
+        return TradesLoss(training.trades_beta)
+    return MixedLoss(training.mix_clean_weight)
+
+
+def _speed(inputs: Inputs, attack: PGD | None, effort: Effort, *, recorded: bool) -> Speed:
+    device, precision = inputs.device, inputs.spec.training.precision
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bfloat16" if fast else "float32"
+    return Speed(
+        bfloat16=precision == "bfloat16",
+        compiled=can_compile(device) and training_flops(inputs, attack, effort) >= _COMPILED_FROM,
+        recorded=recorded,
+    )
+
+
+def find_waiting_operations(inputs: Inputs, attack: PGD | None, loss: StepLoss) -> tuple[str, ...]:
+    """Operations of the network that look at its own results, so that no step is recorded.
+
+    Args:
+        attack: that of the training step.
+    """
+    images, labels = inputs.data.train.batch(slice(0, _WATCHED_IMAGES))
+    step = RecordedStep(inputs.classifier, attack, loss)
+    return tuple(waiting_operations(step, images, labels))
+
+
+def warn_of_plain_steps(waiting: Sequence[str], emit: Emit) -> None:
+    """Say that training steps are not recorded, if operations of the network keep them from it."""
+    if waiting:
+        emit(
+            {
+                "type": "warning",
+                "code": "steps_not_recorded",
+                "message": "the network looks at its own results while it runs "
+                f"({', '.join(waiting)}), so its training steps cannot be recorded and "
+                "replayed: training is slower",
+            }
+        )
