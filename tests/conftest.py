@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,10 @@ COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
 """Of the table in the design: SQLite and a folder, PostgreSQL and S3. The second is `slow`."""
 
 SLOW_TIMEOUT_S = 1800
+
+# Tests run in as many processes as there are cores: one thread each, in what they start, too. Torch
+# reads this when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None)
@@ -101,17 +104,6 @@ def production(postgres: str, s3: dict[str, str], template: str) -> Iterator[dic
     """The settings of a copy of a database and an empty place in the bucket, on real servers."""
     with new_database(postgres, template) as url:
         yield s3 | {"database_url": url, "store_url": f"s3://atmc/{uuid4().hex}"}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="session")
