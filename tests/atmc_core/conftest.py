@@ -1,7 +1,6 @@
 """Real images and a real classifier of them, small enough to train in a second."""
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from atmc_core.data import DataSet, load_npz, training_batches
-from atmc_core.evaluation import process as evaluation_process
+from atmc_core.evaluation import process
 from atmc_core.job import checkpoint
 from atmc_core.job.run import ModelInput
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
+from tests.atmc_core.forked import ForkedProcess
 from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, run_job
 
 
@@ -42,21 +42,12 @@ def _a_checkpoint_after_every_step() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _an_evaluating_process_at_hand() -> Iterator[None]:
-    """The next one imports torch while a job trains, not when it is needed: seconds a test."""
-    start = evaluation_process._start
-    spare = start()
-
-    def hand_out() -> "subprocess.Popen[bytes]":
-        nonlocal spare
-        handed, spare = spare, start()
-        return handed
-
+def own_interpreter() -> Iterator[Callable[[], object]]:
+    """Has jobs fork the process that evaluates; yields what starts an interpreter of its own."""
+    start = process._start
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_process, "_start", hand_out)
-        yield
-    spare.kill()
-    spare.communicate()
+        patch.setattr(process, "_start", ForkedProcess)
+        yield start
 
 
 @pytest.fixture(scope="session")
