@@ -3,5 +3,5 @@
 from collections.abc import Callable
 from typing import Any
 
-#: Is called with each event, a JSON object (see docs/interfaces.md).
+#: Is called with each event, a JSON object (see docs/interfaces/events.md).
 Emit = Callable[[dict[str, Any]], None]

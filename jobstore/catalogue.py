@@ -25,7 +25,7 @@ class CatalogueEntry(Protocol):
 
     @property
     def document(self) -> dict[str, Any]:
-        """JSON, as docs/interfaces.md has it."""
+        """JSON, as docs/interfaces/catalogue.md has it."""
 
 
 def publish(session: Session, entries: Iterable[CatalogueEntry]) -> None:

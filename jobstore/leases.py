@@ -186,7 +186,8 @@ def report(
     `first` is the number of the first of them in the attempt, from 0: those that are there already,
     and are told again because an answer was lost, are left out; without it all are new.
 
-    Raises `LeaseLost`, and KeyError for an event that lacks a field docs/interfaces.md gives it.
+    Raises `LeaseLost`, and KeyError for an event that lacks a field that docs/interfaces/events.md
+    gives it.
     """
     job = _hold(session, attempt)
     if first is not None:

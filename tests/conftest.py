@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def forked_evaluation() -> Iterator[Callable[[], object]]:
+    """Has jobs of this process fork what evaluates; yields what starts a new interpreter."""
+    # Imported here: most tests do without torch.
+    from atmc_core.evaluation import process
+    from tests.forked import ForkedProcess
+
+    start = process._start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_start", ForkedProcess)
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """The process that does the work: `python -m worker.child FOLDER`.
 
-It knows one folder (docs/interfaces.md) and nothing else: no database, no store, no secrets, so it
-runs by hand on any machine: put `job.json` and the inputs into a folder and call it. Exit status 0
-means that `outcome.json` was written; anything else is a crash, with the reason on standard error
-and, where there is a name for it, in `crash.json`.
+It knows one folder (docs/interfaces/job-folder.md) and nothing else: no database, no store, no
+secrets. So it runs by hand on any machine: put `job.json` and the inputs into a folder and call it.
+Exit status 0 means that `outcome.json` was written; anything else is a crash, with the reason on
+standard error and, where there is a name for it, in `crash.json`.
 
 `--supervised` is for the supervisor, which holds the other end of standard input. The child loads
 the method, waits for a line with the folder, and gives up network and limits before it looks into
@@ -81,8 +81,6 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
-    # The first call loads modules for a second or two. Done here, no job waits for it.
-    compute_repeatably()
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(0)  # Not needed: the supervisor has ended.

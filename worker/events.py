@@ -8,7 +8,7 @@ from jobstore.events import EventType, NewEvent
 
 
 class ProtocolError(Exception):
-    """The child left something in its folder that docs/interfaces.md does not have."""
+    """The child left something in its folder that docs/interfaces/events.md does not have."""
 
 
 class EventTail:

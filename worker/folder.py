@@ -1,4 +1,4 @@
-"""The run folder: all that a child knows, and all it leaves (docs/interfaces.md).
+"""The run folder: all that a child knows, and all it leaves (docs/interfaces/job-folder.md).
 
 The child imports this, so it imports nothing of the store.
 """

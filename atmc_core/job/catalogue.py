@@ -61,7 +61,7 @@ ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """``document`` is JSON (see docs/interfaces.md).
+    """``document`` is JSON (see docs/interfaces/catalogue.md).
 
     Attributes:
         kind: ``architecture``, ``method``, ``attack``, or ``schema`` of something that jobs make.

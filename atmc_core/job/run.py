@@ -54,7 +54,7 @@ def run(
     first says, writes and returns anything.
 
     Args:
-        emit: called with each event (see docs/interfaces.md).
+        emit: called with each event (see docs/interfaces/events.md).
 
     Returns:
         The headline figures; of the other processes nothing.

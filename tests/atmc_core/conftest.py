@@ -12,12 +12,10 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from atmc_core.data import DataSet, load_npz, training_batches
-from atmc_core.evaluation import process
 from atmc_core.job import checkpoint
 from atmc_core.job.run import ModelInput
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
-from tests.atmc_core.forked import ForkedProcess
 from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, run_job
 
 
@@ -42,12 +40,9 @@ def _a_checkpoint_after_every_step() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_interpreter() -> Iterator[Callable[[], object]]:
-    """Has jobs fork the process that evaluates; yields what starts an interpreter of its own."""
-    start = process._start
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "_start", ForkedProcess)
-        yield start
+def own_interpreter(forked_evaluation: Callable[[], object]) -> Callable[[], object]:
+    """What starts an evaluating process that is not forked."""
+    return forked_evaluation
 
 
 @pytest.fixture(scope="session")

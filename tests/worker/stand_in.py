@@ -1,4 +1,6 @@
-"""A child without torch: does what `spec` in job.json says, by the protocol of docs/interfaces.md.
+"""A child without torch: does what `spec` in job.json says.
+
+It keeps to the protocol of docs/interfaces/job-folder.md.
 
 `python stand_in.py`, the folder as a line on standard input. `spec["do"]` is one of the functions
 below.
