@@ -1,6 +1,8 @@
 # PYTHON: any Python 3.11 or newer. PIP_ARGS: extra arguments for pip (an index of CPU-only torch builds, say).
 PYTHON ?= python3
 PIP_ARGS ?=
+# How many processes share the quick tests; 0 runs them one after the other in one.
+TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PACKAGES := api worker keeper jobstore atmc_core atmc_spec atmc_client launcher benchmarks examples tests
 
@@ -22,7 +24,8 @@ serve: setup
 	@exec $(BIN)/atmc serve
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	@echo 'Running the quick tests in $(TEST_PROCESSES) processes: several minutes on two cores.'
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m 'not slow'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

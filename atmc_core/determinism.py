@@ -8,7 +8,8 @@ def compute_repeatably(enabled: bool = True) -> None:
 
     On a GPU some have no such form (pooling's gradient, say), so there it is best left off.
     """
-    torch.use_deterministic_algorithms(enabled)
+    # torch.use_deterministic_algorithms would load torch's compiler first: two seconds a process.
+    torch.set_deterministic_debug_mode("error" if enabled else "default")
     # torch would also fill all memory it takes, for code that reads before it writes. Nothing here
     # does, and the filling is a twentieth of LeNet's training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

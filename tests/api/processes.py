@@ -11,7 +11,7 @@ import httpx
 
 from benchmarks.house import as_environment
 from jobstore.settings import Settings
-from launcher.ports import free_port
+from tests.ports import free_ports
 
 COMMAND = [sys.executable, "-m", "api"]
 
@@ -26,7 +26,7 @@ def serving(
         cwd: whose code is run.
         changes: variables over those of the settings.
     """
-    port = free_port("127.0.0.1")
+    (port,) = free_ports(1)
     environment = os.environ | as_environment(settings) | {"ATMC_PORT": str(port)} | changes
     with log_of(settings).open("wb") as log:
         process = subprocess.Popen(COMMAND, cwd=cwd, env=environment, stdout=log, stderr=log)

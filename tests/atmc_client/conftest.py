@@ -1,6 +1,5 @@
 """A scripted HTTP server for faults that no healthy service shows, and a real API."""
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import pytest
 from jobstore.settings import Settings
 from tests.api.conftest import prepare_database, wait_until
 from tests.api.processes import is_up, log_of, serving
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,8 +66,7 @@ def scripted() -> Iterator[ScriptedServer]:
 @pytest.fixture(scope="session")
 def closed_port() -> int:
     """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Real images and a real classifier of them, small enough to train in a second."""
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from atmc_core.data import DataSet, load_npz, training_batches
-from atmc_core.evaluation import process as evaluation_process
 from atmc_core.job import checkpoint
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Classifier, Normalization
@@ -42,21 +40,9 @@ def _a_checkpoint_after_every_step() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _an_evaluating_process_at_hand() -> Iterator[None]:
-    """The next one imports torch while a job trains, not when it is needed: seconds a test."""
-    start = evaluation_process._start
-    spare = start()
-
-    def hand_out() -> "subprocess.Popen[bytes]":
-        nonlocal spare
-        handed, spare = spare, start()
-        return handed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_process, "_start", hand_out)
-        yield
-    spare.kill()
-    spare.communicate()
+def own_interpreter(forked_evaluation: Callable[[], object]) -> Callable[[], object]:
+    """What starts an evaluating process that is not forked."""
+    return forked_evaluation
 
 
 @pytest.fixture(scope="session")

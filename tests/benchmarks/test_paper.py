@@ -57,6 +57,7 @@ def _table(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     return found
 
 
+@pytest.mark.usefixtures("forked_evaluation")
 def test_rows_are_whole_jobs_and_are_kept(
     asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,14 +127,14 @@ def _run_all(http, uploaded, inputs, tmp_path, pairs):
         _check(http, inputs, tmp_path / str(number), job, method, bits)
 
 
-@pytest.mark.usefixtures("one_thread_and_deterministic")
+@pytest.mark.usefixtures("one_thread_and_deterministic", "forked_evaluation")
 def test_methods_work_through_the_api_as_through_the_library(http, uploaded, inputs, tmp_path):
     _run_all(http, uploaded, inputs, tmp_path, SUBSET)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", get_args(MethodName))
-@pytest.mark.usefixtures("one_thread_and_deterministic")
+@pytest.mark.usefixtures("one_thread_and_deterministic", "forked_evaluation")
 def test_every_method_works_at_all_bits_through_the_api_as_through_the_library(
     http, uploaded, inputs, tmp_path, method
 ):

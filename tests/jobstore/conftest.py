@@ -12,7 +12,8 @@ from jobstore.database import Database
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from jobstore.tables import Job
-from tests.conftest import free_ports, new_database
+from tests.conftest import new_database
+from tests.ports import free_ports
 
 AddJob = Callable[..., Job]
 

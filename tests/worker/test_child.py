@@ -154,7 +154,8 @@ def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_w
     tmp_path: Path, poll, is_running
 ) -> None:
     folder = tmp_path / "job"
-    fill_folder(folder, SPEC, processes=2)
+    few = {"robust_epochs": 1, "compression_epochs": 3, "finish_epochs": 1, "batch_size": 100}
+    fill_folder(folder, SPEC | {"training": few}, processes=2)
     child = ChildProcess(child_command(folder), folder / "child.log")
     poll(lambda: any(e.get("stage") == "compressing" for e in _events(folder)), 60)
     together = _descendants(child.pid)

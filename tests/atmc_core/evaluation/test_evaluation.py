@@ -257,8 +257,13 @@ def test_images_never_seen_in_training_and_usual_radii_pass(digits: DataSet) -> 
 
 
 def test_a_fresh_process_in_this_session_gives_the_same_figures(
-    digits_classifier: Classifier, sample: Split, tmp_path: Path
+    digits_classifier: Classifier,
+    sample: Split,
+    own_interpreter: Callable[[], object],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr("atmc_core.evaluation.process._start", own_interpreter)
     factors = FactorizedWeights(
         digits_classifier.network, plain(dense_weights(digits_classifier.network))
     ).factors

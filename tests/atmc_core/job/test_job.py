@@ -24,6 +24,9 @@ from atmc_spec import Bits, JobSpec, MethodName, Training, read_spec
 
 Events = list[dict[str, Any]]
 
+#: For jobs that are not about what their networks withstand.
+LITTLE = {"attacks": ["fgsm"], "max_images": 40, "curve_images": 5, "curve_steps": 1}
+
 
 class Killed(Exception):
     """Stands for the end of the process at this very event."""
@@ -174,6 +177,33 @@ def test_events_tell_stages_progress_and_time_to_go(
     assert written == [1, 2, 3]
 
 
+@pytest.fixture(scope="module")
+def short(spec: JobSpec) -> JobSpec:
+    """A job of every stage in seconds: for where it goes on, and not what its network is worth."""
+    training = {"robust_epochs": 2, "compression_epochs": 3, "finish_epochs": 2}
+    evaluation = LITTLE | {"attacks": ["fgsm", "pgd"], "pgd_steps": 2, "pgd_restarts": 1}
+    return _changed(spec, training, evaluation=evaluation)
+
+
+@pytest.fixture(scope="module")
+def short_undisturbed(
+    short: JobSpec,
+    digits_model: ModelInput,
+    small_digits_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[bytes, dict[str, Any]]:
+    """The artifact and the headline of the short job."""
+    torch.use_deterministic_algorithms(True)
+    folder = tmp_path_factory.mktemp("short")
+    headline, _ = _run(short, digits_model, small_digits_path, folder)
+    assert headline is not None
+    return _artifact(folder), headline
+
+
+def _artifact(folder: Path) -> bytes:
+    return (folder / "results" / "model.atmc").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("stage", "epoch"),
     [
@@ -188,19 +218,19 @@ def test_events_tell_stages_progress_and_time_to_go(
 def test_killed_in_any_stage_it_ends_with_the_same_bytes(
     stage: str,
     epoch: int,
-    spec: JobSpec,
+    short: JobSpec,
     digits_model: ModelInput,
-    digits_path: Path,
-    undisturbed: tuple[Path, dict[str, Any], Events],
+    small_digits_path: Path,
+    short_undisturbed: tuple[bytes, dict[str, Any]],
     tmp_path: Path,
 ) -> None:
     def until(event: dict[str, Any]) -> bool:
         return event["type"] == "progress" and (event["stage"], event["epoch"]) == (stage, epoch)
 
-    headline, events = _run(spec, digits_model, digits_path, tmp_path, until)
+    headline, events = _run(short, digits_model, small_digits_path, tmp_path, until)
     assert headline is None
     done = epoch - 1  # the event comes before that epoch's checkpoint
-    headline, events = _run(spec, digits_model, digits_path, tmp_path)
+    headline, events = _run(short, digits_model, small_digits_path, tmp_path)
     resumed = [event for event in events if event["type"] == "resumed"]
     if (stage, epoch) == ("evaluating_upload", 1):
         assert not resumed
@@ -208,18 +238,17 @@ def test_killed_in_any_stage_it_ends_with_the_same_bytes(
         assert resumed == [{"type": "resumed", "stage": stage, "epoch": done}]
     else:
         assert len(resumed) == 1
-    folder, expected, _ = undisturbed
+    content, expected = short_undisturbed
     assert headline is not None
     assert headline | {"seconds": 0} == expected | {"seconds": 0}
-    first, second = (f / "results" / "model.atmc" for f in (folder, tmp_path))
-    assert first.read_bytes() == second.read_bytes()
+    assert _artifact(tmp_path) == content
 
 
 def test_where_checkpoints_are_dear_it_goes_on_from_an_older_one_to_the_same_bytes(
-    spec: JobSpec,
+    short: JobSpec,
     digits_model: ModelInput,
-    digits_path: Path,
-    undisturbed: tuple[Path, dict[str, Any], Events],
+    small_digits_path: Path,
+    short_undisturbed: tuple[bytes, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -229,25 +258,24 @@ def test_where_checkpoints_are_dear_it_goes_on_from_an_older_one_to_the_same_byt
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "QUICK_S", 0)
         patch.setattr(checkpoint, "WORTH", 1e9)
-        _run(spec, digits_model, digits_path, tmp_path, until)
+        _run(short, digits_model, small_digits_path, tmp_path, until)
     assert len(CheckpointFolder(tmp_path / "checkpoints").paths()) == 1
-    _, events = _run(spec, digits_model, digits_path, tmp_path)
+    _, events = _run(short, digits_model, small_digits_path, tmp_path)
     (resumed,) = [event for event in events if event["type"] == "resumed"]
     assert (resumed["stage"], resumed["epoch"]) == ("evaluating_upload", 1)
-    first, second = (f / "results" / "model.atmc" for f in (undisturbed[0], tmp_path))
-    assert first.read_bytes() == second.read_bytes()
+    assert _artifact(tmp_path) == short_undisturbed[0]
 
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(
-    spec: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
+    short: JobSpec, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
     def until(event: dict[str, Any]) -> bool:
         return event["type"] == "progress" and event["stage"] == "compressing"
 
-    _run(spec, digits_model, small_digits_path, tmp_path, until)
+    _run(short, digits_model, small_digits_path, tmp_path, until)
     newest = CheckpointFolder(tmp_path / "checkpoints").paths()[-1]
     newest.write_bytes(newest.read_bytes()[:100])
-    headline, events = _run(spec, digits_model, small_digits_path, tmp_path)
+    headline, events = _run(short, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     codes = [event["code"] for event in events if event["type"] == "warning"]
     assert codes == ["validation_split_cut", "broken_checkpoint"]
@@ -300,7 +328,8 @@ def test_every_method_meets_both_constraints(
         "finish_epochs": 1,
         "dual_interval": Training.default("dual_interval"),
     }
-    asked = _changed(spec, method=method, target={"bits": bits, "density": 0.05}, training=training)
+    target = {"bits": bits, "density": 0.05}
+    asked = _changed(spec, training, method=method, target=target, evaluation=LITTLE)
     headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     # A singular value costs hundreds of entries at once, so low rank may leave more of k unused.
@@ -324,7 +353,7 @@ def test_a_last_batch_of_one_image_does_not_keep_the_budget_from_k(
         "shrink_fraction": 0.95,
         "batch_size": len(train) - 1,
     }
-    asked = _changed(spec, training=training)
+    asked = _changed(spec, training, evaluation=LITTLE)
     headline, _ = _run(asked, digits_model, small_digits_path, tmp_path)
     assert headline is not None
     assert 0.9 * headline["k"] < headline["nonzeros"] <= headline["k"]

@@ -12,6 +12,7 @@ import pytest
 from atmc_core.job import methods
 from atmc_core.job.catalogue import catalogue
 from atmc_core.job.methods import all_methods, all_specs
+from atmc_core.report.schema import schema
 from atmc_spec import SPECS
 from benchmarks.small_job import fill_folder
 
@@ -99,6 +100,7 @@ def test_the_worker_s_child_runs_a_method_that_is_a_file_of_its_own(
 
     shrunk, report = run(SPEC | {"share": 0.5})
     assert (report["method"], report["spec"]["share"]) == ("shrunk", 0.5)
+    jsonschema.validate(report, schema())
     assert 0 < report["headline"]["nonzeros"] <= report["headline"]["k"] == 3_816
     # With nothing made smaller it is the method that it derives from.
     assert run(SPEC)[0] == run(SPEC | {"method": "ap"})[0] != shrunk

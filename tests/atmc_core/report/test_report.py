@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import safetensors.torch
 import yaml
 from huggingface_hub import ModelCard
 
+from atmc_core import reproduce
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.statistics import wilson
 from atmc_core.networks.upload import ModelInput
@@ -217,24 +219,44 @@ def test_the_model_card_has_the_metadata_of_the_hub(compressed: Path) -> None:
     assert all(result.dataset_revision for result in found.eval_results)
 
 
-def _evaluate(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "atmc_core.reproduce", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def evaluate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command here; returns its exit status and what it printed, errors last."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, arguments)])
+        return reproduce.main(), *capsys.readouterr()
+
+    return run
 
 
 def test_anyone_gets_the_same_figures_from_the_report(
-    compressed: Path, digits_model: ModelInput, digits_path: Path
+    compressed: Path,
+    digits_model: ModelInput,
+    digits_path: Path,
+    evaluate: Callable[..., tuple[int, str, str]],
 ) -> None:
-    report = compressed / "results" / "report.json"
-    for model in (compressed / "results" / "model.atmc", digits_model.path):
-        done = _evaluate(report, model, "--data", digits_path, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        result = json.loads(done.stdout)
+    report, file = (compressed / "results" / name for name in ("report.json", "model.atmc"))
+    # Anyone's process knows nothing of this one.
+    command = [sys.executable, "-m", "atmc_core.reproduce", report, file, "--data", digits_path]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    for status, out, err in (
+        (done.returncode, done.stdout, done.stderr),
+        evaluate(report, digits_model.path, "--data", digits_path, "--json"),
+    ):
+        assert status == 0, out + err
+        result = json.loads(out)
         assert (result["differences"], result["same_file"]) == ([], True)
 
 
 def test_a_figure_that_differs_is_an_error_and_so_is_other_data(
-    compressed: Path, digits_model: ModelInput, digits_path: Path, tmp_path: Path
+    compressed: Path,
+    digits_model: ModelInput,
+    digits_path: Path,
+    evaluate: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
 ) -> None:
     report = read_report(compressed)
     report["before"]["robust"]["correct"] += 1
@@ -242,19 +264,19 @@ def test_a_figure_that_differs_is_an_error_and_so_is_other_data(
     report["spec"]["training"]["shrink_fraction"] = 0.6
     changed = tmp_path / "report.json"
     changed.write_text(json.dumps(report))
-    done = _evaluate(changed, digits_model.path, "--data", digits_path)
-    assert done.returncode == 1
-    assert "robust: reported" in done.stdout
+    status, out, _ = evaluate(changed, digits_model.path, "--data", digits_path)
+    assert status == 1
+    assert "robust: reported" in out
     report["environment"]["device"] = "cuda"
     changed.write_text(json.dumps(report))
-    done = _evaluate(changed, digits_model.path, "--data", digits_path)
-    assert done.returncode == 3
-    assert "another kind of device" in done.stdout
+    status, out, _ = evaluate(changed, digits_model.path, "--data", digits_path)
+    assert status == 3
+    assert "another kind of device" in out
     with np.load(digits_path) as arrays:
         np.savez(tmp_path / "other.npz", **{n: arrays[n][::-1] for n in arrays})
-    done = _evaluate(changed, digits_model.path, "--data", tmp_path / "other.npz")
-    assert done.returncode == 2
-    assert "does not hold the images of the report" in done.stderr
+    status, _, err = evaluate(changed, digits_model.path, "--data", tmp_path / "other.npz")
+    assert status == 2
+    assert "does not hold the images of the report" in err
 
 
 class TestRefuses:
