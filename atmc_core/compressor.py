@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import stored
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.factors.splitting import interpolative, plain
 from atmc_core.factors.views import compressible_weights, dense_weights
 from atmc_core.networks.architectures import bind_num_classes
@@ -18,14 +19,15 @@ from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.optimizer import OptimizerFactory, sgd
 from atmc_core.solver.shared import SharedWeights
-from atmc_core.solver.support import Channels, Structure, Weights
+from atmc_core.solver.support import Channels, Structure
+from atmc_core.solver.weights import State, Trainable
 from atmc_spec import defaults
-from atmc_spec.names import DensitySchedule, Importance
+from atmc_spec.names import DensitySchedule, Importance, StructureName
 
 _BITS = (*range(1, 9), 16, 32)
 
 
-class Compressor(torch.optim.Optimizer):
+class Compressor(Trainable, torch.optim.Optimizer):
     """Brings a network under k non-zeros and b bits while it is trained; an optimiser for the loop.
 
     The weights of all convolutions and linear layers are held as W = UV + C. ``step`` takes the
@@ -45,14 +47,16 @@ class Compressor(torch.optim.Optimizer):
         bits: of a non-zero: 1 to 8 for a codebook of 2^bits values a tensor, 16 for float16, 32 for
             no quantisation.
         steps: how many steps there will be before ``freeze``; the non-zeros shrink to k in the
-            first ``shrink_fraction`` of them.
+            first ``shrink_fraction`` of them. With 0 the end game begins at once.
         optimizer: a class of ``torch.optim``, which gets ``lr``, or a function that makes an
             optimiser of a list of tensors; by default SGD with Nesterov's momentum of 0.9 and a
             weight decay of 1e-4.
         lr: the learning rate, of an ``optimizer`` that is a class.
         structure: ``element``: single weights go; ``channel``: whole channels, so that the file is
-            of a smaller network.
+            of a smaller network. Or a ``Structure`` of one's own, which brings its importance.
         factorize: whether to use U and C at all; without them it is pruning and quantisation of W.
+        factors: where U, V and C start, instead of a split of the weights: those of another way to
+            split (``atmc_core.factors.splitting``), or of an artifact. The weights follow them.
         importance: which weights stay, ``lamp`` (Lee et al., 2021) or ``magnitude``; of elements.
         rank_fraction: share of the rows that U's and V's basis has, above 0, at most 1.
         rho, dual_interval: weight of the ADMM penalty, and the steps between its renewals.
@@ -86,8 +90,9 @@ class Compressor(torch.optim.Optimizer):
         k: int | None = None,
         optimizer: OptimizerFactory | None = None,
         lr: float = defaults.LEARNING_RATE,
-        structure: Literal["element", "channel"] = "element",
+        structure: StructureName | Structure = "element",
         factorize: bool = True,
+        factors: NamedFactors | None = None,
         importance: Importance = defaults.IMPORTANCE,
         rank_fraction: float = defaults.RANK_FRACTION,
         rho: float = defaults.RHO,
@@ -99,15 +104,21 @@ class Compressor(torch.optim.Optimizer):
         views = compressible_weights(network)
         _check_network(network, list(views))
         self.num_weights = sum(weight.numel() for weight, _ in dense_weights(network).values())
-        self.k = _budget(density, k, self.num_weights)
+        self.k = _given_k(density, k, self.num_weights)
         _check_numbers(bits, steps, rank_fraction, rho, dual_interval, shrink_fraction)
         self.network, self.bits = network, bits
         self._make_optimizer = _factory(optimizer, lr)
-        self.structure = Channels(network) if structure == "channel" else Structure(importance)
-        weights = dense_weights(network)
-        self.weights: AdmmWeights | SharedWeights = AdmmWeights(
+        self.structure = _structure(structure, network, importance)
+        if factors is None:
+            weights = dense_weights(network)
+            factors = interpolative(weights, rank_fraction) if factorize else plain(weights)
+        self.weights: AdmmWeights | SharedWeights
+        if not steps:
+            self.weights = self._end_game(factors)
+            return
+        self.weights = AdmmWeights(
             network,
-            interpolative(weights, rank_fraction) if factorize else plain(weights),
+            factors,
             k=self.k,
             bits=bits,
             steps=steps,
@@ -123,7 +134,7 @@ class Compressor(torch.optim.Optimizer):
         return isinstance(self.weights, SharedWeights)
 
     @property
-    def factors(self) -> Weights:
+    def factors(self) -> NamedFactors:
         """U, V and C of each weight, by its name in the network."""
         return self.weights.factors
 
@@ -158,9 +169,13 @@ class Compressor(torch.optim.Optimizer):
         for name, weight in self.weights.composed.items():
             if weight.grad is None:
                 raise ValueError(f"{name} has no gradient: call backward() on a loss before step()")
-        self.weights.update()
-        self.structure.silence(self.network)
+        self.update()
         return loss
+
+    def update(self, learning_rate: float | None = None) -> None:
+        """``step`` at a given learning rate, without its checks."""
+        self.weights.update(learning_rate)
+        self.structure.silence(self.network)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Free the network's gradients; ``step`` has done so already."""
@@ -171,22 +186,56 @@ class Compressor(torch.optim.Optimizer):
 
         Both constraints hold from here on, whatever happens in training. What is left above k, if
         there were fewer steps than announced, is dropped first. The optimiser starts anew, at the
-        present learning rate and with what a scheduler has left in its groups.
-
-        Raises:
-            ValueError: if it has begun already.
+        present learning rate and with what a scheduler has left in its groups. Where the end game
+        has begun already, nothing changes.
         """
-        if not isinstance(self.weights, AdmmWeights):
-            raise ValueError("the end game has begun already")
+        if self.frozen:
+            return
         groups = self.param_groups
-        self.structure.shrink(self.factors, self.k)
-        self.weights = SharedWeights(
-            self.network, self.factors, bits=self.bits, optimizer=self._make_optimizer
-        )
+        self.weights = self._end_game(self.factors)
         for group, before in zip(self.param_groups, groups, strict=True):
             group.update({name: value for name, value in before.items() if name != "params"})
-        self.structure.read(self.factors)
+
+    def _end_game(self, factors: NamedFactors) -> SharedWeights:
+        """The factors with their supports and codes frozen, k non-zeros of them at most."""
+        self.structure.read(factors)
+        self.structure.shrink(factors, self.k)
+        weights = SharedWeights(
+            self.network, factors, bits=self.bits, optimizer=self._make_optimizer
+        )
         self.structure.silence(self.network)
+        return weights
+
+    def aim_at(self, k: int) -> None:
+        """Change k, before ``freeze``: as when what fits a file depends on which entries are left.
+
+        Raises:
+            ValueError: if the end game has begun, or for a k out of range.
+        """
+        if not isinstance(self.weights, AdmmWeights):
+            raise ValueError("k can only change before freeze()")
+        self.k = _given_k(None, k, self.num_weights)
+        self.weights.aim_at(self.k)
+        self.structure.silence(self.network)
+
+    def feasible_weights(self) -> dict[str, Tensor] | None:
+        """The weights at the nearest point that meets both constraints, for a look on the way.
+
+        Returns:
+            Those that the network does not hold already, by name, in their own shapes; None while
+            more than k non-zeros are allowed.
+        """
+        if not isinstance(self.weights, AdmmWeights):
+            return {}
+        return self.weights.feasible_weights() if self.weights.at_target else None
+
+    def averaged(self) -> list[Tensor]:
+        """What a weight average is taken of; see ``training.averaging.WeightAverage``."""
+        return self.weights.averaged()
+
+    def refresh(self) -> None:
+        """Let the network follow a change of the averaged tensors."""
+        self.weights.refresh()
 
     def compressed(
         self,
@@ -252,15 +301,16 @@ class Compressor(torch.optim.Optimizer):
         """
         return artifact.save(self.compressed(architecture, input_shape), Path(path))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that it takes to go on: tensors and plain values, the network's included."""
         return {
             "frozen": self.frozen,
-            "weights": self.weights.state(),
-            "structure": self.structure.state(),
+            "k": self.k,
+            "weights": self.weights.state_dict(),
+            "structure": self.structure.state_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         """Go on from a ``state_dict`` of a compressor of the same network and arguments.
 
         Raises:
@@ -270,9 +320,10 @@ class Compressor(torch.optim.Optimizer):
             self.freeze()
         if self.frozen and not state_dict["frozen"]:
             raise ValueError("this compressor is frozen and the state is not: make a new one")
-        self.weights.restore(state_dict["weights"])
+        self.k = state_dict["k"]
+        self.weights.load_state_dict(state_dict["weights"])
         self.weights.compose()
-        self.structure.restore(state_dict["structure"])
+        self.structure.load_state_dict(state_dict["structure"])
 
     # What torch's schedulers look at is the inner optimiser's.
 
@@ -315,7 +366,15 @@ def _factory(optimizer: OptimizerFactory | None, lr: float) -> OptimizerFactory:
     return optimizer
 
 
-def _budget(density: float | None, k: int | None, num_weights: int) -> int:
+def _structure(
+    structure: StructureName | Structure, network: nn.Module, importance: Importance
+) -> Structure:
+    if isinstance(structure, Structure):
+        return structure
+    return Channels(network) if structure == "channel" else Structure(importance)
+
+
+def _given_k(density: float | None, k: int | None, num_weights: int) -> int:
     if (density is None) == (k is None):
         raise ValueError("give one of density and k")
     if density is not None:

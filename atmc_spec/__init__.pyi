@@ -17,7 +17,7 @@ from .names import (
     Precision,
     Preset,
     ScheduleName,
-    Structure,
+    StructureName,
 )
 from .presets import EPOCHS, PRESETS, Effort
 from .refusals import clip, shown, unknown, wrong
@@ -50,7 +50,7 @@ __all__ = [
     "Preset",
     "ScheduleName",
     "SpecModel",
-    "Structure",
+    "StructureName",
     "Target",
     "Threat",
     "Threshold",

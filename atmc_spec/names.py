@@ -18,7 +18,7 @@ AttackName = Literal[
     "square",
 ]
 Level = Literal["quick", "standard", "full"]
-Structure = Literal["element", "channel"]
+StructureName = Literal["element", "channel"]
 Preset = Literal["fast", "standard", "paper", "auto"]
 LossName = Literal["mix", "trades"]
 ScheduleName = Literal["cosine", "step"]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
-from atmc_spec.names import Bits, Structure
+from atmc_spec.names import Bits, StructureName
 from atmc_spec.values import Number, Whole
 
 #: Of one weight of the dense network, and of one value of a codebook.
@@ -45,7 +45,7 @@ class Target(SpecModel):
         Field(ge=1, le=2**40, description="the artifact's file is at most that large"),
     ] = None
     structure: Annotated[
-        Structure,
+        StructureName,
         Field(
             description="what is kept or dropped: single entries, or whole output channels with "
             "all that reads them, so that the network really has fewer"
@@ -63,7 +63,7 @@ class Target(SpecModel):
         """Exactly one size."""
         return super().rules() | {"oneOf": [{"required": [size]} for size in cls.SIZES]}
 
-    def budget(self, num_weights: int) -> int | None:
+    def given_k(self, num_weights: int) -> int | None:
         """k for a network of ``num_weights`` dense conv and linear weights; None if not yet known.
 
         Raises:

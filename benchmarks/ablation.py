@@ -143,7 +143,7 @@ def _run(
     )
     trainer = Trainer(classifier, net, data.train, course)
     for epoch in range(arguments.epochs):
-        loss = trainer.epoch(epoch)
+        loss = trainer.run_epoch(epoch)
         say(f"density {density}, {variant.name}, seed {seed}, epoch {epoch}: loss {loss:.3f}")
     clean, robust = _accuracies(classifier, data.test, arguments)
     return {

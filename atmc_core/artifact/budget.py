@@ -10,8 +10,8 @@ import torch
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
 from atmc_core.errors import InvalidInput
-from atmc_core.factors.factors import Factors
-from atmc_core.solver.support import Structure, Weights
+from atmc_core.factors.factors import Factors, NamedFactors
+from atmc_core.solver.support import Structure
 
 if TYPE_CHECKING:
     # Not at run time: who saves a file by hand has no spec, and perhaps no pydantic.
@@ -39,7 +39,7 @@ class Budget:
     most: int
     structure: Structure = field(default_factory=Structure)
 
-    def check(self, least: Weights | None = None) -> None:
+    def check(self, least: NamedFactors | None = None) -> None:
         """Check that the target can be met at all.
 
         Args:
@@ -48,7 +48,7 @@ class Budget:
         Raises:
             InvalidInput: ``k_out_of_range``, or ``max_bytes_too_small`` with the least size.
         """
-        k = self.target.budget(self.most)
+        k = self.target.given_k(self.most)
         least = least or _single(self.blank.factors)
         count = _count(least)
         if k is not None:
@@ -79,13 +79,13 @@ class Budget:
 
     def holds_all(self) -> bool:
         """Whether all weights may stay."""
-        given = self.target.budget(self.most)
+        given = self.target.given_k(self.most)
         if given is not None:
             return given == self.most
         dense = {name: _filled(factors) for name, factors in self.blank.factors.items()}
         return self._measure(dense) <= self._limit
 
-    def largest(self, kept: Callable[[int], Weights]) -> int:
+    def largest(self, kept: Callable[[int], NamedFactors]) -> int:
         """k: the given one, or the largest whose ``kept(k)`` is within the limit.
 
         Where all there is fits, it is how many would if there were more of the kind.
@@ -93,7 +93,7 @@ class Budget:
         Args:
             kept: factors whose non-zeros are those that a budget of k leaves.
         """
-        given = self.target.budget(self.most)
+        given = self.target.given_k(self.most)
         if given is not None:
             return given
         everything = kept(self.most)
@@ -113,7 +113,7 @@ class Budget:
             halve = not halve
         return low
 
-    def _room(self, kept: Callable[[int], Weights], count: int, size: float) -> int:
+    def _room(self, kept: Callable[[int], NamedFactors], count: int, size: float) -> int:
         """How many more there could be than the ``count`` there are, if they cost what the last
         tenth of them does."""
         fewer = math.floor(0.9 * count)
@@ -143,7 +143,7 @@ class Budget:
         assert limit is not None
         return limit
 
-    def _measure(self, factors: Weights) -> float:
+    def _measure(self, factors: NamedFactors) -> float:
         """Bytes of the file, or the nominal ratio, at worst, with these supports."""
         model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
         if self.target.max_bytes is not None:
@@ -159,12 +159,12 @@ def stored(model: CompressedModel, structure: Structure) -> CompressedModel:
     return replace(model, factors=cut.factors, others=cut.others, kept=cut.kept)
 
 
-def _count(factors: Weights) -> int:
+def _count(factors: NamedFactors) -> int:
     return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
 
 
 @torch.no_grad()
-def _worst_values(factors: Weights, bits: int) -> Weights:
+def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
     """The same supports with as many distinct values as the bits allow."""
     size = 2 ** min(bits, 8)
     return {
@@ -185,7 +185,7 @@ def _filled(factors: Factors) -> Factors:
     return Factors(factors.view, *tensors)
 
 
-def _single(factors: Weights) -> Weights:
+def _single(factors: NamedFactors) -> NamedFactors:
     """One non-zero, at the last place of the largest factor: the dearest place there is."""
     single = {
         name: Factors(f.view, *(torch.zeros_like(t) for t in f.tensors))

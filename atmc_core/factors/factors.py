@@ -191,3 +191,7 @@ def _across(basis: Tensor, like: Tensor, dim: int) -> Tensor:
     sizes = list(like.shape)
     sizes[dim] = basis.shape[1]
     return basis.unsqueeze(-3 - dim).expand(sizes)
+
+
+#: The factors of several weights, by the weights' names in their network.
+NamedFactors = dict[str, Factors]

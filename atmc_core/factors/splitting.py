@@ -1,6 +1,6 @@
 """Where the factors of a dense network start, for each way of compressing it.
 
-A seed is a function of the network's conv and linear weights and of the budget k.
+A start is a function of the conv and linear weights of the network, and of k for ``low_rank``.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView
 from atmc_spec import defaults
 
-Weights = Mapping[str, tuple[Tensor, MatrixView]]
+#: The conv and linear weights of a network and how each is seen as matrices, by name.
+ViewedWeights = Mapping[str, tuple[Tensor, MatrixView]]
 
 
 @torch.no_grad()
-def plain(weights: Weights) -> dict[str, Factors]:
+def plain(weights: ViewedWeights) -> NamedFactors:
     """W as it is: all in the factor that the identity passes on, U = C = 0 (or V = C = 0)."""
     return {
         name: Factors.of_carried(
@@ -27,8 +28,8 @@ def plain(weights: Weights) -> dict[str, Factors]:
 
 
 def interpolative(
-    weights: Weights, rank_fraction: float = defaults.RANK_FRACTION
-) -> dict[str, Factors]:
+    weights: ViewedWeights, rank_fraction: float = defaults.RANK_FRACTION
+) -> NamedFactors:
     """Split dense weights into factors that all do different work, without changing them.
 
     Some rows of W, picked greedily so that they span the most of it, go to V as they are (the
@@ -47,7 +48,7 @@ def interpolative(
 
 
 @torch.no_grad()
-def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
+def low_rank(weights: ViewedWeights, k: int) -> NamedFactors:
     """Truncated singular value decompositions that together hold at most k entries.
 
     The singular values of all layers compete, each as a share of its layer's largest: those are
@@ -77,7 +78,7 @@ def low_rank(weights: Weights, k: int) -> dict[str, Factors]:
     return factors
 
 
-def rank_one(views: Mapping[str, MatrixView]) -> dict[str, Factors]:
+def rank_one(views: Mapping[str, MatrixView]) -> NamedFactors:
     """The least that ``low_rank`` can leave: ones where a single singular value's vectors are."""
     factors = {}
     for name, view in views.items():

@@ -12,7 +12,7 @@ from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
 from atmc_core.data import Augmentation, DataSet, Reading, Split, check_against, load_dataset
 from atmc_core.evaluation.plan import evaluated_indices
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView, compressible_weights
 from atmc_core.job.places import REPORT
 from atmc_core.networks.blueprint import Blueprint
@@ -111,7 +111,7 @@ class Inputs:
         blank = self.compressed(zeros, k=self.num_weights)
         return Budget(self.target, blank, self.num_weights, self.new_structure())
 
-    def compressed(self, factors: dict[str, Factors], k: int) -> CompressedModel:
+    def compressed(self, factors: NamedFactors, k: int) -> CompressedModel:
         """The classifier as it is now, with these factors for its weights."""
         return CompressedModel(
             architecture=self.blueprint.architecture,

@@ -9,6 +9,7 @@ from atmc_core.attacks import PGD
 from atmc_core.errors import InvalidInput
 from atmc_core.events import Emit
 from atmc_core.factors import splitting
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.costs import epoch_cost, evaluation_costs
 from atmc_core.job.evaluation_stages import ArtifactEvaluationStage, UploadEvaluationStage
 from atmc_core.job.inputs import Inputs
@@ -16,7 +17,7 @@ from atmc_core.job.pipeline import StagePlan
 from atmc_core.job.planning import fit_epochs, keep_if_robust
 from atmc_core.job.setup import TrainingSetup, set_up_training, warn_of_plain_steps
 from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage, MovingStage
-from atmc_core.solver.support import Channels, Weights
+from atmc_core.solver.support import Channels
 from atmc_core.training.effort import TrainingPlan
 from atmc_core.training.trainer import training_attack
 from atmc_spec import EPOCHS, JobSpec, Threat
@@ -87,7 +88,7 @@ class CompressionMethod(TrainingMethod):
     compress: type[MovingStage] | type[FixedStage]
 
     @abstractmethod
-    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+    def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         """Where the factors start.
 
         Args:
@@ -95,7 +96,7 @@ class CompressionMethod(TrainingMethod):
             spec: an instance of the method's own class of specs.
         """
 
-    def least(self, budget: Budget) -> Weights | None:
+    def least(self, budget: Budget) -> NamedFactors | None:
         """Factors with the fewest non-zeros that the method can leave; None: a single one."""
         return None
 
@@ -107,7 +108,7 @@ class CompressionMethod(TrainingMethod):
         """
         budget = inputs.budget
         budget.check(self.least(budget))
-        k, structure = budget.target.budget(budget.most), budget.structure
+        k, structure = budget.target.given_k(budget.most), budget.structure
         if k is not None and isinstance(structure, Channels) and k < structure.least():
             raise InvalidInput(
                 "k_out_of_range",

@@ -6,20 +6,18 @@ from contextlib import nullcontext
 
 from torch import Tensor
 
+from atmc_core.compressor import Compressor
 from atmc_core.data import Augmentation
 from atmc_core.factors import splitting
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import compressible_weights, dense_weights
 from atmc_core.job.handover import CompressedState, Handover, State
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import Stage
 from atmc_core.job.places import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.job.setup import TrainingSetup
-from atmc_core.job.solving import admm_options, optimizer_of
+from atmc_core.job.solving import compressor, optimizer_of
 from atmc_core.networks.state_dict import clone_state, load_tensors
-from atmc_core.solver.admm import AdmmWeights
-from atmc_core.solver.shared import SharedWeights
-from atmc_core.solver.support import Structure, Weights
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.trainer import Course, Trainer, selection_accuracy, steps_per_epoch
@@ -27,9 +25,9 @@ from atmc_spec import JobSpec
 
 #: The factors of a dense network as a method starts from them, for a budget of k. Only low rank
 #: depends on k; the other methods' factors are cut to it later.
-FactorsFor = Callable[[int], Weights]
+FactorsFor = Callable[[int], NamedFactors]
 #: Makes those from the dense weights.
-Start = Callable[[splitting.Weights, JobSpec], FactorsFor]
+Start = Callable[[splitting.ViewedWeights, JobSpec], FactorsFor]
 
 # The end game's peak learning rate, as a share of the other stages': it only refines.
 _FINISHING_RATE = 0.2
@@ -37,7 +35,7 @@ _FINISHING_RATE = 0.2
 _AVERAGED = 0.25
 
 
-def load_dense(inputs: Inputs, handover: Handover) -> splitting.Weights:
+def load_dense(inputs: Inputs, handover: Handover) -> splitting.ViewedWeights:
     """Load the dense network that an earlier stage left; its conv and linear weights by name."""
     assert handover.network is not None
     network = inputs.classifier.network
@@ -60,12 +58,9 @@ class TrainingStage(Stage):
         epochs: int,
         place: int,
         peak: float,
-        structure: Structure | None = None,
     ) -> None:
         training, effort = inputs.spec.training, setup.plan.effort
-        self.inputs, self.setup = inputs, setup
-        self.net, self.structure = net, structure or Structure()
-        self.structure.silence(inputs.classifier.network)
+        self.inputs, self.setup, self.net = inputs, setup, net
         course = Course(
             attack=setup.inner_attack,
             loss=setup.loss,
@@ -90,8 +85,7 @@ class TrainingStage(Stage):
         self.best_accuracy = -1.0
 
     def after_step(self) -> None:
-        """Silence what is dropped, and follow with the average."""
-        self.structure.silence(self.inputs.classifier.network)
+        """Follow with the average."""
         if self.average:
             self.average.update()
 
@@ -103,7 +97,7 @@ class TrainingStage(Stage):
         """
 
     def run_epoch(self, index: int) -> dict[str, float]:
-        figures = {"loss": self.trainer.epoch(index)}
+        figures = {"loss": self.trainer.run_epoch(index)}
         accuracy = self.select()
         return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
 
@@ -129,19 +123,17 @@ class TrainingStage(Stage):
 
     def state(self) -> State:
         state = {
-            "net": self.net.state(),
-            "structure": self.structure.state(),
+            "net": self.net.state_dict(),
             "best": self.best,
             "best_accuracy": self.best_accuracy,
         }
-        return state | ({"average": self.average.state()} if self.average else {})
+        return state | ({"average": self.average.state_dict()} if self.average else {})
 
     def restore(self, state: State) -> None:
-        self.net.restore(state["net"])
-        self.structure.restore(state["structure"])
+        self.net.load_state_dict(state["net"])
         self.best, self.best_accuracy = state["best"], state["best_accuracy"]
         if self.average:
-            self.average.restore(state["average"])
+            self.average.load_state_dict(state["average"])
 
 
 class DenseStage(TrainingStage):
@@ -183,7 +175,15 @@ class PackStage(Stage):
 
 
 class CompressedStage(TrainingStage):
-    """Trains a compressed network: what it keeps has factors and a k."""
+    """Trains a compressed network: a candidate's state is its factors, the network and k."""
+
+    net: Compressor
+
+    def candidate(self) -> tuple[dict[str, Tensor], State] | None:
+        weights = self.net.feasible_weights()
+        if weights is None:
+            return None
+        return weights, self.net.weights.model_state() | {"k": self.net.k}
 
     def finish(self, handover: Handover) -> None:
         # One candidate at least was scored: the budget is k before the last epoch ends.
@@ -194,43 +194,31 @@ class CompressedStage(TrainingStage):
 class MovingStage(CompressedStage):
     """ADMM under both constraints; the support is chosen again after every step."""
 
-    net: AdmmWeights
-
     def __init__(
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
     ) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
         factors = start(load_dense(inputs, handover), inputs.spec)(inputs.num_weights)
         structure = inputs.new_structure()
-        net = AdmmWeights(
-            inputs.classifier.network,
+        net = compressor(
+            inputs,
             factors,
+            structure,
             k=inputs.budget.largest(lambda k: structure.supports(factors, k)),
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
-            options=admm_options(training),
-            optimizer=optimizer_of(training),
-            structure=structure,
         )
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, structure)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
 
     def select(self) -> float | None:
         # What fits a file or a ratio depends on where the non-zeros are now.
-        factors = self.net.factors
-        self.net.aim_at(self.inputs.budget.largest(lambda k: self.structure.supports(factors, k)))
-        self.structure.silence(self.inputs.classifier.network)
+        net = self.net
+        net.aim_at(self.inputs.budget.largest(lambda k: net.structure.supports(net.factors, k)))
         return super().select()
-
-    def candidate(self) -> tuple[dict[str, Tensor], State] | None:
-        if not self.net.at_target:
-            return None
-        return self.net.feasible_weights(), self.net.model_state() | {"k": self.net.k}
 
 
 class FixedStage(CompressedStage):
     """Fine-tuning in float32 of a support that is chosen once, by size."""
-
-    net: SharedWeights
 
     def __init__(
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
@@ -238,43 +226,24 @@ class FixedStage(CompressedStage):
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
         factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
-        self.k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
-        factors = factors_for(self.k)
-        structure.shrink(factors, self.k)
-        net = SharedWeights(
-            inputs.classifier.network, factors, bits=32, optimizer=optimizer_of(training)
-        )
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, structure)
-
-    def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return {}, self.net.model_state() | {"k": self.k}
+        k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
+        net = compressor(inputs, factors_for(k), structure, k=k, bits=32, steps=0)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
 
 
 class FinishStage(CompressedStage):
     """Fine-tuning of shared values, biases and norms: feasible before, during and after."""
 
-    net: SharedWeights
-
     def __init__(self, inputs: Inputs, setup: TrainingSetup, handover: Handover) -> None:
-        training, epochs = inputs.spec.training, setup.plan.effort.finish_epochs
-        factors, self.k = restore_compressed(inputs, handover)
-        net = SharedWeights(
-            inputs.classifier.network,
-            factors,
-            bits=inputs.target.bits,
-            optimizer=optimizer_of(training),
-        )
-        structure = inputs.new_structure()
-        structure.read(factors)
-        peak = _FINISHING_RATE * training.learning_rate
-        super().__init__(inputs, setup, net, epochs, FINISH, peak, structure)
+        factors, k = restore_compressed(inputs, handover)
+        structure, bits = inputs.new_structure(), inputs.target.bits
+        net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
+        peak = _FINISHING_RATE * inputs.spec.training.learning_rate
+        super().__init__(inputs, setup, net, setup.plan.effort.finish_epochs, FINISH, peak)
         self.select()
 
-    def candidate(self) -> tuple[dict[str, Tensor], State]:
-        return {}, self.net.model_state() | {"k": self.k}
 
-
-def restore_compressed(inputs: Inputs, handover: Handover) -> tuple[dict[str, Factors], int]:
+def restore_compressed(inputs: Inputs, handover: Handover) -> tuple[NamedFactors, int]:
     """The factors that an earlier stage left, and their k; loads the rest of the network."""
     compressed, network = handover.compressed, inputs.classifier.network
     assert compressed is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.solver.optimizer import OptimizerFactory, optimizer_step, sgd
 from atmc_core.solver.projection import padded, quantize, requantize
 from atmc_core.solver.support import Structure
@@ -56,7 +56,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def __init__(
         self,
         network: nn.Module,
-        factors: dict[str, Factors],
+        factors: NamedFactors,
         *,
         k: int,
         bits: int,
@@ -159,7 +159,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
             feasible[name] = replace(factors, u=u, v=v, c=c).compose()
         return feasible
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         return self.model_state() | {
             "optimizer": self.optimizer.state_dict(),
             "steps_done": self.steps_done,
@@ -170,10 +170,10 @@ class AdmmWeights(FactorizedWeights, Trainable):
             "codebooks": self.codebooks,
         }
 
-    def restore(self, state: State) -> None:
-        self.restore_model(state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps_done, self.k = state["steps_done"], state["k"]
-        self.start_budget = state["start_budget"]
+    def load_state_dict(self, state_dict: State) -> None:
+        self.restore_model(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.steps_done, self.k = state_dict["steps_done"], state_dict["k"]
+        self.start_budget = state_dict["start_budget"]
         for name in ("dual", "anchor", "codebooks"):
-            setattr(self, name, state[name].to(self.pool.flat.device))
+            setattr(self, name, state_dict[name].to(self.pool.flat.device))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.networks.classifier import statistics
 from atmc_core.solver.optimizer import OptimizerFactory, optimizer_step, sgd
 from atmc_core.solver.projection import quantize
@@ -27,7 +27,7 @@ class SharedWeights(FactorizedWeights, Trainable):
     def __init__(
         self,
         network: nn.Module,
-        factors: dict[str, Factors],
+        factors: NamedFactors,
         *,
         bits: int,
         optimizer: OptimizerFactory | None = None,
@@ -88,7 +88,7 @@ class SharedWeights(FactorizedWeights, Trainable):
     def refresh(self) -> None:
         self._spread()
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         return self.model_state() | {
             "optimizer": self.optimizer.state_dict(),
             "supports": self.supports,
@@ -96,13 +96,13 @@ class SharedWeights(FactorizedWeights, Trainable):
             "values": self.values,
         }
 
-    def restore(self, state: State) -> None:
-        self.restore_model(state)
-        if len(state["values"]) != len(self.values):
+    def load_state_dict(self, state_dict: State) -> None:
+        self.restore_model(state_dict)
+        if len(state_dict["values"]) != len(self.values):
             # Values that have met in training are found as one in the factors.
-            self.values = torch.empty_like(state["values"], device=self.values.device)
+            self.values = torch.empty_like(state_dict["values"], device=self.values.device)
             self.optimizer = self._make_optimizer([self.values, *self.others])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
         for name in ("supports", "codes"):
-            setattr(self, name, state[name].to(self.values.device))
-        self.values.copy_(state["values"])
+            setattr(self, name, state_dict[name].to(self.values.device))
+        self.values.copy_(state_dict["values"])

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.pool import used_tensors
 from atmc_core.factors.views import MatrixView, compressible_weights
 from atmc_core.networks.channels import Reader, channel_graph
 from atmc_core.solver.projection import Block, Choice, mark_balanced, mark_largest, worthiest
 from atmc_spec import defaults
 from atmc_spec.names import Importance
-
-Weights = dict[str, Factors]
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Cut:
         kept: the channel classes that are left, bool ``[count]``.
     """
 
-    factors: Weights
+    factors: NamedFactors
     others: dict[str, Tensor]
     kept: Tensor
 
@@ -43,7 +41,7 @@ class Structure:
     def __init__(self, importance: Importance = defaults.IMPORTANCE) -> None:
         self.importance = importance
 
-    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
+    def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
         """Set to zero, in place, what cannot stay under a budget of k.
 
         Args:
@@ -52,7 +50,7 @@ class Structure:
         marks = self._marks(factors, k, scratch)
         torch._foreach_mul_(used_tensors(factors), marks)
 
-    def supports(self, factors: Weights, k: int) -> Weights:
+    def supports(self, factors: NamedFactors, k: int) -> NamedFactors:
         """Ones where entries are that a budget of k would leave, zeros elsewhere; the whole."""
         marks = iter(self._marks(factors, k))
         supports = {}
@@ -63,7 +61,7 @@ class Structure:
             supports[name] = _with(own, tensors).whole()
         return supports
 
-    def _marks(self, factors: Weights, k: int, scratch: Tensor | None = None) -> list[Tensor]:
+    def _marks(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> list[Tensor]:
         """Ones at the k entries of the used tensors that matter most, zeros elsewhere."""
         tensors = used_tensors(factors)
         sizes = [tensor.numel() for tensor in tensors]
@@ -88,18 +86,18 @@ class Structure:
     def silence(self, network: nn.Module) -> None:
         """Set to zero what else that is dropped would emit: of entries nothing."""
 
-    def read(self, factors: Weights) -> None:
+    def read(self, factors: NamedFactors) -> None:
         """Learn from factors what is dropped for good: of entries nothing."""
 
-    def cut(self, factors: Weights, others: Mapping[str, Tensor]) -> Cut | None:
+    def cut(self, factors: NamedFactors, others: Mapping[str, Tensor]) -> Cut | None:
         """What is left once the dropped channels are cut out; None where no channel can go."""
         return None
 
-    def state(self) -> Tensor | None:
+    def state_dict(self) -> Tensor | None:
         """What cannot be told from the factors."""
         return None
 
-    def restore(self, state: Tensor | None) -> None:
+    def load_state_dict(self, state: Tensor | None) -> None:
         """Go on from ``state``."""
 
 
@@ -142,7 +140,7 @@ class Channels(Structure):
         """The fewest weights there can be: one channel a layer, and what is tied down."""
         return self._size(self._with_one_each(self.graph.pinned))
 
-    def shrink(self, factors: Weights, k: int, scratch: Tensor | None = None) -> None:
+    def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
         self.alive = self._chosen(factors, k)
         for name, own in factors.items():
             masks = self.sides[name].masks(self.alive, own.u.device)
@@ -151,7 +149,7 @@ class Channels(Structure):
                 own.tensors[role].mul_(held[role])
         super().shrink(factors, k, scratch)
 
-    def supports(self, factors: Weights, k: int) -> Weights:
+    def supports(self, factors: NamedFactors, k: int) -> NamedFactors:
         alive = self._chosen(factors, k)
         kept = {}
         for name, own in factors.items():
@@ -166,7 +164,7 @@ class Channels(Structure):
             if name in self.others:
                 parameter.mul_(self.alive[self.others[name]].to(parameter.device))
 
-    def cut(self, factors: Weights, others: Mapping[str, Tensor]) -> Cut | None:
+    def cut(self, factors: NamedFactors, others: Mapping[str, Tensor]) -> Cut | None:
         """Cut out the channels of which no weight is left.
 
         Nobody reads those, so outputs are the same, whatever else they have.
@@ -183,17 +181,17 @@ class Channels(Structure):
             kept,
         )
 
-    def state(self) -> Tensor:
+    def state_dict(self) -> Tensor:
         return self.alive
 
-    def restore(self, state: Tensor | None) -> None:
+    def load_state_dict(self, state: Tensor | None) -> None:
         assert state is not None
         self.alive = state
 
-    def read(self, factors: Weights) -> None:
+    def read(self, factors: NamedFactors) -> None:
         self.alive = ~self._untouched(factors) | self.graph.pinned
 
-    def _untouched(self, factors: Weights) -> Tensor:
+    def _untouched(self, factors: NamedFactors) -> Tensor:
         """The classes none of whose weights is left, bool ``[count]``."""
         touched = torch.zeros(self.graph.count, dtype=torch.bool)
         for name, own in factors.items():
@@ -208,7 +206,7 @@ class Channels(Structure):
                 kept[reader.outputs[0]] = True
         return kept
 
-    def _chosen(self, factors: Weights, k: int) -> Tensor:
+    def _chosen(self, factors: NamedFactors, k: int) -> Tensor:
         """The classes that stay under a budget of k, of those that are alive."""
         if self._size(self.alive) <= k:
             return self.alive.clone()

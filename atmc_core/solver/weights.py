@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.factors.pool import Pool
 from atmc_core.networks.classifier import statistics
 from atmc_core.networks.state_dict import clone_state, load_tensors
@@ -42,12 +42,12 @@ class Trainable(ABC):
         """Follow a change of the averaged tensors."""
 
     @abstractmethod
-    def state(self) -> State:
+    def state_dict(self) -> State:
         """All that changes in training, for a checkpoint."""
 
     @abstractmethod
-    def restore(self, state: State) -> None:
-        """Go on from ``state``."""
+    def load_state_dict(self, state_dict: State) -> None:
+        """Go on from a ``state_dict``."""
 
 
 class DenseWeights(Trainable):
@@ -66,15 +66,15 @@ class DenseWeights(Trainable):
     def refresh(self) -> None:
         """The network's own parameters are the averaged tensors themselves."""
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         return {
             "network": clone_state(self.network),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self, state: State) -> None:
-        load_tensors(self.network, state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state_dict: State) -> None:
+        load_tensors(self.network, state_dict["network"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
 
 
 class FactorizedWeights:
@@ -84,7 +84,7 @@ class FactorizedWeights:
         others: the network's other parameters.
     """
 
-    def __init__(self, network: nn.Module, factors: dict[str, Factors]) -> None:
+    def __init__(self, network: nn.Module, factors: NamedFactors) -> None:
         self.network = network
         self.factors = factors
         parameters = dict(network.named_parameters())

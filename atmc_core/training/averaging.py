@@ -69,12 +69,12 @@ class WeightAverage:
             average.copy_(own)
         self.net.refresh()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"steps": self.steps, "tensors": self.tensors}
 
     @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.steps = state["steps"]
         for average, saved in zip(self.tensors, state["tensors"], strict=True):

@@ -121,7 +121,7 @@ class Trainer:
         step = make_step(classifier, course.attack, course.loss, course.speed)
         self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
-    def epoch(self, index: int) -> float:
+    def run_epoch(self, index: int) -> float:
         """Train for epoch ``index``; returns its mean loss.
 
         Raises:

@@ -21,7 +21,11 @@ from atmc_core import (
     load,
     register_architecture,
 )
+from atmc_core.factors.factors import NamedFactors
+from atmc_core.factors.splitting import low_rank
+from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import ARCHITECTURES
+from atmc_core.solver.support import Structure
 
 IMAGES = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(32) % 10
@@ -207,7 +211,7 @@ def test_the_adversarial_loss_is_higher_and_leaves_the_mode_alone() -> None:
 def test_an_evaluation_falls_with_the_radius_and_repeats() -> None:
     network = _mine()
     torch.manual_seed(0)
-    compressor = Compressor(network, density=1.0, bits=32, steps=0)
+    compressor = Compressor(network, density=1.0, bits=32, steps=60)
     _train(network, compressor, 60)
     asked: Any = {"attacks": ["fgsm", "pgd"], "epsilons": [0.3, 0.02], "pgd_steps": 5}
     large, small = evaluate(network, IMAGES, LABELS, **asked)
@@ -302,8 +306,77 @@ def test_what_comes_in_the_wrong_order_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="freeze"):
         compressor.save(tmp_path / "early.atmc")
     compressor.freeze()
-    with pytest.raises(ValueError, match="already"):
-        compressor.freeze()
+    with pytest.raises(ValueError, match="before freeze"):
+        compressor.aim_at(40)
+
+
+def test_the_end_game_begins_once_and_at_once_where_no_steps_come_before_it() -> None:
+    network = _mine()
+    compressor = Compressor(network, k=50, bits=4, steps=0)
+    assert compressor.frozen
+    assert compressor.nonzeros() <= 50
+    _train(network, compressor, 2)
+    optimizer = compressor.weights.optimizer
+    compressor.freeze()
+    assert compressor.weights.optimizer is optimizer
+
+
+def test_k_can_change_on_the_way() -> None:
+    network = _mine()
+    compressor = Compressor(network, k=50, bits=32, steps=4, density_schedule="none")
+    _train(network, compressor, 1)
+    assert 40 < compressor.nonzeros() <= 50
+    compressor.aim_at(40)
+    assert 30 < compressor.nonzeros() <= 40
+    with pytest.raises(ValueError, match="k is 0"):
+        compressor.aim_at(0)
+
+
+def test_the_feasible_weights_are_known_once_k_is_reached() -> None:
+    network = _mine()
+    compressor = Compressor(network, k=100, bits=2, steps=4, shrink_fraction=0.5)
+    assert compressor.feasible_weights() is None
+    _train(network, compressor, 4)
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    feasible = compressor.feasible_weights()
+    assert feasible is not None
+    assert set(feasible) == set(compressor.factors)
+    assert any(not torch.equal(weight, before[name]) for name, weight in feasible.items())
+    compressor.freeze()
+    assert compressor.feasible_weights() == {}
+
+
+def test_factors_of_another_split_are_the_start() -> None:
+    network = _mine()
+    start = low_rank(dense_weights(network), 400)
+    expected = {name: own.compose().clone() for name, own in start.items()}
+    compressor = Compressor(network, k=400, bits=32, steps=1, factors=start)
+    for name, weight in expected.items():
+        assert torch.equal(network.get_parameter(name), weight)
+    _train(network, compressor, 1)
+    compressor.freeze()
+    assert compressor.nonzeros() <= 400
+
+
+def test_a_structure_of_ones_own_says_what_stays() -> None:
+    class Early(Structure):
+        """Keeps the first k entries."""
+
+        def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
+            for own in factors.values():
+                for role in own.used:
+                    flat = own.tensors[role].view(-1)
+                    flat[k:] = 0
+                    k = max(0, k - len(flat))
+
+    network = _mine()
+    compressor = Compressor(
+        network, k=20, bits=32, steps=2, structure=Early(), factorize=False, shrink_fraction=0
+    )
+    _train(network, compressor, 2)
+    first = next(iter(compressor.factors.values()))
+    assert first.carried.view(-1)[:20].all()
+    assert compressor.nonzeros() == 20
 
 
 def test_a_compact_copy_gives_the_same_outputs() -> None:

@@ -212,8 +212,8 @@ def test_an_evaluation_alone_refuses_what_it_would_ignore(
 
 
 def test_the_budget_is_the_density_times_the_weights() -> None:
-    assert Target(bits=8, density=0.01).budget(430_500) == 4305
-    assert Target(bits=8, k=7).budget(430_500) == 7
+    assert Target(bits=8, density=0.01).given_k(430_500) == 4305
+    assert Target(bits=8, k=7).given_k(430_500) == 7
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_budget_is_the_density_times_the_weights() -> None:
 )
 def test_a_budget_out_of_range_is_refused(target: Target) -> None:
     with pytest.raises(InvalidInput) as refused:
-        target.budget(100)
+        target.given_k(100)
     assert refused.value.code == "k_out_of_range"
 
 
@@ -233,14 +233,14 @@ def test_a_preset_sets_what_is_left_out() -> None:
 
 
 def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
-    Target(bits=8, nominal_ratio=40 / (32 * 100)).budget(100)
-    Target(bits=32, nominal_ratio=1 / 100).budget(100)
+    Target(bits=8, nominal_ratio=40 / (32 * 100)).given_k(100)
+    Target(bits=32, nominal_ratio=1 / 100).given_k(100)
     for target in (
         Target(bits=8, nominal_ratio=39 / (32 * 100)),
         Target(bits=32, nominal_ratio=0.0099),
     ):
         with pytest.raises(InvalidInput) as refused:
-            target.budget(100)
+            target.given_k(100)
         assert (refused.value.code, refused.value.param) == (
             "k_out_of_range",
             "target.nominal_ratio",

@@ -10,7 +10,7 @@ from atmc_spec.methods import AtmcSpec
 class Atmc(CompressionMethod):
     """Keeps k entries of U, V and C together."""
 
-    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+    def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         factors = splitting.interpolative(weights, spec.training.rank_fraction)
         return lambda k: factors
 

@@ -2,9 +2,9 @@
 
 from atmc_core.artifact.budget import Budget
 from atmc_core.factors import splitting
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.method import CompressionMethod
 from atmc_core.job.stages import FactorsFor, FixedStage
-from atmc_core.solver.support import Weights
 from atmc_spec import JobSpec
 from atmc_spec.methods import AlrSpec
 
@@ -12,10 +12,10 @@ from atmc_spec.methods import AlrSpec
 class LowRank(CompressionMethod):
     """Keeps the largest singular values whose vectors fit a budget of k entries."""
 
-    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+    def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         return lambda k: splitting.low_rank(weights, k)
 
-    def least(self, budget: Budget) -> Weights:
+    def least(self, budget: Budget) -> NamedFactors:
         """One singular value of each weight."""
         views = {name: factors.view for name, factors in budget.blank.factors.items()}
         return splitting.rank_one(views)

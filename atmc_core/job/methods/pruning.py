@@ -11,7 +11,7 @@ from atmc_spec.methods import Al0Spec, ApSpec, NapSpec
 class Pruning(CompressionMethod):
     """Keeps k entries of W, which has no factors."""
 
-    def start(self, weights: splitting.Weights, spec: JobSpec) -> FactorsFor:
+    def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         factors = splitting.plain(weights)
         return lambda k: factors
 

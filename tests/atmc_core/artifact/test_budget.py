@@ -9,13 +9,13 @@ from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
 from atmc_core.errors import InvalidInput
-from atmc_core.factors.factors import Factors
+from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.splitting import interpolative, plain, rank_one
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.projection import quantize
-from atmc_core.solver.support import Structure, Weights
+from atmc_core.solver.support import Structure
 from atmc_spec import Target
 
 supports = Structure().supports
@@ -23,7 +23,7 @@ supports = Structure().supports
 BITS = [2, 8, 16, 32]
 
 
-def _budget(target: Target, factors: Weights, architecture: str = "digits_cnn") -> Budget:
+def _budget(target: Target, factors: NamedFactors, architecture: str = "digits_cnn") -> Budget:
     network = build(architecture, 10)
     blank = CompressedModel(
         architecture=architecture,
@@ -37,12 +37,12 @@ def _budget(target: Target, factors: Weights, architecture: str = "digits_cnn") 
     return Budget(target, blank, sum(f.c.numel() for f in factors.values()))
 
 
-def _factors(kind: str, architecture: str = "digits_cnn") -> Weights:
+def _factors(kind: str, architecture: str = "digits_cnn") -> NamedFactors:
     weights = dense_weights(build(architecture, 10))
     return interpolative(weights, 0.25) if kind == "factorised" else plain(weights)
 
 
-def _cut(budget: Budget, factors: Weights, k: int) -> CompressedModel:
+def _cut(budget: Budget, factors: NamedFactors, k: int) -> CompressedModel:
     """The artifact of the k largest entries, quantised."""
     kept = {}
     for (name, own), mask in zip(factors.items(), supports(factors, k).values(), strict=True):

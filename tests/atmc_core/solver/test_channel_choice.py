@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.factors.splitting import interpolative, plain
 from atmc_core.factors.views import dense_weights
 from atmc_core.solver.projection.classes import EXACT_LIMIT
-from atmc_core.solver.support import Channels, Weights
+from atmc_core.solver.support import Channels
 
 
 class _Residual(nn.Module):
@@ -132,7 +133,7 @@ def test_of_more_it_keeps_most_of_what_the_best_choice_would() -> None:
     assert reached.mean() >= 0.95
 
 
-def _kept(factors: Weights) -> list[Tensor]:
+def _kept(factors: NamedFactors) -> list[Tensor]:
     return [tensor.clone() for own in factors.values() for tensor in own.whole().tensors]
 
 

@@ -6,15 +6,16 @@ import torch
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import stored
+from atmc_core.factors.factors import NamedFactors
 from atmc_core.factors.splitting import interpolative, plain
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.architectures import build, get_architecture
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.solver.support import Channels, Weights
+from atmc_core.solver.support import Channels
 from atmc_core.solver.weights import FactorizedWeights
 
 
-def _nonzeros(factors: Weights) -> int:
+def _nonzeros(factors: NamedFactors) -> int:
     return sum(int(t.count_nonzero()) for f in factors.values() for t in f.tensors)
 
 
@@ -72,15 +73,15 @@ def test_what_is_dropped_stays_away_and_choosing_again_changes_nothing() -> None
     factors = plain(dense_weights(network))
     structure = Channels(network)
     structure.shrink(factors, 8_000)
-    first = structure.state().clone()
+    first = structure.state_dict().clone()
     kept = {name: f.carried.clone() for name, f in factors.items()}
     structure.shrink(factors, 8_000)
     assert all(torch.equal(kept[name], f.carried) for name, f in factors.items())
     structure.shrink(factors, 38_160)
-    assert torch.equal(structure.state(), first)
+    assert torch.equal(structure.state_dict(), first)
     again = Channels(network)
     again.read(factors)
-    assert torch.equal(again.state(), first)
+    assert torch.equal(again.state_dict(), first)
 
 
 def test_each_layer_keeps_a_channel_and_no_class_is_lost() -> None:

@@ -49,7 +49,7 @@ def train(network: nn.Module, attack: PGD, loss: StepLoss) -> dict[str, torch.Te
     classifier = Classifier(network, Normalization(), channels=1)
     course = Course(attack, loss, "cosine", BATCH, 2, 0.05, (0, 0))
     trainer = Trainer(classifier, DenseWeights(network), split, course)
-    losses = [trainer.epoch(index) for index in range(2)]
+    losses = [trainer.run_epoch(index) for index in range(2)]
     return clone_state(network) | {"losses": torch.tensor(losses)}
 
 
