@@ -33,7 +33,7 @@ class AutoAttackState:
 
     Attributes:
         seed: seeds everything that is drawn at random.
-        adversarial: for each image its adversarial version if one was found, else the image
+        adversarial: for each image its adversarial example if one was found, else the image
             itself, ``[N, C, H, W]`` in [0, 1].
         logits: the model's outputs on the images, ``[N, classes]``.
         standing: whether no attack has fooled the model on the image yet, bool ``[N]``.

@@ -84,7 +84,7 @@ class Found:
     """The adversarial images that a search has found so far.
 
     Attributes:
-        points: for each image its adversarial version if one was found, else the image itself,
+        points: for each image its adversarial example if one was found, else the image itself,
             ``[N, C, H, W]`` in [0, 1].
         fooled: whether one was found, bool ``[N]``.
     """
@@ -98,7 +98,7 @@ class Found:
 
         Args:
             numbers: the row numbers of the images, int64 ``[M]``.
-            points: their adversarial versions, ``[M, C, H, W]``.
+            points: their adversarial examples, ``[M, C, H, W]``.
         """
         self.points[numbers] = points
         self.fooled[numbers] = True

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atmc_core.data.augmentation import UNCHANGED, Augmentation
-from atmc_core.data.sets import Split
+from atmc_core.data.sets import WHITE, Split
 
 # Images are gathered in parts of about this many bytes, and this many parts ahead of the training.
 # A part has many batches of a small network, whose step is faster than handing over one batch.
 _AHEAD, _PART_BYTES = 3, 4 * 2**20
-# The largest value of a pixel.
-_WHITE = 255
 
 
 def training_batches(
@@ -56,7 +54,7 @@ def training_batches(
         start += len(images)
         if moves is not None:
             images = augmentation.apply(images, moves[part])
-        yield images.float().div_(_WHITE), labels[part]
+        yield images.float().div_(WHITE), labels[part]
 
 
 def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:

@@ -13,8 +13,8 @@ from atmc_core.errors import InvalidInput
 
 #: The names of the splits.
 SPLITS = ("train", "val", "test")
-# The largest value of a pixel.
-_WHITE = 255
+#: The largest value of a pixel.
+WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Split:
         """
         place = index.to(self.images.device) if isinstance(index, Tensor) else index
         images = self.images[place].to(self.labels.device)
-        return images.float().div_(_WHITE), self.labels[index]
+        return images.float().div_(WHITE), self.labels[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all images and labels in order, ``size`` at a time, in the form of ``batch``."""

@@ -150,11 +150,11 @@ class _Search:
             for part in torch.split(tried.nonzero()[:, 0], self.batch_size):
                 images = self.images[part].to(self.device)
                 labels = self.labels[part].to(self.device)
-                twins = report.attack.run(self.model, images, labels, generator=generator)
+                adversarial = report.attack.run(self.model, images, labels, generator=generator)
                 with torch.no_grad():
-                    fooled = self.model(twins).argmax(1) != labels
+                    fooled = self.model(adversarial).argmax(1) != labels
                 if report.within_threat:
-                    fooled &= is_within(limits, limits.size(twins - images))
+                    fooled &= is_within(limits, limits.size(adversarial - images))
                 right[part] = ~fooled.cpu()
             shares[str(name)] = right.float().mean().item()
             if report.ensemble:

@@ -51,7 +51,7 @@ class Evaluator:
       - ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
     - ``curve``: ``epsilons``, ``correct`` and, for each image, whether it is still ``standing``;
     - ``probe``: the figures of ``probes.probe``, and ``effort``;
-    - ``shown``: the adversarial versions of some images, and which attack found them.
+    - ``shown``: the adversarial examples of some images, and which attack found them.
 
     Args:
         classifier: the classifier; it is put into evaluation mode.
@@ -196,18 +196,18 @@ class Evaluator:
         model = CountingModel(self.model)
         generator = random_generator(labels.device, self.seed, *place)
         began = time.monotonic()
-        twins = self.attacks[name].attack.run(model, images, labels, generator=generator)
-        predicted = self._predict(twins)
+        adversarial = self.attacks[name].attack.run(model, images, labels, generator=generator)
+        predicted = self._predict(adversarial)
         found = self._state["attacks"][name]
         found["seconds"] += time.monotonic() - began
         found["forward"] += model.forward_images
         found["backward"] += model.backward_images
-        size = self.ball.size(twins - images).cpu()
+        size = self.ball.size(adversarial - images).cpu()
         fooled = (predicted != labels).cpu()
         if self.attacks[name].within_threat:
             # A perturbation outside the ball does not count, even if the attack returned it.
             fooled &= is_within(self.ball, size)
-            self._show(name, positions, twins.cpu(), predicted.cpu(), fooled)
+            self._show(name, positions, adversarial.cpu(), predicted.cpu(), fooled)
         found["right"][positions] = ~fooled
         found["predicted"][positions] = predicted.cpu()
         found["size"][positions] = size
@@ -217,9 +217,9 @@ class Evaluator:
         return self.model(images).argmax(1)
 
     def _show(
-        self, name: str, positions: Tensor, twins: Tensor, predicted: Tensor, fooled: Tensor
+        self, name: str, positions: Tensor, adversarial: Tensor, predicted: Tensor, fooled: Tensor
     ) -> None:
-        """Keep one adversarial version of each shown image.
+        """Keep one adversarial example of each shown image.
 
         It is the first one that fools the model, or else the first one tried.
         """
@@ -230,7 +230,7 @@ class Evaluator:
                 continue
             at = int(here)
             if not shown["attack"][place] or (fooled[at] and not shown["fooled"][place]):
-                shown["images"][place] = twins[at]
+                shown["images"][place] = adversarial[at]
                 shown["attack"][place] = name
                 shown["predicted"][place] = int(predicted[at])
                 shown["fooled"][place] = bool(fooled[at])
@@ -269,8 +269,8 @@ class Evaluator:
         for part in torch.split(positions, self.evaluation.batch_size):
             images, labels = self.split.batch(part)
             if len(part):
-                twins = attack.run(self.model, images, labels, generator=generator)
-                fooled.append((self._predict(twins) != labels).cpu())
+                adversarial = attack.run(self.model, images, labels, generator=generator)
+                fooled.append((self._predict(adversarial) != labels).cpu())
         return torch.cat(fooled)
 
     def _probe(self) -> dict[str, float]:

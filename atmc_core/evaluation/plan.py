@@ -17,7 +17,7 @@ from atmc_spec import AttackName, Evaluation, Threat
 PROBE_IMAGES = 100
 #: The check for too weak an attack runs PGD with this many times the steps of the report's PGD.
 PROBE_EFFORT = 3
-#: The number of images that the report shows next to their adversarial versions.
+#: The number of images that the report shows next to their adversarial examples.
 SHOWN_IMAGES = 8
 #: The curve of accuracy over radius has at least this many points.
 MIN_CURVE_POINTS = 7

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
-#: The 97.5 % quantile of the normal distribution; it makes all intervals here 95 % intervals.
+#: The confidence level of all intervals.
+CONFIDENCE = 0.95
+#: The 97.5 % quantile of the normal distribution, for two-sided intervals of that level.
 Z = 1.959963984540054
 
 
