@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.frozen import frozen_copy
 from atmc_core.attacks.norms import Ball
 from atmc_core.attacks.square import Square
+from atmc_core.randomness import random_generator
 
 
 @dataclass
@@ -192,7 +192,9 @@ class AutoAttack(Attack):
             images[chosen],
             labels[chosen],
             state.logits[chosen],
-            generator=_generator(images.device, state.seed, len(state.survivors), state.batch),
+            generator=random_generator(
+                images.device, state.seed, len(state.survivors), state.batch
+            ),
         )
         fallen, points = chosen[found.fooled], found.points[found.fooled]
         if len(fallen):
@@ -208,12 +210,6 @@ class AutoAttack(Attack):
             (state.backward_images, counting.backward_images),
         ):
             total[name] = total.get(name, 0) + count
-
-
-def _generator(device: torch.device, *path: int) -> torch.Generator:
-    """A generator for one batch of one attack; what it draws does not depend on earlier draws."""
-    entropy = np.random.SeedSequence(path).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
 def _copied(value: Any) -> Any:
