@@ -116,7 +116,7 @@ class AutoAttack(Attack):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         state = self.begin(model, images, labels, generator=generator)
-        for _ in self.stages(model, images, labels, state):
+        for _ in self.run_batches(model, images, labels, state):
             pass
         return state.adversarial
 
@@ -151,7 +151,7 @@ class AutoAttack(Attack):
             backward_images={"clean": 0},
         )
 
-    def stages(
+    def run_batches(
         self, model: Model, images: Tensor, labels: Tensor, state: AutoAttackState
     ) -> Iterator[AutoAttackState]:
         """Continue from ``state``, which is changed in place and yielded after every batch.
