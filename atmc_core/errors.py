@@ -1,4 +1,4 @@
-"""The errors of the method that are the caller's to mend."""
+"""The error that is raised for input that the caller has to correct."""
 
 from atmc_spec.errors import InvalidInput
 

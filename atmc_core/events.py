@@ -1,7 +1,7 @@
-"""What a job says while it runs."""
+"""The type of the function that receives a job's events."""
 
 from collections.abc import Callable
 from typing import Any
 
-#: Is called with each event, a JSON object (see docs/interfaces/events.md).
+#: A function that is called with each event of a job, a JSON object (docs/interfaces/events.md).
 Emit = Callable[[dict[str, Any]], None]

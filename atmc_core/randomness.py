@@ -5,9 +5,14 @@ import torch
 
 
 def random_generator(device: torch.device | str, *path: int) -> torch.Generator:
-    """A generator for one place of a run (seed, stage, epoch), whatever was drawn before.
+    """A generator for one place in a run; what it draws does not depend on earlier draws.
 
-    So a resumed run draws what the undisturbed one draws, with no generator state to save.
+    So a resumed run draws the same numbers as an undisturbed one, and no generator state has to be
+    saved.
+
+    Args:
+        device: the device of the numbers.
+        path: the place: the job's seed, then numbers such as stage and epoch.
     """
     entropy = np.random.SeedSequence(path).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(entropy >> 1))

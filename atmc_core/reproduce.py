@@ -35,12 +35,12 @@ from atmc_spec import JobSpec, read_spec
 
 Report = dict[str, Any]
 
-#: Exit status where figures differ, but the device is not of the report's kind.
+#: The exit status if figures differ but the device is not of the report's kind.
 OTHER_DEVICE = 3
 
 
 def main() -> int:
-    """Run from the command line; returns the exit status."""
+    """Run the command line; returns the exit status (see the module's docstring)."""
     parser = argparse.ArgumentParser(
         prog="python -m atmc_core.reproduce",
         description=__doc__,
@@ -69,10 +69,11 @@ def main() -> int:
 
 
 def read_report(path: Path) -> Report:
-    """A report of this version.
+    """Read ``report.json``.
 
     Raises:
-        InvalidInput: ``malformed_report``.
+        InvalidInput: ``malformed_report`` if the file is no report, or one of another version.
+        OSError: if the file cannot be read.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -88,20 +89,27 @@ def read_report(path: Path) -> Report:
 
 
 def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dict[str, Any]:
-    """Evaluate ``model`` as the report says, and compare.
+    """Evaluate ``model`` as the report says, and compare the figures.
+
+    Args:
+        report: a report of this version, as ``read_report`` returns it.
+        model: the model's file: a state dict, or a ``.atmc`` artifact.
+        data: the data set's file.
+        device: the device to evaluate on.
 
     Returns:
-        ``side`` of the report that the model belongs to; ``same_file``, whether its bytes are those
-        that were judged; ``same_device``; ``figures`` found; ``differences``, each with its name,
-        the ``reported`` and the ``found`` figure.
+        ``side``, the side of the report that the model belongs to (``before`` or ``after``);
+        ``same_file``, whether the file's bytes are those that were judged; ``same_device``, whether
+        the device is of the report's kind; ``figures``, what was found; ``differences``, each with
+        the name of its ``figure``, what was ``reported`` and what was ``found``.
 
     Raises:
         InvalidInput: if model, data and report do not belong together.
     """
-    # As in the job: sums in another order end in other last digits.
+    # The number of threads decides the order of sums, and so their last digits.
     torch.set_num_threads(report["environment"]["threads"])
     compute_repeatably(device.type == "cpu")
-    spec = _asked(report)
+    spec = _relevant_spec(report)
     classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(
         classifier.to(device),
@@ -111,10 +119,10 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
         report["num_classes"],
         report["evaluation"]["seed"],
     )
-    for index, step in enumerate(evaluator.steps):
-        evaluator.step(index)
-        what = " ".join(filter(None, [step.kind, step.name, str(step.index + 1)]))
-        print(f"[{index + 1}/{len(evaluator.steps)}] {what}", file=sys.stderr, flush=True)
+    for index, portion in enumerate(evaluator.portions):
+        evaluator.run_portion(index)
+        what = " ".join(filter(None, [portion.kind, portion.name, str(portion.index + 1)]))
+        print(f"[{index + 1}/{len(evaluator.portions)}] {what}", file=sys.stderr, flush=True)
     found = figures_of(evaluator.state(), split.labels, report["num_classes"], spec.threat)
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     return {
@@ -126,10 +134,10 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     }
 
 
-def _asked(report: Report) -> JobSpec:
-    """The part of the report's spec that its figures depend on.
+def _relevant_spec(report: Report) -> JobSpec:
+    """The report's spec without the training settings, on which the evaluation does not depend.
 
-    How the model was trained is told, not asked for: a version of other defaults may refuse it.
+    They are left out because this release may have other rules for them and refuse them.
     """
     fraction = report["spec"]["training"]["validation_fraction"]
     asked = report["spec"] | {"training": {"validation_fraction": fraction}}
@@ -137,7 +145,7 @@ def _asked(report: Report) -> JobSpec:
 
 
 def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:
-    """The model, which side of the report it is, and the images that the report judges by."""
+    """Load the model; returns it, its side of the report, and the images that were evaluated."""
     if path.suffix == ".atmc":
         if "after" not in report:
             raise InvalidInput("malformed_report", "the report has no compressed side", "model")
@@ -165,10 +173,10 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
 
 
 def _evaluated(report: Report, test: Split) -> Split:
-    """The images that the report judges by.
+    """The images that the report evaluated, out of the test split.
 
     Raises:
-        InvalidInput: ``other_data`` if the file does not hold them.
+        InvalidInput: ``other_data`` if the test split does not contain them.
     """
     index: Tensor = torch.tensor(report["evaluation"]["indices"])
     if int(index.max()) < len(test):
@@ -181,8 +189,17 @@ def _evaluated(report: Report, test: Split) -> Split:
 
 
 def differences(reported: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that are not the same to the last digit; times and passes are left out."""
-    before, after = _plain(reported), _plain(found)
+    """The figures that differ, be it in the last digit; times and numbers of passes are ignored.
+
+    Args:
+        reported: one side of the report.
+        found: the same side as ``report.figures.side`` makes it now.
+
+    Returns:
+        For each different figure: the name of the ``figure``, ``reported`` and ``found``, in the
+        order of the names. A figure that one of the two lacks is None there.
+    """
+    before, after = _figures_by_name(reported), _figures_by_name(found)
     return [
         {"figure": name, "reported": before.get(name), "found": after.get(name)}
         for name in sorted(before.keys() | after.keys())
@@ -190,8 +207,8 @@ def differences(reported: dict[str, Any], found: dict[str, Any]) -> list[dict[st
     ]
 
 
-def _plain(side: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same, by name."""
+def _figures_by_name(side: dict[str, Any]) -> dict[str, Any]:
+    """The figures that have to be reproduced, by name."""
     figures = {name: side[name]["correct"] for name in ("clean", "robust")}
     for attack in side["attacks"]:
         figures[attack["name"]] = attack["correct"]
@@ -207,7 +224,7 @@ def _plain(side: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The outcome for people."""
+    """The result of ``repeat`` as text for people."""
     found = result["figures"]
     rows = [("clean images", found["clean"])]
     rows += [(attack_name(attack["name"]), attack) for attack in found["attacks"]]

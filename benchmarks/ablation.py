@@ -1,16 +1,21 @@
-"""What the factors bring, and what two choices that all methods share: against AL0, on MNIST.
+"""What factors, and two choices that all methods share, do to accuracy: against AL0, on MNIST.
 
     python -m benchmarks.ablation [--densities 0.05 0.01] [--ranks 0.05 0.01] [--seeds 0 1 2]
 
-All start from the same robust LeNet (``benchmarks.paper`` trains it and keeps it), see the same
-batches and random starts for a seed, have equal k and epochs, and differ from AL0 in one thing:
-ATMC holds the weights as U, V and C, seeded with a share of the rows as their common basis
-(``rank_fraction``); ``magnitude`` keeps the largest entries of all, not of their layers (LAMP);
-``slow`` shrinks the budget in twice the share of the steps. Float32, so that the support alone is
-compared. Every run is kept; the whole resumes where it stopped. Writes
-``benchmarks/results/ablation-NAME.json``: for each run clean and PGD accuracy on test images and
-the non-zeros of U, V and C per layer; for each variant and density the mean difference to AL0 with
-its 95 % interval over the seeds (Student's t).
+All variants start from the same robust LeNet (``benchmarks.paper`` trains and keeps it). For a
+seed they see the same batches and random starts, and they have the same k and number of epochs.
+Each differs from AL0 in one thing:
+
+- ``atmc-R`` holds the weights as U, V and C, which are first split with a share R of the rows as
+  their common basis (``rank_fraction``);
+- ``magnitude`` keeps the largest entries of all layers, instead of balancing the layers (LAMP);
+- ``slow`` shrinks the budget over twice as many steps.
+
+Values are float32, so that only the supports are compared. Every run is kept, and the benchmark
+resumes where it stopped. It writes ``benchmarks/results/ablation-NAME.json``: for each run the
+clean and the PGD accuracy on test images and the non-zeros of U, V and C in each layer, and for
+each variant and density the mean difference to AL0 over the seeds, with its 95 % interval
+(Student's t).
 """
 
 import argparse
@@ -44,6 +49,9 @@ from benchmarks import paper
 from benchmarks.machine import device
 from benchmarks.table import RESULTS, work_folder
 from benchmarks.timing import print_result, say
+
+# The evaluation: steps of PGD, the seed of its random starts, and images in a batch.
+PGD_STEPS, PGD_SEED, AT_ONCE = 20, 7, 250
 
 
 def main() -> None:
@@ -84,10 +92,14 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """AL0 but for some of training's values.
+    """A variant of AL0.
 
     Attributes:
-        rank_fraction: of the split into U, V and C; without one W stays plain.
+        name: its name in the result.
+        rank_fraction: the share of rows in the basis of the split into U, V and C; None holds W as
+            it is.
+        importance: how entries are compared.
+        shrink_fraction: the share of the steps over which the budget shrinks.
     """
 
     name: str
@@ -99,7 +111,7 @@ class Variant:
 def _kept(
     arguments: argparse.Namespace, density: float, variant: Variant, seed: int
 ) -> dict[str, Any]:
-    """One run's figures, from its file or by running it."""
+    """The figures of a run, from its file, or by running it if there is none."""
     name = f"ablation-{density}-{variant.name}-{seed}-{arguments.epochs}.json"
     path: Path = work_folder(arguments) / name
     if not path.exists():
@@ -160,13 +172,14 @@ def _run(
 def _accuracies(
     classifier: Classifier, test: Split, arguments: argparse.Namespace
 ) -> tuple[float, float]:
-    """Clean and PGD-20 accuracy on the first test images."""
+    """The clean and the PGD-20 accuracy on the first test images."""
     count, epsilon = arguments.attacked_images, arguments.epsilon
     sample = Split(test.images[:count], test.labels[:count])
-    model, generator = frozen_model(classifier.eval()), random_generator(test.labels.device, 7)
-    attack = PGD(ball("linf", epsilon), 20, 2.5 * epsilon / 20)
+    model = frozen_model(classifier.eval())
+    generator = random_generator(test.labels.device, PGD_SEED)
+    attack = PGD(ball("linf", epsilon), PGD_STEPS, 2.5 * epsilon / PGD_STEPS)
     clean = robust = 0
-    for images, labels in sample.batches(250):
+    for images, labels in sample.batches(AT_ONCE):
         attacked = attack.run(model, images, labels, generator=generator)
         with torch.no_grad():
             clean += int((model(images).argmax(1) == labels).sum())
@@ -179,7 +192,7 @@ def _nonzeros(factors: Factors) -> list[int]:
 
 
 def _difference(runs: list[dict[str, Any]], density: float, variant: str) -> dict[str, Any]:
-    """Mean of a variant's PGD accuracy less AL0's over the seeds, with its 95 % interval."""
+    """The mean over the seeds of a variant's PGD accuracy minus AL0's, with its 95 % interval."""
 
     def figures(wanted: str) -> list[float]:
         chosen = [r for r in runs if (r["density"], r["variant"]) == (density, wanted)]

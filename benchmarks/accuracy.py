@@ -1,4 +1,4 @@
-"""Accuracy on a test split under one attack after another, each on what the last left standing."""
+"""Accuracy on a test split under several attacks; each runs on what the ones before it left."""
 
 import time
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from atmc_core.networks.removal import compact
 from atmc_core.randomness import random_generator
 from benchmarks.timing import say
 
+# Progress is printed every so many seconds.
 _SAY_EVERY_S = 15
 
 
 def first_images(path: Path, count: int | None = None) -> Split:
-    """The first test images of a data set's file (all by default) and their labels."""
+    """The first ``count`` test images (by default all) of a data set's file, with their labels."""
     with np.load(path) as arrays:
         pixels = torch.from_numpy(arrays["x_test"][:count])
         labels = torch.from_numpy(arrays["y_test"][:count].astype(np.int64))
@@ -30,7 +31,14 @@ def first_images(path: Path, count: int | None = None) -> Split:
 def papers_attacks(
     epsilon: float, steps: int, strong_steps: int = 40, restarts: int = 5
 ) -> tuple[Attack | None, ...]:
-    """Clean images, the paper's PGD from a random start, and a harder one with restarts."""
+    """No attack, the paper's PGD from a random start, and a stronger PGD with restarts.
+
+    Args:
+        epsilon: the radius in linf, in pixel values.
+        steps: the steps of the paper's PGD.
+        strong_steps: the steps of the stronger one.
+        restarts: the random starts of the stronger one.
+    """
     limits = ball("linf", epsilon)
     strong = PGD(limits, strong_steps, 2.5 * epsilon / strong_steps)
     return None, PGD(limits, steps, 1.25 * epsilon / steps), strong.repeat(restarts)
@@ -44,14 +52,16 @@ def standing_after(
     path: tuple[int, ...],
     at_once: int,
 ) -> list[float]:
-    """The share of images that is classified right under each attack and all before it.
+    """The shares of images that are classified correctly under each attack and all before it.
 
     Args:
-        attacks: None is the clean image.
-        path: of the random numbers; the attack's place in turn is added.
-        at_once: images a batch.
+        classifier: the attacked classifier.
+        test: the images, on the classifier's device.
+        attacks: the attacks in running order; None is no attack.
+        path: the place in the run for random numbers, to which the number of the attack is added.
+        at_once: the number of images in a batch.
     """
-    # Without its dead channels it computes the same, sooner.
+    # Without its dead channels the classifier computes the same and is faster.
     model = frozen_model(compact(classifier.eval()))
     standing = torch.ones(len(test), dtype=torch.bool)
     shares = []
@@ -70,7 +80,7 @@ def _survivors(
     path: tuple[int, ...],
     at_once: int,
 ) -> torch.Tensor:
-    """Which of the standing images are still classified right under an attack, bool ``[N]``."""
+    """Whether each standing image is still classified correctly under an attack, bool ``[N]``."""
     right = torch.zeros_like(standing)
     generator = random_generator(test.labels.device, *path)
     if not standing.any():

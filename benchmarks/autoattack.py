@@ -1,15 +1,18 @@
-"""The standard AutoAttack on a robust MNIST network: ours and its authors', in the same run.
+"""The time of the standard AutoAttack on a robust MNIST network: ours and its authors' code.
 
     python -m benchmarks.autoattack [--images 1000] [--epsilon 0.15] [--norm linf] [--threads 2]
 
-MNIST is read from the folder that ATMC_DATA_DIR names, or ``../shared/data`` beside the repository;
-without it the benchmark says so and measures nothing. A small convolutional network is first
-trained on PGD (kept in the temporary folder, by seed and epsilon), so that most images stand and
-whole budgets are timed. Both sides get the same network and images, ``pyautoattack`` in batches of
-its default size, and take turns slice by slice, so that noise hits both alike. Prints
-``time_ratio`` (our time over theirs), ``cpu_time_ratio`` (the same of CPU time, which other load on
-the machine hardly moves; to be read with one thread), both robust accuracies, and the passes
-through the network for each image.
+MNIST is read from the folder that ATMC_DATA_DIR names, or from ``../shared/data`` next to the
+repository; without it the benchmark says so and measures nothing. First a small convolutional
+network is trained against PGD (and kept in the temporary folder, by seed and epsilon), so that most
+images stand and the attacks take all of their steps. Both sides get the same network and images.
+They take turns slice by slice, so that noise affects both alike; ``pyautoattack`` runs with its
+default batch size. Prints
+
+- ``time_ratio``, our time divided by theirs;
+- ``cpu_time_ratio``, the same for CPU time, on which other load on the machine has little effect
+  (use it with one thread);
+- both robust accuracies, and the passes through the network for each image.
 """
 
 import argparse
@@ -29,13 +32,19 @@ from atmc_core.attacks import PGD, AutoAttack, Ball, CountingModel, ball
 from benchmarks.datasets import unpacked
 from benchmarks.timing import print_result
 
+# The training of the network, the names of norms in pyautoattack, and the least robust accuracy
+# with which the times mean something.
 TRAINING_IMAGES, EPOCHS, BATCH, PGD_STEPS = 20_000, 4, 128, 5
 PEER_NORMS = {"linf": "Linf", "l2": "L2"}
 REQUIRED_ROBUST_ACCURACY = 0.6
 
 
 def load_mnist(split: str) -> tuple[Tensor, Tensor]:
-    """Images ``[N, 1, 28, 28]`` in [0, 1] and labels ``[N]`` of ``train`` or ``test``."""
+    """The images, float32 ``[N, 1, 28, 28]`` in [0, 1], and labels, ``[N]``, of a split.
+
+    Args:
+        split: ``train`` or ``test``.
+    """
     with np.load(unpacked("mnist")) as arrays:
         images, labels = (torch.from_numpy(arrays[f"{kind}_{split}"]) for kind in "xy")
     return images.permute(0, 3, 1, 2).float().contiguous() / 255, labels
@@ -58,7 +67,7 @@ def network() -> nn.Module:
 
 
 def robust_network(norm: str, epsilon: float, seed: int) -> nn.Module:
-    """The network after PGD training, from the temporary folder if it was trained before."""
+    """The network trained against PGD, from the temporary folder if it was trained before."""
     name = f"atmc-autoattack-16-32-{norm}-{epsilon}-{seed}-{TRAINING_IMAGES}x{EPOCHS}.pt"
     path = Path(tempfile.gettempdir()) / name
     net = network()
@@ -93,13 +102,19 @@ def _train(
             optimizer.step()
             schedule.step()
         _say(f"trained epoch {epoch + 1} of {EPOCHS}, loss {loss.item():.3f}")
-    # Both sides get the network as PyTorch makes it, trained just now or before.
+    # Both sides get the network in PyTorch's default memory format.
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @dataclass
 class Outcome:
-    """What a side did to a slice of the images."""
+    """The result of one side on a slice of the images.
+
+    Attributes:
+        adversarial: the perturbed images, ``[N, C, H, W]``.
+        forward: the number of images that went forward through the network.
+        backward: the number of images for which a gradient was computed.
+    """
 
     adversarial: Tensor
     forward: int
@@ -107,21 +122,21 @@ class Outcome:
 
 
 def ours(net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int) -> Outcome:
-    """``atmc_core.attacks.AutoAttack`` as it is called by default."""
+    """Run ``atmc_core.attacks.AutoAttack`` with its default settings."""
     attack = AutoAttack(limits)
     generator = torch.Generator().manual_seed(seed)
     state = attack.begin(net, images, labels, generator=generator)
     survivors: dict[str, int] = {}
-    for step in attack.stages(net, images, labels, state):
-        if step.survivors != survivors:
-            survivors = dict(step.survivors)
+    for _ in attack.run_batches(net, images, labels, state):
+        if state.survivors != survivors:
+            survivors = dict(state.survivors)
             _say(f"  ours: {survivors}")
     forward, backward = state.forward_images.values(), state.backward_images.values()
     return Outcome(state.adversarial, sum(forward), sum(backward))
 
 
 def theirs(net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int) -> Outcome:
-    """``pyautoattack`` as it is called by default."""
+    """Run ``pyautoattack`` with its default settings."""
     model = CountingModel(net)
     attack = PublishedAutoAttack(model, eps=limits.epsilon, norm=PEER_NORMS[limits.norm], seed=seed)
     adversarial = attack.run_standard_evaluation(images, labels)[0]
@@ -130,7 +145,7 @@ def theirs(net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: i
 
 @dataclass
 class Total:
-    """All slices of a side so far."""
+    """The sums over all slices of one side so far."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -157,7 +172,7 @@ class Total:
 def compare(
     net: nn.Module, images: Tensor, labels: Tensor, limits: Ball, seed: int, slice_size: int
 ) -> dict[str, float]:
-    """Attack slice by slice with both sides in turn; the figures of both."""
+    """Attack slice by slice with both sides in turn; returns the figures of both."""
     sides = {"": (ours, Total()), "peer_": (theirs, Total())}
     for start in range(0, len(images), slice_size):
         x, y = images[start : start + slice_size], labels[start : start + slice_size]

@@ -1,15 +1,17 @@
 """Kills every part of the service while jobs train, and counts what was lost.
 
-`python -m benchmarks.chaos --minutes 10` keeps small but real ATMC jobs coming to two workers and,
-at random moments, sends SIGKILL to the child, a whole worker, the API, the broker (which comes
-back empty), PostgreSQL, and takes the object store away; or it pauses a worker past its lease. The
-last line is one JSON object:
+`python -m benchmarks.chaos --minutes 10` submits small but real ATMC jobs to a service with two
+workers. At random moments it kills, with SIGKILL, the child, a whole worker, the API, the broker
+(which restarts empty) or PostgreSQL, takes the object store away for a while, or pauses a worker
+for longer than its lease. The last line of its output is a JSON object:
 
-- `jobs` that were accepted, `kills` that hit while the events showed training, by `victims`;
-- `lost`: jobs that are gone, did not succeed, or whose artifact cannot be fetched;
-- `wrong`: artifacts whose hash is not the undisturbed run's, and histories that break a rule;
-- `fallen`: parts that ended by themselves and were started again, as compose would;
-- `seed`: repeats the schedule of victims and pauses (the machine's own timing is not repeated).
+- `jobs`: how many jobs were accepted;
+- `kills`: how many kills hit while the events showed training, and `victims`, the same by victim;
+- `lost`: how many jobs are gone, did not succeed, or have no artifact that can be fetched;
+- `wrong`: how many artifacts differ from an undisturbed run's, and how many histories are
+  impossible;
+- `fallen`: the parts that ended by themselves and were started again, as compose would do;
+- `seed`: the seed, which repeats the schedule of victims and pauses (but not the machine's timing).
 """
 
 import argparse
@@ -40,7 +42,7 @@ from jobstore.objects import blob_key
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import Job
 
-# Different jobs, so that one's result in another's place would be seen.
+# The jobs differ in their seeds, so that a result in the wrong place is noticed.
 SEEDS = (0, 1, 2)
 SETTINGS = {
     "lease_s": 4,
@@ -50,16 +52,34 @@ SETTINGS = {
     "threads": 1,
     "device": "cpu",
 }
+# How long the object store stays away.
 STORE_AWAY_S = 20.0
-# The longest time from one kill to the next, before the wait for a job in training.
+# The longest time between two kills, not counting the wait for a job in training.
 CALM_S = 8.0
+# How long a worker is paused; this is longer than its lease.
 PAUSE_S = 8.0
+# The number of jobs that are unfinished at a time.
+UNFINISHED = 4
+# The longest waits: for a job in training, for all jobs to end, and past the end of the kills.
+TRAINING_WITHIN_S, SETTLED_WITHIN_S, OVERTIME_S = 300, 1800, 600
+# A request is tried so often, every so many seconds.
+_TRIES, _POLL_S = 1500, 0.2
 VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause")
 
 
 @dataclass
 class Chaos:
-    """One run: what was accepted, what was killed, and what became of it."""
+    """One run of the benchmark.
+
+    Attributes:
+        house: the running service.
+        draw: draws victims and pauses.
+        victims: the kinds of kills.
+        calm_s: the longest time between two kills.
+        accepted: the accepted jobs' ids, and the seed of each.
+        kills: how many kills hit, by victim.
+        fallen: how often each part ended by itself.
+    """
 
     house: House
     draw: random.Random
@@ -69,19 +89,19 @@ class Chaos:
     kills: Counter[str] = field(default_factory=Counter)
     fallen: Counter[str] = field(default_factory=Counter)
     _ids: dict[str, str] = field(default_factory=dict)
-    # Each victim once, in an order drawn anew, then all over again.
+    # The victims of this round: in each round, every victim is killed once, in random order.
     _round: list[str] = field(default_factory=list)
     _back: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def submit(self) -> None:
-        """Send one more job, again and again under one key until an answer comes."""
+        """Submit one more job; it is sent again, with the same key, until there is an answer."""
         number = len(self.accepted)
         body = self.upload() | SPEC | {"seed": SEEDS[number % len(SEEDS)], "name": f"{number}"}
         answer = self._post("/jobs", f"job-{number}", json=body)
         self.accepted[answer["id"]] = body["seed"]
 
     def upload(self) -> dict[str, str]:
-        """Send the network and the data set, once; returns their ids."""
+        """Upload the network and the data set, if that has not been done; returns their ids."""
         if not self._ids:
             model, dataset = uploads()
             sent = {"file": ("m.safetensors", model)}
@@ -93,7 +113,7 @@ class Chaos:
 
     def _post(self, path: str, key: str, **content: Any) -> dict[str, Any]:
         headers = {"Idempotency-Key": key}
-        for _ in range(1500):
+        for _ in range(_TRIES):
             self.bring_back()
             with suppress(httpx.TransportError):
                 url = f"{self.house.url}{path}"
@@ -101,14 +121,14 @@ class Chaos:
                 if answer.is_success:
                     document: dict[str, Any] = answer.json()
                     return document
-                # 409: an API that was killed over this request seems to be at it still.
+                # After an API was killed during this request, 409 says that it is still running.
                 if answer.status_code < 500 and answer.status_code != 409:
                     raise RuntimeError(answer.text)
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
         raise TimeoutError(f"POST {path} was not answered")
 
     def training(self) -> list[tuple[str, str]]:
-        """The active jobs whose events show an epoch of training, with their owners."""
+        """The ids and owners of the active jobs whose events show an epoch of training."""
         database = self.house.database()
         try:
             with database.read() as session:
@@ -129,7 +149,7 @@ class Chaos:
             database.engine.dispose()
 
     def unfinished(self) -> int:
-        """How many of the accepted jobs have not ended; all of them while the database is away."""
+        """How many accepted jobs have not ended; all, if the database cannot be reached."""
         database = self.house.database()
         try:
             with database.read() as session:
@@ -141,7 +161,7 @@ class Chaos:
         return sum(head.state not in FINAL for head in heads.values())
 
     def kill_one(self) -> None:
-        """Wait until a job trains, then kill the next victim; it comes back as it would."""
+        """Wait until a job trains, then kill the next victim, which is started again."""
         if not self._round:
             self._round = self.draw.sample(self.victims, len(self.victims))
         victim = self._round.pop()
@@ -158,10 +178,10 @@ class Chaos:
             self.bring_back()
             return true()
 
-        wait_until(check, 300, "a job in training")
+        wait_until(check, TRAINING_WITHIN_S, "a job in training")
 
     def bring_back(self) -> None:
-        """Start again what has been away for long enough."""
+        """Start the parts again that have been away for long enough."""
         self.fallen.update(self.house.tend())
         due = [action for moment, action in self._back if moment <= time.monotonic()]
         self._back = [each for each in self._back if each[0] > time.monotonic()]
@@ -224,17 +244,17 @@ class Chaos:
         return True
 
     def settle(self, within_s: float) -> None:
-        """Let everything come back and every job end."""
+        """Wait until all parts are back and all jobs have ended."""
         deadline = time.monotonic() + within_s
         while self.unfinished() and time.monotonic() < deadline:
             self.bring_back()
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
         while self._back:
             self.bring_back()
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
 
     def count(self, expected: dict[int, str]) -> dict[str, Any]:
-        """Return `lost` and `wrong`, and print what they are."""
+        """Return the numbers `lost` and `wrong`, and print what is lost and wrong."""
         lost, wrong = [], []
         database, store = self.house.database(), self.house.store()
         with database.read() as session:
@@ -256,6 +276,7 @@ class Chaos:
         return {"lost": len(lost), "wrong": len(wrong)}
 
 
+# The states that may follow each state in the events.
 _NEXT = {
     "queued": {"validating"},
     "validating": {"running", "queued", "succeeded"},
@@ -265,7 +286,7 @@ _NEXT = {
 
 
 def history_faults(job: Job, told: list[Any]) -> list[str]:
-    """What the job's events say that no undisturbed order of things could."""
+    """The contradictions in a job's events, as sentences."""
     faults = []
     if [event.seq for event in told] != list(range(1, job.last_event_seq + 1)):
         faults.append(f"{job.id}: gaps in its events")
@@ -288,22 +309,31 @@ def run(
     calm_s: float = CALM_S,
     most_kills: float = math.inf,
 ) -> dict[str, Any]:
-    """Run and count. With `batch` that many jobs; else jobs keep coming for `seconds`."""
+    """Run the benchmark; returns its figures.
+
+    Args:
+        seed: seeds the victims and pauses.
+        seconds: how long jobs are submitted and parts are killed.
+        batch: submit this many jobs at the start instead, and no more.
+        victims: the kinds of kills.
+        calm_s: the longest time between two kills.
+        most_kills: the largest number of kills.
+    """
     expected = {each: undisturbed(each) for each in SEEDS[:batch]}
     with house(2, settings=SETTINGS) as made:
         chaos = Chaos(made, random.Random(seed), victims, calm_s)
         until = time.monotonic() + seconds
-        for _ in range(batch or 4):
+        for _ in range(batch or UNFINISHED):
             chaos.submit()
         while chaos.unfinished() and (batch is not None or time.monotonic() < until):
             if chaos.kills.total() >= most_kills:
                 break
             chaos.kill_one()
-            while batch is None and time.monotonic() < until and chaos.unfinished() < 4:
+            while batch is None and time.monotonic() < until and chaos.unfinished() < UNFINISHED:
                 chaos.submit()
-            if time.monotonic() > until + 600:
+            if time.monotonic() > until + OVERTIME_S:
                 break
-        chaos.settle(1800)
+        chaos.settle(SETTLED_WITHIN_S)
         figures = chaos.count(expected)
     kills = chaos.kills.total()
     return (
@@ -318,7 +348,7 @@ def run(
 
 
 def main() -> int:
-    """Print one JSON line; 1 if anything was lost or wrong."""
+    """Print one JSON line; returns the exit status, 1 if anything was lost or wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--jobs", type=int, help="a batch of so many instead of a stream")

@@ -1,4 +1,4 @@
-"""Real image sets, unpacked once, from the folder ``ATMC_DATA_DIR`` or ../shared/data."""
+"""Real data sets from the folder that ``ATMC_DATA_DIR`` names, or from ../shared/data."""
 
 import os
 import subprocess
@@ -10,16 +10,17 @@ SETS = ("mnist", "cifar10")
 
 
 def data_folder() -> Path | None:
-    """Where the sets lie, or None if they are not on this machine."""
+    """The folder of the data sets, or None if they are not on this machine."""
     named = os.environ.get("ATMC_DATA_DIR")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     return folder if (folder / "unpack.py").is_file() else None
 
 
 def unpacked(name: str) -> Path:
-    """The set as ``.npz`` (images uint8 NHWC, labels int64, official order), kept between runs.
+    """The data set as an ``.npz`` file, which is kept between runs.
 
-    Without the sets on this machine it says where to put them and ends the program: skipped.
+    Images are uint8 ``[N, H, W, C]`` and labels int64 ``[N]``, in the official order. If the data
+    sets are not on this machine, a message says where to put them, and the program ends.
     """
     folder = data_folder()
     if folder is None:
@@ -28,7 +29,7 @@ def unpacked(name: str) -> Path:
     path = Path(tempfile.gettempdir()) / f"atmc-{os.getuid()}" / f"{name}.npz"
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        # Each process has a file of its own: of two that unpack at once the last one's stays.
+        # Each process unpacks to a file of its own, so two processes do not write to the same one.
         aside = path.with_suffix(f".{os.getpid()}.npz")
         subprocess.run(
             [sys.executable, str(folder / "unpack.py"), name, str(aside)],

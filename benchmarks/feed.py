@@ -1,12 +1,12 @@
-"""Training images per second, from the device and streamed from a memory map, in one run.
+"""Training images per second, with the images on the device and streamed from a memory map.
 
     python -m benchmarks.feed [--architecture lenet] [--images 4096] [--rounds 15]
 
 Both sides train the same network on the same images, flipped and shifted, on the GPU if there is
-one; only where the images lie differs. Training is on clean images, the fastest there is, so that
-the feed has the least time. ``ratio`` is the streamed side's images per second over the other's,
-``cpu_ratio`` the same per second of CPU time, in which other processes do not count, and
-``feed_ratio`` as ``ratio`` with no network at all.
+one; they differ only in where the images are. Training is on clean images, because it is the
+fastest kind and leaves the feed the least time. ``ratio`` is the streamed side's images per second
+divided by the other's. ``cpu_ratio`` is the same per second of CPU time, which does not depend on
+other processes. ``feed_ratio`` is ``ratio`` without any network.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LEARNING_RATE = 0.01
 
 
 def sides(shape: tuple[int, ...], device: torch.device, folder: Path) -> dict[str, Split]:
-    """The same images on the device, and in a memory map; ``shape`` is ``[N, C, H, W]``."""
+    """Random images on the device, and the same in a memory map; ``shape`` is ``[N, C, H, W]``."""
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     labels = torch.randint(0, 10, shape[:1]).to(device)
     np.save(folder / "images.npy", images.numpy())
@@ -43,7 +43,7 @@ def sides(shape: tuple[int, ...], device: torch.device, folder: Path) -> dict[st
 
 
 def epoch(split: Split, batch: int, classifier: Classifier | None) -> Callable[[], None]:
-    """Go through a split once; without ``classifier`` nothing is trained."""
+    """A function that goes through a split once, and trains ``classifier`` if there is one."""
     device = split.labels.device
     order, noise = torch.Generator(), torch.Generator(device)
     net, step = None, None
@@ -63,7 +63,10 @@ def epoch(split: Split, batch: int, classifier: Classifier | None) -> Callable[[
 def images_per_second(
     splits: dict[str, Split], batch: int, classifier: Classifier | None, rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Of each side, epochs taken in turn; and images per second of CPU time."""
+    """The images per second of each side, and the same per second of CPU time.
+
+    The sides take turns, an epoch each.
+    """
     busy = dict.fromkeys(splits, 0.0)
 
     def counted(name: str) -> Callable[[], None]:
@@ -79,7 +82,7 @@ def images_per_second(
     seconds = interleaved({name: counted(name) for name in splits}, rounds)
     return (
         {name: len(split) / seconds[name] for name, split in splits.items()},
-        # One epoch more than the rounds: the warm-up.
+        # The warm-up is one more epoch.
         {name: (rounds + 1) * len(split) / busy[name] for name, split in splits.items()},
     )
 
@@ -96,7 +99,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels, height, width = ARCHITECTURES[arguments.architecture].input_shape
-    # Short rounds, so that noise hits both sides alike.
+    # The rounds are short, so that noise affects both sides alike.
     count = arguments.images or (65_536 if device.type == "cuda" else 4_096)
     shape = (count, channels, height or 32, width or 32)
     network = build(arguments.architecture, 10)

@@ -1,4 +1,4 @@
-"""The paper's figure: accuracy against the ratio, the paper's read-off curves behind ours."""
+"""The paper's figure: accuracy against the ratio, with the paper's curves behind ours."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-#: Read off the paper's figure (+-0.01): (nominal ratio, clean, PGD), by data set and system.
+#: The points of the paper's figure, read off by eye (+-0.01), by data set and system: the nominal
+#: ratio, the clean accuracy and the accuracy under PGD.
 PAPER: dict[str, dict[str, list[tuple[float, float, float]]]] = {
     "mnist": {
         "da": [(1.0, 0.98, 0.783)],
@@ -35,16 +36,17 @@ _COLOURS = {
     "atmc-3": "#7b1fa2",
     "atmc-2": "#3f51b5",
 }
-#: Title, our figure, and the column of the paper's that it is held against.
+# The title of each panel, our figure in it, and the column of the paper's that belongs to it.
 _PANELS = (
     ("clean", "clean_accuracy", 1),
     ("under the paper's PGD; dotted: PGD-40 and restarts, too", "paper_pgd_accuracy", 2),
 )
+# The accuracy under the stronger PGD, which is drawn dotted.
 _HARDER = "pgd_accuracy"
 
 
 def draw(table: dict[str, Any], path: Path) -> None:
-    """Draw the table as an SVG file."""
+    """Draw a table of ``benchmarks.table`` as an SVG file."""
     plt.rcParams.update({"svg.hashsalt": "atmc", "font.size": 10, "svg.fonttype": "none"})
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, layout="constrained")
     for axis, (title, key, column) in zip(axes, _PANELS, strict=True):
@@ -81,7 +83,7 @@ def draw(table: dict[str, Any], path: Path) -> None:
 
 
 def _systems(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows by system, in the order of the table; each system's from small to large."""
+    """The rows by system, in the order of the table; those of a system from small to large."""
     systems: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         name = f"atmc-{row['bits']}" if row["method"] == "atmc" else row["method"]

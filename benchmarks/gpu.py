@@ -1,23 +1,28 @@
-"""What a GPU makes of a training step of ATMC; needs one.
+"""The speed of a training step of ATMC on a GPU.
 
     python -m benchmarks.gpu [--batch 512] [--rounds 7]
 
-ResNet-18 for 32x32, PGD-7, linf 8/255, density 0.01, 8 bits. All sides are whole training steps
-and are timed in turn in one run:
+The network is ResNet-18 for 32x32 images, with PGD-7, linf 8/255, density 0.01 and 8 bits. Each
+side is a whole training step, and the sides are timed in turn in one run:
 
-- ``dense``: plain dense adversarial training as PyTorch runs it by default: float32 (convolutions
-  in TF32), channels first, nothing compiled or recorded. It has none of ATMC's work.
-- ``eager``: the same step of ATMC with all its projections, run in the same way.
-- ``own``: that step as a job runs it: bfloat16 autocast, channels last, compiled, recorded as a
-  graph.
+- ``dense``: dense adversarial training as PyTorch runs it by default: float32 (convolutions in
+  TF32), channels first, nothing compiled or recorded. It does none of ATMC's work.
+- ``eager``: ATMC's step with all its projections, run in the same way.
+- ``own``: ATMC's step as a job runs it: bfloat16 autocast, channels last, compiled, recorded as a
+  CUDA graph.
 
-``speedup`` is eager's time over ours, ``speedup_over_dense`` the dense one's. ``matrix_share`` is
-the rate of our step's 20 forward passes' worth of multiply-adds over the card's bfloat16 rate,
-measured here on a product of two 8192-square matrices. The ``lenet_`` figures are the same for
-LeNet with PGD-16 at batch 256, ours in float32, recorded and not compiled. ``projection_share`` is
-what l0 and codebook projections, the latter every tenth step, take of a step of ResNet-34; no
-update may wait for the device, or the benchmark fails. ``floats_above_dense`` is the peak of memory
-of ATMC's update over the dense one's, in float32 numbers a weight of ResNet-34.
+It prints these figures, among others:
+
+- ``speedup`` and ``speedup_over_dense``: the times of ``eager`` and of ``dense``, divided by that
+  of ``own``.
+- ``matrix_share``: the rate of multiply-adds of ``own``, whose step is worth 20 forward passes,
+  divided by the card's rate in bfloat16, which is measured on a product of two 8192x8192 matrices.
+- ``lenet_...``: the same figures for LeNet with PGD-16 and batch size 256, where ``own`` is in
+  float32, recorded but not compiled.
+- ``projection_share``: the share of a step of ResNet-34 that the l0 projection and, every tenth
+  step, the codebook projections take. The benchmark fails if an update waits for the device.
+- ``floats_above_dense``: the peak memory of ATMC's update minus that of the dense one, in float32
+  numbers per weight of ResNet-34.
 """
 
 import argparse
@@ -45,11 +50,18 @@ from benchmarks.resnet import Held
 from benchmarks.throughput import plain_step
 from benchmarks.timing import print_result, say
 
-DENSITY, BITS, MATRIX = 0.01, 8, 8192
+DENSITY, BITS = 0.01, 8
+# The side of the matrices whose product is timed.
+MATRIX = 8192
+# The batch size of LeNet.
+LENET_BATCH = 256
+# Calls of a side: before it is timed, and in a round.
+WARM_UPS, CALLS = 3, 10
+LEARNING_RATE = 0.01
 CIFAR, MNIST = training_attack("linf", 8 / 255, 7), training_attack("linf", 76 / 255, 16)
 OPTIONS = AdmmOptions(shrink_fraction=0)
-#: Forward passes' worth of arithmetic in a step per image: seven of PGD with two passes each, then
-#: the clean and the adversarial image with three each.
+#: The arithmetic of a step for one image, in forward passes: two for each of the seven steps of
+#: PGD, then three each for training on the clean and on the adversarial image.
 PASSES = 7 * 2 + 2 * 3
 
 
@@ -67,7 +79,7 @@ def main() -> None:
     speed = Speed(bfloat16=True, compiled=can_compile(torch.device("cuda")))
     large = compared("resnet18", (3, 32, 32), CIFAR, arguments.batch, speed, arguments.rounds)
     say(f"ResNet-18: {large}")
-    small = compared("lenet", (1, 28, 28), MNIST, 256, PLAIN, arguments.rounds)
+    small = compared("lenet", (1, 28, 28), MNIST, LENET_BATCH, PLAIN, arguments.rounds)
     say(f"LeNet: {small}")
     needed = PASSES * forward_flops("resnet18", (3, 32, 32)) * arguments.batch
     print_result(
@@ -84,7 +96,7 @@ def main() -> None:
             "matrix_share": needed / large["own"] / rate,
             "lenet_speedup": small["eager"] / small["own"],
             "lenet_speedup_over_dense": small["dense"] / small["own"],
-            "lenet_images_per_s": 256 / small["own"],
+            "lenet_images_per_s": LENET_BATCH / small["own"],
             "rounds": arguments.rounds,
         }
         | projections(arguments.batch, speed, arguments.rounds)
@@ -92,13 +104,13 @@ def main() -> None:
 
 
 def matrix_rate() -> float:
-    """Multiplications and additions a second of a large product in bfloat16."""
+    """The multiplications and additions per second of a large matrix product in bfloat16."""
     a, b = torch.randn(2, MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)
     return 2 * MATRIX**3 / timed({"product": lambda: a @ b}, rounds=10)["product"]
 
 
 def forward_flops(architecture: str, shape: tuple[int, ...]) -> float:
-    """Of one image."""
+    """The floating-point operations of a forward pass of one image."""
     network = build(architecture, 10)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.rand(1, *shape))
@@ -113,7 +125,7 @@ def compared(
     speed: Speed,
     rounds: int,
 ) -> dict[str, float]:
-    """Seconds of a step of each side."""
+    """The seconds that a step of each side takes."""
     images = torch.rand(batch, *shape, device="cuda")
     labels = torch.randint(0, 10, (batch,), device="cuda")
     network = build(architecture, 10).cuda()
@@ -123,7 +135,9 @@ def compared(
     generator = torch.Generator("cuda").manual_seed(0)
     sides = {
         "dense": plain_step(network, images, labels, attack),
-        "eager": lambda: adversarial_step(slow.net, eager, images, labels, 0.01, generator),
+        "eager": lambda: adversarial_step(
+            slow.net, eager, images, labels, LEARNING_RATE, generator
+        ),
         "own": step_of(atmc(architecture, shape[0]), attack, images, labels, speed),
     }
     return timed(sides, rounds)
@@ -142,27 +156,28 @@ def atmc(architecture: str, channels: int) -> Held[AdmmWeights]:
 def step_of(
     held: Held[Any], attack: PGD, images: Tensor, labels: Tensor, speed: Speed
 ) -> Callable[[], object]:
-    """The step that a job runs."""
+    """A function that runs the training step of a job."""
     step = make_step(held.classifier, attack, PAPERS_MIX, speed)
     generator = torch.Generator("cuda").manual_seed(0)
-    return lambda: adversarial_step(held.net, step, images, labels, 0.01, generator)
+    return lambda: adversarial_step(held.net, step, images, labels, LEARNING_RATE, generator)
 
 
 def timed(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds on the device of ten calls of each side in turn, for one call."""
+    """The median time of a call of each side on the device, in seconds; the sides take turns."""
     for run in sides.values():
-        for _ in range(3):
+        for _ in range(WARM_UPS):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
             begin, end = (_event() for _ in range(2))
             begin.record()
-            for _ in range(10):
+            for _ in range(CALLS):
                 run()
             end.record()
             torch.cuda.synchronize()
-            seconds[name].append(begin.elapsed_time(end) / 1e4)
+            # CUDA's times are in milliseconds.
+            seconds[name].append(begin.elapsed_time(end) / (1e3 * CALLS))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -171,7 +186,7 @@ def _event() -> torch.cuda.Event:
 
 
 def projections(batch: int, speed: Speed, rounds: int) -> dict[str, float]:
-    """Time and memory of what ATMC adds to ResNet-34."""
+    """The time and the memory that ATMC adds to the training of ResNet-34."""
     dense_bytes = update_peak(lambda: DenseWeights(classifier_of("resnet34").network))
     own_bytes = update_peak(lambda: atmc("resnet34", 3).net)
     held = atmc("resnet34", 3)
@@ -191,7 +206,7 @@ def projections(batch: int, speed: Speed, rounds: int) -> dict[str, float]:
     with never_waiting():
         for _ in range(OPTIONS.dual_interval):
             fill_gradients(net)
-            net.update(0.01)
+            net.update(LEARNING_RATE)
     own = seconds["sparsity"] + seconds["codebooks"] / OPTIONS.dual_interval
     return {
         "projection_share": own / seconds["step"],
@@ -208,26 +223,26 @@ def classifier_of(architecture: str) -> Classifier:
 
 
 def update_peak(make: Callable[[], Trainable]) -> int:
-    """Peak bytes of a network and its updates, once round the codebooks' interval."""
-    gc.collect()  # graphs and their memory that earlier measurements left
+    """The peak bytes of a network and its updates, for as many as include codebook projections."""
+    gc.collect()  # frees graphs of earlier measurements
     before = torch.cuda.memory_allocated()
     net = make()
     torch.cuda.reset_peak_memory_stats()
     for _ in range(OPTIONS.dual_interval + 1):
         fill_gradients(net)
-        net.update(0.01)
+        net.update(LEARNING_RATE)
     return torch.cuda.max_memory_allocated() - before
 
 
 def fill_gradients(net: Trainable) -> None:
-    """Stand in for a backward pass."""
+    """Set random gradients, in place of a backward pass."""
     for parameter in net.network.parameters():
         parameter.grad = torch.randn_like(parameter).mul_(1e-3)
 
 
 @contextmanager
 def never_waiting() -> Iterator[None]:
-    """Whatever waits for the device inside raises."""
+    """Let operations that wait for the device raise inside the context."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

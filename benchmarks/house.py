@@ -1,7 +1,7 @@
-"""The whole production column as processes on this machine: real servers, each can be killed.
+"""The production deployment as processes on this machine, each of which can be killed.
 
-PostgreSQL, Valkey and SeaweedFS come from PyPI; API, keeper and workers are started as
-docker-compose.yml starts them.
+All servers are real: PostgreSQL, Valkey and SeaweedFS come from PyPI; API, keeper and workers are
+started as docker-compose.yml starts them.
 """
 
 import os
@@ -29,22 +29,25 @@ from jobstore.settings import Settings
 from launcher.broker import prepare_broker
 from launcher.ports import free_port
 
-# Of a machine with much else to do.
+# The longest time that a part may take to start, on a busy machine.
 START_S = 300.0
+_POLL_S = 0.05
+# PostgreSQL is started again so often, every so many seconds.
+_POSTGRES_TRIES, _POSTGRES_PAUSE_S = 20, 0.5
 
 
 def wait_until(true: Callable[[], object], within_s: float, what: str) -> None:
-    """Poll until `true()`; raises TimeoutError with `what` after `within_s`."""
+    """Poll until `true()`; raises TimeoutError, which names `what`, after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while not true():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {within_s:g} s: {what}")
-        time.sleep(0.05)
+        time.sleep(_POLL_S)
 
 
 @dataclass
 class Part:
-    """One process that can be killed, paused and started again; its output goes to a log."""
+    """A process that can be killed, paused and started again; its output goes to a log."""
 
     name: str
     command: Sequence[str]
@@ -53,7 +56,7 @@ class Part:
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        """Start it, after what is left of it has been killed."""
+        """Start the process; if it still runs, it is killed first."""
         self.kill()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -65,14 +68,14 @@ class Part:
             )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it by a signal, SIGKILL by default, and wait until it has ended."""
+        """End the process by a signal, and wait until it has ended."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
             self.process.wait()
 
     def children(self) -> list[psutil.Process]:
-        """The processes it has started."""
+        """The processes that it has started."""
         if self.process is None or self.process.poll() is not None:
             return []
         with suppress(psutil.NoSuchProcess):
@@ -82,7 +85,15 @@ class Part:
 
 @dataclass
 class House:
-    """The running column: `parts` by name, `settings` as the parts have them."""
+    """The running deployment.
+
+    Attributes:
+        folder: the folder of logs and data.
+        url: the API's URL.
+        settings: the settings of all parts.
+        postgres: the PostgreSQL server.
+        parts: the other parts by name.
+    """
 
     folder: Path
     url: str
@@ -96,23 +107,24 @@ class House:
         self.start_postgres()
 
     def kill_postgres(self) -> None:
-        """SIGKILL to the postmaster; its other processes end when they notice."""
+        """Kill the main process of PostgreSQL; its other processes end when they notice."""
         process = psutil.Process(self.postgres.get_pid())
         children = process.children()
         process.kill()
         psutil.wait_procs([process, *children], timeout=10)
 
     def start_postgres(self) -> None:
-        """Start the server again; it recovers from its log."""
-        for _ in range(20):
+        """Start PostgreSQL again; it recovers from its log."""
+        for _ in range(_POSTGRES_TRIES):
             try:
                 return self.postgres.ensure_postgres_running()  # type: ignore[no-any-return]
             except subprocess.SubprocessError:
-                time.sleep(0.5)  # Shared memory of the killed one, which is given back soon.
+                # The shared memory of the killed server may still exist for a moment.
+                time.sleep(_POSTGRES_PAUSE_S)
         raise TimeoutError("PostgreSQL does not come back")
 
     def tend(self) -> list[str]:
-        """Start again the parts of ours that ended by themselves, as compose would; their names."""
+        """Start the parts again that ended by themselves, as compose does; returns their names."""
         ours = {n: p for n, p in self.parts.items() if n not in ("broker", "s3")}
         ended = [
             n for n, p in ours.items() if p.process is not None and p.process.poll() is not None
@@ -122,7 +134,7 @@ class House:
         return ended
 
     def database(self) -> Database:
-        """A connection of one's own."""
+        """A new database connection pool, which the caller disposes of."""
         return Database(make_engine(self.settings))
 
     def store(self) -> ObjectStore:
@@ -130,17 +142,17 @@ class House:
         return ObjectStore.from_settings(self.settings)
 
     def store_is_up(self) -> bool:
-        """Tell whether the object store takes in an object."""
+        """Tell whether the object store accepts an object."""
         return is_up(self.store(), self.folder)
 
     def ready(self) -> bool:
-        """Tell whether the API takes in jobs."""
+        """Tell whether the API accepts jobs."""
         with suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/readyz", timeout=5).is_success
         return False
 
     def wait_ready(self) -> None:
-        """Wait until the API takes in jobs."""
+        """Wait until the API accepts jobs."""
         wait_until(self.ready, START_S, f"readiness; see {self.folder}")
 
 
@@ -152,11 +164,14 @@ def house(
     settings: Mapping[str, Any] | None = None,
     api_command: Sequence[str] = ("-m", "api"),
 ) -> Iterator[House]:
-    """Start everything in a temporary folder; all of it is gone in the end.
+    """Run a deployment in a temporary folder for the duration of the context.
 
     Args:
-        workers: how many Celery workers; 0 leaves the catalogue to the caller.
-        settings: fields of `Settings` that every part gets.
+        workers: the number of Celery workers. Without a worker there is no catalogue of methods,
+            unless the caller publishes one.
+        fsync: whether PostgreSQL waits for the disk.
+        settings: fields of `Settings` for all parts.
+        api_command: the arguments of the Python interpreter that runs the API.
     """
     folder = Path(tempfile.mkdtemp(prefix="atmc-house-"))
     postgres_folder = Path(tempfile.mkdtemp(prefix="atmc-house-pg-"))
@@ -214,7 +229,7 @@ def house(
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """The variables that give a process these settings."""
+    """The environment variables that give a process these settings."""
     return {
         f"ATMC_{name.upper()}": value.get_secret_value()
         if isinstance(value, SecretStr)

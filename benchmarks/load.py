@@ -1,16 +1,20 @@
-"""What one API process on PostgreSQL bears while a job trains.
+"""The load that one API process on PostgreSQL can bear while a job trains.
 
-`python -m benchmarks.load` prints one JSON object last: `reads_per_s` and `read_p99_ms` of
-`GET /jobs/{id}` at the asked rate, and how many a second there were at most
-(`most_reads_per_s`); the same of `POST /jobs` (`creates_per_s`, ...) and how many of those were
-`lost`; how many of the `waiting` requests heard of a change (`streams`); `queue_to_start_s` from a
-job's creation to its child's first event; then the same with a table of finished jobs
-(`full_...`), and the processor time of the API a request and until it first answers
-(`api_start_cpu_s`), which says more than the wall on a machine that is shared.
+The last line that `python -m benchmarks.load` prints is a JSON object:
 
-A latency counts from the moment at which the request was due, so one that had to wait for the
-answer before it is as late as its user would find it. The first seconds of each part count for
-nothing.
+- `reads_per_s` and `read_p99_ms`: the rate and the 99th percentile of the latency of
+  `GET /jobs/{id}` at the requested rate, and `most_reads_per_s`, the highest rate;
+- `creates_per_s` and so on: the same for `POST /jobs`, and `lost`, how many created jobs are not
+  there;
+- `streams`: how many of the `waiting` requests heard of a change;
+- `queue_to_start_s`: the time from a job's creation to its child's first event;
+- `full_...`: the same figures with a table of many finished jobs;
+- `..._api_cpu_ms` and `api_start_cpu_s`: the CPU time of the API for a request, and until it first
+  answers. On a shared machine this says more than the elapsed time.
+
+The latency of a request is measured from the moment at which it was due. So if it had to wait for
+the answer to an earlier request, that time counts, as it does for a user. The first seconds of each
+measurement are left out.
 """
 
 import argparse
@@ -40,14 +44,28 @@ from jobstore.dialects import reading
 
 Figures = dict[str, Any]
 
+# A job that trains for longer than the benchmark runs.
 _LONG = SPEC | {"training": SPEC["training"] | {"robust_epochs": 9_000}}
 
 _WARM_UP_S = 3.0
+# How often the time from the queue to the start is measured.
+_STARTS = 5
+# The index of the 99th percentile in `statistics.quantiles(..., n=100)`.
+_P99 = 98
 
 
 @dataclass(frozen=True)
 class Options:
-    """Of a measurement; rates are requests a second, `seconds` are of each of its parts."""
+    """The options of the benchmark.
+
+    Attributes:
+        seconds: how long each part of it takes.
+        clients: the number of connections.
+        read_rate: `GET /jobs/{id}` per second.
+        create_rate: `POST /jobs` per second.
+        waiting: the number of requests that wait for a job at the same time.
+        finished: the number of finished jobs in the full table.
+    """
 
     seconds: float = 10.0
     clients: int = 8
@@ -62,24 +80,32 @@ Request = Callable[[http.client.HTTPConnection], None]
 
 @dataclass(frozen=True)
 class _Sent:
-    """How many requests a second were answered, and the seconds that each took."""
+    """The requests that were answered per second, and the seconds that each took."""
 
     per_s: float
     took: list[float]
 
     @property
     def p99_ms(self) -> float:
-        return 1000 * statistics.quantiles(self.took, n=100)[98]
+        return 1000 * statistics.quantiles(self.took, n=100)[_P99]
 
 
 def _send(url: str, seconds: float, clients: int, rate: float | None, request: Request) -> _Sent:
-    """Send for `seconds` from `clients` connections: `rate` a second in all, or all they can."""
+    """Send requests for `seconds` over `clients` connections.
+
+    Args:
+        url: the API's URL.
+        seconds: how long requests are sent.
+        clients: the number of connections.
+        rate: requests per second over all connections; None sends as many as possible.
+        request: sends a request over a connection.
+    """
     host = url.removeprefix("http://")
     began = time.perf_counter()
 
     def work(number: int) -> list[float]:
         connection = http.client.HTTPConnection(host, timeout=30)
-        # At an even pace, not all clients at once.
+        # The clients send at an even pace, one after the other.
         due, took = began + (number / rate if rate else 0.0), []
         while due < began + seconds:
             time.sleep(max(0.0, due - time.perf_counter()))
@@ -102,7 +128,8 @@ def _cpu_s(made: House) -> float:
 
 
 def _figures(name: str, made: House, options: Options, rate: float, request: Request) -> Figures:
-    # Connections are opened and statements prepared; the worker's next child loads torch.
+    # Meanwhile connections are opened, statements are prepared, and the worker's next child loads
+    # torch.
     _send(made.url, _WARM_UP_S, options.clients, rate, request)
     sent = _send(made.url, options.seconds, options.clients, rate, request)
     before = _cpu_s(made)
@@ -116,7 +143,7 @@ def _figures(name: str, made: House, options: Options, rate: float, request: Req
 
 
 def reads(made: House, options: Options, job_id: str) -> Figures:
-    """Rate, 99th percentile and processor time of `GET /jobs/{id}`."""
+    """The rate, the 99th percentile of the latency, and the CPU time of `GET /jobs/{id}`."""
 
     def get(connection: http.client.HTTPConnection) -> None:
         connection.request("GET", f"/jobs/{job_id}")
@@ -129,7 +156,7 @@ def reads(made: House, options: Options, job_id: str) -> Figures:
 
 
 def creates(made: House, options: Options, body: dict[str, Any]) -> Figures:
-    """The same of `POST /jobs`, and how many accepted jobs are not there."""
+    """The same figures for `POST /jobs`, and how many accepted jobs are not there."""
     content, accepted, lock = json.dumps(body), list[str](), threading.Lock()
 
     def post(connection: http.client.HTTPConnection) -> None:
@@ -146,7 +173,7 @@ def creates(made: House, options: Options, body: dict[str, Any]) -> Figures:
     with database.read() as session:
         there = jobs.heads_of(session, accepted)
     with database.write() as session:
-        # Not for the worker, which has one job to train.
+        # The worker has another job to train, so these are cancelled.
         session.execute(
             text(
                 "UPDATE jobs SET state = 'cancelled', finished_at = clock_timestamp() "
@@ -158,7 +185,7 @@ def creates(made: House, options: Options, body: dict[str, Any]) -> Figures:
 
 
 def streams(made: House, body: dict[str, Any], count: int) -> int:
-    """How many of `count` requests that wait for one job hear at once of its cancellation."""
+    """How many of `count` requests that wait for one job hear of its cancellation."""
     job = httpx.post(f"{made.url}/jobs", json=body).json()
     url = made.url + job["links"]["self"]
 
@@ -187,7 +214,7 @@ def streams(made: House, body: dict[str, Any], count: int) -> int:
 
 
 def _has_loaded(made: House) -> bool:
-    """Tell whether the worker's next child has loaded the method: it has no more to do."""
+    """Tell whether the worker's next child has loaded the method, and so uses no more CPU time."""
 
     def work() -> list[tuple[int, float]]:
         children = made.parts["worker-1"].children()
@@ -199,7 +226,7 @@ def _has_loaded(made: House) -> bool:
 
 
 def queue_to_start(made: House, body: dict[str, Any], rounds: int) -> float:
-    """Median seconds from a job's creation to its child's first event, with an idle worker."""
+    """The median time from a job's creation to its child's first event, with an idle worker."""
     took = []
     for _ in range(rounds):
         wait_until(lambda: _has_loaded(made), 120, "a child that waits")
@@ -226,12 +253,12 @@ def _cancel(made: House, job: dict[str, Any]) -> None:
 
 
 def fill(made: House, like: str, count: int) -> None:
-    """Add finished jobs, by the state machine's own arrows."""
+    """Add `count` finished jobs like the job `like`, through the allowed changes of state."""
     columns = (
         "name, spec, model_id, dataset_id, progress, failed_attempts, max_attempts, "
         "time_limit_s, run_seconds, last_event_seq, created_at"
     )
-    steps = (
+    statements = (
         (
             f"INSERT INTO jobs (id, state, attempt, {columns}) SELECT 'job_' || "
             "lpad(to_hex(n), 32, '0'), 'queued', 0, "
@@ -248,19 +275,19 @@ def fill(made: House, like: str, count: int) -> None:
     )
     database = made.database()
     with database.engine.begin() as connection:
-        for step in steps:
-            connection.execute(text(step))
+        for statement in statements:
+            connection.execute(text(statement))
     with reading(database.engine).connect() as connection:  # no transaction: VACUUM allows none
         connection.execute(text("VACUUM ANALYZE jobs"))
     database.engine.dispose()
 
 
 def measure(options: Options) -> Figures:
-    """All of it, in one house."""
+    """Run all parts of the benchmark on one deployment."""
     with house(1, settings={"threads": 1, "device": "cpu"}) as made:
         figures: Figures = {"api_start_cpu_s": _cpu_s(made)}
         ids = Chaos(made, random.Random(0)).upload()
-        figures["queue_to_start_s"] = queue_to_start(made, ids | _LONG, 5)
+        figures["queue_to_start_s"] = queue_to_start(made, ids | _LONG, _STARTS)
         trains = httpx.post(f"{made.url}/jobs", json=ids | _LONG).json()
         job = made.url + trains["links"]["self"]
         wait_until(lambda: httpx.get(job).json()["epoch"], 120, "the training")
@@ -276,7 +303,7 @@ def measure(options: Options) -> Figures:
 
 
 def main() -> int:
-    """Print one JSON line; 1 if a job was lost."""
+    """Print one JSON line; returns the exit status, 1 if a job was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     for each in fields(Options):
         name = f"--{each.name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: the device, its name, and the commit."""
+"""The device and the commit on which a benchmark runs."""
 
 import platform
 import subprocess
@@ -8,15 +8,17 @@ import torch
 
 
 def has_gpu() -> bool:
+    """Whether torch sees a GPU."""
     return torch.cuda.is_available()
 
 
 def device() -> torch.device:
+    """The GPU if there is one, or else the CPU."""
     return torch.device("cuda" if has_gpu() else "cpu")
 
 
 def hardware() -> str:
-    """The GPU's name, or the processor's and how many cores there are."""
+    """The GPU's name, or the CPU's name and its number of cores."""
     if has_gpu():
         return torch.cuda.get_device_name()
     cpus = Path("/proc/cpuinfo")
@@ -26,7 +28,7 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Of the checkout, short; empty where there is none."""
+    """The short hash of the checkout's commit; empty if it is no checkout."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     here = Path(__file__).resolve().parent
     found = subprocess.run(command, capture_output=True, text=True, cwd=here, check=False)

@@ -1,10 +1,10 @@
-"""What the command lines of several benchmarks share."""
+"""Types of command-line options that several benchmarks share."""
 
 import argparse
 
 
 def count(text: str) -> int:
-    """A whole number of at least one, of images, steps or the like."""
+    """An option that is a number of images, steps or the like: an integer of at least 1."""
     try:
         number = int(text)
     except ValueError:

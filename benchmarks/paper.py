@@ -2,17 +2,19 @@
 
     python -m benchmarks.paper --dataset mnist --methods al0 atmc --densities 0.05 0.01 --bits 8 32
 
-The dense network is trained once (DA), or given by ``--robust`` and then the DA row; the methods
-that compress it start there, NAP from its own clean training. ``--bits`` are ATMC's; the other
-systems are float32, as in the paper. Each row is a whole job in a folder of its own and resumes
-where it stopped; finished rows are kept, and several runs may share a folder (each its own rows).
-Every compressed network is read back from its artifact and evaluated on the test split by PGD as
-the paper does it (its number of steps, a random start), and by PGD-40 with 5 restarts (or as asked)
-on what that left standing.
+The dense network (the row DA) is trained once, or given by ``--robust``. The methods that compress
+a robust network start from it; NAP starts from its own clean training. ``--bits`` applies to ATMC;
+the other systems are float32, as in the paper.
 
-Without a GPU the defaults are 20,000 training images, 4 PGD steps and few epochs, and the file says
-so; with one they are all images and the paper's steps. Writes
-``benchmarks/results/DATASET-NAME.json`` and ``.svg`` and prints the table as one JSON line.
+Each row is a whole job in a folder of its own, and resumes where it stopped. Finished rows are
+kept. Several runs may share a folder if they compute different rows. Every compressed network is
+read back from its artifact. It is evaluated on the test split under the paper's PGD (with the
+paper's number of steps, from a random start). The images that this left standing are also attacked
+by PGD-40 with 5 restarts (or as the options say).
+
+Without a GPU the defaults are 20,000 training images, 4 PGD steps and few epochs; with a GPU they
+are all images and the paper's steps. The file contains the settings. The benchmark writes
+``benchmarks/results/DATASET-NAME.json`` and ``.svg``, and prints the table as one JSON line.
 """
 
 import argparse
@@ -59,13 +61,16 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What the paper trains on a data set, and against what; and how a GPU here does.
+    """The paper's setting for a data set, and how it is run here.
 
     Attributes:
-        precision: of training; LeNet's kernels are too small to gain from fewer bits.
-        gpu_batch: images a step on a GPU.
-        evaluated_at_once: images that a GPU is filled with.
-        augmentation: of training images.
+        architecture: the network.
+        epsilon: the radius of the attack in linf, in pixel values.
+        steps: the number of PGD steps.
+        precision: the precision of training. LeNet's kernels are too small to gain from bfloat16.
+        gpu_batch: the batch size of training on a GPU.
+        evaluated_at_once: the batch size of the evaluation on a GPU.
+        augmentation: the settings of random changes of training images.
     """
 
     architecture: str
@@ -85,10 +90,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class System:
-    """One row: a method at a size, in so many bits a non-zero.
+    """One row of the table.
 
     Attributes:
-        size: the target's kind, ``density`` or ``nominal_ratio``, and its value.
+        method: the method.
+        size: the kind of the target, ``density`` or ``nominal_ratio``, and its value.
+        bits: the bits of a non-zero.
     """
 
     method: str
@@ -97,13 +104,16 @@ class System:
 
     @property
     def name(self) -> str:
-        """Unique among the rows, fit for a folder."""
+        """The row's name, which is unique and can be a folder's."""
         kind, value = self.size
         return f"{self.method}-{'nominal-' if kind == 'nominal_ratio' else ''}{value}-{self.bits}"
 
 
-#: Place in the run of the evaluation's random numbers.
+#: The evaluation's place in the run, for random numbers.
 EVALUATED = 99
+# The defaults without a GPU: training images, PGD steps, and the batch sizes of training and
+# evaluation.
+_CPU_IMAGES, _CPU_STEPS, _CPU_BATCH, _CPU_AT_ONCE = 20_000, 4, 128, 250
 
 DENSE = System("da", ("density", 1.0), 32)
 
@@ -136,12 +146,12 @@ def main() -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the dense network, and so everything that starts from it, depends on."""
+    """Add the options on which the dense network, and so everything after it, depends."""
     parser.set_defaults(training={})
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's")
     parser.add_argument("--epsilon", type=_number, help="such as 8/255; default: the paper's")
-    parser.add_argument("--train-images", type=count, default=None if has_gpu() else 20_000)
+    parser.add_argument("--train-images", type=count, default=None if has_gpu() else _CPU_IMAGES)
     parser.add_argument("--test-images", type=count, help="the first N only; default: all")
     parser.add_argument("--steps", type=count, help="PGD steps in training; default 4, on a GPU 16")
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
@@ -184,13 +194,14 @@ def _document(text: str) -> dict[str, Any]:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Fill in the paper's settings, and compute repeatably."""
+    """Fill in the paper's settings, and make results repeatable."""
     setting = SETTINGS[arguments.dataset]
     arguments.architecture = arguments.architecture or setting.architecture
     if arguments.epsilon is None:
         arguments.epsilon = setting.epsilon
-    arguments.steps = arguments.steps or (setting.steps if has_gpu() else 4)
-    arguments.batch_size = arguments.batch_size or (setting.gpu_batch if has_gpu() else 128)
+    arguments.steps = arguments.steps or (setting.steps if has_gpu() else _CPU_STEPS)
+    batch_size = setting.gpu_batch if has_gpu() else _CPU_BATCH
+    arguments.batch_size = arguments.batch_size or batch_size
     torch.set_num_threads(arguments.threads)
     if not has_gpu():
         compute_repeatably()
@@ -198,7 +209,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train and evaluate every row that is asked for and not there yet."""
+    """Train and evaluate all requested rows that are not finished yet."""
     for system in systems(arguments):
         start = (fresh_network if starts_fresh(arguments, system) else robust_network)(arguments)
         try:
@@ -211,7 +222,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def systems(arguments: argparse.Namespace) -> Iterator[System]:
-    """What is asked for, in turn."""
+    """Yield the requested rows in running order."""
     for method in arguments.methods:
         if method == "da":
             yield DENSE
@@ -225,12 +236,15 @@ def systems(arguments: argparse.Namespace) -> Iterator[System]:
 
 
 def starts_fresh(arguments: argparse.Namespace, system: System) -> bool:
-    """Whether a row has the dense network's training before it. A given network is the DA row."""
+    """Whether a row starts from an untrained network.
+
+    The row DA does not if the dense network is given: then the network itself is the row.
+    """
     return system.method == "nap" or (system.method == "da" and not arguments.robust)
 
 
 def fresh_network(arguments: argparse.Namespace) -> Path:
-    """The untrained network, as an upload."""
+    """The file of the untrained network."""
     path = work_folder(arguments) / "fresh.safetensors"
     if not path.exists():
         torch.manual_seed(arguments.seed)
@@ -240,7 +254,7 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
 
 
 def robust_network(arguments: argparse.Namespace) -> Path:
-    """The dense network after adversarial training (DA), as an upload; trained if need be."""
+    """The file of the dense network after adversarial training (DA); it is trained if needed."""
     if arguments.robust:
         return Path(arguments.robust)
     path = work_folder(arguments) / "robust.safetensors"
@@ -253,7 +267,7 @@ def robust_network(arguments: argparse.Namespace) -> Path:
 
 
 def images(arguments: argparse.Namespace) -> Path:
-    """The asked-for first images of both splits, as a file of their own."""
+    """The file of the data set, with the requested number of first images of both splits."""
     path = work_folder(arguments) / "data.npz"
     if not path.exists():
         limits = {"train": arguments.train_images, "test": arguments.test_images}
@@ -272,7 +286,7 @@ def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
-    """One system at one size: run the job, read its artifact back and evaluate that."""
+    """Compute a row: run the job, read its artifact back and evaluate that."""
     if any(row["name"] == system.name for row in rows(arguments)):
         return
     say(system.name)
@@ -293,7 +307,7 @@ def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
 
 
 def _compressed(arguments: argparse.Namespace, system: System, start: Path) -> Path:
-    """The folder of a finished job."""
+    """The folder of a row's job, which is run if it has not finished."""
     folder = work_folder(arguments) / system.name
     if not (folder / "headline.json").exists():
         headline = job.run(
@@ -335,7 +349,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
                 "steps": arguments.steps,
             },
             "training": training,
-            # The table's own evaluation follows; the job's is as short as it may be.
+            # The benchmark evaluates the artifact itself, so the job's evaluation is short.
             "evaluation": {
                 "attacks": ["fgsm"],
                 "max_images": 100,
@@ -350,10 +364,10 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
 def evaluate(
     arguments: argparse.Namespace, model: artifact.CompressedModel
 ) -> dict[str, float | int]:
-    """Clean accuracy, and under both attacks, on the test split.
+    """The accuracies on the test split: clean, and under both attacks.
 
-    ``pgd_accuracy`` is the worst case of both for each image, which is the harder figure;
-    ``paper_pgd_accuracy`` is under the paper's attack alone.
+    ``paper_pgd_accuracy`` is the accuracy under the paper's attack. For ``pgd_accuracy`` an image
+    has to be classified correctly under both attacks.
     """
     test = first_images(images(arguments))
     setting = SETTINGS[arguments.dataset]
@@ -364,7 +378,7 @@ def evaluate(
             arguments.epsilon, setting.steps, arguments.strong_steps, arguments.strong_restarts
         ),
         path=(arguments.seed, EVALUATED),
-        at_once=setting.evaluated_at_once if has_gpu() else 250,
+        at_once=setting.evaluated_at_once if has_gpu() else _CPU_AT_ONCE,
     )
     return {
         "clean_accuracy": clean,

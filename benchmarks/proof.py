@@ -1,13 +1,13 @@
-"""What the MNIST networks of the mark withstand, read from the files that are kept here.
+"""Evaluates the MNIST networks that are kept in the repository.
 
     python -m benchmarks.proof [NAME ...] [--images 10000] [--autoattack-images 1000]
 
-Each network (or each named one) in ``benchmarks/results/networks``, the compressed ones and the
-dense one that they started from, is evaluated on the first test images as ``benchmarks.paper`` does
-it with seed 0 (with all 10,000 on a CPU that seed's figures come out the same to the last image),
-and on the first thousand also by AutoAttack, on what PGD left standing. Clean, PGD and PGD-40 take
-about five minutes a network on one core, AutoAttack about seven more. Prints the sizes and
-accuracies of each as one JSON line.
+All networks in ``benchmarks/results/networks`` (or the named ones) are evaluated: the compressed
+ones, and the dense one that they started from. The evaluation on the first test images is that of
+``benchmarks.paper`` with seed 0; with all 10,000 images on a CPU, the figures are the same to the
+last image. The first thousand images are also attacked by AutoAttack, if PGD left them standing.
+The first part takes about five minutes for a network on one core, AutoAttack about seven more.
+Prints the sizes and accuracies of all networks as one JSON line.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from benchmarks.table import RESULTS
 from benchmarks.timing import print_result, say
 
 NETWORKS = RESULTS / "networks"
+# The number of images in a batch.
 AT_ONCE = 250
 
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The network in a kept file, and its sizes."""
+    """Read a network from its file; returns it with its sizes."""
     sizes: dict[str, Any] = {"file_bytes": path.stat().st_size}
     if path.suffix == ".atmc":
         model = artifact.load(path)
@@ -75,7 +76,14 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
 def accuracies(
     classifier: Classifier, data: Path, images: int, autoattack_images: int | None
 ) -> dict[str, float]:
-    """Each on what the ones before it left standing."""
+    """The accuracies of a network.
+
+    Args:
+        classifier: the network.
+        data: the file of the data set.
+        images: how many of the first test images are attacked by PGD.
+        autoattack_images: how many of them also by AutoAttack; None leaves AutoAttack out.
+    """
     setting = SETTINGS["mnist"]
     attacks = papers_attacks(setting.epsilon, setting.steps)
     path = (0, EVALUATED)

@@ -1,13 +1,15 @@
-"""What ATMC adds to a large network: time of the projections, and memory. ResNet-34, 21 M weights.
+"""The time and memory that ATMC adds to the training of a large network: ResNet-34, 21 M weights.
 
     python -m benchmarks.resnet [--batch 128] [--bits 8]
 
-Time: a PGD-7 training step of ATMC, and in the same run its l0 projection (every step) and its
-codebook projections of all tensors (every ``dual_interval`` steps). ``projection_share`` is theirs,
-so amortised, of the whole. Memory: dense training and ATMC's each run in a process of its own on a
-small batch; ``floats_above_dense`` is the difference of the peaks, in float32 numbers a dense
-weight, at the final budget, ``floats_while_shrinking`` when nearly all entries are still there, and
-``floats_in_the_end_game`` where supports are frozen (with what it took to choose them).
+Time: a PGD-7 training step of ATMC is timed, and in the same run its l0 projection (every step) and
+its codebook projections of all tensors (every ``dual_interval`` steps). ``projection_share`` is the
+share of a step that projections take on average.
+
+Memory: dense training and ATMC's run in a process each, on a small batch. The following figures are
+ATMC's peak minus the dense one's, in float32 numbers per dense weight: ``floats_above_dense`` at
+the final budget, ``floats_while_shrinking`` while nearly all entries are still there, and
+``floats_in_the_end_game`` with frozen supports (including the memory that choosing them took).
 """
 
 import argparse
@@ -46,7 +48,7 @@ Net = TypeVar("Net", bound=Trainable)
 
 @dataclass
 class Held(Generic[Net]):
-    """A classifier, and how its weights are held."""
+    """A classifier, and the object that holds its weights."""
 
     classifier: Classifier
     net: Net
@@ -81,7 +83,7 @@ def step(held: Held[Any], batch: int) -> None:
 
 
 def timed(run: Callable[[], object], repeats: int) -> float:
-    """Mean CPU seconds: other processes do not count."""
+    """The mean CPU time of a call, in seconds; other processes do not count."""
     began = time.process_time()
     for _ in range(repeats):
         run()
@@ -89,14 +91,14 @@ def timed(run: Callable[[], object], repeats: int) -> float:
 
 
 def peak(side: str, bits: int) -> int:
-    """Peak resident bytes of training one side, in a process of its own."""
+    """The peak resident memory of training one side in a process of its own, in bytes."""
     command = [sys.executable, "-m", "benchmarks.resnet", "--side", side, "--bits", str(bits)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout)["peak_bytes"])
 
 
 def train_side(side: str, bits: int) -> None:
-    """What ``peak`` starts: a few steps, then the process's peak."""
+    """Train one side for a few steps and print the process's peak memory; ``peak`` starts this."""
     if side == "dense":
         classifier = Classifier(build("resnet34", 10), Normalization(), channels=3)
         held: Held[Any] = Held(classifier, DenseWeights(classifier.network))
@@ -131,7 +133,7 @@ def main() -> None:
     moves = 1e-4 * torch.randn_like(net.pool.flat)
 
     def project() -> None:
-        net.pool.flat.add_(moves)  # as after a step: every entry has moved
+        net.pool.flat.add_(moves)  # as in a step, every entry moves
         net._project(net.k)
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""SeaweedFS from PyPI as an S3 server of this machine, for benchmarks and tests."""
+"""SeaweedFS from PyPI as an S3 server on this machine, for benchmarks and tests."""
 
 import os
 import random
@@ -14,11 +14,16 @@ from jobstore.objects import ObjectStore
 from launcher.ports import listen_briefly
 
 KEYS = {"AWS_ACCESS_KEY_ID": "house", "AWS_SECRET_ACCESS_KEY": "secret-of-the-house"}
-"""Variables that the server needs, or it serves everybody."""
+"""Environment variables of the server; without them it serves everybody."""
+
+# The server listens for gRPC on the port that is this much above each of its ports.
+_GRPC_OFFSET = 10_000
+# Ports are drawn from this range, this many times at most.
+_PORTS, _DRAWS = range(20_000, 30_000), 200
 
 
 def weed() -> str:
-    """The path of the program."""
+    """The path of SeaweedFS's program; raises FileNotFoundError if it is not installed."""
     beside = Path(sys.executable).parent
     found = shutil.which("weed", path=f"{beside}{os.pathsep}{os.defpath}")
     if found is None:
@@ -27,7 +32,7 @@ def weed() -> str:
 
 
 def weed_flags() -> tuple[list[str], int]:
-    """What has `weed mini` listen on free ports and serve S3 alone; and the port of that."""
+    """The options with which `weed mini` uses free ports and serves S3 alone; and S3's port."""
     ports = _free_ports(5)
     names = ("s3", "filer", "master", "volume", "admin")
     flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)]
@@ -35,7 +40,7 @@ def weed_flags() -> tuple[list[str], int]:
 
 
 def seaweed(folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """What starts a server that keeps a bucket in the folder; and the settings that reach it."""
+    """The command of a server with a bucket in `folder`, and the settings with which to use it."""
     folder.mkdir(exist_ok=True)
     flags, port = weed_flags()
     command = [weed(), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -48,7 +53,7 @@ def seaweed(folder: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def is_up(store: ObjectStore, folder: Path) -> bool:
-    """Tell whether the store takes in an object; the folder is for a file to send."""
+    """Tell whether the store accepts an object; a file to send is made in `folder`."""
     probe = folder / "probe"
     probe.write_bytes(b"probe")
     try:
@@ -59,11 +64,11 @@ def is_up(store: ObjectStore, folder: Path) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports whose neighbour 10,000 above, where it listens for gRPC, is free as well."""
+    """Ports that are free together with the ports for gRPC."""
     found: list[int] = []
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 200):
+    for port in random.SystemRandom().sample(_PORTS, _DRAWS):
         with suppress(OSError):
-            for each in (port, port + 10_000):
+            for each in (port, port + _GRPC_OFFSET):
                 listen_briefly("127.0.0.1", each)
             found.append(port)
         if len(found) == count:

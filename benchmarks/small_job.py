@@ -1,4 +1,4 @@
-"""A small but real job, of a few seconds: what is killed, counted and measured with."""
+"""A small but real job of a few seconds, with which other benchmarks and tests work."""
 
 import io
 import json
@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from atmc_core.networks.architectures import build
 
 ARCHITECTURE = "digits_cnn"
+# The stages in which the job trains.
 TRAINING = ("robust_training", "compressing", "finishing")
 SPEC: dict[str, Any] = {
     "method": "atmc",
@@ -41,7 +42,7 @@ SPEC: dict[str, Any] = {
 
 
 def uploads(*, infinite_weight: bool = False) -> tuple[bytes, bytes]:
-    """A network (safetensors) and a data set (.npz) of digits."""
+    """The files of a network (safetensors) and a data set (.npz) of digits."""
     torch.manual_seed(0)
     tensors = build(ARCHITECTURE, 10).state_dict()
     if infinite_weight:
@@ -60,7 +61,7 @@ def uploads(*, infinite_weight: bool = False) -> tuple[bytes, bytes]:
 
 
 def fill_folder(folder: Path, spec: dict[str, Any], *, processes: int = 1) -> None:
-    """Put the job into a folder as the supervisor would, for `python -m worker.child FOLDER`."""
+    """Fill a folder as the supervisor does, for `python -m worker.child FOLDER`."""
     for name in ("inputs", "checkpoints", "results"):
         (folder / name).mkdir(parents=True)
     model, dataset = uploads()
@@ -84,12 +85,15 @@ def fill_folder(folder: Path, spec: dict[str, Any], *, processes: int = 1) -> No
 
 
 def child_command(folder: Path) -> list[str]:
-    """What runs the job in a folder by hand."""
+    """The command that runs the job in a folder."""
     return [sys.executable, "-m", "worker.child", str(folder)]
 
 
 def child_at_work(worker: int) -> psutil.Process | None:
-    """The child of the process `worker` that runs a job; another one waits for the next."""
+    """The child that runs a job in the worker with this process id, if there is one.
+
+    A worker also has a spare child that waits for the next job.
+    """
     with suppress(psutil.Error):
         for process in psutil.Process(worker).children():
             with suppress(psutil.Error):
@@ -99,7 +103,7 @@ def child_at_work(worker: int) -> psutil.Process | None:
 
 
 def undisturbed(seed: int) -> str:
-    """The hash of the artifact that the child, run by hand, makes of the job with this seed."""
+    """The SHA-256 hash of the artifact of the job with this seed, run without disturbance."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "job")
         fill_folder(folder, SPEC | {"seed": seed})

@@ -1,10 +1,11 @@
-"""What event streams cost one API process on PostgreSQL: many open ones beside steady reads.
+"""The cost of many open event streams for one API process on PostgreSQL, next to steady reads.
 
-`python -m benchmarks.streams` opens `--streams` streams of as many jobs, reads other jobs at
-`--reads` requests a second, and has every job tell one event in turn. It prints one JSON object
-last: how many streams got every event (`complete`), the delay from an event's commit to its
-arrival (`event_p50_ms`, `event_p99_ms`; the poller's tick is 200 ms), the reads' rate and delays,
-and the process's time and memory. Client and service share the machine.
+`python -m benchmarks.streams` opens `--streams` streams, each of another job, reads jobs at
+`--reads` requests per second, and appends one event to each job in turn. The last line of its
+output is a JSON object: how many streams got their event (`complete`), the delay from an event's
+commit to its arrival (`event_p50_ms`, `event_p99_ms`; the API polls every 200 ms), the rate and the
+delays of the reads, and the CPU time and memory of the process. Client and service share the
+machine.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from jobstore import jobs, uploads
 from jobstore.database import Database
 from jobstore.events import EventType, NewEvent, append_event
 from jobstore.tables import Job
+
+# The index of the 99th percentile in `statistics.quantiles(..., n=100)`.
+_P99 = 98
 
 
 def add_jobs(database: Database, count: int) -> list[str]:
@@ -55,7 +59,12 @@ def add_jobs(database: Database, count: int) -> list[str]:
 
 
 class Streams:
-    """Open streams, and when each event came."""
+    """Open streams, and the time at which each event arrived.
+
+    Attributes:
+        came: the times, by job and number of the event.
+        open: how many streams are open.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = httpx.URL(url)
@@ -63,7 +72,7 @@ class Streams:
         self.open = 0
 
     async def follow(self, job_id: str) -> None:
-        """Read a stream until it ends; on a bare socket, so that the client costs little."""
+        """Read a stream until it ends, from a socket, so that the client needs little CPU time."""
         reader, writer = await asyncio.open_connection(self._url.host, self._url.port)
         request = f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         writer.write(f"{request}Accept: text/event-stream\r\n\r\n".encode())
@@ -78,7 +87,7 @@ class Streams:
 
 
 async def read_steadily(url: str, ids: list[str], rate: float, seconds: float) -> dict[str, float]:
-    """Rate and delays of `rate` reads a second, sent when they are due, late answers or not."""
+    """Send `rate` reads per second, each when it is due; returns their rate and delays."""
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
 
@@ -96,12 +105,12 @@ async def read_steadily(url: str, ids: list[str], rate: float, seconds: float) -
         return {
             "reads_per_s": len(took) / (time.monotonic() - began),
             "read_p50_ms": 1000 * statistics.median(took),
-            "read_p99_ms": 1000 * statistics.quantiles(took, n=100)[98],
+            "read_p99_ms": 1000 * statistics.quantiles(took, n=100)[_P99],
         }
 
 
 def tell(database: Database, ids: list[str], seconds: float) -> dict[tuple[str, int], float]:
-    """Append one event to each job, spread over `seconds`; returns when each was committed."""
+    """Append one event to each job, spread over `seconds`; returns the times of the commits."""
     committed = {}
     for job_id in ids:
         with database.write() as session:
@@ -114,7 +123,7 @@ def tell(database: Database, ids: list[str], seconds: float) -> dict[tuple[str, 
 
 
 async def measure(made: House, count: int, rate: float, seconds: float) -> dict[str, Any]:
-    """Open the streams, then read and tell at once."""
+    """Open the streams, then read jobs and append events at the same time."""
     database = made.database()
     ids = add_jobs(database, count)
     process = psutil.Process(made.parts["api"].process.pid)  # type: ignore[union-attr]
@@ -142,7 +151,7 @@ async def measure(made: House, count: int, rate: float, seconds: float) -> dict[
         "streams": count,
         "complete": len(delays),
         "event_p50_ms": 1000 * statistics.median(delays),
-        "event_p99_ms": 1000 * statistics.quantiles(delays, n=100)[98],
+        "event_p99_ms": 1000 * statistics.quantiles(delays, n=100)[_P99],
         **reads,
         "api_cpu_share": (used.user + used.system - times.user - times.system) / took,
         "memory_mib": (opened - memory) / 2**20,
@@ -150,7 +159,7 @@ async def measure(made: House, count: int, rate: float, seconds: float) -> dict[
 
 
 def main() -> int:
-    """Print one JSON line; 1 if an event did not come."""
+    """Print one JSON line; returns the exit status, 1 if an event did not arrive."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--reads", type=float, default=100.0, help="a second")

@@ -1,4 +1,4 @@
-"""The paper's table as a file: rows that are finished, what they were made with, the figure."""
+"""The paper's table as a file: the finished rows, the settings they were made with, a figure."""
 
 import argparse
 import hashlib
@@ -13,9 +13,9 @@ from benchmarks.machine import hardware
 from benchmarks.timing import say
 
 RESULTS = Path(__file__).resolve().parent / "results"
-#: In the order of the paper's figure.
+#: The methods, in the order of the paper's figure.
 METHODS = ("da", "nap", "ap", "al0", "alr", "atmc")
-#: Arguments that choose rows and places, and change no figure.
+# The options that choose rows and files and have no effect on the figures of a row.
 _CHOICES = (
     "methods",
     "densities",
@@ -30,12 +30,12 @@ _CHOICES = (
 
 
 def work_folder(arguments: argparse.Namespace) -> Path:
-    """Where data, networks and finished rows of this table lie."""
+    """The folder of the data, networks and finished rows of a table."""
     return Path(arguments.work) / f"{arguments.dataset}-{arguments.name}"
 
 
 def rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All finished rows: of the work folder, and of the table if it was made the same way."""
+    """All finished rows: those of the work folder, and those of the file if the settings agree."""
     found = [json.loads(path.read_text()) for path in work_folder(arguments).glob("*/row.json")]
     path = table_path(arguments)
     if path.exists():
@@ -50,7 +50,7 @@ def rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What every row depends on."""
+    """The settings on which every row depends."""
     settings = {name: value for name, value in vars(arguments).items() if name not in _CHOICES}
     if arguments.robust:
         settings["robust"] = hashlib.sha256(arguments.robust.read_bytes()).hexdigest()
@@ -63,7 +63,7 @@ def table_path(arguments: argparse.Namespace) -> Path:
 
 
 def write(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The table so far, with what it was made with, and its figure."""
+    """Write the table so far and its figure; returns the table."""
     path = table_path(arguments)
     if arguments.draw:
         table: dict[str, Any] = json.loads(path.read_text())

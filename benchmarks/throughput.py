@@ -1,12 +1,13 @@
-"""What ATMC costs beside plain adversarial training: LeNet, PGD-16, batch 256, 8 bits.
+"""The time of ATMC compared with plain adversarial training: LeNet, PGD-16, batch 256, 8 bits.
 
     python -m benchmarks.throughput [--rounds 5]
 
-Both sides do 16 input-gradient passes and one training step on clean and adversarial images. The
-dense side is the plain network, written as fast as eager PyTorch allows; ATMC's adds the
-composition of W, the penalty, the l0 projection after every step and the codebook projections every
-tenth. A round is ten steps of each side in turn, so that the tenth is paid for. Prints
-``overhead_ratio`` (ATMC's time over the dense one's) and both sides' images per second.
+Both sides compute 16 input gradients and one training step on clean and adversarial images. The
+dense side is the plain network, as fast as eager PyTorch allows. ATMC's side adds the composition
+of W, the penalty, the l0 projection after every step, and the codebook projections every tenth
+step. A round is ten steps of each side in turn, so that it has one codebook projection. Prints
+``overhead_ratio`` (ATMC's time divided by the dense side's) and the images per second of both
+sides.
 """
 
 import argparse
@@ -27,12 +28,14 @@ from atmc_core.training.trainer import adversarial_step, training_attack
 from benchmarks.timing import interleaved, print_result
 
 BATCH, STEPS_A_ROUND, LEARNING_RATE = 256, 10, 0.01
+# One in a hundred of LeNet's weights.
+BUDGET = 4_305
 ATTACK = training_attack("linf", 76 / 255, 16)
 OPTIONS = AdmmOptions(shrink_fraction=0, dual_interval=STEPS_A_ROUND)
 
 
 def plain_step(net: nn.Module, images: Tensor, labels: Tensor, attack: PGD) -> Callable[[], None]:
-    """A step of PGD training on the clean and the adversarial images, nothing in the way."""
+    """A function that runs a step of plain PGD training on clean and adversarial images."""
     parameters = list(net.parameters())
     optimizer = torch.optim.SGD(
         parameters, lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=True
@@ -63,10 +66,10 @@ def plain_step(net: nn.Module, images: Tensor, labels: Tensor, attack: PGD) -> C
 
 
 def atmc_side(images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """The step that a job runs, at its final budget of one weight in a hundred."""
+    """A function that runs a round of a job's steps at a budget of one weight in a hundred."""
     classifier = Classifier(build("lenet", 10), Normalization(), channels=1)
     factors = interpolative(dense_weights(classifier.network))
-    net = AdmmWeights(classifier.network, factors, k=4_305, bits=8, steps=1, options=OPTIONS)
+    net = AdmmWeights(classifier.network, factors, k=BUDGET, bits=8, steps=1, options=OPTIONS)
     step, generator = Step(classifier, ATTACK), torch.Generator().manual_seed(0)
     return lambda: _repeat(
         lambda: adversarial_step(net, step, images, labels, LEARNING_RATE, generator)

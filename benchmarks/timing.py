@@ -1,4 +1,4 @@
-"""Side-by-side timing in one run: noise hits both sides alike."""
+"""Timing of several sides in one run, so that noise affects all of them alike."""
 
 import json
 import statistics
@@ -9,7 +9,10 @@ from typing import Any
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each side, called in turn ``rounds`` times after one warm-up each."""
+    """The median time of each side, in seconds.
+
+    The sides are called in turn, ``rounds`` times each, after one call each to warm up.
+    """
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -22,7 +25,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def print_result(figures: dict[str, Any]) -> None:
-    """The benchmark's last line: one JSON object, numbers to four digits."""
+    """Print the benchmark's last line: a JSON object, with numbers to four digits."""
     rounded = {
         name: float(f"{value:.4g}") if isinstance(value, float) else value
         for name, value in figures.items()
@@ -31,5 +34,5 @@ def print_result(figures: dict[str, Any]) -> None:
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error: the last line of standard output is the result."""
+    """Print progress to standard error; standard output is for the result."""
     print(line, file=sys.stderr, flush=True)

@@ -1,15 +1,20 @@
-"""How fast an upload is, beside what hashing and copying alone cost in the same run.
+"""The speed of an upload, compared with hashing and copying alone in the same run.
 
-`python -m benchmarks.upload` sends an `.npz` of `--mib` mebibytes to an API process of its own:
-as one multipart request, and by tus with `--chunk-mib` a request. It prints one JSON object last:
-MB/s of each (`multipart`, `tus`; of the latter also the parts: `tus_send`, and `tus_use`, the pass
-that hashes and checks it), of SHA-256 alone (`hashing`), of copying the file (`copying`), and by
-how much the process's peak of memory rose (`memory_mib`). `--production` uploads to PostgreSQL and
-an S3 server instead of SQLite and a folder.
+`python -m benchmarks.upload` sends an `.npz` file of `--mib` mebibytes to an API process: once in a
+multipart request, and once by tus in requests of `--chunk-mib` each. The last line of its output is
+a JSON object:
+
+- `multipart` and `tus`: the speeds in MB/s, and for tus also the speeds of its two parts,
+  `tus_send` and `tus_use` (hashing and checking);
+- `hashing` and `copying`: the speeds of SHA-256 and of a copy of the file;
+- `memory_mib`: by how much the peak memory of the process rose.
+
+With `--production` the API uses PostgreSQL and an S3 server instead of SQLite and a folder.
 """
 
 import argparse
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -32,38 +37,44 @@ from jobstore.settings import Settings
 from launcher.ports import free_port
 
 MIB = 1 << 20
+# The API accepts data sets of up to this many bytes.
 _LIMIT = 8 << 30
+# The images of the data set are 32x32 with 3 channels, and are written this many at a time.
+_SIDE, _CHANNELS, _AT_ONCE = 32, 3, 4096
+# By this much the peak memory of the process may rise.
+_MEMORY_MIB = 50
 
 
 def write_dataset(path: Path, mib: int) -> None:
     """Write an uncompressed `.npz` of random images of about `mib` mebibytes, piece by piece."""
-    pixels, generator = 32 * 32 * 3, np.random.default_rng(0)
+    shape, generator = (_SIDE, _SIDE, _CHANNELS), np.random.default_rng(0)
+    pixels = math.prod(shape)
     count = mib * MIB // pixels
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("x_train.npy", "w", force_zip64=True) as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (count, 32, 32, 3)}
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
             np.lib.format.write_array_header_1_0(member, header)
-            for start in range(0, count, 4096):
-                member.write(generator.bytes(min(4096, count - start) * pixels))
+            for start in range(0, count, _AT_ONCE):
+                member.write(generator.bytes(min(_AT_ONCE, count - start) * pixels))
         with archive.open("y_train.npy", "w") as member:
             np.lib.format.write_array(member, np.zeros(count, np.uint8))
 
 
 def pieces(path: Path, size: int = MIB) -> Iterator[bytes]:
-    """The file's content, a piece at a time."""
+    """Yield the content of a file, a piece at a time."""
     with path.open("rb") as file:
         while piece := file.read(size):
             yield piece
 
 
 def hash_file(path: Path) -> None:
-    """SHA-256 of the file."""
+    """Compute the SHA-256 hash of a file."""
     with path.open("rb") as file:
         hashlib.file_digest(file, "sha256")
 
 
 def copy_file(path: Path) -> None:
-    """The file once more, on the same disk as the store."""
+    """Copy a file, on the disk on which the store is."""
     copy = path.with_suffix(".copy")
     with path.open("rb") as source, copy.open("wb") as target:
         shutil.copyfileobj(source, target, MIB)
@@ -71,7 +82,7 @@ def copy_file(path: Path) -> None:
 
 
 def send_multipart(http: httpx.Client, path: Path) -> None:
-    """One `POST /datasets` with the file in it."""
+    """Send a file in one `POST /datasets`."""
 
     def body() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
@@ -85,7 +96,7 @@ def send_multipart(http: httpx.Client, path: Path) -> None:
 
 
 def send_tus(http: httpx.Client, path: Path, chunk: int) -> tuple[float, float]:
-    """By tus; returns the seconds of sending, and of having it hashed, checked and kept."""
+    """Send a file by tus; returns the times of sending, and of hashing, checking and storing."""
     began = time.perf_counter()
     tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
     size = path.stat().st_size
@@ -103,7 +114,7 @@ def send_tus(http: httpx.Client, path: Path, chunk: int) -> tuple[float, float]:
 
 
 def peak_memory(pid: int) -> int:
-    """The most that the process has ever held, in bytes."""
+    """The peak memory of a process, in bytes."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
@@ -111,7 +122,7 @@ def peak_memory(pid: int) -> int:
 
 @contextmanager
 def embedded(folder: Path) -> Iterator[tuple[str, int]]:
-    """An API process on SQLite and a folder; yields its URL and process id."""
+    """Run an API process on SQLite and a folder; yields its URL and process id."""
     settings = Settings(home=folder / "home")
     engine = make_engine(settings)
     migrate(engine)
@@ -135,7 +146,7 @@ def embedded(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def production() -> Iterator[tuple[str, int]]:
-    """The same on PostgreSQL and S3."""
+    """Run an API process on PostgreSQL and S3; yields its URL and process id."""
     with house(0, settings={"max_dataset_bytes": _LIMIT}) as made:
         process = made.parts["api"].process
         assert process is not None
@@ -143,7 +154,7 @@ def production() -> Iterator[tuple[str, int]]:
 
 
 def measure(url: str, pid: int, path: Path, chunk: int) -> dict[str, float]:
-    """Everything once, one after the other."""
+    """Measure everything once, one after the other."""
     size = path.stat().st_size / 1e6
 
     def speed(run: Callable[[Path], object]) -> float:
@@ -153,7 +164,7 @@ def measure(url: str, pid: int, path: Path, chunk: int) -> dict[str, float]:
 
     with httpx.Client(base_url=url, timeout=600) as http:
         wait_until(lambda: _is_up(http), 60, "the API")
-        hash_file(path)  # From the disk into memory.
+        hash_file(path)  # reads the file from the disk into memory
         http.post("/datasets", files={"file": b""})
         before = peak_memory(pid)
         hashing, copying = speed(hash_file), speed(copy_file)
@@ -179,7 +190,7 @@ def _is_up(http: httpx.Client) -> bool:
 
 
 def main() -> int:
-    """Print one JSON line; 1 if the memory did not stay flat."""
+    """Print one JSON line; returns the exit status, 1 if the memory rose too much."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.upload", description=__doc__)
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--chunk-mib", type=int, default=64, help="of a request by tus")
@@ -191,7 +202,7 @@ def main() -> int:
         with production() if options.production else embedded(folder) as (url, pid):
             figures = measure(url, pid, folder / "dataset.npz", options.chunk_mib * MIB)
     print_result(figures)
-    return int(figures["memory_mib"] > 50)
+    return int(figures["memory_mib"] > _MEMORY_MIB)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The service as its users see it."""
+"""Examples of using the service and the library."""

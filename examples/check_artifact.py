@@ -1,6 +1,7 @@
 """`python -m examples.check_artifact MODEL DATA`: load a compressed model and test it.
 
-Needs `atmc_core` alone, no service: this is how a downloaded model is used. Prints one JSON line.
+This is how a downloaded model is used: it needs only `atmc_core` and no service. Prints a line of
+JSON.
 """
 
 import json
@@ -15,10 +16,10 @@ from atmc_core import artifact
 
 @torch.no_grad()
 def clean_accuracy(model: Path, dataset: Path) -> float:
-    """Accuracy of the compressed `model` on the test split of `dataset` (.npz), 0 to 1."""
+    """The accuracy of a compressed model on the test split of a data set (.npz), in [0, 1]."""
     classifier = artifact.load(model).classifier()
     with np.load(dataset) as arrays:
-        # [N, H, W] or [N, H, W, C] in 0..255 to [N, C, H, W] in 0..1.
+        # From uint8 [N, H, W] or [N, H, W, C] in 0..255 to float [N, C, H, W] in [0, 1].
         images = torch.from_numpy(arrays["x_test"]).float().div(255)
         labels = torch.from_numpy(arrays["y_test"])
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
@@ -27,7 +28,7 @@ def clean_accuracy(model: Path, dataset: Path) -> float:
 
 
 def main() -> None:
-    """Print the accuracy of the model and data named on the command line."""
+    """Print the accuracy of the model on the data set that the command line names."""
     model, dataset = map(Path, sys.argv[1:])
     print(json.dumps({"clean_accuracy": clean_accuracy(model, dataset)}))
 

@@ -1,7 +1,7 @@
-"""`make demo`: train a small classifier, compress it through the service, check what comes back.
+"""`make demo`: train a small classifier, compress it through the service, check the result.
 
-Uses the service as a user would: through the `atmc` command line, in processes of its own. Its last
-line is one JSON object with the figures.
+The demo uses the service as a user does, through the `atmc` command line, in processes of its own.
+The last line of its output is a JSON object with the figures.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 
+_POLL_S = 0.1
 ATMC = (str(Path(sys.executable).with_name("atmc")),)
 SPEC = {
     "method": "atmc",
@@ -31,7 +32,7 @@ SPEC = {
         "finish_epochs": 8,
     },
 }
-# What the last line says of the job; its other field is the demo's own duration.
+# The figures of the job in the last line of the output.
 FIGURES = (
     "clean_accuracy_before",
     "clean_accuracy_after",
@@ -50,15 +51,16 @@ FIGURES = (
 
 
 class DemoFailed(Exception):
-    """A step went wrong; the message says which."""
+    """A part of the demo failed; the message says which."""
 
 
 def main() -> int:
-    """Run the demo; 0 if every step and the final check went well."""
+    """Run the demo; returns the exit status, 0 if everything went well."""
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files in this folder")
     keep: Path | None = parser.parse_args().keep
-    # SIGINT by name, too: whatever starts this in the background may have it ignored.
+    # Python handles SIGINT by default, but not if the demo was started with SIGINT ignored, as
+    # shells do in the background.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if keep is not None:
@@ -77,7 +79,7 @@ def main() -> int:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """Do every step, with all files in `folder`; returns the figures of the last line.
+    """Run the demo with all files in `folder`; returns the figures of the last line.
 
     Raises `DemoFailed`.
     """
@@ -103,17 +105,18 @@ def run(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def running_service(folder: Path) -> Iterator[str]:
-    """Run `atmc serve` on a free port, all it keeps in `folder/service`; yields its URL.
+    """Run `atmc serve` on a free port, with its data in `folder/service`; yields its URL.
 
     Raises `DemoFailed` if it does not start.
     """
     log = folder / "service.log"
     data = folder / "service"
     command = (*ATMC, "serve", "--port", "0", "--data-dir", str(data))
-    # For a network this small a second thread costs more than it brings.
+    # For a network this small, a second thread costs more time than it saves.
     environment = os.environ | {"ATMC_THREADS": "1"}
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C is for this process, which then ends the service.
+        # The service gets a session of its own, so that Ctrl-C reaches this process alone, which
+        # then ends the service.
         service = subprocess.Popen(
             command,
             env=environment,
@@ -134,12 +137,12 @@ def _url_when_ready(announced: Path, service: subprocess.Popen[bytes], log: Path
             found = json.loads(announced.read_text())
             if found["pid"] == service.pid:
                 return str(found["url"])
-        time.sleep(0.1)
+        time.sleep(_POLL_S)
     raise DemoFailed(f"the service did not start:\n{log.read_text()}")
 
 
 def submit(url: str, model: Path, dataset: Path, spec: Path) -> dict[str, Any]:
-    """Send the job and follow it to its end; returns the job. Raises `DemoFailed`."""
+    """Submit a job and wait for its end; returns the job. Raises `DemoFailed` if it fails."""
     spec.write_text(json.dumps(SPEC, indent=2))
     command = (*ATMC, "--server", url, "submit", "--architecture", ARCHITECTURE, "--json")
     files = ("--model", str(model), "--data", str(dataset), "--spec", str(spec))

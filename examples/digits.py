@@ -1,4 +1,4 @@
-"""A real classifier to compress: a small conv net on scikit-learn's 1,797 handwritten digits.
+"""A classifier to compress: a small convolutional network on scikit-learn's 1,797 digits.
 
 `python -m examples.digits [FOLDER]` writes `digits.npz` and `digits.safetensors`.
 """
@@ -17,15 +17,19 @@ from torch.nn import functional as F
 from atmc_core.networks.architectures import build
 
 ARCHITECTURE = "digits_cnn"
+# The largest value of a pixel in scikit-learn's digits.
+DIGITS_WHITE = 16
 
 
 def save_digits(path: Path, *, train: int | None = None, test: int = 360) -> None:
-    """Write `x_train, y_train, x_test, y_test` to `path` (.npz): 8x8 images, uint8, stratified.
+    """Write the digits to `path` (.npz), split by class into training and test images.
 
-    `train` and `test` are numbers of images; by default all that are not for test are for training.
+    The arrays are `x_train` and `x_test`, uint8 `[N, 8, 8]`, and `y_train` and `y_test`, int64
+    `[N]`. `train` and `test` are numbers of images; by default, all images that are not for testing
+    are for training.
     """
     digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.round(digits.images * (255 / DIGITS_WHITE)).astype(np.uint8)
     labels = digits.target.astype(np.int64)
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels, train_size=train, test_size=test, stratify=labels, random_state=0
@@ -35,7 +39,7 @@ def save_digits(path: Path, *, train: int | None = None, test: int = 360) -> Non
 
 def train_classifier(dataset: Path, path: Path, *, epochs: int = 12) -> None:
     """Train on the clean images of `dataset` and write the state dict to `path` (.safetensors)."""
-    # At this size a second thread costs more than it brings.
+    # For a network this small, a second thread costs more time than it saves.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with np.load(dataset) as arrays:
@@ -60,7 +64,7 @@ def _fit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs:
 
 
 def main() -> None:
-    """Write data and trained network into the folder named on the command line, or here."""
+    """Write the data and the trained network into the folder that the command line names."""
     parser = argparse.ArgumentParser(description="Writes digits.npz and digits.safetensors.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="by default this one")
     folder: Path = parser.parse_args().folder

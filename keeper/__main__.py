@@ -1,7 +1,7 @@
 """`python -m keeper`: sweep, retention and webhooks until SIGTERM or Ctrl-C.
 
-A service needs one keeper; any number may run. The keeper is why a lost message or a killed worker
-costs seconds and not the job.
+A service needs one keeper, and any number may run. With a keeper, a lost message or a killed worker
+costs a job only seconds.
 """
 
 import signal
@@ -19,7 +19,7 @@ from keeper.webhooks import Sender
 
 
 def main() -> None:
-    """Run until a signal; ends with an error if the sweep or the webhooks fail for good."""
+    """Run until a signal; an exception ends the process if the sweep or the webhooks fail."""
     settings = Settings()
     configure_logs(settings.log_format)
     stop = threading.Event()
@@ -33,7 +33,7 @@ def main() -> None:
         store = ObjectStore.from_settings(settings)
         sweep_for_ever(settings, database, store, make_celery(settings), stop)
     finally:
-        # When one of the two fails the whole process ends, so that whoever started it notices.
+        # If one of the two fails, the whole process ends, so that whatever started it notices.
         stop.set()
         sender.join()
 

@@ -1,8 +1,8 @@
-"""One POST to an address that has been checked, and to no other.
+"""Sends POST requests to addresses that have been checked, and to no others.
 
-The name is resolved once; every address that it has must be allowed, and the connection is made to
-one of those by number, so a name that resolves differently the next time changes nothing. TLS still
-speaks to, and verifies, the name. No redirect is followed and no proxy of the environment used.
+A host's name is resolved once. All of its addresses must be allowed, and the connection is made to
+one of these addresses, so it does not matter if the name resolves differently the next time. TLS
+still verifies the name. Redirects are not followed, and the environment's proxies are not used.
 """
 
 import socket
@@ -15,21 +15,23 @@ import httpcore
 
 from jobstore.destinations import Destinations
 
+#: A function from a host and a port to the host's addresses.
 Resolve = Callable[[str, int], list[str]]
 
+#: The time limit of a connection, in seconds.
 CONNECT_S = 5.0
 WHOLE_S = 20.0
-"""For everything: a receiver that sends a byte now and then must not hold a sender."""
+"""The time limit of a whole request: a receiver that answers slowly must not hold a sender."""
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host as the system finds them; raises OSError."""
+    """Return the addresses of a host, as the system resolves it; raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Poster:
-    """Sends to where the operator allows."""
+    """Sends requests to the destinations that the operator allows."""
 
     def __init__(self, destinations: Destinations, resolve: Resolve = resolve) -> None:
         self._destinations = destinations
@@ -37,7 +39,7 @@ class Poster:
         self._tls = ssl.create_default_context()
 
     def post(self, url: str, headers: Sequence[tuple[str, str]], content: bytes) -> int:
-        """Return the status of the answer, of which nothing else is read.
+        """Send a request; returns the status of the answer, of which nothing else is read.
 
         Raises `jobstore.destinations.Forbidden`, OSError for a host that is not found, and
         httpcore's errors.
@@ -55,6 +57,8 @@ class Poster:
 
 
 class _Checked(httpcore.NetworkBackend):
+    """Connects only to allowed addresses, and lets connections end at the time `until`."""
+
     def __init__(self, destinations: Destinations, resolve: Resolve, until: float) -> None:
         self._destinations = destinations
         self._resolve = resolve
@@ -83,7 +87,7 @@ class _Checked(httpcore.NetworkBackend):
 
 
 class _Bounded(httpcore.NetworkStream):
-    """A stream of which no single wait goes past `until`."""
+    """A stream that does not wait past the time `until`."""
 
     def __init__(self, stream: httpcore.NetworkStream, until: float) -> None:
         self._stream = stream

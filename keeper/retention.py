@@ -1,4 +1,4 @@
-"""Deletes what has expired, and counts whether the store and the rows agree."""
+"""Deletes what has expired, and checks whether the object store and the database agree."""
 
 import logging
 from dataclasses import asdict
@@ -15,9 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def retain_once(settings: Settings, database: Database, store: ObjectStore) -> Audit:
-    """Drop what is past its terms, then what nothing refers to; returns the count of both sides.
+    """Delete what has expired, then the objects that nothing refers to.
 
-    May be interrupted anywhere, and run by several at once.
+    It may be interrupted at any point, and several processes may run it at once.
+
+    Returns the numbers of objects in the store and in the database that do not match.
     """
     lifetime = {"upload_lifetime_s": settings.upload_lifetime_s}
     with database.read() as session:

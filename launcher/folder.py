@@ -1,4 +1,4 @@
-"""The data folder: who owns it, where its logs are, and how a running service is found."""
+"""The data folder: its owner, its logs, and the file that tells where the service is."""
 
 import fcntl
 import json
@@ -12,21 +12,22 @@ from typing import IO
 
 from launcher.watchdog import GRACE_S
 
-# By then the watchdog has killed what was left of a dead launcher's parts, if it lives.
+# After this time the watchdog has killed the parts of a dead launcher, if it is alive.
 LEFTOVERS_S = GRACE_S + 2.0
+_POLL_S = 0.05
 
 
 class FolderInUse(Exception):
-    """Another launcher serves from this folder; the message says which and what to do."""
+    """Another launcher owns this folder; the message says which one, and what to do."""
 
 
 class DataFolder:
-    """The folder that holds everything one service keeps, owned by one launcher at a time.
+    """The folder in which a service keeps everything; one launcher at a time owns it.
 
-    Two locks, both of the kind that the kernel drops with its last holder, tell apart what could
-    otherwise only be guessed from process ids: `launcher.lock` is held by the launcher alone,
-    `parts.lock` by the launcher and every part it started. So a folder whose first lock is free
-    and whose second is not belongs to the orphans of a killed launcher.
+    There are two locks, which the kernel releases when their last holder ends. The launcher alone
+    holds `launcher.lock`. The launcher and all parts that it started hold `parts.lock`. So if the
+    first lock is free and the second is not, a launcher was killed and its parts still run. Process
+    ids could not tell that, because they are reused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,10 +38,11 @@ class DataFolder:
 
     @contextmanager
     def owned(self) -> Iterator[IO[str]]:
-        """Own the folder; yields the open `parts.lock`, which every part must inherit.
+        """Own the folder for the duration of the context.
 
-        Creates the folder. Ends the orphans of a launcher that was killed.
-        Raises FolderInUse while another launcher lives.
+        It is created if it does not exist, and the parts of a killed launcher are ended. Yields the
+        open `parts.lock`, which every part must inherit. Raises FolderInUse if another launcher
+        owns the folder.
         """
         for folder in (self.path, self.logs, self.broker):
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,11 +57,11 @@ class DataFolder:
                 self._service_file.unlink(missing_ok=True)
 
     def remember_group(self, group: int) -> None:
-        """Write down the parts' process group for the launcher that might have to end it."""
+        """Write down the parts' process group, for a later launcher that may have to end it."""
         self._parts_lock.write_text(f"{group}\n")
 
     def announce(self, url: str) -> None:
-        """Write `service.json` {url, pid}, whole or not at all."""
+        """Write `service.json` with `url` and `pid`; a reader sees all of it or no file."""
         aside = self._service_file.with_suffix(".part")
         aside.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
         aside.rename(self._service_file)
@@ -91,7 +93,7 @@ class DataFolder:
                 # The held lock proves that the group still has a member, so its id is not reused.
                 os.killpg(int(self._parts_lock.read_text()), signal.SIGKILL)
                 killed, deadline = True, deadline + LEFTOVERS_S
-            time.sleep(0.05)
+            time.sleep(_POLL_S)
 
 
 def _open_lock(path: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""`python -m launcher.migrate`: bring the database to the newest schema, then exit."""
+"""`python -m launcher.migrate`: bring the tables of the database up to date, then exit."""
 
 from jobstore.database import make_engine, migrate
 from jobstore.settings import Settings

@@ -1,4 +1,4 @@
-"""The parts of the service: started, restarted with backoff, ended in order, their logs shown."""
+"""The processes of the service: starts them, restarts them after a pause, ends them in order."""
 
 import subprocess
 import sys
@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import IO
 
 POLL_S = 0.1
+# The pause before a restart doubles from the first to the longest one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-# A part that ran this long was well; its next fall starts the backoff anew.
+# If a part ran this long, the next pause is the first one again.
 STEADY_S = 60.0
+# The number of lines of a log that are shown.
 TAIL_LINES = 15
 
 
 def module(name: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs a module of ours under this interpreter."""
+    """The command that runs a module with this Python interpreter."""
     return (sys.executable, "-m", name, *arguments)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the service: its name, its command, and how long it may take to end."""
+    """A process of the service: its name, its command, and how long it may take to end."""
 
     name: str
     command: tuple[str, ...]
@@ -32,6 +34,8 @@ class Part:
 
 @dataclass
 class _Running:
+    """A part that was started; `falls` counts how often in a row it ended by itself."""
+
     part: Part
     process: subprocess.Popen[bytes]
     started: float
@@ -41,10 +45,14 @@ class _Running:
 
 @dataclass
 class Parts:
-    """Keeps the started parts running; all calls come from one thread.
+    """Keeps parts running; all calls must come from one thread.
 
-    `environment` and the lock `inherited` go to every part; `say` prints one line to the user.
-    `group` is the process group of all parts, 0 before `open`.
+    Attributes:
+        environment: the environment of every part.
+        logs: the folder of the logs.
+        inherited: a lock file that every part inherits.
+        say: a function that prints a line to the user.
+        group: the process group of all parts; 0 before `open`.
     """
 
     environment: Mapping[str, str]
@@ -57,14 +65,15 @@ class Parts:
 
     def open(self) -> None:
         """Start the watchdog, and with it the process group that all parts join."""
-        # In a group of their own, so that Ctrl-C reaches the launcher alone, which keeps the order.
+        # The parts are not in the launcher's group, so that Ctrl-C reaches the launcher alone,
+        # which ends them in order.
         self._watchdog = subprocess.Popen(
             module("launcher.watchdog"), stdin=subprocess.PIPE, process_group=self.group
         )
         self.group = self.group or self._watchdog.pid
 
     def start(self, part: Part) -> None:
-        """Start a part; its output goes to `NAME.log`, the last run's to `NAME.log.1`."""
+        """Start a part; its output goes to `NAME.log`, and the log of the run before is kept."""
         log = self._log(part.name)
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
@@ -98,7 +107,10 @@ class Parts:
             return "".join(f"    {line}" for line in deque(log, TAIL_LINES)).rstrip()
 
     def end(self, names: Sequence[str], hurry: Callable[[], bool]) -> None:
-        """End parts side by side: SIGTERM, then SIGKILL after each one's grace or once `hurry`."""
+        """End parts at the same time: by SIGTERM, and by SIGKILL if that takes too long.
+
+        It takes too long when a part's `grace_s` is over, or when `hurry` returns true.
+        """
         ending = [self._running.pop(name) for name in names if name in self._running]
         for running in ending:
             running.process.terminate()

@@ -1,4 +1,4 @@
-"""The life of one service: start the parts, wait until they answer, keep them up, end them."""
+"""Runs a service: starts its parts, waits until they answer, keeps them running, ends them."""
 
 import os
 import signal
@@ -18,11 +18,14 @@ from launcher.broker import Broker, prepare_broker
 from launcher.folder import DataFolder
 from launcher.parts import POLL_S, Part, Parts, module
 
+# The start fails if the service is not ready within this time.
 READY_WITHIN_S = 90.0
-# A part that falls this often before the service has ever been ready will not get well by itself.
+# The start also fails if a part ends by itself this often before the service is ready.
 FALLS_AT_START = 3
-# The worker gives its job back within 30 s of SIGTERM (a checkpoint, then the lease).
+# How long parts may take to end. A worker writes a checkpoint and gives its job back within 30 s.
 WORKER_GRACE_S, GRACE_S = 31.0, 3.0
+# The time limit of a request to the API.
+_TIMEOUT_S = 2
 
 
 class StartFailed(Exception):
@@ -30,17 +33,17 @@ class StartFailed(Exception):
 
 
 class Interrupted(Exception):
-    """The user or the system asked for the end before the service was ready."""
+    """A signal asked for the end of the service before it was ready."""
 
 
 class Stop:
-    """Counts the requests to end: the first ends the service in order, a second at once."""
+    """Counts signals: the first one ends the service in order, the second one at once."""
 
     def __init__(self) -> None:
         self._requests = 0
 
     def listen(self) -> None:
-        """Take over the signals that ask for the end."""
+        """Install handlers for the signals that ask for the end."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._count)
 
@@ -126,7 +129,7 @@ def _migrate(settings: Settings) -> None:
 
 
 def _end(parts: Parts, stop: Stop, say: Callable[[str], None]) -> None:
-    # The API answers until the jobs are given back; the broker outlives all who use it.
+    # The API answers until the jobs are given back. The broker ends last: all others use it.
     say("ending; a running job is checkpointed and goes on at the next start")
     parts.end([n for n in parts.names() if n not in ("api", "broker")], stop.hurry)
     parts.end(["api"], stop.hurry)
@@ -159,10 +162,10 @@ def _answers_ping(url: str) -> bool:
 
 
 def _is_ready(base: str) -> bool:
-    # Past any proxy of the environment, which cannot reach this machine's own addresses.
+    # The environment's proxies are not used: they cannot reach this machine's own addresses.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{base}/readyz", timeout=2):
+        with opener.open(f"{base}/readyz", timeout=_TIMEOUT_S):
             return True
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False

@@ -1,8 +1,7 @@
-"""Ends the parts when the launcher no longer can: `python -m launcher.watchdog`.
+"""Ends the parts of a launcher that was killed: `python -m launcher.watchdog`.
 
-Its standard input is a pipe whose other end only the launcher holds, and which closes however
-the launcher ends, SIGKILL included. All parts are in the watchdog's process group, so no list of
-processes has to be kept, and none can be missed.
+Its standard input is a pipe whose other end only the launcher holds, so it closes however the
+launcher ends, even by SIGKILL. All parts are in the watchdog's process group, so none is missed.
 """
 
 import os
@@ -10,7 +9,8 @@ import signal
 import sys
 import time
 
-# A job's checkpoint is on disk already; this is for the worker to give its lease back.
+# The time that parts have to end. A job's checkpoint is on disk already, so it is only for the
+# worker to give its lease back.
 GRACE_S = 5.0
 
 

@@ -1,6 +1,6 @@
-"""Runs the jobs: claims a row, supervises a child process that does the work, publishes the result.
+"""Runs the jobs: claims a job, supervises a child process that does the work, stores the results.
 
-`app` is the Celery app, `supervisor` the life of one attempt, `guard` what ends it early, `child`
-the process with the method in it, `folder` what the two exchange. What lost workers leave behind
-is the keeper's work.
+`app` is the Celery app. `supervisor` runs one attempt of a job after the other, and `guard` ends an
+attempt early. `child` is the process that runs the method, and `folder` is the folder by which
+supervisor and child communicate. The keeper cleans up after workers that were lost.
 """

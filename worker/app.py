@@ -1,8 +1,9 @@
 """The Celery worker: `celery -A worker.app worker`.
 
-A message says only that there may be something to do. It is acknowledged early (a broker would
-deliver a long task twice), and the pool is one thread (prefork's processes may not have children),
-which claims jobs from the database until none is left.
+A message only says that there may be something to do; the worker then claims jobs from the database
+until none is left. Messages are acknowledged early, because a broker would deliver a task that
+takes long a second time. The pool is a single thread, because the processes of Celery's prefork
+pool may not have children.
 """
 
 import logging
@@ -35,7 +36,7 @@ from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
 
-# A database that starts at the same time has this long; then the worker ends with an error.
+# The worker waits this long for a database that is starting, too. Then it ends with an error.
 _PATIENCE_AT_START_S = 120.0
 
 settings = Settings()
@@ -48,10 +49,14 @@ app.amqp.queues.select(offer.queues())
 
 
 class Worker:
-    """This process as an owner of jobs."""
+    """This process as an owner of jobs.
+
+    Making one migrates the database, tells the API which specs the worker accepts, and removes the
+    run folders that a killed worker left.
+    """
 
     def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
-        """Make the schema, tell the API what may be asked for, clear what a killed worker left."""
+        """Raises ValueError if `device` is "cuda" and there is no GPU, and `GaveUp`."""
         if device == "cuda" and not offer.gpus:
             raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
         engine = make_engine(settings)
@@ -77,7 +82,7 @@ class Worker:
             publish(session, catalogue())
 
     def work_off(self) -> None:
-        """Claim and run jobs until nothing is left, or until the shutdown."""
+        """Claim and run jobs until none is left, or until `shutdown` is set."""
         while not self.shutdown.is_set():
             self.supervisor.children.warm_up()
             try:
@@ -105,14 +110,14 @@ _worker: Worker | None = None
 
 def _start(**_: Any) -> None:
     global _worker
-    # Celery asks for it only later, and would not log a failed start.
+    # Celery sets up logging only later, so a start that fails would not be logged.
     configure_logs(settings.log_format)
     hide_from_children()
     try:
         _worker = Worker(settings, device, offer)
         _worker.presence.begin()
     except Exception as error:
-        # Celery would log what a signal's receiver raises, and go on without it.
+        # Celery would only log an exception of a signal's receiver, and go on.
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
     GpuReport(_worker.database, _worker.shutdown).begin()
@@ -120,20 +125,20 @@ def _start(**_: Any) -> None:
 
 
 def _look_for_work(**_: Any) -> None:
-    # Jobs may have waited for the first worker, and their wake-ups may be lost.
+    # Jobs may be waiting whose messages were lost.
     assert _worker is not None
     _worker.supervisor.children.warm_up()
-    # The last queue is the one that only workers with the same devices listen to.
+    # Only workers with the same devices listen to the last queue.
     wake(app, offer.queues()[-1])
 
 
 def _work_off() -> None:
-    assert _worker is not None  # worker_init comes before any task
+    assert _worker is not None  # Celery sends worker_init before any task
     _worker.work_off()
 
 
 def _give_back(**_: Any) -> None:
-    # Celery's warm shutdown waits for the task, which may run for hours; so it is stopped.
+    # Celery's warm shutdown waits for the task, which may run for hours, so the task is stopped.
     log.info("worker ends; a running job is given back")
     if _worker is not None:
         _worker.shutdown.set()

@@ -1,14 +1,14 @@
 """The process that does the work: `python -m worker.child FOLDER`.
 
-It knows one folder (docs/interfaces/job-folder.md) and nothing else: no database, no store, no
-secrets. So it runs by hand on any machine: put `job.json` and the inputs into a folder and call it.
-Exit status 0 means that `outcome.json` was written; anything else is a crash, with the reason on
-standard error and, where there is a name for it, in `crash.json`.
+It uses one folder (docs/interfaces/job-folder.md) and nothing else: no database, no store, no
+secrets. So it can be run by hand on any machine: put `job.json` and the inputs into a folder, and
+run the command. Exit status 0 means that `outcome.json` was written. Any other status is a crash;
+the reason is on standard error and, for known kinds of crashes, in `crash.json`.
 
-`--supervised` is for the supervisor, which holds the other end of standard input. The child loads
-the method, waits for a line with the folder, and gives up network and limits before it looks into
-it. When standard input closes, the supervisor is gone and the child ends itself with all that it
-started. By hand, standard input is left alone.
+The supervisor uses `--supervised`. The child then loads the method, gives up the network, lowers
+its limits, and waits for a line with the folder on standard input. When standard input closes, the
+supervisor has ended, and the child ends itself and all processes that it started. Without the
+option, standard input is not used.
 """
 
 import argparse
@@ -38,6 +38,9 @@ from worker import sandbox
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
 
+# Longer messages of exceptions are cut off.
+_LONGEST_MESSAGE = 2000
+
 
 def main() -> None:
     """Run the job in the folder and write its outcome."""
@@ -63,13 +66,13 @@ def main() -> None:
         if "CUDA error" in str(error) or "NCCL error" in str(error):
             _crash(folder, "cuda_error", error)
         raise
-    # Any process may be the one that fails; of a success only the first writes.
+    # Any of several processes may fail and say so. A success is written by the first one alone.
     if outcome["status"] == "failed" or distributed.is_first():
         write_json(folder.outcome, outcome)
 
 
 def _launch(folder: RunFolder, processes: int) -> int:
-    """Run the job in that many processes, a GPU each, which meet on the loopback."""
+    """Run the job in several processes with a GPU each; they communicate over the loopback."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
     command += ["-m", "worker.child", str(folder.path)]
@@ -78,14 +81,14 @@ def _launch(folder: RunFolder, processes: int) -> int:
 
 
 def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
-    write_json(folder.crash, {"code": code, "message": str(error)[:2000]})
+    write_json(folder.crash, {"code": code, "message": str(error)[:_LONGEST_MESSAGE]})
 
 
 def _wait_for_folder(said: str) -> RunFolder:
-    """Return the folder the supervisor names; what is printed from then on goes to its log."""
+    """Wait for the supervisor to name a folder; from then on, output goes to the folder's log."""
     line = sys.stdin.buffer.readline()
     if not line:
-        sys.exit(0)  # Not needed: the supervisor has ended.
+        sys.exit(0)  # The supervisor has ended.
     folder = RunFolder(Path(os.fsdecode(line.rstrip(b"\n"))))
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
@@ -99,13 +102,13 @@ def _wait_for_folder(said: str) -> RunFolder:
 def _end_with_supervisor() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    # The supervisor made this process the leader of its group; nothing of it may stay behind.
+    # This process leads the process group of all that it started, which must end with it.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _outcome(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if distributed.is_launched():
-        # torchrun starts each process in a session of its own, which a kill of ours does not reach.
+        # torchrun starts each process in a session of its own, so killing ours does not reach it.
         end_with_parent()
     try:
         headline = _run(folder, document)
@@ -125,8 +128,9 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if document["threads"] is not None:
         torch.set_num_threads(document["threads"])
     device = torch.device(document["device"])
-    # On a CPU a resumed job's artifact equals an undisturbed one's byte for byte. On a GPU it is
-    # equal within a tolerance: some kernels (pooling, say) have no deterministic form.
+    # On a CPU the artifact of a resumed job is, byte for byte, that of an undisturbed one. On a GPU
+    # it is equal within a tolerance, because some kernels (pooling's, for example) are not
+    # deterministic.
     compute_repeatably(device.type == "cpu")
     model = document["model"]
     with folder.events.open("a") as events, distributed.together(device) as own_device:
@@ -162,7 +166,7 @@ def _emitter(
 
 
 def _finite(value: object) -> object:
-    """Return None for NaN and the infinities, which JSON does not have; else the value."""
+    """Return None for NaN and the infinities, which JSON does not have, and else the value."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,4 +1,4 @@
-"""Reads the events a child writes, line by line, while it writes them."""
+"""Reads the events of a child, line by line, while the child writes them."""
 
 import json
 from datetime import datetime
@@ -8,14 +8,14 @@ from jobstore.events import EventType, NewEvent
 
 
 class ProtocolError(Exception):
-    """The child left something in its folder that docs/interfaces/events.md does not have."""
+    """The child left something in its folder that docs/interfaces/ does not allow."""
 
 
 class EventTail:
     """Reads the complete lines that are appended to an events file.
 
     Attributes:
-        confirmed: how many events are safe.
+        confirmed: how many events were confirmed, and so are not read again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,20 +25,23 @@ class EventTail:
         self._read = (0, 0)
 
     def read(self) -> list[NewEvent]:
-        """Return the events behind the last `confirm`; raises `ProtocolError`."""
+        """Return the events after the confirmed ones.
+
+        Raises `ProtocolError` for a line that is no event.
+        """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(self._offset)
             data = file.read()
-        # A line without its end is still being written, or its writer was killed over it.
+        # A last line without a line end is still being written, or its writer was killed.
         whole = data[: data.rfind(b"\n") + 1]
         events = [_parse_event(line) for line in whole.splitlines()]
         self._read = (self._offset + len(whole), self.confirmed + len(events))
         return events
 
     def confirm(self) -> None:
-        """What the last `read` returned is safe: do not return it again."""
+        """Note that what the last `read` returned is stored, so that it is not returned again."""
         self._offset, self.confirmed = self._read
 
 

@@ -1,6 +1,6 @@
-"""The run folder: all that a child knows, and all it leaves (docs/interfaces/job-folder.md).
+"""The run folder, which has a child's inputs and results (docs/interfaces/job-folder.md).
 
-The child imports this, so it imports nothing of the store.
+The child imports this module, so this module imports nothing of `jobstore`.
 """
 
 import fcntl
@@ -18,13 +18,14 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 REPORT = "report.json"
-"""The one result that every succeeded child leaves; the others are its method's."""
+"""The name of the result that every method has; others depend on the method."""
 
 _MEDIA_TYPES: Mapping[str, str] = {
     ".json": "application/json",
     ".html": "text/html; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
 }
+# The names of results are used in URLs.
 _RESULT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _LOCK = "lock"
@@ -63,12 +64,12 @@ class RunFolder:
 
     @property
     def crash(self) -> Path:
-        """The child's own reason for its crash; written instead of the outcome."""
+        """The child's reason for its crash, which it writes instead of an outcome."""
         return self.path / "crash.json"
 
     @property
     def log(self) -> Path:
-        """What the child printed; the supervisor's, not part of the protocol."""
+        """The child's output, for the supervisor; not part of the documented protocol."""
         return self.path / "child.log"
 
     def newest_checkpoint(self) -> Path | None:
@@ -76,14 +77,14 @@ class RunFolder:
         return max(self.checkpoints.glob("*.pt"), default=None)
 
     def crash_document(self) -> object:
-        """Return what the child wrote of its own end, None if nothing that can be read."""
+        """Return the child's reason for its crash, or None if there is none that can be read."""
         try:
             return json.loads(self.crash.read_text())
         except (OSError, ValueError):
             return None
 
     def log_tail(self) -> str:
-        """Return the end of what the child printed."""
+        """Return the end of the child's output."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as file:
@@ -93,9 +94,9 @@ class RunFolder:
 
 @contextmanager
 def run_folder(runs: Path, name: str) -> Iterator[RunFolder]:
-    """Make an empty run folder in `runs`, and delete it in the end.
+    """Make an empty run folder in `runs` for the duration of the context, and then delete it.
 
-    A lock on it tells `remove_abandoned` that its supervisor lives.
+    A lock on the folder tells `remove_abandoned` that its supervisor is alive.
     """
     folder = RunFolder(runs / name)
     with ExitStack() as stack:
@@ -123,7 +124,10 @@ def remove_abandoned(runs: Path) -> None:
 
 @contextmanager
 def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the file's lock, which ends with the process; without `wait` raises BlockingIOError."""
+    """Hold a lock on a file, at most as long as this process lives.
+
+    Raises BlockingIOError if `wait` is false and another process holds the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,19 +135,22 @@ def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_result(path: Path) -> bool:
-    """Tell whether a child may leave this in `results`: a file with a name fit for a URL."""
+    """Tell whether a child may leave this in `results`: a plain file whose name fits a URL."""
     plain = path.is_file() and not path.is_symlink()
     return plain and _RESULT_NAME.fullmatch(path.name) is not None
 
 
 def media_type(name: str) -> str:
-    """Return the media type of a result by its name's ending; bytes where it says nothing."""
+    """Return the media type of a result by the suffix of its name; bytes if it is not known."""
     return _MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write the document so that a reader sees all of it or none; ValueError for NaN."""
-    # Each process writes to a name of its own: several may write an outcome of one job.
+    """Write a document in such a way that a reader sees all of it or nothing.
+
+    Raises ValueError for NaN and infinities.
+    """
+    # Several processes of a job may write an outcome, so each writes to a name of its own first.
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     aside.write_text(json.dumps(document, allow_nan=False))
     aside.rename(path)

@@ -1,6 +1,6 @@
-"""Writes the memory use of this machine's GPUs to the database, from a thread of its own.
+"""Writes the memory use of this machine's GPUs to the database, in a thread of its own.
 
-The figures come from `nvidia-smi`, because asking through torch would take some of that memory.
+The figures come from `nvidia-smi`, because torch itself takes GPU memory when it is asked.
 """
 
 import logging
@@ -17,6 +17,7 @@ from jobstore.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
 
+# The memory is written every so many seconds.
 EVERY_S = 15.0
 _TIMEOUT_S = 10.0
 _MIB = 1 << 20
@@ -33,7 +34,7 @@ class GpuMemory:
 
 
 def read_gpus() -> list[GpuMemory]:
-    """Return the memory of each GPU; none where there is no NVIDIA driver, or it fails."""
+    """Return the memory of each GPU; nothing if there is no NVIDIA driver, or if it fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -48,7 +49,7 @@ def read_gpus() -> list[GpuMemory]:
 
 
 def parse(table: str) -> list[GpuMemory]:
-    """Read nvidia-smi's table; a GPU that does not tell its memory ([N/A]) is left out."""
+    """Read nvidia-smi's table; GPUs whose memory is not known ([N/A]) are left out."""
     rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
     return [
         GpuMemory(row[0], int(row[1]) * _MIB, int(row[2]) * _MIB)
@@ -58,18 +59,18 @@ def parse(table: str) -> list[GpuMemory]:
 
 
 class GpuReport:
-    """Tells every `EVERY_S` seconds until `stop` is set; on a machine without GPUs nothing."""
+    """Writes the GPUs' memory every `EVERY_S` seconds until `stop` is set, if there are GPUs."""
 
     def __init__(self, database: Database, stop: threading.Event) -> None:
         self._database = database
         self._stop = stop
 
     def begin(self) -> None:
-        """Begin to tell."""
+        """Start the thread."""
         threading.Thread(target=self._keep, name="gpus", daemon=True).start()
 
     def tell(self, gpus: list[GpuMemory]) -> None:
-        """Say how full they are now."""
+        """Write the memory of these GPUs to the database."""
         host = socket.gethostname()
         with self._database.write() as session:
             for each in gpus:

@@ -1,7 +1,7 @@
-"""Watches over an attempt from a thread of its own: keeps the lease, and ends the child early.
+"""Watches over an attempt in a thread of its own: renews the lease, and ends the child early.
 
-It is apart from the supervisor's main thread because that one waits for the object store, and
-neither the lease nor a cancel may wait with it.
+The supervisor's main thread also waits for the object store, and neither renewing the lease nor a
+cancel may wait for that.
 """
 
 import logging
@@ -23,10 +23,12 @@ from worker.process import ChildProcess
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+# If the settings give no limit, a child may use this share of the memory.
+_MEMORY_SHARE = 0.9
 
 
 class StopReason(StrEnum):
-    """Why an attempt ends before its child is done."""
+    """The reason why an attempt ends before its child is done."""
 
     CANCELLED = "cancelled"
     TIME_LIMIT = "time_limit"
@@ -36,10 +38,10 @@ class StopReason(StrEnum):
 
 
 class Guard:
-    """Renews the lease every heartbeat and ends the child when there is a reason to.
+    """Renews the lease every heartbeat, and ends the child when there is a reason to.
 
-    A context manager: it watches inside the `with` block. Once `stopped` is set, `reason` tells
-    why; only a lost lease can still follow another reason.
+    It is a context manager and watches inside the `with` block. Once `stopped` is set, `reason`
+    tells why. After that, `reason` can only change to a lost lease.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Guard:
         time_limit_s: float,
         shutdown: threading.Event,
     ) -> None:
-        """`run_seconds` is what the job has run in former attempts."""
+        """`run_seconds` is the time that the job has run in earlier attempts."""
         self.stopped = threading.Event()
         self.reason: StopReason | None = None
         self._settings = settings
@@ -61,7 +63,7 @@ class Guard:
         self._started = time.monotonic() - run_seconds
         self._time_limit_s = time_limit_s
         self._shutdown = shutdown
-        self.memory_limit = settings.memory_limit_bytes or int(0.9 * available_memory())
+        self.memory_limit = settings.memory_limit_bytes or int(_MEMORY_SHARE * available_memory())
         self._renewed = time.monotonic()
         self._child: ChildProcess | None = None
         self._done = threading.Event()
@@ -77,11 +79,11 @@ class Guard:
 
     @property
     def lost(self) -> bool:
-        """Tell whether the lease is lost, so that nothing may be written any more."""
+        """Tell whether the lease is lost; then nothing may be written any more."""
         return self.reason is StopReason.LEASE_LOST
 
     def watch_over(self, child: ChildProcess) -> None:
-        """End this child when there is a reason to, at once if there is one already."""
+        """End this child when there is a reason to; at once if there is one already."""
         self._child = child
         if self.stopped.is_set():
             child.end()
@@ -117,10 +119,10 @@ class Guard:
         return None
 
     def _keep_lease(self) -> LeaseState:
-        """Look at the lease, and renew it if it is time to; raises `LeaseLost`.
+        """Read the lease, and renew it if it is time to.
 
-        Without the database it counts as lost when it has run out by our own clock: from then on
-        another worker may be at work.
+        Raises `LeaseLost`, also if the database cannot be reached and the lease has run out by this
+        machine's clock: from then on another worker may run the job.
         """
         now = time.monotonic()
         try:

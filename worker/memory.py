@@ -1,9 +1,10 @@
-"""What memory there is, and whether the kernel killed for want of it."""
+"""How much memory there is, and whether the kernel killed a process because it ran out."""
 
 from pathlib import Path
 
 import psutil
 
+# Files with the memory limit and the number of kills of a container (cgroup versions 2 and 1).
 _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -15,7 +16,7 @@ _KILLS = (
 
 
 def available_memory() -> int:
-    """Return the bytes that this machine has, or this container may have."""
+    """Return the bytes of memory of this machine, or of this container if it has a limit."""
     total = int(psutil.virtual_memory().total)
     for path in _LIMITS:
         if path.exists() and (text := path.read_text().strip()).isdigit():
@@ -24,13 +25,13 @@ def available_memory() -> int:
 
 
 class OomKills:
-    """Counts, from its making on, the out-of-memory kills in this container."""
+    """Notices out-of-memory kills in this container from the moment when it is made."""
 
     def __init__(self) -> None:
         self._before = _oom_kills()
 
     def happened(self) -> bool:
-        """Tell whether there was one since."""
+        """Tell whether there has been a kill since then."""
         return _oom_kills() > self._before
 
 

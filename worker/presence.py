@@ -1,4 +1,4 @@
-"""Tells the database that this worker is there, from a thread of its own."""
+"""Tells the database that this worker is running, in a thread of its own."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Presence:
-    """Announces what the worker has every `every_s` seconds, until it ends."""
+    """Announces every `every_s` seconds that the worker is running, and which devices it has."""
 
     def __init__(self, database: Database, owner: str, offer: Offer, *, every_s: float) -> None:
         self._database, self._owner, self._offer, self._every_s = database, owner, offer, every_s
@@ -21,12 +21,15 @@ class Presence:
         self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
 
     def begin(self) -> None:
-        """Announce once, and again from now on. Raises what the database raises."""
+        """Announce the worker now, and start the thread. Raises the errors of the database."""
         self._announce()
         self._thread.start()
 
     def end(self) -> None:
-        """Say that the worker ends; without the database its row is soon too old to count."""
+        """Stop the thread, and withdraw the worker from the database.
+
+        If the database cannot be reached, the worker's row is soon too old to count anyway.
+        """
         self._ended.set()
         self._thread.join()
         with suppress(*TRANSIENT), self._database.write() as session:

@@ -1,4 +1,4 @@
-"""The child as a process: started in a session of its own, ended with all that it started."""
+"""Child processes: each is started in a session of its own and ended with all that it started."""
 
 import contextlib
 import ctypes
@@ -13,13 +13,15 @@ from pathlib import Path
 import psutil
 
 TERM_GRACE_S = 2.0
-"""How long the child may take to end by itself; a cancel must be over within five seconds."""
+"""A child may take this long to end after SIGTERM; a cancel must be over within five seconds."""
 
 _POLL_S = 0.05
+# Operations of Linux's prctl.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
-# The variables that a Python program with torch needs; our settings and keys are not among them.
+# Children inherit only these variables, which a Python program with torch may need. The service's
+# settings and keys are not among them.
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -35,15 +37,16 @@ _ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
+# Fixes the order of sets, and the workspace of cuBLAS, so that results are repeatable.
 _DETERMINISM = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-# Threads that spin while they wait make a busy machine several times slower.
+# OpenMP's threads sleep while they wait. If they spin, a busy machine is several times slower.
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def hide_from_children() -> None:
-    """Keep processes of the same user from reading our memory and environment, secrets and all.
+    """Keep processes of the same user from reading this process's memory and environment.
 
-    Through /proc a child could, as long as we may be dumped. (Root still can.)
+    Otherwise a child could read our secrets through /proc. (Root still can.)
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -54,6 +57,7 @@ def end_with_parent() -> None:
 
 
 def _own_memory(process: psutil.Process) -> int:
+    """The bytes of memory of a process, without the pages of files."""
     held = int(process.memory_info().rss)
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
@@ -65,14 +69,14 @@ def _own_memory(process: psutil.Process) -> int:
 class ChildProcess:
     """A running child; its methods may be called from several threads.
 
-    The child is not reaped before `reap`, so until then its process group cannot be another's.
+    Until `reap` is called, the child's process id, and so its process group's, cannot be reused.
     """
 
     def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
-        """Start `command`; what it prints goes to `log`, if there is one. Raises OSError."""
+        """Start `command`; its output goes to `log`, if that is given. Raises OSError."""
         inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with (log or Path(os.devnull)).open("ab") as output:
-            # The pipe closes when this process ends, however it ends; so the child notices.
+            # The child notices the end of this process, however it ends, because the pipe closes.
             self._popen = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -84,7 +88,7 @@ class ChildProcess:
         self._lock = threading.Lock()
 
     def tell(self, line: str) -> bool:
-        """Write a line to the child's standard input; False if it has ended."""
+        """Write a line to the child's standard input; returns False if the child has ended."""
         assert self._popen.stdin is not None
         try:
             self._popen.stdin.write(os.fsencode(line) + b"\n")
@@ -94,10 +98,10 @@ class ChildProcess:
         return not self.exited()
 
     def memory(self) -> int:
-        """Return the bytes that the child and all it started hold, 0 once it has ended.
+        """Return the bytes of memory of the child and all processes that it started; 0 if ended.
 
-        What the kernel can take back at any time, pages of mapped files, does not count: a large
-        data set is streamed from one.
+        Pages of mapped files do not count, because the kernel can take them back at any time. Large
+        data sets are in such files.
         """
         held = 0
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -120,7 +124,7 @@ class ChildProcess:
             return os.waitid(os.P_PID, self._popen.pid, options) is not None
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` seconds for the child's end; tell whether it came."""
+        """Wait up to `timeout_s` seconds for the child's end; tell whether it has ended."""
         deadline = time.monotonic() + timeout_s
         while not self.exited():
             if time.monotonic() > deadline:
@@ -129,13 +133,13 @@ class ChildProcess:
         return True
 
     def end(self) -> None:
-        """End the child's whole session: asked first, killed after `TERM_GRACE_S` seconds."""
+        """End the child and its group: by SIGTERM, and by SIGKILL after `TERM_GRACE_S` seconds."""
         self._signal(signal.SIGTERM)
         self.wait(TERM_GRACE_S)
         self._signal(signal.SIGKILL)
 
     def reap(self) -> int:
-        """End what is left of the session; returns the child's exit status (negative: a signal)."""
+        """Kill what is left of the group; returns the child's exit status (negative: a signal)."""
         self._signal(signal.SIGKILL)
         with self._lock:
             assert self._popen.stdin is not None
@@ -150,24 +154,24 @@ class ChildProcess:
 
 
 class ChildFactory:
-    """Has one child wait that has loaded the method already: a job starts at once in it.
+    """Keeps a spare child that has loaded the method already, so that a job starts at once.
 
-    A child is used once and replaced, so no job sees another's memory.
+    Each child is used for one job only, so no job sees the memory of another.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """`command` waits for the folder on its standard input."""
+        """`command` starts a child that waits for a folder's name on its standard input."""
         self._command = command
         self._spare: ChildProcess | None = None
 
     def warm_up(self) -> None:
-        """Have a child wait, unless one does."""
+        """Start the spare child, unless there is one."""
         if self._spare is None or self._spare.exited():
             self.close()
             self._spare = ChildProcess(self._command)
 
     def start(self, folder: Path) -> ChildProcess:
-        """Return a child at work on `folder`: the waiting one, or a new one. Raises OSError."""
+        """Let the spare child, or a new one, work on `folder`; returns it. Raises OSError."""
         child, self._spare = self._spare, None
         if child is not None:
             if child.tell(str(folder)):
@@ -178,7 +182,7 @@ class ChildFactory:
         return child
 
     def close(self) -> None:
-        """End the waiting child."""
+        """End the spare child."""
         if self._spare is not None:
             self._spare.reap()
             self._spare = None

@@ -1,6 +1,7 @@
-"""What the child gives up before it looks at an untrusted file. No torch here: it must come first.
+"""Restricts the child before it reads an untrusted file.
 
-Memory is not limited here: an address-space limit breaks CUDA. The supervisor watches it.
+This module does not import torch, because it has to run before torch starts threads. It does not
+limit memory, because a limit of the address space breaks CUDA; the supervisor watches the memory.
 """
 
 import ctypes
@@ -11,24 +12,27 @@ import resource
 import socket
 import struct
 
+# Constants of Linux's unshare and of its ioctl for network interfaces.
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 _OPEN_FILES = 4096
+# The child's priority is lower than that of the API and the databases by this much.
 _NICE = 4
 
 
 def enter(*, max_file_bytes: int) -> str:
-    """Limit this process and all it will start; returns a sentence on the network.
+    """Restrict this process and all that it will start.
 
-    - a file may not grow past `max_file_bytes`, no more than 4,096 are open, none is a core dump;
-    - its priority is below the API's and the databases', so that a job leaves them the machine;
-    - the network is gone, but for a loopback of its own, where the kernel lets us: as root, or
-      where unprivileged user namespaces are allowed. Docker's default seccomp profile forbids
-      both; there the sentence says so, and the container's network is what limits it.
+    - A file may not grow past `max_file_bytes`, at most 4,096 files may be open, and there are no
+      core dumps.
+    - The priority is lower than that of the API and the databases, so that jobs do not slow them.
+    - There is no network but a loopback, if the kernel allows that: it does for root, and for
+      others where unprivileged user namespaces are allowed. Docker's default seccomp profile
+      forbids both; then the container's own network is the only restriction.
 
-    Call it before any thread exists.
+    Call it before any thread is started. Returns a sentence that says what became of the network.
     """
     _lower(resource.RLIMIT_FSIZE, max_file_bytes)
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
@@ -67,7 +71,7 @@ def _keep_ids(user: int, group: int) -> None:
 
 
 def _raise_loopback() -> None:
-    """Processes of one job that train together meet there."""
+    """Enable the loopback, over which the processes of one job communicate."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         request = struct.pack("16sh14x", b"lo", 0)
         answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, request)

@@ -1,8 +1,9 @@
-"""The life of one attempt: a folder, a child in it, and what the child leaves made durable.
+"""Runs attempts: fills a folder, starts a child in it, and stores what the child leaves.
 
-Why a child process: it can be killed (a cancel frees the machine within seconds), its crash costs
-an attempt and not the worker, and it needs neither secrets nor network. Every write here is
-conditional on the attempt, so a supervisor that was paused and overtaken does no harm.
+A job runs in a child process for three reasons: it can be killed, so a cancel frees the machine
+within seconds; a crash costs an attempt and not the worker; and it needs neither secrets nor
+network. All writes to the database are conditional on the attempt's lease, so a supervisor that was
+paused, and whose job was given to another worker, does no harm.
 """
 
 import json
@@ -37,19 +38,21 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: The command of a child, without its options.
 CHILD_COMMAND = (sys.executable, "-m", "worker.child")
 
+# Events and checkpoints are stored every so many seconds.
 _SHIP_EVERY_S = 0.2
 _MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "onnx": ".onnx"}
 
 
 def runs_folder(settings: Settings) -> Path:
-    """Return where the run folders of this machine are."""
+    """Return the folder of this machine's run folders."""
     return settings.home / "runs"
 
 
 class Supervisor:
-    """Runs attempts one after the other; `shutdown` makes it give the present one back."""
+    """Runs one attempt after the other; when `shutdown` is set, it gives the present one back."""
 
     def __init__(
         self,
@@ -61,7 +64,10 @@ class Supervisor:
         shutdown: threading.Event,
         child_command: Sequence[str] | None = None,
     ) -> None:
-        """`device` is "cpu" or "cuda"; `child_command` waits for the folder on standard input."""
+        """`device` is "cpu" or "cuda".
+
+        `child_command` starts a child that waits for a folder's name on standard input.
+        """
         self.settings = settings
         self.database = database
         self.store = store
@@ -71,7 +77,7 @@ class Supervisor:
         self.children = ChildFactory(child_command or (*CHILD_COMMAND, "--supervised", limit))
 
     def run(self, job: Job, attempt: Attempt) -> None:
-        """Run the claimed job to the end of this attempt, whatever that is."""
+        """Run a claimed job until this attempt ends, in whatever way."""
         log.info("attempt begins", extra=attempt.ids)
         try:
             name = f"{job.id}-{attempt.number}"
@@ -81,7 +87,7 @@ class Supervisor:
             ):
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
-            # Nothing may be written any more; the keeper has queued the job or will.
+            # Nothing may be written any more. The keeper queues the job again.
             log.warning("attempt abandoned: %s", error, extra=attempt.ids)
         log.info("attempt ended", extra=attempt.ids)
 
@@ -97,7 +103,12 @@ class Supervisor:
 
 
 class _Run:
-    """One attempt at work."""
+    """One attempt.
+
+    Attributes:
+        events: the events that the child writes.
+        shipped: the newest checkpoint that is stored.
+    """
 
     def __init__(
         self, supervisor: Supervisor, job: Job, attempt: Attempt, folder: RunFolder, guard: Guard
@@ -114,7 +125,10 @@ class _Run:
         self.oom_kills = OomKills()
 
     def to_its_end(self) -> None:
-        """Prepare, supervise, publish; raises `LeaseLost` or `GaveUp` when the lease is gone."""
+        """Prepare the folder, supervise the child and store the results.
+
+        Raises `LeaseLost` or `GaveUp` if the lease is lost.
+        """
         try:
             self._prepare()
             self._end(self._supervise())
@@ -125,12 +139,12 @@ class _Run:
         except ProtocolError as error:
             self._fail_attempt(JobError("child_crashed", str(error)))
         except Exception as error:
-            # A mistake of ours must not leave the job hanging until its lease runs out.
+            # After a bug of ours, the job must not wait until its lease has run out.
             log.exception("the supervisor failed", extra=self.attempt.ids)
             self._fail_attempt(JobError("internal_error", f"{type(error).__name__}: {error}"))
 
     def _prepare(self) -> None:
-        """Fill the folder: inputs, the checkpoint to resume at, and the job itself."""
+        """Fill the folder: the inputs, the checkpoints to resume from, and the job's document."""
         model, dataset = self._patiently("reading the job's inputs", self._inputs)
         model_path = self.folder.inputs / f"model{_MODEL_SUFFIX[model.format]}"
         dataset_path = self.folder.inputs / "dataset"
@@ -161,7 +175,7 @@ class _Run:
             return model, uploads.get_dataset(session, self.job.dataset_id)
 
     def _supervise(self) -> int:
-        """Run the child to its end and ship what it leaves; returns its exit status."""
+        """Run the child to its end, and store events and checkpoints; returns its exit status."""
         child = self.supervisor.children.start(self.folder.path)
         log.info("child started", extra=self.attempt.ids | {"pid": child.pid})
         try:
@@ -169,7 +183,8 @@ class _Run:
             while not child.wait(_SHIP_EVERY_S):
                 self._ship()
                 if self.events.confirmed:
-                    # Not before this child's first event: loading the next would slow its start.
+                    # The next child is not started earlier, because that would slow this one's
+                    # start.
                     self.supervisor.children.warm_up()
         finally:
             child.end()
@@ -182,8 +197,9 @@ class _Run:
         return status
 
     def _ship(self) -> None:
-        """Make the new events and the newest checkpoint durable."""
-        # Looked for first: all that led to this checkpoint is in the events already.
+        """Store the new events and the newest checkpoint."""
+        # The checkpoint is looked up first, so that the events that are read next include all that
+        # happened before it.
         checkpoint = self.folder.newest_checkpoint()
         self._ship_events()
         if checkpoint is not None and checkpoint != self.shipped:
@@ -203,7 +219,7 @@ class _Run:
         try:
             self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
         except FileNotFoundError:
-            return  # The child has deleted it for newer ones, which the next round will find.
+            return  # The child has replaced it by a newer one, which the next call will find.
         replaced = self._write(
             "naming a checkpoint", lambda s: leases.set_checkpoint(s, self.attempt, key)
         )
@@ -212,7 +228,7 @@ class _Run:
             self._delete(replaced)
 
     def _end(self, status: int) -> None:
-        """Make what the child left durable, and write down how it ended."""
+        """Store the results, or the reason why there are none."""
         if self.folder.outcome.exists():
             self._publish(json.loads(self.folder.outcome.read_text()))
         elif self.guard.stopped.is_set():
@@ -221,10 +237,10 @@ class _Run:
             self._fail_attempt(self._crash(status))
 
     def _crash(self, status: int) -> JobError:
-        """Say why the child left no outcome, by a code that tells what to do about it."""
+        """Return the error of a child that left no outcome, with a code for the kind of crash."""
         message = f"the child process {_describe(status)}; its output ends:\n"
         message += self.folder.log_tail()
-        # Of several processes it is torchrun that ends, with a status of its own.
+        # With several processes, the exit status is torchrun's and does not tell the reason.
         if (status == -signal.SIGKILL or self.job.gpus > 1) and self.oom_kills.happened():
             return JobError("out_of_memory", f"the machine's memory ran out: {message}")
         match self.folder.crash_document():
@@ -253,13 +269,14 @@ class _Run:
 
     def _store_artifact(self, path: Path) -> NewArtifact:
         sha256, size = digest_of(path), path.stat().st_size
-        # Touched first: the same bytes may belong to a deleted job, and the keeper must keep them.
+        # The blob is touched first: the same bytes may belong to a deleted job, and then the keeper
+        # must not delete them.
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
 
     def _stop(self) -> None:
-        """Write down the end that the guard has seen a reason for."""
+        """Write down that the attempt was stopped, for the guard's reason."""
         match self.guard.reason:
             case StopReason.CANCELLED:
                 self._finish(JobState.CANCELLED)
@@ -293,7 +310,7 @@ class _Run:
         self._patiently(f"fetching {path.name}", lambda: self.store.get_file(key, path))
 
     def _fetch_checkpoint(self, key: str, path: Path) -> None:
-        """Put a stored checkpoint back; one that is gone is no worse than one that is broken."""
+        """Put a stored checkpoint into the folder; one that is gone is treated as a broken one."""
         try:
             self._fetch(key, path)
         except FileNotFoundError:
@@ -301,18 +318,18 @@ class _Run:
             log.warning("the checkpoint %s is gone", key, extra=self.attempt.ids)
 
     def _delete(self, key: str) -> None:
-        """Delete an object that nothing refers to any more; if that fails only space is lost."""
+        """Delete an object that nothing refers to any more; a failure only wastes space."""
         try:
             self.store.delete(key)
         except TRANSIENT as error:
             log.warning("%s was not deleted: %s", key, brief(error), extra=self.attempt.ids)
 
     def _patiently(self, what: str, action: Callable[[], T]) -> T:
-        """Ask a server until it answers, or until the attempt is stopped."""
+        """Repeat an action until the server answers, or until the attempt is stopped."""
         return retry(action, what=what, until=self.guard.stopped.is_set)
 
     def _write(self, what: str, write: Callable[[Session], T]) -> T:
-        """Write to the database until it works, or until the lease is lost."""
+        """Repeat a write to the database until it works, or until the lease is lost."""
 
         def transaction() -> T:
             with self.database.write() as session:

@@ -1,4 +1,4 @@
-"""How many non-zeros a target leaves: given, or the most that fit a ratio or a file."""
+"""The budget of non-zeros that a target means: a given k, or the largest k that fits a size."""
 
 import math
 from collections.abc import Callable
@@ -14,24 +14,32 @@ from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.solver.support import Structure
 
 if TYPE_CHECKING:
-    # Not at run time: who saves a file by hand has no spec, and perhaps no pydantic.
+    # Not imported at run time: whoever saves a file by hand has no spec, and perhaps no pydantic.
     from atmc_spec import Target
 
-# The search for k ends when it is known this closely.
+# The search for k ends when k is known up to this share of it.
 _TOLERANCE = 1e-3
+# How much room a further non-zero takes is measured on the last of them, this share of all. The
+# estimate is trusted for at most as many further ones.
+_MARGIN = 0.1
+# The file is trimmed by one entry in this many at a time.
+_TRIMMED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The k of a target, for a network.
+    """Finds the k of a target for one network.
 
-    How large a file or a nominal ratio gets depends on where the non-zeros are, so for those k is
-    looked for among actual supports: each is measured with the worst values that it could take.
+    The size of a file, and the nominal ratio, depend on where the non-zeros are. So for targets of
+    these kinds k is searched among actual supports, and each support is measured with the values
+    that take the most room.
 
     Attributes:
-        blank: the network as an artifact; its factors' values do not matter.
-        most: N, the dense conv and linear weights; k is never above.
-        structure: what is kept or dropped; a file without channels has fewer biases, too.
+        target: the target of the job's spec.
+        blank: the network as an artifact; the values of its factors do not matter.
+        most: the number of dense conv and linear weights, which k never exceeds.
+        structure: what is kept or dropped as a whole. If it is channels, their biases and norms
+            are dropped from the file, too.
     """
 
     target: "Target"
@@ -43,10 +51,12 @@ class Budget:
         """Check that the target can be met at all.
 
         Args:
-            least: factors with the fewest non-zeros that the method can leave; by default one.
+            least: factors with the fewest non-zeros that the method can leave; by default factors
+                with a single non-zero.
 
         Raises:
-            InvalidInput: ``k_out_of_range``, or ``max_bytes_too_small`` with the least size.
+            InvalidInput: ``k_out_of_range``, or ``max_bytes_too_small``; the message names the
+                smallest value that is possible.
         """
         k = self.target.given_k(self.most)
         least = least or _single(self.blank.factors)
@@ -63,7 +73,7 @@ class Budget:
         if size <= self._limit:
             return
         if self.target.max_bytes is None:
-            enough = math.ceil(size * 1e6) / 1e6  # rounded down it would be refused again
+            enough = math.ceil(size * 1e6) / 1e6  # rounded up to six digits, so it is accepted
             raise InvalidInput(
                 "k_out_of_range",
                 f"the {count} non-zeros that the method leaves at least are more than a "
@@ -78,7 +88,7 @@ class Budget:
         )
 
     def holds_all(self) -> bool:
-        """Whether all weights may stay."""
+        """Whether the target allows all weights to stay."""
         given = self.target.given_k(self.most)
         if given is not None:
             return given == self.most
@@ -86,12 +96,12 @@ class Budget:
         return self._measure(dense) <= self._limit
 
     def largest(self, kept: Callable[[int], NamedFactors]) -> int:
-        """k: the given one, or the largest whose ``kept(k)`` is within the limit.
+        """The k that the target gives, or else the largest k whose ``kept(k)`` fits the target.
 
-        Where all there is fits, it is how many would if there were more of the kind.
+        If even all non-zeros that the factors have now fit, it is an estimate of how many would.
 
         Args:
-            kept: factors whose non-zeros are those that a budget of k leaves.
+            kept: a function from k to the factors that a budget of k non-zeros leaves.
         """
         given = self.target.given_k(self.most)
         if given is not None:
@@ -103,8 +113,8 @@ class Budget:
             return min(self.most, high + self._room(kept, high, size[high]))
         halve = False
         while high - low > max(1, _TOLERANCE * low):
-            # Size grows nearly in proportion to k, so a straight line hits close; halving in
-            # between keeps both ends moving.
+            # The size is nearly linear in k, so linear interpolation comes close to the limit.
+            # Every other time the interval is halved, so that both of its ends move.
             share = (self._limit - size[low]) / max(size[high] - size[low], 1e-9)
             middle = low + round((0.5 if halve else share) * (high - low))
             middle = min(max(middle, low + 1), high - 1)
@@ -114,22 +124,25 @@ class Budget:
         return low
 
     def _room(self, kept: Callable[[int], NamedFactors], count: int, size: float) -> int:
-        """How many more there could be than the ``count`` there are, if they cost what the last
-        tenth of them does."""
-        fewer = math.floor(0.9 * count)
+        """Estimate how many more non-zeros fit than the ``count`` that take ``size``.
+
+        Each is assumed to take as much room as one of the last tenth does now.
+        """
+        fewer = math.floor((1 - _MARGIN) * count)
         each = (size - self._measure(kept(fewer))) / max(count - fewer, 1)
-        # Not too many at once: what lies further off may cost more.
-        return math.floor(min((self._limit - size) / each, 0.1 * count)) if each > 0 else 0
+        # The estimate is not used further than that: other non-zeros may take more room.
+        return math.floor(min((self._limit - size) / each, _MARGIN * count)) if each > 0 else 0
 
     def trimmed(self, model: CompressedModel) -> CompressedModel:
-        """The model, without its smallest entries as long as its file is above ``max_bytes``.
+        """The model without its smallest entries, so that its file is at most ``max_bytes`` long.
 
-        The search for k measures the worst case, so hardly anything is ever left to trim: a file's
-        size may differ by some bytes once entries have become zero in training.
+        Usually there is nothing to trim, because the search for k measures the worst case. But once
+        entries have become zero in training, the file may be some bytes longer.
         """
         while self.target.max_bytes and len(artifact.encode(model)) > self.target.max_bytes:
             count = sum(model.nonzeros())
-            smaller = Structure("magnitude").supports(model.factors, count - max(1, count // 1000))
+            fewer = count - max(1, count // _TRIMMED_AT_ONCE)
+            smaller = Structure("magnitude").supports(model.factors, fewer)
             factors = {
                 name: Factors(f.view, *(t * m for t, m in zip(f.tensors, s.tensors, strict=True)))
                 for (name, f), s in zip(model.factors.items(), smaller.values(), strict=True)
@@ -144,7 +157,10 @@ class Budget:
         return limit
 
     def _measure(self, factors: NamedFactors) -> float:
-        """Bytes of the file, or the nominal ratio, at worst, with these supports."""
+        """The largest size that the supports of these factors can mean.
+
+        It is the file's size in bytes for a target of ``max_bytes``, else the nominal ratio.
+        """
         model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
         if self.target.max_bytes is not None:
             return len(artifact.encode(stored(model, self.structure)))
@@ -152,7 +168,7 @@ class Budget:
 
 
 def stored(model: CompressedModel, structure: Structure) -> CompressedModel:
-    """The model as its file holds it: without the channels that the structure dropped."""
+    """The model as it is stored in a file: without the channels that the structure dropped."""
     cut = structure.cut(model.factors, model.others)
     if cut is None:
         return model
@@ -165,7 +181,7 @@ def _count(factors: NamedFactors) -> int:
 
 @torch.no_grad()
 def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
-    """The same supports with as many distinct values as the bits allow."""
+    """Factors with the same supports and as many distinct values as the bits allow."""
     size = 2 ** min(bits, 8)
     return {
         name: Factors(f.view, *(_counted(t, size) for t in f.tensors))
@@ -174,19 +190,19 @@ def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
 
 
 def _counted(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """Non-zeros numbered in turn from 1 to ``size``."""
+    """The tensor with its non-zeros replaced by 1, 2, ... ``size``, 1, 2, ... in order."""
     place = (tensor != 0).flatten().cumsum(0).view_as(tensor)
     return torch.where(tensor != 0, (place - 1) % size + 1, 0).float()
 
 
 def _filled(factors: Factors) -> Factors:
-    """All of a weight in the factor that the identity passes on."""
+    """Factors with ones in the factor that is carried through the identity, which is all of W."""
     tensors = [torch.ones_like(t) if t is factors.carried else t for t in factors.tensors]
     return Factors(factors.view, *tensors)
 
 
 def _single(factors: NamedFactors) -> NamedFactors:
-    """One non-zero, at the last place of the largest factor: the dearest place there is."""
+    """Factors with one non-zero, at the end of the largest, where its position takes most room."""
     single = {
         name: Factors(f.view, *(torch.zeros_like(t) for t in f.tensors))
         for name, f in factors.items()

@@ -1,4 +1,4 @@
-"""The compressed network as files that need nothing of ours: a state dict, and ONNX."""
+"""The compressed network as files that other software reads: a state dict, and ONNX."""
 
 import importlib.util
 from pathlib import Path
@@ -14,9 +14,14 @@ STATE_DICT, ONNX_FILE = "model.safetensors", "model.onnx"
 def write_exports(model: CompressedModel, folder: Path, emit: Emit) -> None:
     """Write ``model.safetensors`` and ``model.onnx`` into ``folder``.
 
-    The first is a plain state dict of the architecture, its weights composed; the second has the
-    normalisation inside and the uploaded graph's names of input and output. What cannot be written
-    is said in a warning: the artifact is there whatever happens here.
+    The first is a state dict of the architecture with the weights composed. The second contains the
+    normalisation, and its input and output have the names that they have in the uploaded graph. A
+    file that cannot be written is not an error, because the artifact exists; a warning says why.
+
+    Args:
+        model: the compressed network.
+        folder: receives the files.
+        emit: receives the warnings, as events.
     """
     if model.kept is None:
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -28,7 +33,7 @@ def write_exports(model: CompressedModel, folder: Path, emit: Emit) -> None:
         message = "no model.onnx: onnx and onnxruntime are not installed (pip install atmc[worker])"
         emit({"type": "warning", "code": "onnx_not_exported", "message": message})
         return
-    # Only here is the onnx package needed.
+    # Imported here because it needs the onnx package, which may be missing.
     from atmc_core.networks.onnx.exporter import ExportFailed, export
 
     blueprint = model.blueprint

@@ -1,22 +1,25 @@
-"""The compressed model on disk: one safetensors file that holds factors, never their product.
+"""The compressed model on disk: one safetensors file that contains factors, never their product.
 
-Version 2. The metadata entry ``atmc`` is a JSON object: what the network is, and for every factor
-(U, V, C of each weight, in the architecture's order) its number of non-zeros, the size of its
-codebook and the Rice parameter of its positions. A factor's entries are in the order of
-``MatrixView``: a convolution's columns are its kernel's area times its input channels. The tensors:
+This is version 2 of the format. The metadata entry ``atmc`` is a JSON object, the header. It says
+what the network is, and for every factor (U, V and C of each weight, in the architecture's order)
+how many non-zeros it has, how large its codebook is, and the Rice parameter of its positions. The
+entries of a factor are in the order of ``MatrixView``: a convolution's columns run over the pixels
+of its kernel, and for each pixel over the input channels. The file's tensors are:
 
-- ``remainders``, ``quotients``: gaps between the non-zeros of a flattened factor, Rice-coded: low
-  bits of all factors, then their high parts in unary;
-- ``codes`` (bits 1 to 8): indices into the factor's codebook, as many bits each as it needs;
-  ``codebooks``: float32 values;
-- ``values`` (bits 16, 32): the non-zeros themselves, float16 or float32;
+- ``remainders`` and ``quotients``: the gaps between the non-zeros of each flattened factor, as a
+  Rice code. ``remainders`` are the low bits of all gaps, ``quotients`` the rest of them in unary;
+- ``codes`` and ``codebooks`` (bits 1 to 8): for each non-zero its index in the factor's codebook,
+  with as many bits as the codebook needs, and the codebooks' values, float32;
+- ``values`` (bits 16 and 32): the non-zeros themselves, float16 or float32;
 - ``others``: biases, norm parameters and buffers, float32, in the order of the state dict;
-- ``channels``, only where channels are gone: a bit for each of the architecture's channel classes
-  (see ``channels``), 1 where it is kept. All else is then of the network without the others.
+- ``channels``, only if channels were dropped: one bit for each channel class of the architecture
+  (see ``atmc_core.networks.channels``), 1 if it is kept. Everything else in the file then belongs
+  to the smaller network, without the dropped channels.
 
-Version 1 is the same without ``channels``, and is read, too. Of a network that only its maker can
-build (architecture ``own``) the entry has ``tensors``, too: name and shape of each float tensor of
-its state dict, in order.
+For a network that only its maker can build (architecture ``own``), the header has one more entry,
+``tensors``: the name and shape of each float tensor of the state dict, in order.
+
+Files of version 1 are read, too. They have no ``channels`` and are otherwise the same.
 """
 
 import json
@@ -44,24 +47,32 @@ from atmc_core.networks.graph import Graph
 from atmc_core.networks.removal import remove
 from atmc_core.networks.state_dict import load_tensors
 
+#: The version of the files that are written.
 FORMAT_VERSION = 2
 _READABLE = (1, 2)
+# Values of at most this many bits are stored as indices into a codebook.
+_CODEBOOK_BITS = 8
+# A safetensors file begins with the length of its JSON header, an integer of this many bytes.
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A network whose conv and linear weights are factors.
+    """A network whose convolution and linear weights are factors W = UV + C.
 
     Attributes:
-        architecture: a known name, or ``onnx``.
-        input_shape: channels, height, width, where the architecture does not say.
-        graph: of an ``onnx`` network: the file needs nothing beside it.
-        module: of an ``own`` network: one like it, of whatever weights.
-        factors: U, V and C by weight name, in the architecture's order; made whole.
-        others: the rest of the state dict that is float, in its order.
-        bits: 1 to 8, 16 or 32.
-        k: the budget it was made for; the non-zeros are at most that.
-        kept: the channel classes that are left, bool; None if all are.
+        architecture: a known architecture's name, ``onnx`` or ``own``.
+        num_classes: the number of classes.
+        normalization: the normalisation in front of the network.
+        factors: U, V and C of each weight by its name, in the architecture's order. Factors that
+            are held in part are completed with zeros.
+        others: the float tensors of the state dict that are no such weights, in its order.
+        bits: the bits of each non-zero: 1 to 8 (a codebook), 16 or 32 (floats).
+        k: the budget; the factors have at most this many non-zeros.
+        kept: whether each channel class is left, bool ``[count]``; None if all are.
+        input_shape: channels, height and width of the images; None if the architecture fixes them.
+        graph: the graph of an ``onnx`` network, with which the file needs nothing else.
+        module: for an ``own`` network, one with the same modules; its weights do not matter.
     """
 
     architecture: str
@@ -82,53 +93,61 @@ class CompressedModel:
 
     @property
     def blueprint(self) -> Blueprint:
-        """The network without its weights."""
+        """What it takes to build the network without its weights."""
         return Blueprint.of(
             self.architecture, self.num_classes, self.input_shape, self.graph, self.module
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights composed, and the rest."""
+        """The float tensors of the network's state dict, with the weights composed."""
         return self.others | {name: factors.compose() for name, factors in self.factors.items()}
 
     def network(self) -> nn.Module:
-        """The network, in evaluation mode, its weights composed; without its normalisation."""
+        """The network in evaluation mode with its weights composed, without the normalisation."""
         network = build_kept(self.blueprint, self.kept)
         load_tensors(network, self.state_dict(), strict=False)
         return network.eval()
 
     def classifier(self) -> Classifier:
-        """The runnable network, in evaluation mode, its weights composed."""
+        """The network behind its normalisation, in evaluation mode, with its weights composed."""
         channels = self.blueprint.input_shape[0]
         return Classifier(self.network(), self.normalization, channels).eval()
 
     def nonzeros(self) -> tuple[int, int, int]:
-        """Of U, V and C, over all weights."""
+        """The numbers of non-zeros in all U, in all V and in all C."""
         counts = [[int(t.count_nonzero()) for t in f.tensors] for f in self.factors.values()]
         u, v, c = (sum(column) for column in zip(*counts, strict=True))
         return u, v, c
 
     def distinct_values(self) -> dict[str, tuple[int, int, int]]:
-        """Distinct non-zero values of U, V and C, by weight."""
+        """The numbers of distinct non-zero values in U, V and C of each weight, by its name."""
         return {
             name: tuple(len(torch.unique(t[t != 0])) for t in factors.tensors)  # type: ignore[misc]
             for name, factors in self.factors.items()
         }
 
     def nominal_ratio(self) -> float:
-        """(b nonzeros + 32 bits for each codebook value) / (32 N), as the paper's code counts."""
+        """The compression ratio as the ATMC paper's code computes it.
+
+        It is (bits * non-zeros + 32 * codebook values) / (32 * N), where N is the number of dense
+        conv and linear weights. Positions do not count.
+        """
         codebooks = sum(sum(counts) for counts in self.distinct_values().values())
-        table = 32 * codebooks if self.bits <= 8 else 0
+        table = 32 * codebooks if self.bits <= _CODEBOOK_BITS else 0
         views = compressible_weights(self.blueprint.build())
         dense = sum(int(np.prod(view.shape)) for view in views.values())
         return (self.bits * sum(self.nonzeros()) + table) / (32 * dense)
 
 
 def build_kept(blueprint: Blueprint, kept: Tensor | None) -> nn.Module:
-    """The network with only some of its channel classes; None keeps all.
+    """Build a network with only some of its channel classes, with PyTorch's initial weights.
+
+    Args:
+        blueprint: the whole network.
+        kept: whether each channel class is kept, bool ``[count]``; None keeps all.
 
     Raises:
-        ValueError: if there is another number of classes than of bits in ``kept``.
+        ValueError: if the network does not have ``count`` channel classes.
     """
     network = blueprint.build()
     if kept is not None:
@@ -150,24 +169,26 @@ def load(path: Path, module: nn.Module | None = None) -> CompressedModel:
     """Read an artifact.
 
     Args:
-        module: of an ``own`` network: one like it, of whatever weights.
+        path: the file.
+        module: as in ``decode``.
 
     Raises:
         InvalidInput: as ``decode``.
+        OSError: if the file cannot be read.
     """
     return decode(path.read_bytes(), module)
 
 
 def encode(model: CompressedModel) -> bytes:
-    """The file's bytes; the same model always gives the same ones."""
+    """The content of the model's file; equal models have equal files."""
     layout, gaps, codes, codebooks, values = [], [], [], [], []
     for factor in _flattened(model.factors):
         positions = np.flatnonzero(factor)
         kept = factor[positions]
         gaps.append(np.diff(positions, prepend=-1) - 1)
         low = bitpacking.rice_parameter(gaps[-1])
-        codebook = np.unique(kept) if model.bits <= 8 else kept[:0]
-        if model.bits <= 8:
+        codebook = np.unique(kept) if model.bits <= _CODEBOOK_BITS else kept[:0]
+        if model.bits <= _CODEBOOK_BITS:
             codes.append(bitpacking.pack(np.searchsorted(codebook, kept), _width(len(codebook))))
             codebooks.append(codebook)
         else:
@@ -183,7 +204,7 @@ def encode(model: CompressedModel) -> bytes:
         "quotients": np.packbits(bitpacking.unary(np.concatenate(highs))),
         "others": _concatenate([t.numpy().reshape(-1) for t in model.others.values()]),
     }
-    if model.bits <= 8:
+    if model.bits <= _CODEBOOK_BITS:
         tensors["codes"] = np.packbits(np.concatenate(codes))
         tensors["codebooks"] = _concatenate(codebooks)
     else:
@@ -213,12 +234,14 @@ def decode(content: bytes, module: nn.Module | None = None) -> CompressedModel:
     """The inverse of ``encode``.
 
     Args:
-        module: of an ``own`` network: one like it, of whatever weights.
+        content: the content of an artifact file.
+        module: if the architecture is ``own``, a network with the same modules as the one that was
+            compressed; its weights do not matter. Otherwise None.
 
     Raises:
-        InvalidInput: ``malformed_artifact``, if the bytes are no artifact or contradict themselves;
-            ``invalid_value`` for a module that is missing or not wanted; ``tensor_mismatch``, if
-            the module is not the one that was compressed.
+        InvalidInput: ``malformed_artifact`` if the bytes are no artifact or contradict themselves;
+            ``invalid_value`` if ``module`` is missing, or given for another architecture;
+            ``tensor_mismatch`` if ``module`` is not like the network that was compressed.
     """
     try:
         header = _read_header(content)
@@ -231,8 +254,8 @@ def decode(content: bytes, module: nn.Module | None = None) -> CompressedModel:
 
 
 def _read_header(content: bytes) -> dict[str, Any]:
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    metadata = json.loads(content[_LENGTH_BYTES:end]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata["atmc"])
     if header["version"] not in _READABLE:
         raise ValueError(
@@ -243,7 +266,7 @@ def _read_header(content: bytes) -> dict[str, Any]:
 
 
 def _named_shapes(network: nn.Module) -> list[list[Any]]:
-    """Name and shape of each float tensor of the state dict, in order."""
+    """The name and shape of each float tensor of the state dict, in order."""
     return [
         [name, list(tensor.shape)]
         for name, tensor in network.state_dict().items()
@@ -252,7 +275,11 @@ def _named_shapes(network: nn.Module) -> list[list[Any]]:
 
 
 def _mismatch(header: dict[str, Any], module: nn.Module | None) -> InvalidInput | None:
-    """Hold the caller's network against the one that was compressed."""
+    """Compare the caller's network with the one that was compressed.
+
+    Returns:
+        The error to raise, or None if they match.
+    """
     architecture = header["architecture"]
     if architecture != OWN:
         if module is not None:
@@ -318,7 +345,12 @@ def _rebuild(
 def _without_channels(
     blueprint: Blueprint, channels: NDArray[np.uint8] | None
 ) -> tuple[nn.Module, dict[str, MatrixView], Tensor | None]:
-    """The network, how its weights are seen, and the channel classes that it kept."""
+    """The network, the matrix view of each weight, and the channel classes that are kept.
+
+    Args:
+        blueprint: the whole network.
+        channels: the file's ``channels``, uint8 ``[bytes]``; None if none were dropped.
+    """
     whole = blueprint.build()
     views = compressible_weights(whole)
     if channels is None:
@@ -329,7 +361,7 @@ def _without_channels(
         raise ValueError(f"channels holds {len(channels)} bytes for {count} classes")
     kept = torch.from_numpy(np.unpackbits(channels, count=count).astype(np.bool_))
     network = build_kept(blueprint, kept)
-    # A weight that has lost channels is still seen the way round that it was.
+    # Which factor of a weight is square was decided by its shape before channels were dropped.
     small = compressible_weights(network)
     return (
         network,
@@ -339,9 +371,16 @@ def _without_channels(
 
 
 def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Tensor]:
-    """The float tensors of a state dict that are not factorised: what ``others`` holds.
+    """The float tensors of a state dict that are not factorised: what ``others`` contains.
 
-    Step counters of batch norms are left out: a network in evaluation mode has no use for them.
+    The integer counters of batch norms are left out: they have no use in evaluation mode.
+
+    Args:
+        network: the network.
+        views: the weights that are factorised, by name.
+
+    Returns:
+        Copies on the CPU, by name.
     """
     return {
         name: tensor.detach().cpu().clone()
@@ -353,9 +392,9 @@ def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Te
 def _values(
     bits: int, layout: list[list[int]], tensors: dict[str, NDArray[Any]]
 ) -> Iterator[NDArray[np.float32]]:
-    """The non-zeros of each factor in turn."""
+    """Yield the values of the non-zeros of each factor, ``[n]``."""
     counts = [row[0] for row in layout]
-    if bits > 8:
+    if bits > _CODEBOOK_BITS:
         yield from _take(tensors["values"].astype(np.float32), counts)
         return
     stream = np.unpackbits(tensors["codes"]).astype(np.bool_)
@@ -369,7 +408,7 @@ def _values(
 def _positions(
     layout: list[list[int]], tensors: dict[str, NDArray[Any]]
 ) -> Iterator[NDArray[np.int64]]:
-    """The places of the non-zeros of each flattened factor in turn."""
+    """Yield the positions of the non-zeros in each flattened factor, ``[n]``."""
     counts, lows = [row[0] for row in layout], [row[2] for row in layout]
     stream = np.unpackbits(tensors["remainders"]).astype(np.bool_)
     remainders = _take(stream, [n * low for n, low in zip(counts, lows, strict=True)])
@@ -383,7 +422,7 @@ def _positions(
 
 
 def _take(stream: NDArray[Any], counts: list[int]) -> Iterator[NDArray[Any]]:
-    """Consecutive runs of a stream."""
+    """Yield consecutive runs of a stream, ``counts`` entries long."""
     if sum(counts) > len(stream) or any(count < 0 for count in counts):
         raise ValueError(f"{sum(counts)} entries announced, {len(stream)} found")
     ends = np.cumsum(counts)
@@ -412,12 +451,15 @@ def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _width(codebook_size: int) -> int:
-    """Bits that tell that many codes apart."""
+    """The number of bits that an index into a codebook of that size needs."""
     return max(codebook_size - 1, 0).bit_length()
 
 
 def dense_bytes(network: torch.nn.Module) -> int:
-    """Size of the network's float32 state dict as a safetensors file: what ratios refer to."""
+    """The size of the network's state dict as a float32 safetensors file, in bytes.
+
+    Size ratios refer to it.
+    """
     tensors = {
         name: tensor.detach().cpu().float().numpy()
         for name, tensor in network.state_dict().items()

@@ -1,4 +1,4 @@
-"""A compressed network, read back for use."""
+"""Reads a compressed network for use."""
 
 from pathlib import Path
 
@@ -9,22 +9,25 @@ from atmc_core.networks.blueprint import OWN
 
 
 def load(path: str | Path, *, network: nn.Module | None = None) -> nn.Module:
-    """Read a ``.atmc`` file as a network in evaluation mode, its weights composed.
+    """Read a ``.atmc`` file as a network in evaluation mode, with its weights composed.
 
-    A file of a known architecture (see ``register_architecture``) or of an ONNX graph says what to
-    build; its normalisation is inside. One of a network of one's own needs one like it.
+    If the file is of a known architecture (see ``register_architecture``) or of an ONNX graph, it
+    says what to build, and the result contains the normalisation. If it is of a network of your
+    own, pass such a network.
 
     Args:
-        network: like the one that was compressed, of whatever weights; it is copied.
+        path: the file.
+        network: a network with the same modules as the one that was compressed; its weights do not
+            matter, and it is copied.
 
     Returns:
-        A module that maps images ``[N, C, H, W]`` to logits ``[N, classes]``; on the CPU, or where
-        ``network`` lies. Where whole channels are gone it has fewer.
+        A module that maps images ``[N, C, H, W]`` to logits ``[N, classes]``, on the device of
+        ``network``, or else on the CPU. If whole channels were dropped, its layers are smaller.
 
     Raises:
-        InvalidInput: ``malformed_artifact`` for what is no such file; ``invalid_value`` for a
-            network that is missing or not wanted; ``tensor_mismatch``, with the tensor's name, for
-            one that is not the compressed one's like.
+        InvalidInput: ``malformed_artifact`` if it is no such file; ``invalid_value`` if ``network``
+            is missing, or given for a file that says what to build; ``tensor_mismatch``, with the
+            tensor's name, if ``network`` is not like the one that was compressed.
         OSError: if the file cannot be read.
 
     Example:

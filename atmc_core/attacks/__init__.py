@@ -8,7 +8,7 @@ from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.frozen import frozen_copy
 from atmc_core.attacks.gradient import FGSM, PGD
 from atmc_core.attacks.losses import LOSSES
-from atmc_core.attacks.norms import Ball, L2Ball, LinfBall, ball
+from atmc_core.attacks.norms import Ball, L2Ball, LinfBall, ball, is_within
 from atmc_core.attacks.square import Square
 from atmc_core.attacks.wrm import WRM
 
@@ -33,4 +33,5 @@ __all__ = [
     "Square",
     "ball",
     "frozen_copy",
+    "is_within",
 ]

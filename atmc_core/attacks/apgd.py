@@ -16,10 +16,18 @@ from atmc_core.attacks.norms import Ball, Region
 from atmc_core.attacks.rows import Rows
 from atmc_core.attacks.targets import target_batches
 
-# Logits, labels and targets to a loss per image.
+# Maps logits [M, classes], labels [M] and targets [M] to a loss per pair, [M].
 _Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_MOMENTUM = 0.75  # alpha of equation 1: the share of the new step
+# Alpha of equation 1: the weight of the new step against the momentum.
+_MOMENTUM = 0.75
+# The first step size, in radii.
+_FIRST_STEP = 2
+# The step sizes are checked at intervals that shrink (section 3.1). These are the first interval,
+# the shortest one, and by how much each is shorter than the one before, as shares of all steps.
+_FIRST_INTERVAL, _SHORTEST_INTERVAL, _SHRINKAGE = 0.22, 0.06, 0.03
+# The targeted DLR needs four logits, and the untargeted one three.
+_TARGETED_DLR_CLASSES, _DLR_CLASSES = 4, 3
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,11 @@ class APGD(SearchAttack):
     """Auto-PGD on an untargeted loss, from one random start.
 
     Attributes:
-        ball: where perturbations stay.
-        loss: "ce", "cw" or "dlr".
-        steps: number of gradient steps.
-        rho: a step size is halved if fewer than this share of the steps since the last look raised
+        ball: the ball that the perturbations stay in.
+        loss: "ce" (cross-entropy), "cw" (margin of the logits) or "dlr" (difference of logits
+            ratio); see ``atmc_core.attacks.losses``.
+        steps: the number of gradient steps.
+        rho: a step size is halved if at most this share of the steps since the last check raised
             the loss.
 
     Raises:
@@ -67,16 +76,17 @@ class APGD(SearchAttack):
 class APGDT(SearchAttack):
     """Auto-PGD on the targeted DLR loss, once for each of the most likely other classes.
 
-    The scale of the targeted DLR takes four logits. With three classes the untargeted DLR is
-    climbed instead, and with two, where every loss climbs the same margin, the cross-entropy; once,
-    from a new random start. (The authors leave such models to the losses that are defined.)
+    The targeted DLR is not defined for fewer than four classes. A model with three classes is
+    attacked on the untargeted DLR instead, and a model with two, where every loss climbs the same
+    margin, on the cross-entropy, in both cases once, from a new random start. (The authors do not
+    attack such models with APGD-T.)
 
     Attributes:
-        ball: where perturbations stay.
-        targets: how many classes are aimed at, at most; all but the true one if there are fewer.
-        steps: number of gradient steps for each.
+        ball: the ball that the perturbations stay in.
+        targets: the largest number of target classes for each image; at most all but the true one.
+        steps: the number of gradient steps for each target.
         rho: as in ``APGD``.
-        batch_size: pairs of image and target attacked at a time.
+        batch_size: the number of pairs of image and target that are attacked at a time.
 
     Raises:
         ValueError: if a number is not positive.
@@ -113,14 +123,17 @@ class APGDT(SearchAttack):
         return found
 
     def _objective(self, num_classes: int) -> tuple[_Objective, int]:
-        if num_classes >= 4:
+        """What is climbed, and for how many targets, given the model's number of classes."""
+        if num_classes >= _TARGETED_DLR_CLASSES:
             return targeted_dlr, self.targets
-        loss = dlr if num_classes == 3 else cross_entropy
+        loss = dlr if num_classes == _DLR_CLASSES else cross_entropy
         return (lambda logits, labels, _: loss(logits, labels)), 1
 
 
 @dataclass
 class _Pairs(Rows):
+    """Pairs of image and target; ``numbers`` are the images' row numbers, int64 ``[M]``."""
+
     region: Region
     numbers: Tensor
     labels: Tensor
@@ -129,7 +142,22 @@ class _Pairs(Rows):
 
 @dataclass
 class _Walk(Rows):
-    """Where each pair is, and what its next steps depend on."""
+    """The state of the ascent of each pair.
+
+    Attributes:
+        pairs: the pairs of image and target.
+        points: the current points, ``[M, C, H, W]``.
+        previous: the points before the last step, ``[M, C, H, W]``.
+        gradient: the gradient of the loss at the current points, ``[M, C, H, W]``.
+        loss: the loss at the current points, ``[M]``.
+        best: the points of the highest loss so far, ``[M, C, H, W]``.
+        best_gradient: the gradient at those, ``[M, C, H, W]``.
+        best_loss: the loss at those, ``[M]``.
+        step_size: ``[M, 1, 1, 1]``, in the ball's norm.
+        rises: how many steps raised the loss since the last check, ``[M]``.
+        checked_loss: the best loss at the last check, ``[M]``.
+        halved: whether the last check halved the step size, bool ``[M]``.
+    """
 
     pairs: _Pairs
     points: Tensor
@@ -147,7 +175,13 @@ class _Walk(Rows):
 
 @dataclass
 class _Climb:
-    """Ascents of one model; what falls is noted in ``found`` and leaves the batch."""
+    """Ascents against one model; a pair that fools it is noted in ``found`` and leaves the batch.
+
+    Attributes:
+        model: the attacked model.
+        found: receives the adversarial points.
+        objective: what is climbed.
+    """
 
     model: Model
     found: Found
@@ -163,8 +197,8 @@ class _Climb:
     ) -> None:
         """Climb for ``steps`` steps, or until every image of the pairs has fallen."""
         walk = self._start(pairs, epsilon, generator)
-        looks = _looks(steps)
-        interval = next(looks)
+        intervals = _check_intervals(steps)
+        interval = next(intervals)
         since = 0
         for step in range(steps):
             if not len(walk.points):
@@ -174,12 +208,13 @@ class _Climb:
             since += 1
             if since == interval:
                 _adapt(walk, rho * interval)
-                interval, since = next(looks), 0
+                interval, since = next(intervals), 0
 
     def _start(self, pairs: _Pairs, epsilon: float, generator: torch.Generator | None) -> _Walk:
         points = pairs.region.surface(generator)
         logits, loss, gradient = self._differentiate(points, pairs)
-        step_size = torch.full((len(points), *[1] * (points.ndim - 1)), 2 * epsilon).to(points)
+        shape = (len(points), *[1] * (points.ndim - 1))
+        step_size = torch.full(shape, _FIRST_STEP * epsilon).to(points)
         walk = _Walk(
             pairs=pairs,
             points=points,
@@ -197,7 +232,7 @@ class _Climb:
         return self._without_fallen(walk, logits)
 
     def _evaluate(self, walk: _Walk, *, last: bool) -> _Walk:
-        """Look at the new points; their gradient is of no use after the last step."""
+        """Run the model on the new points; after the ``last`` step no gradient is needed."""
         if last:
             with torch.no_grad():
                 return self._without_fallen(walk, self.model(walk.points))
@@ -228,7 +263,7 @@ class _Climb:
 
 
 def _advance(walk: _Walk, *, momentum: bool) -> None:
-    """One step of equation 1, projected before and after the momentum is mixed in."""
+    """Take one step of equation 1: it is projected before and after the momentum is added."""
     region = walk.pairs.region
     stepped = region.direction(walk.gradient).mul_(walk.step_size).add_(walk.points)
     stepped = region.project(stepped)
@@ -239,16 +274,16 @@ def _advance(walk: _Walk, *, momentum: bool) -> None:
 
 
 def _adapt(walk: _Walk, enough_rises: float) -> None:
-    """Halve the step size where the ascent stalls, and go back to the best point there.
+    """Halve the step size of ascents that have stalled, and move those back to their best point.
 
-    Conditions 1 and 2 of section 3.1: too few steps raised the loss, or neither the step size nor
-    the best loss has changed since the last look.
+    An ascent has stalled (conditions 1 and 2 of section 3.1) if too few steps raised the loss, or
+    if neither its step size nor its best loss has changed since the last check.
     """
     stuck = ~walk.halved & (walk.checked_loss >= walk.best_loss)
     stalled = (walk.rises <= enough_rises) | stuck
     chosen = stalled.nonzero()[:, 0]
     walk.step_size[chosen] /= 2
-    # The steps' own tensors are shared with `previous`, so they are not written into.
+    # `points` can be the same tensor as `previous`, so it is replaced and not written into.
     walk.points = torch.where(_per_row(stalled, walk.points), walk.best, walk.points)
     walk.gradient[chosen] = walk.best_gradient[chosen]
     walk.halved = stalled
@@ -256,10 +291,11 @@ def _adapt(walk: _Walk, enough_rises: float) -> None:
     walk.rises = torch.zeros_like(walk.rises)
 
 
-def _looks(steps: int) -> Iterator[int]:
-    """Steps from one look at the step sizes to the next: 22, 19, 16 ... 6 for 100 (section 3.1)."""
-    interval, least = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1)
-    shorter = max(int(0.03 * steps), 1)
+def _check_intervals(steps: int) -> Iterator[int]:
+    """The numbers of steps between checks of the step sizes: 22, 19, 16 ... 6 for 100 steps."""
+    interval = max(int(_FIRST_INTERVAL * steps), 1)
+    least = max(int(_SHORTEST_INTERVAL * steps), 1)
+    shorter = max(int(_SHRINKAGE * steps), 1)
     while True:
         yield interval
         interval = max(interval - shorter, least)

@@ -1,4 +1,4 @@
-"""AutoAttack: four different attacks, each on what the ones before it left standing.
+"""AutoAttack: four different attacks, each on the images that the ones before it left standing.
 
 Source: Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks" (2020), section 6: the standard version.
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,23 +24,26 @@ from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.frozen import frozen_copy
 from atmc_core.attacks.norms import Ball
 from atmc_core.attacks.square import Square
+from atmc_core.randomness import random_generator
 
 
 @dataclass
 class AutoAttackState:
-    """How far a run is: all that the next step depends on, apart from model, images and labels.
+    """The progress of a run: all that the next batch depends on but model, images and labels.
 
     Attributes:
-        seed: of everything drawn at random.
-        adversarial: the adversarial image where one was found, else the image, ``[N, C, H, W]``.
-        logits: the model's on the images, ``[N, classes]``.
-        standing: what no attack has fooled yet, bool ``[N]``.
-        survivors: how many stood after each attack that is finished, by name in running order;
-            first ``clean``, those that the model gets right.
-        pending: the images' numbers that the current attack has still to try, ``[M]``.
+        seed: seeds everything that is drawn at random.
+        adversarial: for each image its adversarial example if one was found, else the image
+            itself, ``[N, C, H, W]`` in [0, 1].
+        logits: the model's outputs on the images, ``[N, classes]``.
+        standing: whether no attack has fooled the model on the image yet, bool ``[N]``.
+        survivors: how many images stood after each finished attack, by name in running order. The
+            first entry, ``clean``, counts the images that the model gets right.
+        pending: the row numbers of the images that the current attack has still to try, int64
+            ``[M]``.
         batch: how many batches the current attack has tried.
-        forward_images: images that went through the model, by attack (and ``clean``).
-        backward_images: images that a gradient was computed for, likewise.
+        forward_images: how many images went forward through the model, by attack (and ``clean``).
+        backward_images: for how many images a gradient was computed, by attack (and ``clean``).
     """
 
     seed: int
@@ -55,7 +57,7 @@ class AutoAttackState:
     backward_images: dict[str, int]
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all fields: tensors, numbers and dicts of numbers, so ``torch.save`` does."""
+        """Copies of all fields (tensors, numbers, dictionaries of numbers), for ``torch.save``."""
         return {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
@@ -66,19 +68,20 @@ class AutoAttackState:
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """APGD-CE, APGD-T, FAB-T and Square in turn, with the published budgets.
+    """APGD-CE, APGD-T, FAB-T and Square in turn; the default numbers are the published ones.
 
-    An image is done with at its first adversarial image; one that stands at the end comes back
-    unchanged. A ``torch.nn.Module`` is attacked as its ``frozen_copy``, which is faster than other
-    callables. With fewer than four classes APGD-T falls back as ``APGDT`` says; targets are at most
-    the number of other classes.
+    An image is not attacked again once the model was fooled on it; an image on which every attack
+    failed is returned unchanged. A ``torch.nn.Module`` is attacked as its ``frozen_copy``, which is
+    faster than attacking another callable. Models with fewer than four classes are attacked as
+    ``APGDT`` describes.
 
     Attributes:
-        ball: where perturbations stay.
-        targets: classes aimed at by APGD-T and FAB-T, at most.
-        steps: of APGD-CE, and of APGD-T and FAB-T for each target.
-        queries: of Square.
-        batch_size: images (or pairs of image and target) attacked at a time.
+        ball: the ball that the perturbations stay in.
+        targets: the largest number of target classes of APGD-T and FAB-T for each image; at most
+            all but the true one.
+        steps: the number of gradient steps of APGD-CE, and of APGD-T and FAB-T for each target.
+        queries: the number of queries of Square for each image.
+        batch_size: the number of images (or pairs of image and target) that are attacked at a time.
 
     Raises:
         ValueError: if a number is not positive.
@@ -95,7 +98,7 @@ class AutoAttack(Attack):
         self.attacks()
 
     def attacks(self) -> dict[str, SearchAttack]:
-        """The four by name, in running order."""
+        """The four attacks by name, in running order."""
         targeted = {"targets": self.targets, "steps": self.steps, "batch_size": self.batch_size}
         return {
             "apgd-ce": APGD(self.ball, steps=self.steps),
@@ -113,7 +116,7 @@ class AutoAttack(Attack):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         state = self.begin(model, images, labels, generator=generator)
-        for _ in self.stages(model, images, labels, state):
+        for _ in self.run_batches(model, images, labels, state):
             pass
         return state.adversarial
 
@@ -125,11 +128,11 @@ class AutoAttack(Attack):
         *,
         generator: torch.Generator | None = None,
     ) -> AutoAttackState:
-        """The state before the first step; arguments as for ``run``.
+        """The state before the first batch; the arguments are those of ``run``.
 
         Raises:
             ValueError: if there are no images, or the model knows fewer than two classes.
-            FloatingPointError: if it returns NaN or infinity.
+            FloatingPointError: if the model returns NaN or infinity.
         """
         with torch.no_grad():
             logits = torch.cat([model(batch) for batch in torch.split(images, self.batch_size)])
@@ -148,13 +151,19 @@ class AutoAttack(Attack):
             backward_images={"clean": 0},
         )
 
-    def stages(
+    def run_batches(
         self, model: Model, images: Tensor, labels: Tensor, state: AutoAttackState
     ) -> Iterator[AutoAttackState]:
-        """Go on from ``state``, in place; yields it after every batch of every attack.
+        """Continue from ``state``, which is changed in place and yielded after every batch.
 
-        Whoever saves ``state.state_dict()`` then, and passes it in again with the same model,
-        images and labels, gets the adversarial images of an undisturbed run.
+        A run can be interrupted there: from a saved ``state.state_dict()`` and the same model,
+        images and labels, it yields the same adversarial images as an undisturbed run.
+
+        Args:
+            model: the attacked model; see ``Attack.run``.
+            images: float ``[N, C, H, W]`` in [0, 1].
+            labels: the true classes, int64 ``[N]``.
+            state: as ``begin`` made it, or as an earlier run left it.
         """
         model = frozen_copy(model)
         for name, attack in list(self.attacks().items())[len(state.survivors) - 1 :]:
@@ -183,11 +192,14 @@ class AutoAttack(Attack):
             images[chosen],
             labels[chosen],
             state.logits[chosen],
-            generator=_generator(images.device, state.seed, len(state.survivors), state.batch),
+            generator=random_generator(
+                images.device, state.seed, len(state.survivors), state.batch
+            ),
         )
         fallen, points = chosen[found.fooled], found.points[found.fooled]
         if len(fallen):
-            # On the very boundary an image may fall in one batch and stand in another.
+            # In another batch the outputs are rounded differently, so an image on the very boundary
+            # may not fool the model again.
             with torch.no_grad():
                 wrong = counting(points).argmax(1) != labels[fallen]
             state.adversarial[fallen[wrong]] = points[wrong]
@@ -198,12 +210,6 @@ class AutoAttack(Attack):
             (state.backward_images, counting.backward_images),
         ):
             total[name] = total.get(name, 0) + count
-
-
-def _generator(device: torch.device, *path: int) -> torch.Generator:
-    """A generator of one batch of one attack, whatever was drawn before it."""
-    entropy = np.random.SeedSequence(path).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(entropy >> 1))
 
 
 def _copied(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every attack is, and how attacks combine."""
+"""The interface of all attacks, and how attacks are combined."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``.
+#: A function from images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``.
 Model = Callable[[Tensor], Tensor]
 
 
 class Attack(ABC):
-    """Finds, for each image, a perturbed one that the model may get wrong."""
+    """Looks for perturbed images that the model misclassifies."""
 
     @abstractmethod
     def run(
@@ -23,23 +23,31 @@ class Attack(ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Perturbed images of the same shape, within the attack's ball and within [0, 1].
+        """Perturb each image within the attack's ball and within [0, 1].
 
         Args:
-            model: differentiable in its input; its weights' gradients are never computed.
-            images: ``[N, C, H, W]`` in [0, 1].
-            labels: the true classes, ``[N]``.
-            generator: of all that is drawn at random, on the images' device.
+            model: the attacked model, differentiable in its input; gradients of its weights are
+                never computed.
+            images: float ``[N, C, H, W]`` in [0, 1].
+            labels: the true classes, int64 ``[N]``.
+            generator: draws everything that is random; on the images' device.
+
+        Returns:
+            The perturbed images, float ``[N, C, H, W]`` in [0, 1]; some may not fool the model.
         """
 
     def repeat(self, times: int) -> "Repeated":
-        """The same attack from several random starts; per image the first that fools counts."""
+        """The same attack from up to ``times`` random starts; see ``Repeated``."""
         return Repeated(self, times)
 
 
 @dataclass(frozen=True)
 class Repeated(Attack):
-    """Restarts an attack on the images that still stand.
+    """An attack that is restarted on the images on which it has not fooled the model yet.
+
+    Attributes:
+        attack: the attack.
+        times: how often it is run at most.
 
     Raises:
         ValueError: if ``times`` is below 1.
@@ -73,11 +81,12 @@ class Repeated(Attack):
 
 
 class Found:
-    """What a search has found so far.
+    """The adversarial images that a search has found so far.
 
     Attributes:
-        points: the adversarial image where one was found, else the image itself, ``[N, C, H, W]``.
-        fooled: where one was found, bool ``[N]``.
+        points: for each image its adversarial example if one was found, else the image itself,
+            ``[N, C, H, W]`` in [0, 1].
+        fooled: whether one was found, bool ``[N]``.
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -85,16 +94,21 @@ class Found:
         self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
     def record(self, numbers: Tensor, points: Tensor) -> None:
-        """Note adversarial ``points`` of the images with these numbers."""
+        """Note adversarial points.
+
+        Args:
+            numbers: the row numbers of the images, int64 ``[M]``.
+            points: their adversarial examples, ``[M, C, H, W]``.
+        """
         self.points[numbers] = points
         self.fooled[numbers] = True
 
 
 class SearchAttack(Attack):
-    """An attack that is done with an image as soon as the model gets it wrong.
+    """An attack that stops attacking an image as soon as the model misclassifies it.
 
-    ``run`` returns an image unchanged where the model errs already, and where nothing was found;
-    it raises what ``require_attackable`` does.
+    ``run`` returns an image unchanged if the model misclassifies it anyway, or if nothing was
+    found. It raises the errors of ``require_attackable``.
     """
 
     def run(
@@ -127,16 +141,23 @@ class SearchAttack(Attack):
         *,
         generator: torch.Generator | None = None,
     ) -> Found:
-        """Search around images that the model gets right.
+        """Search around images that the model classifies correctly.
 
         Args:
-            logits: the model's on ``images``, ``[N, classes]``, so that they need not be computed
-                again.
+            model: as in ``run``.
+            images: as in ``run``; the model classifies all of them correctly.
+            labels: as in ``run``.
+            logits: the model's outputs on ``images``, ``[N, classes]``, which the caller has
+                computed already.
+            generator: as in ``run``.
         """
 
 
 def require_attackable(logits: Tensor) -> None:
-    """Check the outputs on the images themselves, ``[N, classes]``, before an attack is run.
+    """Check that a model can be attacked, by its outputs on the unperturbed images.
+
+    Args:
+        logits: the outputs, ``[N, classes]``.
 
     Raises:
         ValueError: if there are no images, or fewer than two classes.
@@ -157,10 +178,10 @@ def require_attackable(logits: Tensor) -> None:
 
 
 def require_positive(**values: float) -> None:
-    """Check an attack's numbers.
+    """Check that an attack's settings are positive.
 
     Raises:
-        ValueError: naming the first that is not above 0.
+        ValueError: if one is not above 0; the message names the first such setting.
     """
     for name, value in values.items():
         if not value > 0:

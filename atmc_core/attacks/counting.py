@@ -1,4 +1,4 @@
-"""How much work an attack was: passes through the model, image by image."""
+"""Counts the passes of images through a model: the work that an attack takes."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from atmc_core.attacks.base import Model
 
 
 class CountingModel:
-    """Calls a model and counts the images that pass it, forwards and backwards.
+    """A model that counts the images in its forward and backward passes.
 
     Attributes:
-        forward_images: images that went forwards.
-        backward_images: images that a gradient came back for.
+        forward_images: how many images the model was run on.
+        backward_images: for how many images a gradient was computed.
     """
 
     def __init__(self, model: Model) -> None:

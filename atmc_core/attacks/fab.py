@@ -17,21 +17,25 @@ from atmc_core.attacks.norms import Ball
 from atmc_core.attacks.rows import Rows
 from atmc_core.attacks.targets import target_batches
 
+# Steps count as at least this long when they are compared.
+_SHORTEST = 1e-8
+
 
 @dataclass(frozen=True)
 class FABT(SearchAttack):
     """FAB towards each of the most likely other classes, from the image itself.
 
-    An image is done with at its first adversarial point within the ball.
+    An image is not attacked further once an adversarial point within the ball was found.
 
     Attributes:
-        ball: where perturbations have to end up.
-        targets: how many classes are aimed at, at most; all but the true one if there are fewer.
-        steps: number of steps for each.
-        alpha_max: the largest share of the step that starts from the image itself.
-        eta: how far past the linearised boundary a step goes.
-        beta: how much of an adversarial perturbation is kept for the next step.
-        batch_size: pairs of image and target attacked at a time.
+        ball: the ball in which an adversarial point counts as found.
+        targets: the largest number of target classes for each image; at most all but the true one.
+        steps: the number of steps for each target.
+        alpha_max: the largest weight, in [0, 1], of the step that starts from the image itself.
+        eta: the factor by which a step goes past the linearised boundary; 1 ends on it.
+        beta: the share of a perturbation that is kept for the next step once its point is
+            adversarial.
+        batch_size: the number of pairs of image and target that are attacked at a time.
 
     Raises:
         ValueError: if a number is not positive.
@@ -77,7 +81,7 @@ class FABT(SearchAttack):
         return found
 
     def _advance(self, model: Model, walk: "_Walk") -> "_Walk":
-        """Step to the linearised boundary from the point and from the image, and mix the two."""
+        """Step to the linearised boundary from the point and from the image, and average both."""
         margin, gradient = _linearise(model, walk)
         flat_points, flat_images = walk.points.flatten(1), walk.images.flatten(1)
         normals = gradient.flatten(1)
@@ -88,7 +92,7 @@ class FABT(SearchAttack):
             torch.cat([margin, image_margin]),
             self.ball.norm,
         )
-        from_point, from_image = self.ball.size(steps).clamp_min_(1e-8).chunk(2)
+        from_point, from_image = self.ball.size(steps).clamp_min_(_SHORTEST).chunk(2)
         share = (from_point / (from_point + from_image)).clamp_max_(self.alpha_max)[:, None]
         step_point, step_image = steps.mul_(self.eta).chunk(2)
         start = torch.lerp(step_point.add_(flat_points), step_image.add_(flat_images), share)
@@ -97,7 +101,7 @@ class FABT(SearchAttack):
 
     @torch.no_grad()
     def _look(self, model: Model, walk: "_Walk", found: Found) -> "_Walk":
-        """Note what fell within the ball; draw other adversarial points back to their image."""
+        """Note the adversarial points within the ball; pull all others towards their images."""
         adversarial = model(walk.points).argmax(1) != walk.labels
         if not adversarial.any():
             return walk
@@ -114,6 +118,8 @@ class FABT(SearchAttack):
 
 @dataclass
 class _Walk(Rows):
+    """Pairs of image and target, and the current point of each; row numbers in ``numbers``."""
+
     images: Tensor
     points: Tensor
     numbers: Tensor
@@ -122,7 +128,7 @@ class _Walk(Rows):
 
 
 def _linearise(model: Model, walk: _Walk) -> tuple[Tensor, Tensor]:
-    """The target's margin over the true class at the points, ``[N]``, and its gradient there."""
+    """The target's margin over the true class at each point, ``[M]``, and the margin's gradient."""
     points = walk.points.detach().requires_grad_()
     with torch.enable_grad():
         margin = target_margin(model(points), walk.labels, walk.targets)

@@ -1,9 +1,10 @@
-"""A model made ready to be attacked: same function, cheaper gradients in its input.
+"""A copy of a model for attacks: the same function with cheaper gradients in its input.
 
-Backpropagation into an image is half of a gradient attack's time on a CPU where the first
-convolution has one or three input channels: the library's kernels are written for many. There the
-gradient is computed as a forward convolution that yields a whole block of pixels at a time as its
-channels (measured on one core: 48 us to 12 us an image for 5x5 and 1 to 8 channels at 28x28).
+On a CPU, half of a gradient attack's time goes into backpropagating through the first convolution,
+because the library's kernels are written for many input channels and an image has one or three.
+Here that gradient is computed as a forward convolution whose output channels are the pixels of a
+whole block. (Measured on one core, for a 5x5 kernel from 1 to 8 channels at 28x28: 12 us an image
+instead of 48 us.)
 """
 
 import copy
@@ -17,21 +18,23 @@ from torch.nn import functional as F
 from atmc_core.attacks.base import Model
 from atmc_core.attacks.pooling import quicken_pooling
 
-# Side of the block of pixels by the number of input channels, measured over kernels of 3 to 5.
+# The fastest side of the block of pixels, by the number of input channels; measured for kernels of
+# 3 to 5 pixels.
 _BLOCK_SIDES = {1: 4, 2: 2, 3: 2}
 
 
 def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Model:
     """A copy of a ``torch.nn.Module`` for attacks; any other callable is returned as it is.
 
-    Its weights need no gradients and are in channels-last order, which convolutions on a CPU are
-    faster in; where they are in that order already they are not copied, nor are, in evaluation
-    mode, the norms' statistics. So on a CPU the copy lasts until the model is next trained;
-    elsewhere it follows the model. It is in training or evaluation mode as the model is. Outputs
-    and gradients differ from the model's by rounding only.
+    The copy's weights need no gradients and are in channels-last order, in which convolutions on a
+    CPU are faster. Weights that are in that order already are shared with the model, and so are
+    the norms' statistics if the model is in evaluation mode. On a CPU the copy is valid only until
+    the model is next trained; on other devices it follows the model. The copy is in the model's
+    mode (training or evaluation). Outputs and gradients differ from the model's by rounding only.
 
     Args:
-        weights: stand in for the model's own, by parameter name.
+        model: maps images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``.
+        weights: tensors that replace the model's own, by parameter name.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -47,7 +50,7 @@ def frozen_copy(model: Model, weights: Mapping[str, Tensor] | None = None) -> Mo
     if all(parameter.device.type == "cpu" for parameter in shared.values()):
         for module in frozen.modules():
             if _has_few_channels(module):
-                # The instance's own forward, so that hooks and the module's place stay as they are.
+                # Only the instance's forward is replaced, so its hooks and its name stay.
                 module.__dict__["forward"] = _FewChannels(cast(nn.Conv2d, module))
         quicken_pooling(frozen)
     return cast(Model, frozen)
@@ -69,7 +72,7 @@ def _has_few_channels(module: nn.Module) -> bool:
 
 
 class _FewChannels:
-    """The forward of a convolution whose gradient in its input comes block by block."""
+    """The forward of a convolution whose input gradient is computed block by block."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.weight, self.bias = conv.weight.detach(), conv.bias
@@ -94,23 +97,29 @@ class _FewChannels:
         return F.conv2d(images, self.weight, self.bias, self.stride, self.padding)
 
     def backward(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        """Gradient in images of this size, ``[N, C, height, width]``."""
-        gradient = gradient.to(self.block_weight.dtype)  # under autocast it is of fewer bits
+        """The gradient in the images, ``[N, C, height, width]``.
+
+        Args:
+            gradient: the gradient in the convolution's outputs, ``[N, O, H', W']``.
+            height: the images' height.
+            width: the images' width.
+        """
+        gradient = gradient.to(self.block_weight.dtype)  # under autocast it has fewer bits
         side, sizes, given = self.side, (height, width), gradient.shape[2:]
-        steps = [side // stride for stride in self.stride]
+        strides = [side // stride for stride in self.stride]
         before = [-first for first in self.first]
         kernel = self.block_weight.shape[2:]
         counts = [-(-size // side) for size in sizes]
         after = [
-            (counts[axis] - 1) * steps[axis] + kernel[axis] - before[axis] - given[axis]
+            (counts[axis] - 1) * strides[axis] + kernel[axis] - before[axis] - given[axis]
             for axis in (0, 1)
         ]
-        # Padding inside the convolution is free, but the same on both sides.
+        # Padding by the convolution itself costs nothing, but it is the same on both sides.
         inside = min(before) >= 0 and all(a <= b for a, b in zip(after, before, strict=True))
         if not inside:
             gradient = F.pad(gradient, (before[1], after[1], before[0], after[0]))
         blocks = F.conv2d(
-            gradient, self.block_weight, stride=steps, padding=before if inside else 0
+            gradient, self.block_weight, stride=strides, padding=before if inside else 0
         )
         return F.pixel_shuffle(blocks, side)[:, :, :height, :width]
 
@@ -127,14 +136,14 @@ class _FewChannelsFunction(torch.autograd.Function):
 
 
 def _taps(kernel: int, stride: int, padding: int, side: int) -> tuple[Tensor, int]:
-    """Which weight and which output reach which pixel of a block, along one axis.
+    """Which weights and outputs contribute to the gradient of which pixel of a block, on one axis.
 
-    Pixel r of block a gets weight u of output ``a * side / stride + (r + padding - u) / stride``,
-    where that is whole.
+    Weight u of output ``a * side / stride + (r + padding - u) / stride`` contributes to pixel r of
+    block a if that number is an integer.
 
     Returns:
-        One where pixel r, weight u and output ``first + q`` go together, ``[side, kernel, Q]``; and
-        ``first``.
+        A tensor ``[side, kernel, Q]`` and an offset ``first``. The tensor is one at ``[r, u, q]``
+        if weight u of output ``first + q`` contributes to pixel r of block 0, and zero elsewhere.
     """
     reach = {
         (pixel, weight): (pixel + padding - weight) // stride

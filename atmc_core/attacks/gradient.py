@@ -13,7 +13,14 @@ from atmc_core.attacks.norms import Ball
 def input_gradient(
     model: Model, images: Tensor, labels: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """Gradient of the summed loss in the images, ``[N, C, H, W]``."""
+    """The gradient of the summed loss in the images, ``[N, C, H, W]``.
+
+    Args:
+        model: maps images to logits ``[N, classes]``; differentiable in its input.
+        images: float ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
+        loss: maps logits and labels to a loss per image.
+    """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         total = loss(model(images), labels).sum()
@@ -23,15 +30,15 @@ def input_gradient(
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient ascent.
+    """Projected gradient ascent (Madry et al., 2018).
 
     Attributes:
-        ball: where perturbations stay.
-        steps: number of gradient steps.
-        step_size: length of each, in the ball's norm.
-        random_start: start at a random point of the ball, else at the image itself.
-        loss: what is climbed: "ce" (cross-entropy), "cw" (margin of the logits) or "dlr"; see
-            ``atmc_core.attacks.losses``.
+        ball: the ball that the perturbations stay in.
+        steps: the number of gradient steps.
+        step_size: the length of each step, in the ball's norm, in pixel values.
+        random_start: whether to start at a random point of the ball, or at the image itself.
+        loss: what is climbed: "ce" (cross-entropy), "cw" (margin of the logits) or "dlr"
+            (difference of logits ratio); see ``atmc_core.attacks.losses``.
 
     Raises:
         ValueError: if a number is not positive, there is no such loss, or ``run`` gets no images.
@@ -61,10 +68,19 @@ class PGD(Attack):
         return self.run_from(self.start(images, generator), model, images, labels)
 
     def run_from(self, points: Tensor, model: Model, images: Tensor, labels: Tensor) -> Tensor:
-        """As ``run``, from these points.
+        """Run the attack from given points.
+
+        Args:
+            points: the points to start from, ``[N, C, H, W]``, within the balls.
+            model: as in ``run``.
+            images: as in ``run``.
+            labels: as in ``run``.
+
+        Returns:
+            The perturbed images, ``[N, C, H, W]`` in [0, 1].
 
         Raises:
-            FloatingPointError: if the model's gradients there are not finite.
+            FloatingPointError: if the model's gradients at the points are not finite.
         """
         loss = self.objective(model, images)
         gradient = input_gradient(model, points, labels, loss)
@@ -74,17 +90,32 @@ class PGD(Attack):
         return self.climb(model, points, images, labels, loss, self.steps - 1)
 
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Where the ascent starts, ``[N, C, H, W]``."""
+        """The points where the ascent from ``images`` starts, ``[N, C, H, W]``."""
         return self.ball.random(images, generator) if self.random_start else images
 
     def objective(self, model: Model, images: Tensor) -> Loss:
-        """What is climbed from the images."""
+        """The loss that is climbed from ``images``, ``[N, C, H, W]``."""
         return loss_named(self.loss)
 
     def climb(
         self, model: Model, points: Tensor, images: Tensor, labels: Tensor, loss: Loss, steps: int
     ) -> Tensor:
-        """So many steps on from ``points``; looks at no value, so nothing waits for the device."""
+        """Take ``steps`` steps from ``points``.
+
+        This method never looks at a value, so Python does not wait for the device and the steps can
+        be recorded as a CUDA graph.
+
+        Args:
+            points: the points to start from, ``[N, C, H, W]``, within the balls.
+            model: as in ``run``.
+            images: as in ``run``.
+            labels: as in ``run``.
+            loss: what is climbed.
+            steps: the number of gradient steps.
+
+        Returns:
+            The new points, ``[N, C, H, W]`` in [0, 1].
+        """
         for _ in range(steps):
             gradient = input_gradient(model, points, labels, loss)
             points = self.ball.ascend(points, gradient, self.step_size, images)
@@ -92,7 +123,7 @@ class PGD(Attack):
 
 
 class FGSM(PGD):
-    """One step of the full radius from the image itself."""
+    """One step, as long as the ball's radius, from the image itself (Goodfellow et al., 2015)."""
 
     def __init__(self, ball: Ball) -> None:
         super().__init__(ball, steps=1, step_size=ball.epsilon, random_start=False)

@@ -1,8 +1,9 @@
 """Nearest points on a hyperplane within the box [0, 1], without sorting.
 
-Source of the problem: Croce & Hein, "Minimally distorted adversarial examples with a fast adaptive
-boundary attack" (2020), equation 4. They sort the coordinates; here the one unknown is found by
-Newton's method, which is exact after a few steps, as the function is concave and piecewise linear.
+The problem is equation 4 of Croce & Hein, "Minimally distorted adversarial examples with a fast
+adaptive boundary attack" (2020). They sort the coordinates. Here the one unknown is found by
+Newton's method, which is exact after a few steps because the function is concave and piecewise
+linear.
 """
 
 import torch
@@ -10,21 +11,24 @@ from torch import Tensor
 
 from atmc_core.attacks.norms import Norm
 
-# Each step frees at least one coordinate from guesswork; in practice under ten are taken.
-_MOST_STEPS = 50
+# A bound on Newton's iterations; in practice fewer than ten are needed.
+_MAX_ITERATIONS = 50
+# The iteration ends when the unknown grows by less than this share.
+_CONVERGED = 1e-6
+# Divisors are kept at least this large.
 _TINY = 1e-12
 
 
 def to_hyperplane(points: Tensor, normals: Tensor, excess: Tensor, norm: Norm) -> Tensor:
     """The shortest step from each point to its hyperplane that stays in [0, 1].
 
-    Where the box does not reach the hyperplane, the step goes as near to it as the box allows.
+    If the box does not reach the hyperplane, the step goes as close to it as the box allows.
 
     Args:
-        points: ``[N, D]`` in [0, 1].
-        normals: w of each hyperplane, ``[N, D]``.
-        excess: <w, point> - b, ``[N]``: how far the point is above its hyperplane.
-        norm: what is shortest.
+        points: the points, ``[N, D]`` in [0, 1].
+        normals: the normal w of each hyperplane <w, x> = b, ``[N, D]``.
+        excess: <w, point> - b, the (signed, unscaled) distance of each point, ``[N]``.
+        norm: the norm in which the step is shortest.
 
     Returns:
         The steps, ``[N, D]``.
@@ -41,19 +45,27 @@ def to_hyperplane(points: Tensor, normals: Tensor, excess: Tensor, norm: Norm) -
 
 
 def _level(gains: Tensor, caps: Tensor, wanted: Tensor) -> Tensor:
-    """The least t with sum_i gains_i min(t, caps_i) >= wanted, ``[N]``; past all caps if none.
+    """The least t with sum_i gains_i min(t, caps_i) >= wanted; beyond all caps if there is none.
 
-    From the left Newton's steps never pass the root, so each is exact for the coordinates whose cap
-    is passed, and when no further one is, so is t.
+    The sum is concave in t, so Newton's iterates from the left never pass the root. Once an
+    iteration passes no further cap, t is exact.
+
+    Args:
+        gains: non-negative, ``[N, D]``.
+        caps: non-negative, ``[N, D]``.
+        wanted: non-negative, ``[N]``.
+
+    Returns:
+        t for each row, ``[N]``.
     """
     level = torch.zeros_like(wanted)
-    scratch = torch.empty_like(gains)  # fresh temporaries of this size cost more than the sums
-    for _ in range(_MOST_STEPS):
+    scratch = torch.empty_like(gains)  # allocating temporaries of this size would cost more
+    for _ in range(_MAX_ITERATIONS):
         slope = torch.gt(caps, level[:, None], out=scratch).mul_(gains).sum(1)
         reached = torch.minimum(caps, level[:, None], out=scratch).mul_(gains).sum(1)
         rise = torch.where(slope > _TINY, (wanted - reached) / slope.clamp_min(_TINY), 0)
         higher = level + rise.clamp_min_(0)
-        done = higher <= level * (1 + 1e-6)
+        done = higher <= level * (1 + _CONVERGED)
         level = higher
         if done.all():
             break

@@ -1,4 +1,7 @@
-"""What attacks climb: one value per image, the larger the closer to a mistake."""
+"""The losses that attacks climb: one value per image, larger the closer the image is to a mistake.
+
+Everywhere, logits are ``[N, classes]``, labels and targets int64 ``[N]``, and losses ``[N]``.
+"""
 
 from collections.abc import Callable
 
@@ -6,19 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Logits ``[N, classes]`` and labels ``[N]`` to a loss per image, ``[N]``.
+#: A function from logits ``[N, classes]`` and labels ``[N]`` to a loss per image, ``[N]``.
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+# Added to divisors, which may be zero.
 _TINY = 1e-12
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, ``[N]``."""
+    """The cross-entropy of each image, ``[N]``."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Best other logit minus the true one, ``[N]``; positive where the image is misclassified.
+    """The largest other logit minus the true class's, ``[N]``; positive if misclassified.
 
     Source: Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017), the
     loss f6 of section V, without its constant.
@@ -29,12 +33,14 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio, ``[N]``: the margin over the first minus the third logit.
+    """The difference of logits ratio of each image, ``[N]``.
+
+    It is the margin divided by the difference of the largest and the third largest logit.
 
     Source: Croce & Hein, "Reliable evaluation of adversarial robustness" (2020), equation 6.
 
     Raises:
-        ValueError: with fewer than 3 classes there is no third logit.
+        ValueError: if there are fewer than 3 classes.
     """
     _require_classes(logits, 3, "dlr")
     top = logits.topk(3, dim=1).values
@@ -42,10 +48,12 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Logit of the target minus the true one, scaled as in equation 7 of Croce & Hein (2020).
+    """The target's logit minus the true class's, divided by a scale, ``[N]``.
+
+    Source: Croce & Hein, "Reliable evaluation of adversarial robustness" (2020), equation 7.
 
     Raises:
-        ValueError: with fewer than 4 classes the scale is not defined.
+        ValueError: if there are fewer than 4 classes, for which the scale is not defined.
     """
     _require_classes(logits, 4, "targeted dlr")
     top = logits.topk(4, dim=1).values
@@ -54,7 +62,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def target_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Logit of the target minus the true one, ``[N]``."""
+    """The target's logit minus the true class's, ``[N]``."""
     return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
 
 
@@ -63,10 +71,10 @@ LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
 
 
 def loss_named(name: str) -> Loss:
-    """The untargeted loss of a name.
+    """The untargeted loss of that name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such loss.
     """
     if name not in LOSSES:
         raise ValueError(f"loss is {name!r}: it must be one of {', '.join(map(repr, LOSSES))}")

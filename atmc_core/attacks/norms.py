@@ -1,4 +1,4 @@
-"""The balls that perturbations stay in: where to start, which way to step, how to come back."""
+"""The balls that perturbations stay in: random starts, ascent directions, projections."""
 
 import math
 from abc import abstractmethod
@@ -12,47 +12,86 @@ from atmc_core.attacks.rows import Rows
 
 Norm = Literal["linf", "l2"]
 
+# Divisors are kept at least this large.
+_TINY = 1e-12
+# Rounding may put a projected point outside its ball by this much: a share of the radius, and pixel
+# values.
+_RELATIVE_ROUNDING, _ABSOLUTE_ROUNDING = 1e-4, 1e-6
+
 
 class Ball(Protocol):
-    """A norm ball of a radius around each image, cut with [0, 1]."""
+    """A norm ball around each image, intersected with the box [0, 1].
+
+    Images, points, gradients and perturbations are float ``[N, C, H, W]``.
+    """
 
     @property
-    def epsilon(self) -> float: ...
+    def epsilon(self) -> float:
+        """The radius, in pixel values of images in [0, 1]."""
 
     @property
-    def norm(self) -> Norm: ...
+    def norm(self) -> Norm:
+        """The norm's name."""
 
     def random(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A random point of each image's ball."""
+        """A random point of each image's ball, ``[N, C, H, W]``."""
 
     def ascend(self, points: Tensor, gradient: Tensor, step_size: float, images: Tensor) -> Tensor:
-        """One steepest-ascent step of length ``step_size``, projected back."""
+        """Take one step of steepest ascent from ``points`` and project it back into the ball.
+
+        Args:
+            points: the current points, in [0, 1].
+            gradient: the gradient of what is climbed, at the points.
+            step_size: the length of the step, in the ball's norm.
+            images: the centres of the balls, in [0, 1].
+
+        Returns:
+            The new points, ``[N, C, H, W]``.
+        """
 
     def size(self, perturbation: Tensor) -> Tensor:
-        """The norm of each perturbation, ``[N]``."""
+        """The norm of each perturbation, in pixel values, ``[N]``."""
 
     def around(self, images: Tensor) -> "Region":
-        """The ball around each image, for many steps there."""
+        """The balls around these images, prepared for many steps."""
 
 
 class Region(Rows):
-    """Balls around images, cut with [0, 1]; keeps what does not change from step to step."""
+    """Balls around given images, intersected with [0, 1].
+
+    It computes once what does not change from step to step. Points and gradients are float
+    ``[N, C, H, W]``, one for each image.
+    """
 
     @abstractmethod
     def surface(self, generator: torch.Generator | None) -> Tensor:
-        """A random point of each ball's surface, cut with [0, 1]."""
+        """A random point of each ball's surface, clamped to [0, 1]."""
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
-        """The steepest direction of length 1."""
+        """The direction of steepest ascent, of length 1 in the ball's norm."""
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
-        """The nearest points of the balls, then of [0, 1]; ``points`` may be overwritten."""
+        """The nearest points of the balls, clamped to [0, 1]; ``points`` may be overwritten."""
+
+
+def is_within(ball: Ball, sizes: Tensor) -> Tensor:
+    """Whether perturbations of these sizes are inside the ball, up to rounding, bool ``[N]``.
+
+    Args:
+        ball: the ball.
+        sizes: the norms of the perturbations, as ``Ball.size`` returns them, ``[N]``.
+    """
+    return sizes <= ball.epsilon * (1 + _RELATIVE_ROUNDING) + _ABSOLUTE_ROUNDING
 
 
 def ball(norm: str, epsilon: float) -> Ball:
     """The ball of a norm by name, for images in [0, 1].
+
+    Args:
+        norm: ``linf`` or ``l2``.
+        epsilon: the radius, in pixel values.
 
     Raises:
         ValueError: if the norm is unknown, or epsilon not above 0, or (linf) above 1.
@@ -73,7 +112,7 @@ def ball(norm: str, epsilon: float) -> Ball:
 
 @dataclass(frozen=True)
 class LinfBall:
-    """No pixel moves by more than epsilon."""
+    """The ball in which no pixel value changes by more than epsilon."""
 
     epsilon: float
 
@@ -100,7 +139,7 @@ class LinfBall:
 
 @dataclass(frozen=True)
 class L2Ball:
-    """The Euclidean length of an image's perturbation is at most epsilon."""
+    """The ball in which the Euclidean length of a perturbation is at most epsilon."""
 
     epsilon: float
 
@@ -110,7 +149,7 @@ class L2Ball:
 
     def random(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         direction = torch.empty_like(images).normal_(generator=generator)
-        # A uniform point of a d-ball lies at radius U^(1/d).
+        # A uniformly distributed point of a d-dimensional ball has the radius U^(1/d).
         radius = torch.rand(len(images), device=images.device, generator=generator)
         radius = self.epsilon * radius ** (1 / images[0].numel())
         return (images + direction * _per_image(radius / _length(direction), images)).clamp_(0, 1)
@@ -136,7 +175,7 @@ class _LinfRegion(Region):
 
     def surface(self, generator: torch.Generator | None) -> Tensor:
         noise = torch.empty_like(self.images).uniform_(-1, 1, generator=generator)
-        largest = noise.flatten(1).abs().amax(1).clamp_min_(1e-12)
+        largest = noise.flatten(1).abs().amax(1).clamp_min_(_TINY)
         noise.mul_(_per_image(self.epsilon / largest, noise))
         return self.project(noise.add_(self.images))
 
@@ -172,7 +211,7 @@ def _into_l2(points: Tensor, images: Tensor, epsilon: float) -> Tensor:
 
 def _length(batch: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(batch.flatten(1), dim=1)
-    return length.clamp_min(1e-12)
+    return length.clamp_min(_TINY)
 
 
 def _per_image(values: Tensor, images: Tensor) -> Tensor:

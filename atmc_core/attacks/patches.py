@@ -1,4 +1,4 @@
-"""What the Square attack proposes: how a window of a perturbation is redrawn, for either norm.
+"""The proposals of the Square attack: how a window of a perturbation is redrawn, for each norm.
 
 Source: Andriushchenko et al., "Square Attack" (2020), algorithm 2 (linf) and 3 (l2), section 4.
 """
@@ -15,17 +15,22 @@ from torch import Tensor
 from atmc_core.attacks.norms import Ball
 from atmc_core.attacks.rows import Rows
 
+# Added to divisors, which may be zero.
 _TINY = 1e-12
+# The search in l2 starts from a grid of this many by this many bumps.
+_GRID = 5
 
 
 @dataclass(frozen=True)
 class Window:
-    """A square of an image, and in l2 a second one that gives its perturbation away.
+    """A square of an image that a proposal redraws.
+
+    In l2 there is a second square, the donor: its perturbation is moved into the first one.
 
     Attributes:
-        side: of both, in pixels.
-        corner: row and column of its upper left pixel.
-        donor: the same of the second.
+        side: the side of both squares, in pixels.
+        corner: row and column of the first square's upper left pixel.
+        donor: row and column of the second square's upper left pixel.
     """
 
     side: int
@@ -33,16 +38,20 @@ class Window:
     donor: tuple[int, int]
 
     def view(self, images: Tensor) -> Tensor:
-        """The square's pixels, ``[N, C, side, side]``, not copied."""
+        """The first square of images ``[N, C, H, W]``: a view ``[N, C, side, side]``."""
         return _square(images, self.corner, self.side)
 
     def donor_view(self, images: Tensor) -> Tensor:
-        """The second square's pixels, likewise."""
+        """The second square of images ``[N, C, H, W]``: a view ``[N, C, side, side]``."""
         return _square(images, self.donor, self.side)
 
 
 class Patches(Rows):
-    """The points of a random search, one for each image, ``[N, C, H, W]``."""
+    """The current points of a random search, one for each image.
+
+    Attributes:
+        points: ``[N, C, H, W]`` in [0, 1].
+    """
 
     points: Tensor
 
@@ -50,19 +59,31 @@ class Patches(Rows):
     def propose(
         self, window: Window, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Hashable | None]:
-        """New content of a window; which points it alters, bool ``[N]``; what names the proposal.
+        """Draw a change of a window.
 
-        A proposal without a name never comes again.
+        Returns:
+            The proposal, in the form that ``altered`` takes; whether it alters each point, bool
+            ``[N]``; and a key that is the same for equal proposals, or None if proposals never
+            repeat.
         """
 
     @abstractmethod
     def altered(self, chosen: Tensor, proposal: Tensor, window: Window) -> Tensor:
-        """Copies of the chosen points (row numbers) with the proposal in place."""
+        """Copies of some points with the proposal applied, ``[M, C, H, W]``.
+
+        Args:
+            chosen: the row numbers of the points, int64 ``[M]``.
+            proposal: as ``propose`` drew it.
+            window: the window that it was drawn for.
+        """
 
 
 @dataclass
 class LinfPatches(Patches):
-    """Every pixel is at one end of what the ball and [0, 1] allow; a window goes to one end."""
+    """Points in linf: each pixel is at the lowest or highest value that ball and [0, 1] allow.
+
+    A proposal sets all pixels of a window to one of the two, channel by channel.
+    """
 
     points: Tensor
     lower: Tensor
@@ -70,7 +91,7 @@ class LinfPatches(Patches):
 
     @classmethod
     def start(cls, images: Tensor, ball: Ball, generator: torch.Generator | None) -> Self:
-        """Vertical stripes of width one, of random signs."""
+        """The first points: vertical stripes, one pixel wide, of random signs."""
         lower = (images - ball.epsilon).clamp_(min=0)
         upper = (images + ball.epsilon).clamp_(max=1)
         count, channels, _, width = images.shape
@@ -93,7 +114,7 @@ class LinfPatches(Patches):
 
 @dataclass
 class L2Patches(Patches):
-    """The perturbation has the ball's length, before it is cut with [0, 1]."""
+    """Points in l2: before it is clamped to [0, 1], each perturbation is as long as the radius."""
 
     points: Tensor
     images: Tensor
@@ -101,11 +122,11 @@ class L2Patches(Patches):
 
     @classmethod
     def start(cls, images: Tensor, ball: Ball, generator: torch.Generator | None) -> Self:
-        """A grid of five by five bumps of random signs."""
+        """The first points: a grid of five by five bumps of random signs."""
         height, width = images.shape[2:]
-        side = max(height // 5, 1)
+        side = max(height // _GRID, 1)
         offset = torch.zeros_like(images)
-        margin = (height - side * 5) // 2 if height >= 5 else 0
+        margin = (height - side * _GRID) // 2 if height >= _GRID else 0
         for row in range(margin, height - side + 1, side):
             for column in range(margin, width - side + 1, side):
                 bump = _random_bump(side, images, generator)
@@ -115,12 +136,12 @@ class L2Patches(Patches):
     def propose(
         self, window: Window, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Hashable | None]:
-        """The whole new points: moving length into a window scales the rest, too."""
+        """Propose whole new points: moving length into a window scales the other pixels, too."""
         offset = self.points - self.images
         used = offset.square().sum((1, 2, 3), keepdim=True)
         old = window.view(offset)
         old_squares = old.square().sum((2, 3), keepdim=True)
-        # What both windows hold together: the donor's pixels outside the window, and the window's.
+        # The squared length in both squares, without counting pixels that are in both twice.
         rest = offset.clone()
         window.view(rest).zero_()
         given = old_squares + window.donor_view(rest).square().sum((2, 3), keepdim=True)
@@ -152,7 +173,7 @@ def _coins(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | No
 
 
 def _random_bump(side: int, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The l2 pattern, lying or upright, of a random sign for each image and channel."""
+    """The l2 pattern, transposed or not, with a random sign for each image and channel."""
     bump = _bump(side).to(images)
     if _coins((1,), images, generator).item():
         bump = bump.T
@@ -162,7 +183,11 @@ def _random_bump(side: int, images: Tensor, generator: torch.Generator | None) -
 
 @lru_cache(maxsize=64)
 def _bump(side: int) -> Tensor:
-    """Two pyramids of opposite signs, one above the other, of Euclidean length 1 (equation 2)."""
+    """Two pyramids of opposite signs, one above the other, of Euclidean length 1 (equation 2).
+
+    Returns:
+        The pattern, ``[side, side]``.
+    """
     pattern = torch.zeros(side, side)
     upper = side // 2
     if upper:
@@ -172,7 +197,7 @@ def _bump(side: int) -> Tensor:
 
 
 def _pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles around the middle, the inner ones heavier by 1/level^2; length 1."""
+    """A sum of nested rectangles around the middle, weighted 1/level^2, of Euclidean length 1."""
     pattern = torch.zeros(height, width)
     middle = (height // 2, width // 2)
     for level in range(max(middle) + 1):

@@ -1,4 +1,4 @@
-"""Batches that shrink: dataclasses of tensors with one row for each image still attacked."""
+"""Batches that shrink: dataclasses of tensors with a row for each image that is still attacked."""
 
 from dataclasses import fields
 from typing import Any, Self
@@ -7,13 +7,14 @@ from torch import Tensor
 
 
 class Rows:
-    """A dataclass whose tensors all have the same number of rows.
-
-    Other fields than tensors and ``Rows`` are carried along as they are.
-    """
+    """A dataclass whose tensors all have the same number of rows."""
 
     def rows(self, index: Tensor) -> Self:
-        """The rows that ``index`` (bool ``[N]`` or row numbers) chooses."""
+        """A copy with some of the rows of all tensors, also of those in fields that are ``Rows``.
+
+        Args:
+            index: the rows, as bool ``[N]`` or as row numbers int64 ``[M]``.
+        """
         values = {
             field.name: _select(getattr(self, field.name), index)
             for field in fields(self)  # type: ignore[arg-type]

@@ -17,23 +17,28 @@ from atmc_core.attacks.losses import margin
 from atmc_core.attacks.norms import Ball
 from atmc_core.attacks.patches import L2Patches, LinfPatches, Patches, Window
 
-# From which query on the share of the pixels is halved once more (section 4.1, for 10,000 queries).
+# After each of these queries the squares' share of the pixels is halved (section 4.1, for 10,000
+# queries).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+# In l2 a square's side is odd and at least this many pixels.
+_SMALLEST_L2_SIDE = 3
 
 
 @dataclass(frozen=True)
 class Square(SearchAttack):
-    """Square Attack on the margin loss, at most ``queries`` proposals after the first.
+    """Square Attack on the margin loss.
 
-    All images of a batch get each square at the same place, drawn as in AutoAttack. A
-    proposal that is known to change nothing is not sent to the model: one that equals the image's
-    current point, and one that was refused since that point last changed. A model whose outputs
-    change between runs might have answered otherwise.
+    As in AutoAttack, all images of a batch get each square at the same place. A proposal is not
+    sent to the model if the answer is known: if it equals the image's current point, or if it was
+    refused since that point last changed. (A model whose outputs change from run to run might have
+    answered differently.)
 
     Attributes:
-        ball: where perturbations stay.
-        queries: proposals for each image.
-        initial_share: of the image's pixels in the first squares.
+        ball: the ball that the perturbations stay in.
+        queries: the number of proposals for each image, after the first points.
+        initial_share: the share of the image's pixels that the first squares cover, at most 1.
 
     Raises:
         ValueError: if a number is not positive, or ``initial_share`` is above 1.
@@ -75,16 +80,17 @@ class Square(SearchAttack):
         return found
 
     def _windows(self, images: Tensor, generator: torch.Generator | None) -> Iterator[Window]:
-        """Where the squares go: drawn at once, so that a device is waited for once."""
+        """The windows of all queries; they are drawn at once, to wait for the device only once."""
         height, width = images.shape[2:]
         draws = torch.rand(self.queries, 4, device=images.device, generator=generator).tolist()
         for query, places in enumerate(draws):
             share = self.initial_share / 2 ** sum(query > start for start in _HALVINGS)
             side = round(math.sqrt(share * height * width))
             if self.ball.norm == "l2":
-                side = max(side, 3) | 1
+                side = max(side, _SMALLEST_L2_SIDE) | 1
             side = min(max(side, 1), height, width)
-            # As published: a square's corner is never at the last place that would hold it.
+            # As in the published code, the last row and column at which a square would fit are
+            # never drawn.
             rows, columns = height - side, width - side
             yield Window(
                 side,
@@ -94,7 +100,7 @@ class Square(SearchAttack):
 
 
 class _Search:
-    """The images that still stand, the best point of each, and its loss."""
+    """The images that still stand, the best point of each, and the loss there."""
 
     def __init__(
         self,
@@ -111,11 +117,13 @@ class _Search:
         self.numbers = numbers
         self.labels = labels
         self.losses = losses
-        self.changed = torch.zeros_like(labels)  # the query that last improved each image
-        self.tried: dict[object, int] = {}  # proposals that can come again, and when they last came
+        # The number (from 1) of the query that last improved each image; 0 if there was none.
+        self.changed = torch.zeros_like(labels)
+        # The number of the query in which each proposal was last tried, by the proposal's key.
+        self.tried: dict[object, int] = {}
 
     def propose(self, query: int, window: Window, generator: torch.Generator | None) -> None:
-        """Change one window of every image, and keep what lowers its margin."""
+        """Change one window of every image, and keep the changes that lower the image's margin."""
         proposal, alters, key = self.patches.propose(window, generator)
         if key is not None:
             alters &= self.changed >= self.tried.get(key, 0)
@@ -136,7 +144,7 @@ class _Search:
             self.drop_fallen()
 
     def drop_fallen(self) -> None:
-        """Note the images that are misclassified; go on with the others."""
+        """Note the images that are misclassified, and remove them from the search."""
         fallen = self.losses < 0
         if not fallen.any():
             return

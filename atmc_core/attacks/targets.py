@@ -1,4 +1,4 @@
-"""Targeted attacks: which class to aim at for which image, in full batches."""
+"""The target classes of targeted attacks, in full batches of pairs of image and target."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,22 @@ from atmc_core.attacks.base import Found
 def target_batches(
     logits: Tensor, labels: Tensor, found: Found, *, targets: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of image number and target class, at most ``batch_size`` at a time, ``[M]`` each.
+    """Yield pairs of image and target class, batch by batch.
 
-    Targets are the most likely classes but the true one, at most as many as there are. All images'
-    first targets come first, then all second ones: most images that fall do so at the first, and
-    batches stay full as they fall. Pairs of images that ``found`` says are fooled are left out.
+    An image's targets are its most likely classes but the true one. The first targets of all images
+    come first, then all second ones, and so on: most images that fall do so at their first target,
+    and this way the batches stay full. Images that have fallen by then, according to ``found``, are
+    left out.
+
+    Args:
+        logits: the model's outputs on the images, ``[N, classes]``.
+        labels: the true classes, int64 ``[N]``.
+        found: what the attack has found so far; it is read before each batch.
+        targets: the largest number of targets for each image.
+        batch_size: the largest number of pairs in a batch.
+
+    Yields:
+        The images' row numbers and the target classes, int64 ``[M]`` each.
     """
     count = min(targets, logits.shape[1] - 1)
     others = logits.scatter(1, labels[:, None], -torch.inf)

@@ -1,4 +1,4 @@
-"""WRM, the attack without a ball: a perturbation pays for its length instead."""
+"""WRM, an attack without a ball: the length of a perturbation is penalised instead."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,15 @@ from atmc_core.attacks.gradient import input_gradient
 class WRM(Attack):
     """Gradient ascent on ``gamma * cross-entropy - 0.5 * ||x' - x||_2^2`` from the image itself.
 
-    The result is cut to [0, 1] and to nothing else: report it with the perturbation it made.
+    The result is clamped to [0, 1] but to no ball, so report the sizes of its perturbations, too.
+
     Source: Sinha, Namkoong & Duchi, "Certifying Some Distributional Robustness with Principled
-    Adversarial Training" (2018), equation 2b and algorithm 1, and 15 steps as in its authors' code;
-    gamma and the step 1/sqrt(t + 1) are the ATMC paper's.
+    Adversarial Training" (2018), equation 2b and algorithm 1. The 15 steps are those of its
+    authors' code; gamma and the step size 1/sqrt(t + 1) are those of the ATMC paper.
 
     Attributes:
-        gamma: weight of the loss against half the squared length.
-        steps: number of gradient steps.
+        gamma: the weight of the loss against half the squared length.
+        steps: the number of gradient steps.
 
     Raises:
         ValueError: if a number is not positive.

@@ -1,4 +1,4 @@
-"""Labelled image sets: read in any known form, checked, split, fed to the device as uint8."""
+"""Data sets of labelled images: reads them in any known form, checks, splits and feeds them."""
 
 from atmc_core.data.augmentation import UNCHANGED, Augmentation
 from atmc_core.data.collector import Reading

@@ -1,4 +1,4 @@
-"""The members of an untrusted zip file: names that stay inside, sizes that are kept."""
+"""Reads the members of an untrusted zip file, and checks their names and sizes."""
 
 import stat
 import zipfile
@@ -8,14 +8,24 @@ from pathlib import Path, PurePosixPath
 
 from atmc_core.errors import InvalidInput
 
+#: The largest number of members.
 MAX_MEMBERS = 5_000_000
+# Members are read in parts of this many bytes.
 _PART = 2**22
-# What a Mac or Windows puts beside the files that were meant.
+# Files that macOS and Windows add by themselves.
 _LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 class Archive:
-    """A zip file, read member by member; nothing is unpacked to disk."""
+    """A zip file that is read member by member; nothing is unpacked to disk.
+
+    Args:
+        path: the zip file.
+
+    Raises:
+        InvalidInput: ``malformed_dataset`` if it is no zip file, or a member's name leads out of
+            the archive, or a member is a link or encrypted.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -30,19 +40,19 @@ class Archive:
         self.members = {m.filename: m for m in members if not m.is_dir() and not _is_litter(m)}
 
     def names(self) -> Iterator[str]:
-        """Of the files, sorted, so that the zip's own order changes nothing."""
+        """The names of the files, sorted, so that the order inside the zip does not matter."""
         yield from sorted(self.members)
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of a member.
 
         Raises:
-            InvalidInput: ``malformed_dataset`` if it is broken or inflates past ``limit`` bytes.
+            InvalidInput: ``malformed_dataset`` if it is broken or has more than ``limit`` bytes.
         """
         return b"".join(self.parts(name, limit))
 
     def parts(self, name: str, limit: int) -> Iterator[bytes]:
-        """The content of a member, a few MiB at a time; raises as ``read`` does."""
+        """Yield the content of a member, a few MiB at a time; errors as in ``read``."""
         count = 0
         try:
             with self._zip.open(self.members[name]) as file:

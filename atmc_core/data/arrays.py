@@ -1,4 +1,4 @@
-"""Images and labels that come as arrays, read some rows at a time."""
+"""Reads images and labels that are stored as arrays, some rows at a time."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -17,17 +17,19 @@ class Rows(Protocol):
     """An array that need not be in memory as a whole."""
 
     @property
-    def dtype(self) -> np.dtype[np.generic]: ...
+    def dtype(self) -> np.dtype[np.generic]:
+        """The type of the entries."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array."""
 
     def parts(self, size: int) -> Iterator[NDArray[np.generic]]:
-        """All of it in order, ``size`` rows at a time."""
+        """Yield the whole array in order, ``size`` rows at a time."""
 
 
 class WholeArray:
-    """An array in memory."""
+    """``Rows`` of an array that is in memory."""
 
     def __init__(self, array: NDArray[np.generic]) -> None:
         self.array, self.dtype, self.shape = array, array.dtype, array.shape
@@ -38,7 +40,18 @@ class WholeArray:
 
 
 def read_arrays(arrays: Mapping[str, Rows], reading: Reading) -> Source:
-    """The splits that arrays by name make up."""
+    """Read the splits from arrays.
+
+    Args:
+        arrays: ``x_train`` and ``y_train``, and the same with ``val`` and ``test`` if there are
+            such splits. Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers
+            ``[N]``.
+        reading: how the data set is read.
+
+    Raises:
+        InvalidInput: ``bad_array``, ``empty_split`` or ``dataset_too_large``, with the array's
+            name.
+    """
     collector = Collector(reading)
     for name in SPLITS:
         if name == "train" or f"x_{name}" in arrays or f"y_{name}" in arrays:
@@ -48,7 +61,7 @@ def read_arrays(arrays: Mapping[str, Rows], reading: Reading) -> Source:
 
 
 def _checked(arrays: Mapping[str, Rows], name: str) -> tuple[Rows, Rows]:
-    """The images and the labels of one split, if they are such by their shapes and types."""
+    """The images and the labels of one split, after a check of their shapes and types."""
     for key in (f"x_{name}", f"y_{name}"):
         if key not in arrays:
             raise InvalidInput("bad_array", f"{key} is missing; found: {', '.join(arrays)}", key)

@@ -1,4 +1,4 @@
-"""Random changes of training images, of a whole batch at a time."""
+"""Random changes of training images, made on a whole batch at a time."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,22 @@ from atmc_core.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images that leave their class as it is; by default none.
+    """Random changes of training images that keep their class; by default there are none.
 
     Attributes:
-        flip: every other image, by chance, is mirrored left to right.
-        shift: each image is moved by up to so many pixels each way; what comes in is black.
+        flip: whether each image is mirrored left to right with a probability of one half.
+        shift: each image is moved by up to this many pixels in each direction; the pixels that
+            become free are black.
     """
 
     flip: bool = False
     shift: int = 0
 
     def check(self, height: int, width: int) -> None:
-        """Refuse a shift that could leave nothing of an image of this size.
+        """Check that a shift leaves something of an image of ``height`` x ``width`` pixels.
 
         Raises:
-            InvalidInput: ``invalid_value``.
+            InvalidInput: ``invalid_value`` if it may not.
         """
         if self.shift >= min(height, width):
             raise InvalidInput(
@@ -35,10 +36,16 @@ class Augmentation:
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """What happens to each of ``count`` images: int64 ``[N, 3]``, mirrored, down and right.
+        """Draw the changes of ``count`` images; nothing is drawn for changes that are off.
 
-        Nothing is drawn for what is off. The generator is on the CPU, so that a seed means the same
-        on every device.
+        Args:
+            count: the number of images.
+            generator: on the CPU, so that a seed means the same on every device.
+
+        Returns:
+            For each image whether it is mirrored (0 or 1), and where its visible part begins in the
+            image padded by ``shift`` pixels (row and column), int64 ``[count, 3]``; None if all
+            changes are off.
         """
         if self == UNCHANGED:
             return None
@@ -50,7 +57,15 @@ class Augmentation:
         return moves
 
     def apply(self, images: Tensor, moves: Tensor) -> Tensor:
-        """The images ``[N, C, H, W]`` changed as drawn, in one gather."""
+        """Change images as drawn, in a single gather.
+
+        Args:
+            images: ``[N, C, H, W]``.
+            moves: as ``draw`` returned it, ``[N, 3]``, on the images' device.
+
+        Returns:
+            The changed images, ``[N, C, H, W]``.
+        """
         count, channels, height, width = images.shape
         mirrored, down, right = moves.unsqueeze(2).unbind(1)
         column = torch.arange(width, device=images.device)
@@ -62,4 +77,5 @@ class Augmentation:
         return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
+#: No changes.
 UNCHANGED = Augmentation()

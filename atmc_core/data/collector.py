@@ -1,4 +1,4 @@
-"""Decoded images of one size, split by split, on their way from a file to a memory map."""
+"""Collects decoded images from a file into memory maps, split by split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from atmc_core.data.sets import Split
 from atmc_core.data.spool import Spool
 from atmc_core.errors import InvalidInput
 
-#: Of all decoded images together.
+#: The largest size of all decoded images together.
 MAX_BYTES = 48 * 2**30
 
 
@@ -21,10 +21,12 @@ class Reading:
     """How a data set is read.
 
     Attributes:
-        channels: of encoded images, as the network takes them; by default RGB.
-        folder: where decoded images are kept; by default the system's for temporary files.
-        told: called with the number of images so far, and that of those there are, after every one
-            or few.
+        channels: the number of channels that encoded images are decoded to, 1 (grey) or 3 (RGB);
+            by default 3.
+        folder: the folder in which decoded images are kept; by default the system's for temporary
+            files.
+        told: a function that is called after every few images with the number of images so far and
+            the number of all images.
     """
 
     channels: int | None = None
@@ -33,7 +35,11 @@ class Reading:
 
 
 class Collector:
-    """Takes images, one or many at a time, whatever they are read from."""
+    """Receives the images of a data set, one or many at a time; all must have the same shape.
+
+    Args:
+        reading: how the data set is read.
+    """
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -43,22 +49,25 @@ class Collector:
         self._bytes = self._count = self._expected = 0
 
     def expect(self, count: int) -> None:
-        """So many more images are there to be read."""
+        """Announce ``count`` more images, for the reports of progress."""
         self._expected += count
 
     def add(self, split: str, image: NDArray[np.uint8], label: int, name: str) -> None:
-        """Take the image ``[C, H, W]``; ``name`` is what it is called in a message.
-
-        Raises:
-            InvalidInput: as ``extend``.
-        """
+        """Add an image, uint8 ``[C, H, W]``; the other arguments and errors as in ``extend``."""
         self.extend(split, image[None], [label], name)
 
     def extend(self, split: str, images: NDArray[np.uint8], labels: list[int], name: str) -> None:
-        """Take the images ``[N, C, H, W]``.
+        """Add images to a split.
+
+        Args:
+            split: the split's name.
+            images: uint8 ``[N, C, H, W]``.
+            labels: N labels.
+            name: the name of the images' file or array, for messages.
 
         Raises:
-            InvalidInput: ``image_shape_mismatch`` if the sizes differ, ``dataset_too_large``.
+            InvalidInput: ``image_shape_mismatch`` if the shape differs from that of earlier images;
+                ``dataset_too_large`` if all images together are too large.
         """
         if self._first is None:
             self._first = (images.shape[1:], name)
@@ -80,7 +89,7 @@ class Collector:
         self.reading.told(self._count, self._expected)
 
     def splits(self) -> Mapping[str, Split]:
-        """All that was taken.
+        """The splits by name.
 
         Raises:
             InvalidInput: ``empty_split`` if there is no train split.
@@ -96,10 +105,13 @@ class Collector:
 
 
 def check_size(size: int) -> None:
-    """Refuse what takes more bytes than we handle.
+    """Check that the decoded images are not too large.
+
+    Args:
+        size: the size of all images together, in bytes.
 
     Raises:
-        InvalidInput: ``dataset_too_large``.
+        InvalidInput: ``dataset_too_large`` if it is above ``MAX_BYTES``.
     """
     if size > MAX_BYTES:
         raise InvalidInput(

@@ -1,7 +1,6 @@
-"""The training images of an epoch, batch by batch: from the device, or streamed from a memory map.
+"""The training images of an epoch, batch by batch, from the device or streamed from a memory map.
 
-Which of the two it is changes nothing but where the bytes come from: the same generator gives the
-same batches, so a job's artifact is the same either way.
+Both ways give the same batches for the same generator, so a job's artifact is the same.
 """
 
 from collections import deque
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atmc_core.data.augmentation import UNCHANGED, Augmentation
-from atmc_core.data.sets import Split
+from atmc_core.data.sets import WHITE, Split
 
-#: Parts of an epoch that are gathered while the network is busy with one, and their size: handing a
-#: small network every batch by itself takes longer than its step.
+# Images are gathered in parts of about this many bytes, and this many parts ahead of the training.
+# A part has many batches of a small network, whose step is faster than handing over one batch.
 _AHEAD, _PART_BYTES = 3, 4 * 2**20
 
 
@@ -27,12 +26,19 @@ def training_batches(
     generator: torch.Generator,
     augmentation: Augmentation = UNCHANGED,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order: images as float32 in [0, 1], and labels, on the labels' device.
+    """Yield the batches of one epoch, in random order.
 
-    A last batch of a single image is left out (batch norms).
+    If the last batch had a single image, it is left out, because batch norms need two.
 
     Args:
-        generator: on the CPU; order and augmentation are drawn from it.
+        split: the training images.
+        size: the number of images in a batch.
+        generator: draws the order and the augmentation; on the CPU.
+        augmentation: random changes of the images.
+
+    Yields:
+        Images, float32 ``[N, C, H, W]`` in [0, 1], and labels, int64 ``[N]``, both on the device of
+        the split's labels.
     """
     device = split.labels.device
     order = torch.randperm(len(split), generator=generator)
@@ -48,7 +54,7 @@ def training_batches(
         start += len(images)
         if moves is not None:
             images = augmentation.apply(images, moves[part])
-        yield images.float().div_(255), labels[part]
+        yield images.float().div_(WHITE), labels[part]
 
 
 def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
@@ -57,9 +63,9 @@ def _resident(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _streamed(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
-    """The images, gathered by threads that are some parts, of a few batches each, ahead.
+    """Yield the images batch by batch, while threads gather the next parts.
 
-    Several, so that a disk is asked for more than one page at a time.
+    There are several threads, so that a disk has more than one page to read at a time.
     """
     device = split.labels.device
     part = size * max(1, _PART_BYTES // (size * split.images[0].nbytes))
@@ -77,38 +83,43 @@ def _streamed(split: Split, order: Tensor, size: int) -> Iterator[Tensor]:
 def _gather(images: NDArray[np.uint8], places: Tensor, room: Tensor) -> Tensor:
     """Copy the images at ``places`` into ``room``, which is returned.
 
-    By NumPy: torch would start a second pool of threads here, against the training's own. And no
-    CUDA: the thread that trains may be recording a graph, which a call from elsewhere would break.
+    NumPy does the copy, because torch would start a second pool of threads here that competes with
+    the training's own. CUDA is not used, because the training thread may be recording a graph, and
+    a CUDA call from another thread would break the recording.
     """
-    # Places are in range, and unlike "raise" this mode needs no buffer.
+    # All places are in range, and unlike "raise" the mode "clip" needs no buffer.
     np.take(images, places.numpy(), axis=0, out=room.numpy(), mode="clip")
     return room
 
 
 class _Direct:
-    """From a memory map to memory."""
+    """Moves images from a memory map to memory."""
 
     def __init__(self, images: Tensor) -> None:
         self.images: NDArray[np.uint8] = images.numpy()
 
     def room(self, count: int) -> Tensor:
-        """Where so many images can be gathered."""
+        """Memory for ``count`` images."""
         return torch.empty((count, *self.images.shape[1:]), dtype=torch.uint8)
 
     def send(self, part: Tensor) -> Tensor:
-        """The gathered images where they are trained on."""
+        """The gathered images on the device where they are trained on."""
         return part
 
 
 class _ByGpu(_Direct):
-    """To a GPU, through pinned memory and on a stream of its own, beside what the GPU computes."""
+    """Moves images to a GPU, through pinned memory and on a stream of its own.
+
+    So the copy runs while the GPU computes.
+    """
 
     def __init__(self, images: Tensor, size: int, device: torch.device) -> None:
         super().__init__(images)
         self.device = device
         self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         shape = (size, *images.shape[1:])
-        # One more than can wait: the last one sent may still be on its way.
+        # The parts that wait, the one that is being gathered, and the one whose copy may not have
+        # finished need a buffer each.
         self.rooms = [
             torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD + 2)
         ]
@@ -129,5 +140,6 @@ class _ByGpu(_Direct):
             sent.record(self.side)
         current = torch.cuda.current_stream(self.device)
         current.wait_event(sent)
-        arrived.record_stream(current)  # else its memory might be taken for the next one
+        # Otherwise the memory might be reused for the next part while this one is in use.
+        arrived.record_stream(current)
         return arrived

@@ -1,4 +1,4 @@
-"""A zip of class folders: ``train/cat/1.png``, or ``cat/1.png`` to be split by us."""
+"""Reads a zip of class folders: ``train/cat/1.png``, or ``cat/1.png`` if there are no splits."""
 
 from pathlib import PurePosixPath
 
@@ -8,8 +8,9 @@ from atmc_core.data.images import decode
 from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
 
+#: The suffixes that images may have.
 SUFFIXES = (".png", ".jpg", ".jpeg")
-#: What a folder of a split may be called.
+#: The split that a folder's or a file's name means.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -22,11 +23,11 @@ _MAX_IMAGE_BYTES = 64 * 2**20
 
 
 def read_folders(archive: Archive, reading: Reading) -> Source:
-    """Read all images; labels count the class folders in the order of their names.
+    """Read all images; the labels number the class folders in the order of their names.
 
     Raises:
-        InvalidInput: ``malformed_dataset``, ``bad_image``, ``image_shape_mismatch``, naming the
-            member.
+        InvalidInput: ``malformed_dataset``, ``bad_image`` or ``image_shape_mismatch``, with the
+            member's name.
     """
     places = _places(archive)
     names = sorted({class_name for _, class_name in places.values()})
@@ -40,7 +41,7 @@ def read_folders(archive: Archive, reading: Reading) -> Source:
 
 
 def _places(archive: Archive) -> dict[str, tuple[str, str]]:
-    """Split and class of each image, by its member's name."""
+    """The split and the class of each image, by its member's name."""
     found = {}
     for member in archive.names():
         path = PurePosixPath(member)
@@ -53,7 +54,7 @@ def _places(archive: Archive) -> dict[str, tuple[str, str]]:
         found[member] = path.parts
     if not found:
         raise InvalidInput("malformed_dataset", "the zip has no images", "dataset")
-    # A folder around it all, as most tools put there.
+    # Most tools put one more folder around everything, which is ignored.
     tops = {parts[0] for parts in found.values()}
     wrapped = len(tops) == 1 and all(len(parts) > 3 for parts in found.values())
     if len(tops) == 1 and not wrapped:

@@ -1,4 +1,4 @@
-"""MNIST's idx files, four of them in a zip, gzipped or not."""
+"""Reads a zip of idx files, MNIST's format; each file may be gzipped."""
 
 import math
 import zlib
@@ -14,9 +14,15 @@ from atmc_core.data.source import Source
 from atmc_core.errors import InvalidInput
 
 _MAX_BYTES = 2**30
+# The number of the type unsigned byte in a header.
 _UNSIGNED_BYTE = 8
 _MAX_DIMENSIONS = 4
-_MAX_HEADER = 4 + 4 * _MAX_DIMENSIONS
+# A header is four bytes (two zeros, type, number of dimensions) and a 32-bit size per dimension.
+_PREFIX_BYTES = _SIZE_BYTES = 4
+_MAX_HEADER = _PREFIX_BYTES + _SIZE_BYTES * _MAX_DIMENSIONS
+_GZIP_MAGIC = b"\x1f\x8b"
+# Added to the window size, this makes zlib expect a gzip header.
+_GZIP_HEADER = 16
 _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 _KINDS: Mapping[str, str] = {"images": "x", "labels": "y"}
 
@@ -27,10 +33,10 @@ def is_idx(name: str) -> bool:
 
 
 def read_idx(archive: Archive, reading: Reading) -> Source:
-    """Read ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, and ``t10k-...`` likewise.
+    """Read the files ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and ``t10k-...``.
 
     Raises:
-        InvalidInput: ``malformed_dataset`` or ``bad_array``, naming the member.
+        InvalidInput: ``malformed_dataset`` or ``bad_array``, with the member's name.
     """
     arrays: dict[str, Rows] = {}
     for member in archive.names():
@@ -56,22 +62,22 @@ def _read(content: bytes, member: str) -> NDArray[np.uint8]:
 
 
 def _header(head: bytes, member: str) -> tuple[list[int], int]:
-    """The array's shape, and where its values begin."""
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
+    """The array's shape, and the position of its first value."""
+    if len(head) < _PREFIX_BYTES or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
         raise _bad(member, "it does not begin as an idx file of unsigned bytes")
     ndim = head[3]
-    start = 4 + 4 * ndim
+    start = _PREFIX_BYTES + _SIZE_BYTES * ndim
     if not 1 <= ndim <= _MAX_DIMENSIONS or len(head) < start:
         raise _bad(member, f"it has {ndim} dimensions")
-    return np.frombuffer(head, ">u4", ndim, 4).tolist(), start
+    return np.frombuffer(head, ">u4", ndim, _PREFIX_BYTES).tolist(), start
 
 
 def _inflated(content: bytes, member: str, limit: int) -> bytes:
-    """The first ``limit`` bytes, at most, of what may be gzipped."""
-    if content[:2] != b"\x1f\x8b":
+    """The content, inflated if it is gzipped, up to ``limit`` bytes."""
+    if content[:2] != _GZIP_MAGIC:
         return content[:limit]
     try:
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(content, limit)
+        return zlib.decompressobj(_GZIP_HEADER + zlib.MAX_WBITS).decompress(content, limit)
     except zlib.error as error:
         raise _bad(member, f"it is no gzip file ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Encoded images, PNG or JPEG, decoded without trusting a byte of them."""
+"""Decodes untrusted PNG and JPEG images."""
 
 import io
 import warnings
@@ -9,26 +9,39 @@ from PIL import Image
 
 from atmc_core.errors import InvalidInput
 
-#: Of one image: larger than any classifier's input, far below what hurts.
+#: The largest number of pixels of an image: more than any classifier takes, and still harmless.
 MAX_PIXELS = 4096 * 4096
 _FORMATS = ("PNG", "JPEG")
+# Pillow's modes for grey images of 16 bits.
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+_MAX_SIXTEEN_BIT = 65535
+# The white of 16 bits divided by the white of 8 bits.
+_SIXTEEN_TO_EIGHT_BIT = 257
 
 
 def decode(content: bytes, channels: int | None, name: str) -> NDArray[np.uint8]:
-    """One image as uint8 ``[C, H, W]``: grey for one channel, RGB for three (or where None).
+    """Decode an image.
 
-    Sixteen bits become eight, CMYK becomes RGB; transparency is put on black.
+    Sixteen bits are reduced to eight, CMYK is converted to RGB, and transparent pixels are blended
+    with black.
+
+    Args:
+        content: the encoded image.
+        channels: 1 for grey, 3 or None for RGB.
+        name: the image's name, for messages.
+
+    Returns:
+        The image, uint8 ``[C, H, W]``.
 
     Raises:
-        InvalidInput: ``bad_image`` (naming the member): not PNG or JPEG, too many pixels, more than
-            one frame, or truncated.
+        InvalidInput: ``bad_image`` if it is not PNG or JPEG, has too many pixels or several frames,
+            or is broken.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
-            # The header alone was read: nothing is allocated for the pixels yet.
+            # Only the header has been read so far, and no memory allocated for pixels.
             if image.width * image.height > MAX_PIXELS:
                 raise _bad(name, f"it claims {image.width} x {image.height} pixels")
             if getattr(image, "n_frames", 1) > 1:
@@ -38,13 +51,13 @@ def decode(content: bytes, channels: int | None, name: str) -> NDArray[np.uint8]
     except InvalidInput:
         raise
     except Exception as error:
-        # Decoders raise what they like at broken files.
+        # For broken files the decoders raise exceptions of many types.
         raise _bad(name, f"it cannot be decoded as PNG or JPEG ({error})") from error
 
 
 def _array(image: Image.Image, channels: int | None) -> NDArray[np.uint8]:
     if image.mode in _SIXTEEN_BIT:
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+        grey = np.asarray(image).astype(np.int64).clip(0, _MAX_SIXTEEN_BIT) // _SIXTEEN_TO_EIGHT_BIT
         image = Image.fromarray(grey.astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Arrays in an ``.npz`` or a safetensors file."""
+"""Reads data sets that are arrays in an ``.npz`` or a safetensors file."""
 
 import math
 import zipfile
@@ -20,24 +20,32 @@ from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
 
 _SUFFIX = ".npy"
+# NumPy's parser of the header, by the version of the .npy format.
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# The exceptions that reading a broken file raises.
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 
 
 def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
     """Read ``x_train, y_train`` (and ``x_val, y_val, x_test, y_test``) from an ``.npz`` file.
 
-    Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers ``[N]``. Splits that are not
-    there are cut from train, stratified, by seed. Nothing in the file is executed.
+    Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers ``[N]``. Missing splits are
+    cut from train, stratified by class. Nothing in the file is executed.
+
+    Args:
+        path: the file.
+        validation_fraction: the share of train that a missing validation split gets.
+        seed: seeds the choice of images for missing splits.
 
     Raises:
-        InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, naming the array.
+        InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, with the array's
+            name.
     """
     return complete(read_npz(path, Reading()), validation_fraction, seed)
 
 
 def read_npz(path: Path, reading: Reading) -> Source:
-    """The splits of an ``.npz`` file; errors as in ``load_npz``."""
+    """Read the splits of an ``.npz`` file; errors as in ``load_npz``."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(_SUFFIX)]
@@ -52,14 +60,14 @@ def read_npz(path: Path, reading: Reading) -> Source:
 
 
 class _Member:
-    """An array of an ``.npz`` file, inflated as it is read."""
+    """``Rows`` of an array in an ``.npz`` file, which are inflated as they are read."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._archive, self._name = archive, name
 
     @cached_property
     def _header(self) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
-        """Shape, whether columns come first, type, and where the content begins."""
+        """The shape, whether the order is Fortran's, the type, and where the content begins."""
         with self._archive.open(self._name) as file:
             version = npy.read_magic(file)
             if version not in _HEADERS:
@@ -67,7 +75,7 @@ class _Member:
             try:
                 shape, columns_first, dtype = _HEADERS[version](file)
             except Exception as error:
-                # NumPy's parser of headers raises what Python's own parser does.
+                # NumPy parses headers as Python literals, so it raises what Python's parser raises.
                 raise ValueError(f"{self._name} has no header that can be read") from error
             if dtype.hasobject:
                 raise ValueError(f"{self._name} holds Python objects, which would be executed")
@@ -84,7 +92,7 @@ class _Member:
     def parts(self, size: int) -> Iterator[NDArray[np.generic]]:
         _, columns_first, _, begin = self._header
         if columns_first and len(self.shape) > 1:
-            # Not in the order of rows, so there is no way but the whole.
+            # The entries are not in the order of rows, so the whole array has to be read.
             with self._archive.open(self._name) as file:
                 yield from WholeArray(npy.read_array(file, allow_pickle=False)).parts(size)
             return
@@ -100,7 +108,7 @@ class _Member:
 
 
 def read_safetensors(path: Path, reading: Reading) -> Source:
-    """The splits of a safetensors file of the same arrays; errors as in ``load_npz``."""
+    """Read the splits of a safetensors file with the same arrays; errors as in ``load_npz``."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
@@ -111,7 +119,7 @@ def read_safetensors(path: Path, reading: Reading) -> Source:
 
 
 class _Tensor:
-    """An array of a safetensors file."""
+    """``Rows`` of an array in a safetensors file."""
 
     def __init__(self, file: Any, name: str) -> None:
         self._rows = file.get_slice(name)

@@ -1,4 +1,4 @@
-"""Parquet in Hugging Face's image layout: a column of encoded images, one of labels."""
+"""Reads Parquet in Hugging Face's layout: a column of encoded images and a column of labels."""
 
 import json
 from collections.abc import Iterator
@@ -8,18 +8,28 @@ from atmc_core.data.collector import Collector
 from atmc_core.data.images import decode
 from atmc_core.errors import InvalidInput
 
+# The number of rows that are decoded at a time.
 _ROWS = 256
-# A group is read as a whole.
+# A row group is read as a whole, so its size is limited.
 _MAX_GROUP_BYTES = 4 * 2**30
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) -> tuple[str, ...]:
-    """Decode all rows into ``collector``; returns the names of the classes, if it says them.
+    """Decode all rows of a file into a split.
+
+    Args:
+        collector: receives the images and labels.
+        file: the Parquet file.
+        split: the split's name.
+        name: the file's name, for messages.
+
+    Returns:
+        The names of the classes by label; empty if the file does not have them.
 
     Raises:
-        InvalidInput: ``malformed_dataset`` or ``bad_image``.
+        InvalidInput: ``malformed_dataset``, ``bad_image``, or an error of ``Collector.extend``.
     """
     try:
         from pyarrow import parquet
@@ -42,7 +52,7 @@ def read_parquet(collector: Collector, file: BinaryIO, split: str, name: str) ->
     except InvalidInput:
         raise
     except Exception as error:
-        # Arrow's own, and whatever Python makes of names and numbers that are none.
+        # A broken file causes Arrow's exceptions, and others where its names or numbers are used.
         raise _malformed(name, str(error)[:500]) from error
 
 
@@ -75,7 +85,7 @@ def _rows(batch: Any, image: str, label: str, name: str) -> Iterator[tuple[bytes
 
 
 def _class_names(metadata: Any, label: str) -> tuple[str, ...]:
-    """As the data sets library writes them into the schema."""
+    """The class names that Hugging Face's ``datasets`` library stores in the file's metadata."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         names = features[label]["names"]

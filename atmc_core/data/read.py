@@ -1,4 +1,4 @@
-"""Reads a data set in whatever known form it comes: its content decides, never its name."""
+"""Reads a data set in any known form; the form is recognised by the content, not by the name."""
 
 import tempfile
 from pathlib import Path
@@ -14,6 +14,8 @@ from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
 
 _MAX_PARQUET_BYTES = 4 * 2**30
+# The first bytes of a file, by which its form is recognised.
+_HEAD_BYTES = 9
 _AS_IT_IS = Reading()
 
 
@@ -22,22 +24,30 @@ def load_dataset(
 ) -> DataSet:
     """Read ``.npz``, safetensors, Parquet, or a zip of class folders, idx or Parquet files.
 
-    Splits that are not there are cut from train, stratified, by seed; ``notes`` say so.
+    Missing splits are cut from train, stratified by class, and the data set's ``notes`` say so.
+
+    Args:
+        path: the file.
+        validation_fraction: the share of train that a missing validation split gets.
+        seed: seeds the choice of images for missing splits.
+        reading: how the data set is read.
 
     Raises:
-        InvalidInput: with the offending array or member.
+        InvalidInput: if the file cannot be used; the error names the array or member.
+        OSError: if the file cannot be read.
     """
     return complete(_read(path, reading), validation_fraction, seed, reading.folder)
 
 
 def _read(path: Path, reading: Reading) -> Source:
     with path.open("rb") as file:
-        head = file.read(9)
+        head = file.read(_HEAD_BYTES)
     if head[:4] == b"PAR1":
         collector = Collector(reading)
         with path.open("rb") as file:
             names = read_parquet(collector, file, "train", "dataset")
         return Source(collector.splits(), names)
+    # Safetensors: a 64-bit length, whose upper half is zero, and then a JSON object.
     if head[4:] == b"\0\0\0\0{":
         return read_safetensors(path, reading)
     if head[:2] != b"PK":
@@ -62,7 +72,7 @@ def _read_zip(path: Path, reading: Reading) -> Source:
 
 
 def _read_parquets(archive: Archive, reading: Reading) -> Source:
-    """Files whose names begin with their split: ``train-00000-of-00001.parquet``."""
+    """Read Parquet files whose names begin with their split: ``train-00000-of-00001.parquet``."""
     collector = Collector(reading)
     classes: tuple[str, ...] = ()
     for member in archive.names():
@@ -73,7 +83,7 @@ def _read_parquets(archive: Archive, reading: Reading) -> Source:
                 f"the name of {member[:120]!r} does not begin with train, validation or test",
                 member[:120],
             )
-        # Parquet is read from its end, which an inflated stream cannot do.
+        # Reading Parquet begins at the end of the file, so a stream is not enough.
         with tempfile.TemporaryFile(dir=reading.folder) as file:
             for part in archive.parts(member, _MAX_PARQUET_BYTES):
                 file.write(part)

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, and how they are split."""
+"""Labelled images as tensors, and splitting them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,15 +11,20 @@ from atmc_core.data.room import room_for_images
 from atmc_core.data.spool import PART_BYTES, Spool
 from atmc_core.errors import InvalidInput
 
+#: The names of the splits.
 SPLITS = ("train", "val", "test")
+#: The largest value of a pixel.
+WHITE = 255
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 ``[N, C, H, W]`` and labels int64 ``[N]``.
+    """Labelled images.
 
     Attributes:
-        mapped: the images are not in the memory of the labels' device but in a memory map.
+        images: uint8 ``[N, C, H, W]``, 0 to 255.
+        labels: the classes, int64 ``[N]``. Their device is the one on which batches are used.
+        mapped: whether the images are in a memory map instead of that device's memory.
     """
 
     images: Tensor
@@ -30,35 +35,46 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
-        """All of it in the device's memory."""
+        """A copy whose images and labels are in the device's memory."""
         images = self.images.to(device, copy=self.mapped)
         return Split(images, self.labels.to(device))
 
     def select(self, index: Tensor) -> "Split":
-        """The images at ``index``, on the labels' device."""
+        """The images and labels at ``index`` (int64 ``[M]``), on the labels' device."""
         images = self.images[index.to(self.images.device)]
         device = self.labels.device
         return Split(images.to(device), self.labels[index.to(device)])
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images as float32 in [0, 1], and labels, on the labels' device."""
+        """Some of the images and labels, in the form in which networks take them.
+
+        Args:
+            index: the positions, int64 ``[M]`` or a slice.
+
+        Returns:
+            Images, float32 ``[M, C, H, W]`` in [0, 1], and labels, int64 ``[M]``, both on the
+            labels' device.
+        """
         place = index.to(self.images.device) if isinstance(index, Tensor) else index
         images = self.images[place].to(self.labels.device)
-        return images.float().div_(255), self.labels[index]
+        return images.float().div_(WHITE), self.labels[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of it in order, ``size`` images at a time."""
+        """Yield all images and labels in order, ``size`` at a time, in the form of ``batch``."""
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """The three splits. Selection looks at ``val`` only; ``test`` is for the report.
+    """The three splits of a data set.
 
     Attributes:
-        class_names: by label, if the file says them; for the report.
-        notes: what was changed or cut on the way in, ``(code, sentence)``.
+        train: the images to train on.
+        val: the images by which the best epoch is selected.
+        test: the images of the report; nothing else uses them.
+        class_names: the names of the classes by label, for the report; empty if not known.
+        notes: what was changed in reading the file, as pairs of a code and a sentence.
     """
 
     train: Split
@@ -68,9 +84,9 @@ class DataSet:
     notes: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: torch.device) -> "DataSet":
-        """The labels on the device, and the images of all splits that fit there, small ones first.
+        """A copy with all labels on the device, and the images of as many splits as fit there.
 
-        The others stay in their maps.
+        The smallest splits are moved first; the images of the others stay in their memory maps.
         """
         room, moved = room_for_images(device), {}
         splits = {"train": self.train, "val": self.val, "test": self.test}
@@ -89,10 +105,13 @@ def hold_out(
     """Cut a stratified share off a split: at least one image of every class that has two.
 
     Args:
-        folder: where images go that were in a memory map, as in ``Spool``.
+        split: the split to cut.
+        fraction: the share of each class that is cut off, in (0, 1).
+        seed: seeds the choice of images.
+        folder: the folder for new memory maps, if the split's images are in one; see ``Spool``.
 
     Returns:
-        What stays, and what was cut off.
+        The rest of the split, and the part that was cut off.
 
     Raises:
         InvalidInput: ``empty_split`` if no class has two images.
@@ -122,8 +141,13 @@ def _part(split: Split, index: Tensor, folder: Path | None) -> Split:
 def check_against(data: DataSet, input_shape: tuple[int, int, int], num_classes: int) -> None:
     """Check that images and labels fit a classifier.
 
+    Args:
+        data: the data set.
+        input_shape: channels, height and width of the classifier's images.
+        num_classes: the classifier's number of classes.
+
     Raises:
-        InvalidInput: ``image_shape_mismatch`` or ``label_out_of_range``, naming the array.
+        InvalidInput: ``image_shape_mismatch`` or ``label_out_of_range``, with the array's name.
     """
     for name in SPLITS:
         split: Split = getattr(data, name)

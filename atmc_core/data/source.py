@@ -1,4 +1,4 @@
-"""What a reader found, and how it becomes three splits."""
+"""The splits that a reader found in a file, and how the missing ones are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,19 @@ from pathlib import Path
 from atmc_core.data.sets import SPLITS, DataSet, Split, hold_out
 from atmc_core.errors import InvalidInput
 
-#: Share of train that a missing test split is cut from it with.
+#: The share of train that a missing test split gets.
 TEST_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
 class Source:
-    """The splits of a file: ``train`` always, ``val`` and ``test`` if it has them."""
+    """The content of a data set's file.
+
+    Attributes:
+        splits: the splits by name: ``train``, and ``val`` and ``test`` if the file has them.
+        class_names: the names of the classes by label; empty if the file does not have them.
+        notes: what was changed in reading the file, as pairs of a code and a sentence.
+    """
 
     splits: Mapping[str, Split]
     class_names: tuple[str, ...] = ()
@@ -23,13 +29,19 @@ class Source:
 def complete(
     source: Source, validation_fraction: float, seed: int, folder: Path | None = None
 ) -> DataSet:
-    """Cut what is missing from train, stratified, by seed, and say so.
+    """Make a data set, for which missing splits are cut from train, stratified by class.
 
     Args:
-        folder: as ``Reading``'s.
+        source: the splits that there are.
+        validation_fraction: the share of train that a missing validation split gets.
+        seed: seeds the choice of images.
+        folder: as in ``Reading``.
+
+    Returns:
+        The data set; its notes say which splits were cut.
 
     Raises:
-        InvalidInput: ``empty_split`` if there is too little to cut from.
+        InvalidInput: ``empty_split`` if train has too few images.
     """
     splits, notes = dict(source.splits), list(source.notes)
     for name, fraction in (("test", TEST_FRACTION), ("val", validation_fraction)):

@@ -1,4 +1,4 @@
-"""Images on disk instead of in memory: written as they come, then seen as one tensor."""
+"""Keeps images on disk instead of in memory: they are written one by one and read as a tensor."""
 
 import errno
 import tempfile
@@ -13,25 +13,27 @@ from torch import Tensor
 
 from atmc_core.errors import InvalidInput
 
-#: Of images that are handled at a time on their way.
+#: Images are read and written in parts of about this size.
 PART_BYTES = 4 * 2**20
 
 
 class Spool:
-    """Images of one size, in a file without a name, so that it goes when nobody maps it any more.
+    """Images of one shape in a file without a name.
+
+    The system deletes the file when nothing maps it any more.
 
     Args:
-        folder: where; by default the system's for temporary files.
+        folder: the folder of the file; by default the system's for temporary files.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        # It stays open: the map, made at the end, holds the file from then on.
+        # The file stays open until it is mapped; the map then keeps it.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._shape: tuple[int, ...] = ()
         self._count = 0
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        """Take images ``[N, C, H, W]``.
+        """Append images, uint8 ``[N, C, H, W]``.
 
         Raises:
             InvalidInput: ``dataset_too_large`` if the disk is full.
@@ -42,7 +44,10 @@ class Spool:
             self._file.write(np.ascontiguousarray(images).data)
 
     def images(self) -> Tensor:
-        """All images, uint8 ``[N, C, H, W]``, in a memory map; raises as ``add`` does."""
+        """All images as a memory map, uint8 ``[N, C, H, W]``; errors as in ``add``.
+
+        Nothing can be added afterwards.
+        """
         shape = (self._count, *self._shape)
         with self._room():
             self._file.flush()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atmc_core.attacks import ball, frozen_copy
+from atmc_core.attacks import ball, frozen_copy, is_within
 from atmc_core.attacks.base import Model
 from atmc_core.evaluation.attacks import ReportAttack, report_attacks
 from atmc_core.evaluation.statistics import Estimate, wilson
@@ -16,16 +16,16 @@ from atmc_spec.names import AttackName, Norm
 
 @dataclass(frozen=True)
 class Robustness:
-    """What a network withstands within one radius.
+    """The clean and the robust accuracy of a network within one radius.
 
     Attributes:
-        epsilon: the radius.
-        clean: accuracy without an attack, with its 95 % interval (Wilson, 1927).
-        robust: share of images that are right whatever the attacks do, with its interval: an upper
-            bound, since a better attack may come.
-        attacks: the share that stands after each attack by itself; a member of AutoAttack tries
-            only what those before it left.
-        right: which images stand, bool ``[N]``.
+        epsilon: the radius of the ball, in pixel values of images in [0, 1].
+        clean: the accuracy without an attack, with its 95 % interval (Wilson, 1927).
+        robust: the share of images that are classified correctly under every attack, with its 95 %
+            interval. It is an upper bound on the robust accuracy: a better attack may exist.
+        attacks: for each attack by name, the share of images that it left standing. The members of
+            AutoAttack run one after the other, each on what the ones before it left.
+        right: whether each image is classified correctly under every attack, bool ``[N]``.
 
     Example:
         >>> import torch
@@ -53,30 +53,33 @@ def evaluate(
     seed: int = 0,
     **settings: float,
 ) -> list[Robustness]:
-    """Attack a network and count what stands, at each radius.
+    """Measure clean and robust accuracy at each radius.
 
-    The attacks are a report's (``GET /attacks`` lists them), with its defaults. An image that has
-    fallen within a radius counts as fallen within the larger ones, too: their balls hold it.
+    The attacks are those of a job's report (``GET /attacks`` lists them), with the same defaults.
+    An image that has fallen within a radius counts as fallen within the larger ones, too, because
+    their balls contain the same perturbation.
 
     Args:
-        network: maps images to logits ``[N, classes]``; it is evaluated in evaluation mode and left
-            in the mode that it was in.
-        images: float ``[N, C, H, W]`` in [0, 1]; any device, each batch goes to the network's.
+        network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``. It is evaluated in
+            evaluation mode and left in the mode that it was in.
+        images: float ``[N, C, H, W]`` in [0, 1], on any device; each batch is moved to the
+            network's.
         labels: the true classes, int64 ``[N]``.
-        epsilons: radii of the ball, above 0, for images in [0, 1].
-        norm: ``linf`` or ``l2``.
-        attacks: names; ``autoattack`` is four.
-        batch_size: images at a time.
-        seed: of everything that is drawn.
-        settings: of the attacks, by the names that they have in a spec's ``evaluation``:
-            ``pgd_steps``, ``pgd_restarts``, ``square_queries`` and so on.
+        epsilons: the radii of the ball, above 0, in pixel values.
+        norm: the ball's norm, ``linf`` or ``l2``.
+        attacks: the attacks' names; ``autoattack`` stands for its four members.
+        batch_size: the number of images that are attacked at a time.
+        seed: seeds everything that is drawn at random.
+        settings: further settings of the attacks, under the names that they have in a spec's
+            ``evaluation``: ``pgd_steps``, ``pgd_restarts``, ``square_queries`` and so on.
 
     Returns:
-        For each radius, in the given order, what was found.
+        One ``Robustness`` for each radius, in the given order.
 
     Raises:
         InvalidInput: for an unknown attack or setting, or a number out of its range.
-        ValueError: for no images, images outside [0, 1], or labels of another number.
+        ValueError: if there are no images, images are outside [0, 1], or the number of labels is
+            not the number of images.
 
     Example:
         >>> import torch
@@ -87,7 +90,7 @@ def evaluate(
         >>> found.robust.value <= found.clean.value
         True
     """
-    # The specs need pydantic, which training alone does not.
+    # Imported here because the specs need pydantic, which training alone does not.
     from atmc_spec import Evaluation, Threat
 
     _check_images(images, labels)
@@ -128,7 +131,16 @@ class _Search:
         standing: Tensor,
         clean: Tensor,
     ) -> Robustness:
-        """Run each attack within one radius, on what stands within the smaller ones."""
+        """Run each attack within one radius.
+
+        Args:
+            norm: the ball's norm.
+            epsilon: the ball's radius, in pixel values.
+            attacks: the attacks by name, in running order.
+            standing: the images that stand within the smaller radii, bool ``[N]``; only these are
+                attacked.
+            clean: the images that are right without an attack, bool ``[N]``.
+        """
         limits, shares, ensemble = ball(norm, epsilon), {}, standing
         worst = standing
         for place, (name, report) in enumerate(attacks.items()):
@@ -138,11 +150,11 @@ class _Search:
             for part in torch.split(tried.nonzero()[:, 0], self.batch_size):
                 images = self.images[part].to(self.device)
                 labels = self.labels[part].to(self.device)
-                twins = report.attack.run(self.model, images, labels, generator=generator)
+                adversarial = report.attack.run(self.model, images, labels, generator=generator)
                 with torch.no_grad():
-                    fooled = self.model(twins).argmax(1) != labels
+                    fooled = self.model(adversarial).argmax(1) != labels
                 if report.within_threat:
-                    fooled &= limits.size(twins - images) <= limits.epsilon * (1 + 1e-4) + 1e-6
+                    fooled &= is_within(limits, limits.size(adversarial - images))
                 right[part] = ~fooled.cpu()
             shares[str(name)] = right.float().mean().item()
             if report.ensemble:
@@ -167,7 +179,7 @@ def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor
 def _right(
     model: Model, images: Tensor, labels: Tensor, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Which images the model gets right, bool ``[N]`` on the CPU."""
+    """Whether the model classifies each image correctly, bool ``[N]`` on the CPU."""
     return torch.cat(
         [
             (model(x.to(device)).argmax(1) == y.to(device)).cpu()

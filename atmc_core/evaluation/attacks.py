@@ -1,4 +1,4 @@
-"""The attacks that a report can hold, as a job's spec asks for them."""
+"""The attacks of a report, with the settings that a job's spec gives them."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,14 @@ from atmc_core.attacks import FGSM, PGD, WRM, Attack, AutoAttack, Ball, ball
 from atmc_core.errors import InvalidInput
 from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
-#: AutoAttack's own name of each of its four.
+# The name of each member in ``AutoAttack.attacks()``, by its name in a spec.
 _MEMBERS = {name: name.replace("_", "-") for name in AUTOATTACK}
+# AutoAttack's members run on at most this many images at a time, their own default.
 _MEMBER_BATCH = 256
+# FGSM takes a forward and a backward pass, and its result is classified by another forward pass.
+_FGSM_PASSES = 3
+# PGD's steps add up to this many radii (Madry et al., 2018).
+_PGD_PATH = 2.5
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,15 @@ class ReportAttack:
     """One attack of the report.
 
     Attributes:
-        settings: what an auditor needs to run it again.
-        passes: about how many passes of an image through the model it takes, at most.
-        within_threat: whether it keeps to the threat's ball and so counts for robust accuracy.
-        ensemble: whether it is one of AutoAttack's, which tries only what those before it left.
+        name: the attack's name in specs and reports.
+        attack: the attack itself.
+        settings: the settings that an auditor needs to run the attack again.
+        passes: about the largest number of passes through the model that the attack takes for one
+            image, forward and backward ones counted alike.
+        within_threat: whether the attack keeps to the threat's ball; if so, it counts for the
+            robust accuracy.
+        ensemble: whether the attack runs as a member of AutoAttack, on the images that the members
+            before it left standing.
     """
 
     name: AttackName
@@ -33,10 +43,15 @@ class ReportAttack:
 def report_attacks(
     threat: Threat, evaluation: Evaluation, num_classes: int
 ) -> dict[AttackName, ReportAttack]:
-    """The attacks of the report by name, in running order; AutoAttack as its four members.
+    """The attacks of the report by name, in running order; AutoAttack is its four members.
+
+    Args:
+        threat: the ball that the attacks search.
+        evaluation: which attacks are run, and with which settings.
+        num_classes: the number of classes of the network.
 
     Raises:
-        InvalidInput: if an attack that was named needs more classes.
+        InvalidInput: ``invalid_value`` if a requested attack needs more classes.
     """
     if evaluation.attacks is not None and "pgd_dlr" in evaluation.attacks and num_classes < 3:
         raise InvalidInput(
@@ -53,8 +68,16 @@ def report_attacks(
 
 
 def pgd(limits: Ball, steps: int, loss: str = "ce") -> PGD:
-    """PGD with steps of 2.5 epsilon / steps (Madry et al., 2018): across the ball and back."""
-    return PGD(limits, steps, 2.5 * limits.epsilon / steps, loss=loss)
+    """PGD whose steps together are 2.5 radii long (Madry et al., 2018).
+
+    So any point of the ball can be reached from any other, with some steps left over.
+
+    Args:
+        limits: the ball.
+        steps: the number of gradient steps.
+        loss: what is climbed; see ``PGD``.
+    """
+    return PGD(limits, steps, _PGD_PATH * limits.epsilon / steps, loss=loss)
 
 
 def _expanded(
@@ -62,7 +85,7 @@ def _expanded(
 ) -> list[ReportAttack]:
     match name:
         case "fgsm":
-            return [ReportAttack(name, FGSM(limits), {}, 3)]
+            return [ReportAttack(name, FGSM(limits), {}, _FGSM_PASSES)]
         case "pgd" | "pgd_cw" | "pgd_dlr":
             return [_pgd(name, limits, evaluation)]
         case "wrm":

@@ -1,4 +1,4 @@
-"""Clean and robust accuracy, image by image, and what is needed to judge them."""
+"""Clean and robust accuracy, image by image, and the figures that tell whether to believe them."""
 
 import time
 from typing import Any, get_args
@@ -6,17 +6,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from atmc_core.attacks import Attack, CountingModel, ball
+from atmc_core.attacks import Attack, CountingModel, ball, is_within
 from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import probes
 from atmc_core.evaluation.attacks import pgd, report_attacks
 from atmc_core.evaluation.plan import (
+    MIN_CURVE_POINTS,
     PROBE_EFFORT,
-    Step,
+    Portion,
     curve_epsilons,
     curve_positions,
-    evaluation_steps,
+    evaluation_portions,
     probe_positions,
     shown_positions,
 )
@@ -26,25 +27,42 @@ from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
 State = dict[str, Any]
 
-#: Places of random numbers, after the seed; an attack draws by its place among the known ones.
+# Each portion draws from a random stream of its own, named by the seed, by what the portion
+# computes and, for an attack, by the attack's position among all known ones.
 _ATTACK, _CURVE, _PROBE = range(3)
 _PLACES: tuple[AttackName, ...] = get_args(AttackName)
 
 
 class Evaluator:
-    """Evaluates a classifier, one step at a time (see ``evaluation_plan``).
+    """Evaluates a classifier on the N images of a split, one portion at a time.
 
-    What it finds is its ``state``, tensors over the images and plain values:
+    ``portions`` lists the work (see ``evaluation_portions``). All results are in ``state()``, a
+    dictionary of tensors and plain values:
 
     - ``clean``: ``right`` bool ``[N]`` and ``predicted`` int64 ``[N]``;
-    - ``attacks``, by name: ``right`` (before and under attack) and ``predicted``, as above;
-      ``size`` float32 ``[N]``, the perturbation in the threat's norm, NaN where the image was
-      not attacked: wrong to begin with, or fallen to an earlier member of AutoAttack (then it is
-      not ``right`` here either); ``seconds``, ``forward`` and ``backward``, image passes;
-      ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
-    - ``curve``: ``epsilons`` and ``correct``, and which images still stand;
-    - ``probe``: see ``probes``;
-    - ``shown``: the adversarial twins of some images, and how they were found.
+    - ``attacks``: for each attack, by name,
+
+      - ``right`` bool ``[N]``, whether the image is classified correctly without and under the
+        attack, and ``predicted`` int64 ``[N]``;
+      - ``size`` float32 ``[N]``, the perturbation's length in the threat's norm, in pixel values.
+        It is NaN where the image was not attacked because it was wrong to begin with, or had
+        fallen to an earlier member of AutoAttack (in both cases ``right`` is false);
+      - ``seconds``, and ``forward`` and ``backward``, the images passed through the model;
+      - ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
+    - ``curve``: ``epsilons``, ``correct`` and, for each image, whether it is still ``standing``;
+    - ``probe``: the figures of ``probes.probe``, and ``effort``;
+    - ``shown``: the adversarial examples of some images, and which attack found them.
+
+    Args:
+        classifier: the classifier; it is put into evaluation mode.
+        split: the images to evaluate, on the classifier's device.
+        threat: the ball within which the classifier should be robust.
+        evaluation: which attacks are run, and with which settings.
+        num_classes: the number of classes of the classifier.
+        seed: seeds everything that is drawn at random.
+
+    Raises:
+        InvalidInput: as ``report_attacks``.
     """
 
     def __init__(
@@ -63,7 +81,7 @@ class Evaluator:
         self.ball = ball(threat.norm, threat.epsilon)
         pixels = split.images[0].numel()
         attacks = self.attacks.values()
-        self.steps = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
+        self.portions = evaluation_portions(evaluation, threat, attacks, len(split), pixels)
         self.epsilons = curve_epsilons(threat, pixels)
         self.curve_positions = curve_positions(split.labels, evaluation, seed)
         self.probe_positions = probe_positions(split.labels, seed)
@@ -102,30 +120,37 @@ class Evaluator:
         }
 
     def state(self) -> State:
+        """The results so far (not a copy), as a checkpoint saves them."""
         return self._state
 
     def restore(self, state: State) -> None:
+        """Continue from the results ``state``."""
         self._state = state
 
-    def step(self, index: int) -> dict[str, float]:
-        """Do step ``index``; returns figures worth showing.
+    def run_portion(self, index: int) -> dict[str, float]:
+        """Run portion ``index`` of ``portions``.
+
+        Portions have to be run in order: later ones read the results of earlier ones.
+
+        Returns:
+            The figures that a progress event shows, by name.
 
         Raises:
             InvalidInput: ``non_finite_outputs`` if the model returns NaN or infinity.
         """
-        step = self.steps[index]
-        match step.kind:
+        portion = self.portions[index]
+        match portion.kind:
             case "clean":
-                return self._clean(step)
+                return self._clean(portion)
             case "attack":
-                return self._attack(step)
+                return self._attack(portion)
             case "curve":
-                return self._curve_point(step)
+                return self._curve_point(portion)
             case "probe":
                 return self._probe()
 
-    def _clean(self, step: Step) -> dict[str, float]:
-        positions = self._batch(step)
+    def _clean(self, portion: Portion) -> dict[str, float]:
+        positions = self._batch(portion)
         images, labels = self.split.batch(positions)
         with torch.no_grad():
             logits = self.model(images)
@@ -144,22 +169,23 @@ class Evaluator:
         clean["right"][positions] = (predicted == labels).cpu()
         return {"clean_accuracy": clean["right"][positions].float().mean().item()}
 
-    def _batch(self, step: Step) -> Tensor:
+    def _batch(self, portion: Portion) -> Tensor:
+        """The positions of the portion's images, int64."""
         size = self.evaluation.batch_size
-        return torch.arange(len(self.split))[step.index * size : (step.index + 1) * size]
+        return torch.arange(len(self.split))[portion.index * size : (portion.index + 1) * size]
 
-    def _attack(self, step: Step) -> dict[str, float]:
-        assert step.name is not None
-        positions = self._batch(step)
-        standing = positions[self._standing(step.name)[positions]]
-        place = (_ATTACK, _PLACES.index(step.name), step.index)
+    def _attack(self, portion: Portion) -> dict[str, float]:
+        assert portion.name is not None
+        positions = self._batch(portion)
+        standing = positions[self._standing(portion.name)[positions]]
+        place = (_ATTACK, _PLACES.index(portion.name), portion.index)
         if len(standing):
-            self._run_attack(step.name, standing, place)
-        right = self._state["attacks"][step.name]["right"][positions]
-        return {f"{step.name}_accuracy": right.float().mean().item()}
+            self._run_attack(portion.name, standing, place)
+        right = self._state["attacks"][portion.name]["right"][positions]
+        return {f"{portion.name}_accuracy": right.float().mean().item()}
 
     def _standing(self, name: AttackName) -> Tensor:
-        """What this attack is run on, bool ``[N]``."""
+        """The images that this attack is run on, bool ``[N]``."""
         standing: Tensor = self._state["clean"]["right"]
         if self.attacks[name].ensemble and name != AUTOATTACK[0]:
             standing = self._state["attacks"][AUTOATTACK[AUTOATTACK.index(name) - 1]]["right"]
@@ -170,18 +196,18 @@ class Evaluator:
         model = CountingModel(self.model)
         generator = random_generator(labels.device, self.seed, *place)
         began = time.monotonic()
-        twins = self.attacks[name].attack.run(model, images, labels, generator=generator)
-        predicted = self._predict(twins)
+        adversarial = self.attacks[name].attack.run(model, images, labels, generator=generator)
+        predicted = self._predict(adversarial)
         found = self._state["attacks"][name]
         found["seconds"] += time.monotonic() - began
         found["forward"] += model.forward_images
         found["backward"] += model.backward_images
-        size = self.ball.size(twins - images).cpu()
+        size = self.ball.size(adversarial - images).cpu()
         fooled = (predicted != labels).cpu()
         if self.attacks[name].within_threat:
-            # Whatever an attack claims: what lies outside the ball has not fooled within it.
-            fooled &= size <= self.ball.epsilon * (1 + 1e-4) + 1e-6
-            self._show(name, positions, twins.cpu(), predicted.cpu(), fooled)
+            # A perturbation outside the ball does not count, even if the attack returned it.
+            fooled &= is_within(self.ball, size)
+            self._show(name, positions, adversarial.cpu(), predicted.cpu(), fooled)
         found["right"][positions] = ~fooled
         found["predicted"][positions] = predicted.cpu()
         found["size"][positions] = size
@@ -191,9 +217,12 @@ class Evaluator:
         return self.model(images).argmax(1)
 
     def _show(
-        self, name: str, positions: Tensor, twins: Tensor, predicted: Tensor, fooled: Tensor
+        self, name: str, positions: Tensor, adversarial: Tensor, predicted: Tensor, fooled: Tensor
     ) -> None:
-        """Keep the twins of the shown images: the first that fools, else the first tried."""
+        """Keep one adversarial example of each shown image.
+
+        It is the first one that fools the model, or else the first one tried.
+        """
         shown = self._state["shown"]
         for place, position in enumerate(self.shown_positions):
             here = (positions == position).nonzero()[:, 0]
@@ -201,26 +230,27 @@ class Evaluator:
                 continue
             at = int(here)
             if not shown["attack"][place] or (fooled[at] and not shown["fooled"][place]):
-                shown["images"][place] = twins[at]
+                shown["images"][place] = adversarial[at]
                 shown["attack"][place] = name
                 shown["predicted"][place] = int(predicted[at])
                 shown["fooled"][place] = bool(fooled[at])
 
-    def _curve_point(self, step: Step) -> dict[str, float]:
-        """Accuracy within one radius, of the images that stand within the smaller ones.
+    def _curve_point(self, portion: Portion) -> dict[str, float]:
+        """Compute the accuracy within one radius.
 
-        A ball holds the smaller ones, so what fell there has fallen here. Once at chance, and with
-        points enough, the curve is complete and the rest of its steps do nothing.
+        Only the images that stand within the smaller radii are attacked: a ball contains the
+        smaller ones, so an image that fell within those has fallen here, too. Once the accuracy is
+        down to chance and the curve has enough points, the remaining portions do nothing.
         """
-        curve, epsilon = self._state["curve"], self.epsilons[step.index]
-        if step.index == 0:
+        curve, epsilon = self._state["curve"], self.epsilons[portion.index]
+        if portion.index == 0:
             curve["standing"] = self._state["clean"]["right"][self.curve_positions].tolist()
-        elif self._at_chance(curve) and len(curve["correct"]) >= 7:
+        elif self._at_chance(curve) and len(curve["correct"]) >= MIN_CURVE_POINTS:
             return {}
         else:
             standing = torch.tensor(curve["standing"]).nonzero()[:, 0]
             attack = pgd(ball(self.threat.norm, epsilon), self.evaluation.curve_steps)
-            fallen = standing[self._fooled(attack, self.curve_positions[standing], step)]
+            fallen = standing[self._fooled(attack, self.curve_positions[standing], portion)]
             for place in fallen.tolist():
                 curve["standing"][place] = False
         curve["epsilons"].append(epsilon)
@@ -231,27 +261,27 @@ class Evaluator:
         correct, count = curve["correct"][-1], len(curve["standing"])
         return bool(correct <= count / self.num_classes)
 
-    def _fooled(self, attack: Attack, positions: Tensor, step: Step) -> Tensor:
-        """Which of these images the attack fools, bool on the CPU, in batches of the usual size."""
+    def _fooled(self, attack: Attack, positions: Tensor, portion: Portion) -> Tensor:
+        """Whether the attack fools the model on each image at ``positions``, bool on the CPU."""
         fooled = [torch.zeros(0, dtype=torch.bool)]
-        kind = _CURVE if step.kind == "curve" else _PROBE
-        generator = random_generator(self.split.labels.device, self.seed, kind, step.index)
+        kind = _CURVE if portion.kind == "curve" else _PROBE
+        generator = random_generator(self.split.labels.device, self.seed, kind, portion.index)
         for part in torch.split(positions, self.evaluation.batch_size):
             images, labels = self.split.batch(part)
             if len(part):
-                twins = attack.run(self.model, images, labels, generator=generator)
-                fooled.append((self._predict(twins) != labels).cpu())
+                adversarial = attack.run(self.model, images, labels, generator=generator)
+                fooled.append((self._predict(adversarial) != labels).cpu())
         return torch.cat(fooled)
 
     def _probe(self) -> dict[str, float]:
-        step = self.steps[-1]
+        portion = self.portions[-1]
         positions = self.probe_positions
         images, labels = self.split.batch(positions)
         right = self._state["clean"]["right"][positions]
         probe = probes.probe(self.model, images, labels, right)
         standing = positions[worst_case(self._state)[positions]]
         stronger = pgd(self.ball, PROBE_EFFORT * self.evaluation.pgd_steps)
-        fallen = int(self._fooled(stronger, standing, step).sum())
+        fallen = int(self._fooled(stronger, standing, portion).sum())
         probe["effort"] = {
             "steps": stronger.steps,
             "images": len(positions),
@@ -263,7 +293,14 @@ class Evaluator:
 
 
 def worst_case(state: State) -> Tensor:
-    """Right when clean and under every attack that keeps to the threat's ball, bool ``[N]``."""
+    """Whether each image is classified correctly in the worst case, bool ``[N]``.
+
+    The image has to be right without an attack and under every attack that keeps to the threat's
+    ball.
+
+    Args:
+        state: an ``Evaluator``'s state after all of its portions but the curve's and the probe.
+    """
     attacks = state["attacks"].values()
     rights = [found["right"] for found in attacks if found["within_threat"]]
     return torch.stack([state["clean"]["right"], *rights]).all(0)

@@ -1,4 +1,4 @@
-"""What an evaluation does: on which images, in which steps, at which radii."""
+"""How an evaluation's work is divided: which images, which portions, which radii."""
 
 import itertools
 import math
@@ -13,26 +13,33 @@ from atmc_core.evaluation.attacks import ReportAttack
 from atmc_core.randomness import random_generator
 from atmc_spec import AttackName, Evaluation, Threat
 
-#: Images on which the checks that need extra passes are made.
+#: The number of images on which the checks that need extra passes are made.
 PROBE_IMAGES = 100
-#: How many times the steps of the report's PGD the check for too little effort takes.
+#: The check for too weak an attack runs PGD with this many times the steps of the report's PGD.
 PROBE_EFFORT = 3
-#: Images shown with their adversarial twins.
+#: The number of images that the report shows next to their adversarial examples.
 SHOWN_IMAGES = 8
-_LEAST_POINTS = 7
+#: The curve of accuracy over radius has at least this many points.
+MIN_CURVE_POINTS = 7
+# The radii of the curve, as multiples of the threat's radius.
 _MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512, 1024)
-#: The kinds of random numbers that an evaluation draws.
+# The probe's own passes: the outputs twice, and one loss gradient (a forward and a backward pass).
+_PROBE_PASSES = 4
+# Each choice of images draws from a random stream of its own, named by these numbers.
 _IMAGES, _CURVE_IMAGES, _PROBE_IMAGES = range(3)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One resumable step: a batch under one attack, a point of the curve, or the probe.
+class Portion:
+    """The unit in which an evaluation is run, saved and resumed.
+
+    A portion is a batch under one attack (or under none), a point of the curve, or the probe.
 
     Attributes:
-        name: of the attack, where there is one.
-        index: of the batch or of the curve's point.
-        cost: in forward passes of one image, at most.
+        kind: what the portion computes.
+        name: the attack's name; None unless ``kind`` is "attack".
+        index: the number of the batch, or of the curve's point, from 0.
+        cost: an upper bound on the work, in forward passes of one image.
     """
 
     kind: Literal["clean", "attack", "curve", "probe"]
@@ -41,33 +48,45 @@ class Step:
     cost: float
 
 
-def evaluation_steps(
+def evaluation_portions(
     evaluation: Evaluation,
     threat: Threat,
     attacks: Iterable[ReportAttack],
     num_images: int,
     num_pixels: int,
-) -> list[Step]:
-    """All steps of an evaluation of ``num_images`` images of ``num_pixels`` numbers each."""
+) -> list[Portion]:
+    """All portions of an evaluation, in running order.
+
+    Args:
+        evaluation: the settings of the evaluation.
+        threat: the ball that the attacks search.
+        attacks: the attacks of the report, in running order.
+        num_images: how many images are evaluated.
+        num_pixels: how many numbers one image has (channels * height * width).
+    """
     size = evaluation.batch_size
     batches = [min(size, num_images - start) for start in range(0, num_images, size)]
-    steps = [Step("clean", None, i, count) for i, count in enumerate(batches)]
+    portions = [Portion("clean", None, i, count) for i, count in enumerate(batches)]
     for attack in attacks:
         costs = [count * attack.passes for count in batches]
-        steps += [Step("attack", attack.name, i, cost) for i, cost in enumerate(costs)]
+        portions += [Portion("attack", attack.name, i, cost) for i, cost in enumerate(costs)]
     points = len(curve_epsilons(threat, num_pixels))
     curve = 2 * evaluation.curve_steps * min(evaluation.curve_images, num_images)
-    steps += [Step("curve", None, i, curve if i else 0) for i in range(points)]
-    probe = 4 + 2 * PROBE_EFFORT * evaluation.pgd_steps
-    steps.append(Step("probe", None, 0, probe * min(PROBE_IMAGES, num_images)))
-    return steps
+    portions += [Portion("curve", None, i, curve if i else 0) for i in range(points)]
+    probe = _PROBE_PASSES + 2 * PROBE_EFFORT * evaluation.pgd_steps
+    portions.append(Portion("probe", None, 0, probe * min(PROBE_IMAGES, num_images)))
+    return portions
 
 
 def curve_epsilons(threat: Threat, num_pixels: int) -> list[float]:
-    """Radii from 0, past the threat's, to the one within which any image becomes any other."""
+    """The radii of the curve, ascending, for images in [0, 1].
+
+    They run from 0, past the threat's radius, to the radius at which any image can become any
+    other.
+    """
     limit = 1.0 if threat.norm == "linf" else math.sqrt(num_pixels)
     epsilons = [m * threat.epsilon for m in _MULTIPLES if m * threat.epsilon < limit] + [limit]
-    while len(epsilons) < _LEAST_POINTS:
+    while len(epsilons) < MIN_CURVE_POINTS:
         gaps = [high - low for low, high in itertools.pairwise(epsilons)]
         widest = max(range(len(gaps)), key=gaps.__getitem__)
         epsilons.insert(widest + 1, epsilons[widest] + gaps[widest] / 2)
@@ -75,45 +94,74 @@ def curve_epsilons(threat: Threat, num_pixels: int) -> list[float]:
 
 
 def evaluated_indices(labels: Tensor, evaluation: Evaluation, seed: int) -> Tensor:
-    """The images of the test split that are evaluated, in the split's order."""
+    """Choose the images that are evaluated: ascending positions in the test split, int64 ``[M]``.
+
+    Args:
+        labels: the labels of the test split, int64 ``[N]``.
+        evaluation: its ``image_limit`` bounds M.
+        seed: seeds the random choice.
+    """
     return stratified(labels, evaluation.image_limit, seed, _IMAGES)
 
 
 def curve_positions(labels: Tensor, evaluation: Evaluation, seed: int) -> Tensor:
-    """Which of the evaluated images the curve is drawn from."""
+    """Choose the images of the curve: ascending positions among the evaluated ones, int64 ``[M]``.
+
+    Args:
+        labels: the labels of the evaluated images, int64 ``[N]``.
+        evaluation: its ``curve_images`` bounds M.
+        seed: seeds the random choice.
+    """
     return stratified(labels, evaluation.curve_images, seed, _CURVE_IMAGES)
 
 
 def probe_positions(labels: Tensor, seed: int) -> Tensor:
-    """Which of the evaluated images are probed."""
+    """Choose the images of the probe: ascending positions among the evaluated ones, int64 ``[M]``.
+
+    Args:
+        labels: the labels of the evaluated images, int64 ``[N]``.
+        seed: seeds the random choice.
+    """
     return stratified(labels, PROBE_IMAGES, seed, _PROBE_IMAGES)
 
 
 def shown_positions(labels: Tensor) -> Tensor:
-    """Which of the evaluated images are shown: the first of each class, then the second ones."""
+    """Choose the images that the report shows: int64 ``[M]``, M at most ``SHOWN_IMAGES``.
+
+    The first image of each class comes first, then the second of each, and so on.
+
+    Args:
+        labels: the labels of the evaluated images, int64 ``[N]``.
+    """
     ranks = _rank_within_class(labels.cpu())
     order = torch.argsort(ranks * (len(labels) + 1) + labels.cpu())
     return order[:SHOWN_IMAGES]
 
 
 def stratified(labels: Tensor, count: int, *path: int) -> Tensor:
-    """``count`` positions, or all, in rising order, every class in its share; int64 on the CPU.
+    """Choose ``count`` positions at random such that the classes keep their proportions.
 
     Args:
-        path: seed and place in the run, for the random choice within a class.
+        labels: int64 ``[N]``.
+        count: how many positions to choose; all N if there are no more.
+        path: the seed, then what the choice is for (see ``random_generator``).
+
+    Returns:
+        The positions in ascending order, int64 ``[min(count, N)]``, on the CPU.
     """
     labels = labels.cpu()
     if count >= len(labels):
         return torch.arange(len(labels))
     order = torch.randperm(len(labels), generator=random_generator("cpu", *path))
     shuffled = labels[order]
-    # Taken by how far through its class each image comes, classes keep their proportions.
-    through = (_rank_within_class(shuffled) + 0.5) / torch.bincount(shuffled)[shuffled]
-    return order[torch.argsort(through, stable=True)[:count]].sort().values
+    # Images are sorted by their relative rank within their class (0 is first, 1 is last). Any
+    # prefix of this order contains the classes in their proportions.
+    relative = (_rank_within_class(shuffled) + 0.5) / torch.bincount(shuffled)[shuffled]
+    return order[torch.argsort(relative, stable=True)[:count]].sort().values
 
 
 def _rank_within_class(labels: Tensor) -> Tensor:
-    """How many images of its own class come before each."""
+    """For each image, how many images of the same class come before it, int64 ``[N]``."""
     ranks = torch.empty_like(labels)
     for label in torch.unique(labels):
         members = (labels == label).nonzero()[:, 0]

@@ -1,7 +1,7 @@
-"""What a few passes tell about whether a model's robust accuracy can be believed.
+"""Cheap figures that show whether a model's robust accuracy can be believed.
 
-After Carlini et al., "On Evaluating Adversarial Robustness" (2019), and the checks that come with
-AutoAttack (Croce and Hein, 2020).
+Sources: Carlini et al., "On Evaluating Adversarial Robustness" (2019), and the checks that come
+with AutoAttack (Croce and Hein, 2020).
 """
 
 from typing import Any
@@ -12,22 +12,30 @@ from torch.nn import functional as F
 
 from atmc_core.attacks.base import Model
 
-#: An image whose loss gradient has no entry above this gives gradient attacks nothing to climb.
+#: A loss gradient vanishes if none of its entries is above this: gradient attacks cannot climb it.
 VANISHING = 1e-10
+# Outputs are taken for probabilities if they are not negative and add up to 1 within this.
+_SUM_TOLERANCE = 1e-3
 
 
 def probe(model: Model, images: Tensor, labels: Tensor, right: Tensor) -> dict[str, Any]:
-    """Plain figures of a model on some images.
+    """Compute the figures of a model on some images.
 
     Args:
-        images: ``[N, C, H, W]`` in [0, 1].
-        right: which of them the model gets right, bool ``[N]``.
+        model: maps images to logits ``[N, classes]``; differentiable in its input.
+        images: float ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
+        right: whether the model classifies each image correctly, bool ``[N]`` on the CPU.
 
     Returns:
-        ``images`` and ``right``, counts; ``vanishing``, how many of the right ones have a loss
-        gradient of at most ``VANISHING``; ``output_change``, the largest difference between the
-        outputs of two equal runs, relative to the largest output; ``softmax``, whether all outputs
-        are probabilities.
+        A dictionary with
+
+        - ``images``, the number of images, and ``right``, how many of them are right;
+        - ``vanishing``, how many of the right ones have a loss gradient that vanishes (see
+          ``VANISHING``);
+        - ``output_change``, the largest difference between the outputs of two equal runs, relative
+          to the largest output;
+        - ``softmax``, whether all outputs are probabilities.
     """
     with torch.no_grad():
         first, second = model(images), model(images)
@@ -39,7 +47,7 @@ def probe(model: Model, images: Tensor, labels: Tensor, right: Tensor) -> dict[s
         "right": int(right.sum()),
         "vanishing": int((gradient[right] <= VANISHING).sum()),
         "output_change": float(change),
-        "softmax": bool((first >= 0).all() and (sums - 1).abs().max() < 1e-3),
+        "softmax": bool((first >= 0).all() and (sums - 1).abs().max() < _SUM_TOLERANCE),
     }
 
 

@@ -1,8 +1,9 @@
-"""Evaluates a decoded artifact in a process that has seen nothing but its file.
+"""Evaluates a decoded artifact in a process that has seen nothing but the artifact's file.
 
-What the job's own process knows of the network cannot leak into the figures: a fresh interpreter
-reads the artifact from disk and answers step by step, while the job keeps the state, so that its
-checkpoints hold all that a resumed evaluation needs. The process ends when its input closes.
+A fresh interpreter reads the artifact from disk, so nothing that the job's own process knows of the
+network can leak into the figures. The job sends one portion at a time and keeps the state, so that
+its checkpoints contain all that a resumed evaluation needs. The process ends when its standard
+input closes.
 """
 
 import io
@@ -21,15 +22,24 @@ from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.evaluator import Evaluator, State
 from atmc_spec import Evaluation, Threat
 
+# Each message is preceded by its length, an integer of this many bytes.
 _LENGTH_BYTES = 8
 
 
 class FreshEvaluator:
-    """An ``Evaluator`` of an artifact in a process of its own, in this one's session.
+    """An ``Evaluator`` of an artifact that runs in a process of its own.
+
+    The new process belongs to the session of this one, so whoever ends the session ends both.
 
     Args:
-        path: of the artifact.
-        split: the evaluated images.
+        path: the artifact's file.
+        split: the images to evaluate; the process uses the device that the labels are on.
+        threat: as in ``Evaluator``.
+        evaluation: as in ``Evaluator``.
+        seed: as in ``Evaluator``.
+
+    Raises:
+        RuntimeError: if the process ends without an answer, now or in ``run_portion``.
     """
 
     def __init__(
@@ -55,21 +65,23 @@ class FreshEvaluator:
         }
         self._state: State = self._ask(document)
 
-    def step(self, index: int) -> dict[str, float]:
-        """As ``Evaluator.step``."""
+    def run_portion(self, index: int) -> dict[str, float]:
+        """Run portion ``index``; arguments, result and errors as in ``Evaluator.run_portion``."""
         answer = self._ask({"index": index, "state": self._state})
         self._state = answer["state"]
         figures: dict[str, float] = answer["figures"]
         return figures
 
     def state(self) -> State:
+        """The results so far; see ``Evaluator``."""
         return self._state
 
     def restore(self, state: State) -> None:
+        """Continue from the results ``state``."""
         self._state = state
 
     def close(self) -> None:
-        """End the process; it holds nothing that it has not answered."""
+        """End the process. Nothing is lost, because the state is kept here."""
         self._process.kill()
         self._process.communicate()
 
@@ -91,7 +103,7 @@ class FreshEvaluator:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    # However this process found the package, the new one finds the same.
+    # The new process must import the same package, however this process found it.
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
@@ -110,7 +122,7 @@ def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
 
 
 def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, or None at the end of the stream; tensors and plain values only."""
+    """The next message (tensors and plain values only), or None at the end of the stream."""
     length = stream.read(_LENGTH_BYTES)
     if len(length) < _LENGTH_BYTES:
         return None
@@ -120,8 +132,8 @@ def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Answer on standard output what is asked on standard input."""
-    # Whatever else prints must not break into the answers.
+    """Answer the requests on standard input on standard output, until the input closes."""
+    # Prints of other code go to standard error, so that they cannot corrupt the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     questions = sys.stdin.buffer
@@ -133,7 +145,7 @@ def main() -> None:
     while (question := _receive(questions)) is not None:
         evaluator.restore(question["state"])
         try:
-            figures = evaluator.step(question["index"])
+            figures = evaluator.run_portion(question["index"])
         except InvalidInput as error:
             refusal = {"code": error.code, "message": error.message, "param": error.param}
             _send(answers, {"error": refusal})

@@ -1,15 +1,17 @@
-"""Intervals and tests for shares of images, in plain Python."""
+"""Confidence intervals and tests for shares of images, in plain Python."""
 
 import math
 from dataclasses import dataclass
 
-#: The 97.5 % quantile of the normal distribution: all intervals here are 95 % ones.
+#: The confidence level of all intervals.
+CONFIDENCE = 0.95
+#: The 97.5 % quantile of the normal distribution, for two-sided intervals of that level.
 Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % confidence interval from ``low`` to ``high``."""
 
     value: float
     low: float
@@ -18,7 +20,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """How two classifiers fared on the same images."""
+    """How many images both of two classifiers get right, only one of them, or neither."""
 
     both: int
     only_first: int
@@ -27,6 +29,7 @@ class PairedCounts:
 
     @property
     def count(self) -> int:
+        """The number of images."""
         return self.both + self.only_first + self.only_second + self.neither
 
 
@@ -41,16 +44,18 @@ def wilson(correct: int, count: int) -> Estimate:
     share, z2 = correct / count, Z * Z
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    # At the ends the interval touches 0 and 1 exactly; rounding must not push it past the share.
+    # For a share of 0 or 1 the interval ends there exactly; rounding must not move that end.
     low = 0.0 if correct == 0 else centre - half
     high = 1.0 if correct == count else centre + half
     return Estimate(share, low, high)
 
 
 def images_for(share: float, half_width: float) -> int:
-    """The fewest images whose Wilson interval around ``share`` is within +- ``half_width``.
+    """The smallest number of images whose Wilson interval is no wider than 2 ``half_width``.
 
-    Solved from the interval's half width; ``half_width`` above 0 and below 0.5.
+    Args:
+        share: the share of images that are right, in [0, 1].
+        half_width: half the interval's allowed width, above 0 and below 0.5.
     """
     low, high = 1, 2
     while _wilson_half_width(share, high) > half_width:
@@ -70,11 +75,11 @@ def _wilson_half_width(share: float, count: int) -> float:
 
 
 def paired_difference(counts: PairedCounts) -> Estimate:
-    """The second share minus the first, with Newcombe's interval for paired data.
+    """The second classifier's accuracy minus the first's, with Newcombe's interval.
 
-    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial
-    proportions based on paired data", Statistics in Medicine 17 (1998): Wilson's intervals of the
-    two shares, combined with their correlation, which is corrected for continuity.
+    Source: method 10 of Newcombe, "Improved confidence intervals for the difference between
+    binomial proportions based on paired data", Statistics in Medicine 17 (1998). It combines the
+    Wilson intervals of the two shares with their correlation, which is corrected for continuity.
     """
     n = counts.count
     first = wilson(counts.both + counts.only_first, n)
@@ -91,7 +96,7 @@ def paired_difference(counts: PairedCounts) -> Estimate:
 
 
 def _correlation(counts: PairedCounts) -> float:
-    """Phi of the 2x2 table, drawn towards 0 by half an image where it is positive."""
+    """The phi coefficient of the 2x2 table, corrected for continuity if it is positive."""
     a, b, c, d = counts.both, counts.only_first, counts.only_second, counts.neither
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     if margins == 0:
@@ -103,18 +108,22 @@ def _correlation(counts: PairedCounts) -> float:
 
 @dataclass(frozen=True)
 class McNemar:
-    """p-values, two-sided, of the hypothesis that both classifiers are equally often right."""
+    """Two-sided p-values of the hypothesis that both classifiers are equally often right."""
 
     exact: float
     mid_p: float
 
 
 def mcnemar(only_first: int, only_second: int) -> McNemar:
-    """McNemar's exact conditional test and its mid-p form, on the images where the two differ.
+    """McNemar's exact conditional test and its mid-p form.
 
-    The mid-p form is the one that keeps to its level without being conservative (Fagerland,
-    Lydersen, Laake, "The McNemar test for binary matched-pairs data", BMC Medical Research
-    Methodology 13, 2013).
+    The exact test is conservative; the mid-p form is not, and keeps to its level in practice
+    (Fagerland, Lydersen, Laake, "The McNemar test for binary matched-pairs data", BMC Medical
+    Research Methodology 13, 2013).
+
+    Args:
+        only_first: the number of images that only the first classifier gets right.
+        only_second: the number of images that only the second one gets right.
 
     Raises:
         ValueError: if a count is negative.
@@ -122,7 +131,7 @@ def mcnemar(only_first: int, only_second: int) -> McNemar:
     if min(only_first, only_second) < 0:
         raise ValueError(f"{only_first} and {only_second} are no counts")
     n, least = only_first + only_second, min(only_first, only_second)
-    # In whole numbers: floating point cannot hold 2^n for thousands of images.
+    # The sums are of integers, because floating point cannot hold 2^n for thousands of images.
     term = tail = 1
     for i in range(least):
         term = term * (n - i) // (i + 1)

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atmc_core.attacks import PGD
 from atmc_core.data import DataSet
 from atmc_core.evaluation.attacks import report_attacks
-from atmc_core.evaluation.plan import evaluation_steps
+from atmc_core.evaluation.plan import evaluation_portions
 from atmc_core.job.inputs import Inputs
 from atmc_spec import Effort
 
@@ -33,8 +33,8 @@ def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
     split, threat, evaluation = inputs.evaluated, inputs.spec.threat, inputs.spec.evaluation
     attacks = report_attacks(threat, evaluation, inputs.num_classes).values()
     pixels = split.images[0].numel()
-    steps = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
-    return tuple(step.cost for step in steps)
+    portions = evaluation_portions(evaluation, threat, attacks, len(split), pixels)
+    return tuple(portion.cost for portion in portions)
 
 
 def training_flops(inputs: Inputs, attack: PGD | None, effort: Effort) -> float:

@@ -16,7 +16,7 @@ class EvaluationStage(Stage):
     evaluator: Evaluator | FreshEvaluator
 
     def run_epoch(self, index: int) -> dict[str, float]:
-        return self.evaluator.step(index)
+        return self.evaluator.run_portion(index)
 
     def state(self) -> State:
         return self.evaluator.state()

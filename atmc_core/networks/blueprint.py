@@ -1,4 +1,4 @@
-"""What a network is, without its weights: all that it takes to build it again."""
+"""The description of a network without its weights: all that it takes to build it."""
 
 import copy
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from atmc_core.networks.architectures import build, get_architecture
 from atmc_core.networks.architectures.registry import ImageShape
 from atmc_core.networks.graph import Graph, build_module
 
-#: The architecture of a network that came as ONNX: its graph is its own.
+#: The architecture's name for a network that was uploaded as ONNX and is described by a graph.
 ONNX = "onnx"
-#: That of a network that only its maker can build.
+#: The architecture's name for a network that only its maker can build.
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A network of a known architecture, or one with a graph of its own.
+    """A network of a known architecture, of a graph, or of its maker's own.
 
     Attributes:
-        architecture: a known name, ``torchvision/...``, or ``onnx``.
-        input_shape: channels, height, width.
-        graph: of an ``onnx`` network.
-        module: of an ``own`` network: what it is built as a copy of. Classes and images of such a
-            one are its maker's matter, and 0 here.
+        architecture: a known name, ``torchvision/...``, ``onnx`` or ``own``.
+        num_classes: the number of classes; 0 for an ``own`` network, where it is not known.
+        input_shape: channels, height and width of the images; zeros for an ``own`` network.
+        graph: the graph of an ``onnx`` network.
+        module: the network that an ``own`` network is built as a copy of.
     """
 
     architecture: str
@@ -42,7 +42,14 @@ class Blueprint:
         graph: Graph | None,
         module: nn.Module | None = None,
     ) -> "Blueprint":
-        """As an artifact has it, which says only what the architecture leaves open.
+        """Make a blueprint from an artifact, which states only what the architecture leaves open.
+
+        Args:
+            architecture: as in the class.
+            num_classes: as in the class; ignored for an ``own`` network.
+            input_shape: None if the architecture or the graph fixes it.
+            graph: as in the class.
+            module: as in the class.
 
         Raises:
             InvalidInput: if the architecture is not known.
@@ -60,7 +67,9 @@ class Blueprint:
         return cls(architecture, num_classes, input_shape, graph)
 
     def build(self) -> nn.Module:
-        """The network, with PyTorch's initial weights.
+        """Build the network, ``[N, C, H, W]`` to ``[N, classes]``, with PyTorch's initial weights.
+
+        An ``own`` network is a copy of ``module``, with its weights.
 
         Raises:
             InvalidInput: if the architecture or an operation of the graph is not known.
@@ -73,7 +82,7 @@ class Blueprint:
 
     @property
     def open_shape(self) -> ImageShape | None:
-        """The input shape if neither architecture nor graph says it."""
+        """The input shape if neither the architecture nor the graph fixes it, else None."""
         if self.architecture == OWN:
             return None
         if self.graph is not None or None not in get_architecture(self.architecture).input_shape:
@@ -82,10 +91,10 @@ class Blueprint:
 
     @property
     def input_name(self) -> str:
-        """Of the images, where the network is exported as ONNX."""
+        """The name of the images in an ONNX export."""
         return self.graph.input_name if self.graph else "images"
 
     @property
     def output_name(self) -> str:
-        """Of the logits, likewise."""
+        """The name of the logits in an ONNX export."""
         return self.graph.output_name if self.graph else "logits"

@@ -1,8 +1,10 @@
-"""Which channels of a network go together: what reads, norms and adds what, read off its graph.
+"""Finds the channels of a network that can only be kept or dropped together.
 
-A convolution's or linear's output channel is an atom. Element-wise operations join the channels
-they put together (a residual sum ties the streams it adds), so channels come in classes that can
-only be kept or dropped as one. What the walk does not know ties its channels down: they stay.
+Each output channel of a convolution or linear layer is an atom. An element-wise operation of two
+tensors joins the channels that it combines (a residual sum joins the channels of its branches), so
+the atoms form classes that are kept or dropped as a whole. The classes are found by a walk through
+the network's traced graph. Channels that enter an operation which the walk does not know are
+pinned: they cannot be dropped.
 """
 
 import operator
@@ -22,9 +24,11 @@ class Flow:
     """The channels of one intermediate result.
 
     Attributes:
-        atoms: of each channel, int64 ``[C]``; None if unknown.
-        values: what a channel holds everywhere, whatever the image; NaN if it varies, ``[C]``.
-        flat: whether the channels are the last axis, each perhaps several times in a row.
+        atoms: the atom of each channel, int64 ``[C]``; None if unknown.
+        values: for each channel the constant that all its entries have for every image, or NaN if
+            they vary, float32 ``[C]``.
+        flat: whether the result has been flattened to ``[N, features]``; then each channel is one
+            or several consecutive features.
     """
 
     atoms: Tensor | None
@@ -37,9 +41,11 @@ class Reader:
     """A convolution or linear layer in the graph.
 
     Attributes:
-        outputs: classes of its output channels, ``[out]``.
-        inputs: classes of its input channels, ``[in]``; -1 where they are not known.
-        values: what the input channels hold, as in ``Flow``.
+        name: the layer's name in the network.
+        layer: the layer.
+        outputs: the class of each output channel, int64 ``[out]``.
+        inputs: the class of each input channel, int64 ``[in]``; -1 if it is not known.
+        values: the constant that each input channel has, or NaN, ``[in]``; see ``Flow``.
     """
 
     name: str
@@ -50,7 +56,7 @@ class Reader:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each output channel reads the input channel of its own class alone."""
+        """Whether each output channel reads only the input channel of its own class."""
         return _is_depthwise(self.layer)
 
 
@@ -59,9 +65,10 @@ class ChannelGraph:
     """The channel classes of a network.
 
     Attributes:
-        count: number of classes, which are numbered from 0 in the order of the layers.
-        pinned: classes that must stay, bool ``[count]``.
-        norms: batch norms by name, with the classes of their channels.
+        count: the number of classes; they are numbered from 0 in the order of the layers.
+        pinned: whether each class must stay, bool ``[count]``.
+        readers: the convolution and linear layers, in the order of the graph.
+        norms: for each batch norm by name, the classes of its channels, int64 ``[C]``.
     """
 
     count: int
@@ -71,9 +78,15 @@ class ChannelGraph:
 
 
 def channel_graph(network: nn.Module) -> ChannelGraph | None:
-    """Walk through a network in evaluation mode; None if it cannot be traced.
+    """Find the channel classes of a network in evaluation mode.
 
-    Convolutions and linears that run more than once are tied down.
+    The channels of convolutions and linear layers that run more than once are pinned.
+
+    Args:
+        network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``.
+
+    Returns:
+        The classes, or None if ``torch.fx`` cannot trace the network.
     """
     try:
         graph = fx.Tracer().trace(network)
@@ -85,31 +98,36 @@ def channel_graph(network: nn.Module) -> ChannelGraph | None:
 
 
 class _Walk:
-    """The state of a walk: atoms so far, which of them are joined, and what was met."""
+    """The state of a walk: the atoms so far, which of them are joined, and the layers met.
+
+    Joined atoms form trees (a union-find structure): ``parents`` has the parent of each atom.
+    """
 
     def __init__(self, modules: dict[str, nn.Module]) -> None:
         self.modules = modules
         self.parents: list[int] = []
-        self.tied: set[int] = set()
+        self.pinned: set[int] = set()
         self.readers: dict[str, Reader] = {}
         self.norms: dict[str, Tensor] = {}
         self.flows: dict[fx.Node, Flow] = {}
 
     def run(self, graph: fx.Graph) -> None:
+        """Visit all nodes in order."""
         for node in graph.nodes:
             flow = self._visit(node)
             if flow is None:
-                self._tie(*(self.flows[n] for n in node.all_input_nodes if n in self.flows))
+                self._pin(*(self.flows[n] for n in node.all_input_nodes if n in self.flows))
                 flow = Flow(None, torch.zeros(0))
             self.flows[node] = flow
 
     def graph(self) -> ChannelGraph:
+        """The result: atoms are replaced by the numbers of their classes."""
         roots = [self._root(atom) for atom in range(len(self.parents))]
         order = {root: number for number, root in enumerate(dict.fromkeys(roots))}
-        # One more at the end: what is unknown is numbered -1 and stays so.
+        # Unknown atoms are -1, which indexes the additional last entry, so they stay -1.
         numbers = torch.tensor([*(order[root] for root in roots), -1])
         pinned = torch.zeros(len(order), dtype=torch.bool)
-        for atom in self.tied:
+        for atom in self.pinned:
             pinned[numbers[atom]] = True
         readers = [
             replace(r, outputs=numbers[r.outputs], inputs=numbers[r.inputs])
@@ -119,7 +137,7 @@ class _Walk:
         return ChannelGraph(len(order), pinned, readers, norms)
 
     def _visit(self, node: fx.Node) -> Flow | None:
-        """What the node makes; None if unknown."""
+        """The channels of the node's result; None if they are not known."""
         given = [self.flows[n] for n in node.all_input_nodes]
         if node.op == "call_module":
             return self._module(str(node.target), given[0]) if len(given) == 1 else None
@@ -134,7 +152,7 @@ class _Walk:
         if isinstance(module, nn.BatchNorm2d):
             if flow.atoms is None or name in self.norms or module.running_mean is None:
                 if name in self.norms:
-                    self._tie(Flow(self.norms[name], flow.values))
+                    self._pin(Flow(self.norms[name], flow.values))
                 return None
             self.norms[name] = flow.atoms
             return replace(flow, values=_normed(module, flow.values))
@@ -150,15 +168,15 @@ class _Walk:
             times = repeat // len(flow.atoms)
             inputs, values = (x.repeat_interleave(times) for x in (flow.atoms, flow.values))
         else:
-            self._tie(flow)
+            self._pin(flow)
         if _is_depthwise(layer) and (inputs >= 0).all():
             outputs = inputs
         else:
             outputs = self._new(layer.weight.shape[0])
             if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-                self._tie(flow, Flow(outputs, values))
+                self._pin(flow, Flow(outputs, values))
         if name in self.readers:
-            self._tie(flow, Flow(outputs, values), Flow(self.readers[name].outputs, values))
+            self._pin(flow, Flow(outputs, values), Flow(self.readers[name].outputs, values))
             return Flow(outputs, torch.full((len(outputs),), torch.nan), flow.flat)
         self.readers[name] = Reader(name, layer, outputs, inputs, values)
         return Flow(outputs, emitted(layer, values), isinstance(layer, nn.Linear))
@@ -183,6 +201,7 @@ class _Walk:
         return _mapped(_FUNCTIONS.get(target), None, flow)
 
     def _pair(self, combine: Callable[[Tensor, Tensor], Tensor], a: Flow, b: Flow) -> Flow | None:
+        """The result of an element-wise operation of two tensors, whose channels it joins."""
         if a.atoms is None or b.atoms is None or a.flat != b.flat or len(a.atoms) != len(b.atoms):
             return None
         for one, other in zip(a.atoms.tolist(), b.atoms.tolist(), strict=True):
@@ -190,20 +209,22 @@ class _Walk:
         return replace(a, values=combine(a.values, b.values))
 
     def _new(self, count: int) -> Tensor:
+        """``count`` new atoms, int64 ``[count]``."""
         first = len(self.parents)
         self.parents.extend(range(first, first + count))
         return torch.arange(first, first + count)
 
     def _root(self, atom: int) -> int:
+        """The atom that stands for the class of ``atom``; shortens the path to it on the way."""
         while self.parents[atom] != atom:
             self.parents[atom] = self.parents[self.parents[atom]]
             atom = self.parents[atom]
         return atom
 
-    def _tie(self, *flows: Flow) -> None:
+    def _pin(self, *flows: Flow) -> None:
         for flow in flows:
             if flow.atoms is not None:
-                self.tied.update(flow.atoms.tolist())
+                self.pinned.update(flow.atoms.tolist())
 
 
 def _is_depthwise(layer: Layer) -> bool:
@@ -215,27 +236,35 @@ def _is_depthwise(layer: Layer) -> bool:
 
 
 def pads(layer: Layer) -> bool:
-    """Whether a layer reads zeros (or anything else) beyond its input's border."""
+    """Whether a layer pads its input, with zeros or with anything else."""
     return isinstance(layer, nn.Conv2d) and (
         isinstance(layer.padding, str) or any(layer.padding) or layer.padding_mode != "zeros"
     )
 
 
 def kernels(layer: Layer) -> Tensor:
-    """The weight as ``[out, in, kernel area]``, float64, on the CPU."""
+    """The layer's weight as ``[out, in, kernel area]``, float64, on the CPU."""
     weight = layer.weight.detach().cpu().double()
     return weight.reshape(*weight.shape[:2], -1)
 
 
 @torch.no_grad()
 def emitted(layer: Layer, values: Tensor) -> Tensor:
-    """What a layer's output channels hold, given what its input channels hold (NaN: varies)."""
+    """The constants that a layer's output channels have, given those of its input channels.
+
+    Args:
+        layer: a convolution or linear layer.
+        values: the constant of each input channel, NaN if it varies, ``[in]``.
+
+    Returns:
+        The constant of each output channel, NaN if it varies, float32 ``[out]`` on the CPU.
+    """
     weight = kernels(layer)
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
         if not _is_depthwise(layer):
             return torch.full((len(weight),), torch.nan)
         weight = torch.diag_embed(weight[:, 0].T).permute(1, 2, 0)
-    # At the border a padded layer sees zeros in the place of a constant.
+    # A padded layer reads zeros beyond the border, so there its input is constant only if it is 0.
     known = ~values.isnan() & ((values == 0) | torch.tensor(not pads(layer)))
     varies = ((weight != 0).any(2) & ~known).any(1)
     total = weight.sum(2) @ torch.where(known, values.double(), 0)
@@ -246,18 +275,20 @@ def emitted(layer: Layer, values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _normed(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
+    """The constants of the channels (NaN: varies) after a batch norm in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double()
     scaled = (values.double() - mean) / (variance + norm.eps).sqrt()
     if norm.affine:
         gain, bias = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
-        # Without gain the channel holds the bias, whatever comes in.
+        # With a gain of zero the channel is the bias, whatever its input is.
         scaled = torch.where(gain == 0, bias, scaled * gain + bias)
     return scaled.float()
 
 
 def _pooled(flow: Flow, node: fx.Node) -> Flow | None:
+    """The result of a mean over height and width; None for a mean over other axes."""
     axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
     if not isinstance(axes, list | tuple) or {int(str(a)) % 4 for a in axes} != {2, 3}:
@@ -268,7 +299,7 @@ def _pooled(flow: Flow, node: fx.Node) -> Flow | None:
 def _mapped(
     function: Callable[[Any, Tensor], Tensor] | None, module: nn.Module | None, flow: Flow
 ) -> Flow | None:
-    """A flow whose channels each go through a function of their own."""
+    """The result of a function that maps each channel by itself."""
     if function is None or flow.atoms is None:
         return None
     return replace(flow, values=function(module, flow.values))
@@ -279,7 +310,7 @@ def _same(module: Any, values: Tensor) -> Tensor:
 
 
 def _average(module: Any, values: Tensor) -> Tensor:
-    # Padded zeros pull a constant down at the border.
+    # Zeros of the padding count in the average, so at the border a constant changes unless it is 0.
     padded = module.padding not in (0, (0, 0))
     return torch.where(values == 0, values, torch.nan) if padded else values
 
@@ -289,6 +320,8 @@ def _call(module: Any, values: Tensor) -> Tensor:
     return result
 
 
+# Modules, functions and element-wise operations that the walk knows, with what they do to the
+# constants of channels.
 _MODULES: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.Identity: _same,
     nn.Dropout: _same,

@@ -1,4 +1,4 @@
-"""A classifier of images in [0, 1], with its normalisation inside."""
+"""A network with its normalisation in front: a classifier of images in [0, 1]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,15 @@ from atmc_core.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation a channel, applied to images in [0, 1]; empty means identity."""
+    """The normalisation (x - mean) / std of images in [0, 1]; without numbers, the identity.
+
+    Attributes:
+        mean: the mean of each channel.
+        std: the standard deviation of each channel, above 0.
+
+    Raises:
+        InvalidInput: ``invalid_value`` if the lengths differ, or a std is not above 0.
+    """
 
     mean: tuple[float, ...] = field(default=())
     std: tuple[float, ...] = field(default=())
@@ -30,12 +38,17 @@ class Normalization:
 
 
 class Classifier(nn.Module):
-    """A network behind its normalisation: images ``[N, C, H, W]`` in [0, 1] to logits.
+    """A network behind its normalisation: it maps images ``[N, C, H, W]`` in [0, 1] to logits.
 
-    So every attack works in [0, 1], the space in which epsilon is stated.
+    Attacks therefore work on images in [0, 1], in whose units epsilon is given.
+
+    Args:
+        network: maps normalised images ``[N, C, H, W]`` to logits ``[N, classes]``.
+        normalization: the normalisation.
+        channels: the number of channels of the images.
 
     Raises:
-        InvalidInput: if the normalisation has another number of channels than the images.
+        InvalidInput: ``invalid_value`` if the normalisation has another number of channels.
     """
 
     def __init__(self, network: nn.Module, normalization: Normalization, channels: int) -> None:
@@ -60,10 +73,11 @@ class Classifier(nn.Module):
 
 
 def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> Model:
-    """The network with all its tensors detached: gradients reach the images only.
+    """A copy of a classifier in which only the images have gradients; see ``frozen_copy``.
 
     Args:
-        weights: stand in for the classifier's own, by name in its network.
+        classifier: maps images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``.
+        weights: tensors that replace the classifier's own, by their names in its network.
     """
     return frozen_copy(
         classifier, {f"network.{name}": tensor for name, tensor in (weights or {}).items()}
@@ -71,5 +85,5 @@ def frozen_model(classifier: Classifier, weights: Mapping[str, Tensor] | None = 
 
 
 def statistics(network: nn.Module) -> list[Tensor]:
-    """The norms' running means and variances."""
+    """The float buffers of a network: the running means and variances of its norms."""
     return [b for b in network.buffers() if b.is_floating_point()]

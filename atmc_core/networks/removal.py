@@ -1,8 +1,8 @@
-"""A network without its dead channels: fewer rows and columns, the same outputs.
+"""Removes the dead channels of a network: its weights get smaller, its outputs stay the same.
 
-A channel is dead when nobody reads it, or when it holds a constant whatever the image and every
-reader can have the constant folded into its bias. A padded convolution reads zeros beyond the
-border, so there only a constant of zero can go; elsewhere the channel stays.
+A channel is dead if no layer reads it, or if it is constant for every image and the constant can be
+folded into the bias of every layer that reads it. A padded convolution reads zeros beyond the
+border, so a constant can be folded into it only if the constant is zero.
 """
 
 import copy
@@ -18,16 +18,16 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def compact(network: Net) -> Net:
-    """Cut the dead channels out of a copy of a network: fewer rows and columns, the same outputs.
+    """Cut the dead channels out of a copy of a network: smaller weights, the same outputs.
 
-    Works on any network that ``torch.fx`` can trace; another one comes back as a copy. Weights no
-    longer have the shapes that they had, so the copy is for evaluation and export.
+    This works for networks that ``torch.fx`` can trace; another one is returned as a plain copy.
+    The weights have other shapes afterwards, so the copy is meant for evaluation and export.
 
     Args:
         network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``.
 
     Returns:
-        The copy, in evaluation mode; its outputs differ by rounding only.
+        The copy, in evaluation mode. Its outputs differ by rounding only.
 
     Example:
         >>> from torch import nn
@@ -47,7 +47,7 @@ def compact(network: Net) -> Net:
 
 
 def dead_channels(graph: ChannelGraph) -> Tensor:
-    """Which classes can go without a change of outputs, bool ``[count]``."""
+    """Whether each channel class can be dropped without changing the outputs, bool ``[count]``."""
     dead = torch.zeros(graph.count, dtype=torch.bool)
     used = {reader.name: (kernels(reader.layer) != 0).any(2) for reader in graph.readers}
     while True:
@@ -55,37 +55,45 @@ def dead_channels(graph: ChannelGraph) -> Tensor:
         for reader in graph.readers:
             if not reader.depthwise:
                 blocked[_needed(reader, used[reader.name], dead)] = True
-        # A layer without any channel would be none.
+        # Every layer keeps at least one channel.
         for reader in graph.readers:
             if not blocked[reader.outputs].any():
                 blocked[reader.outputs[0]] = True
-        # What only dead rows read is dead, too: once more, until nothing changes.
+        # A channel that only dead channels read is dead, too, so repeat until nothing changes.
         if torch.equal(~blocked, dead):
             return dead
         dead = ~blocked
 
 
 def _needed(reader: Reader, used: Tensor, dead: Tensor) -> Tensor:
-    """The classes that a reader cannot do without."""
+    """The input classes that a layer needs, int64 ``[M]``.
+
+    Args:
+        reader: the layer.
+        used: whether any weight between an output and an input channel is not zero, bool
+            ``[out, in]``.
+        dead: the classes that are known to be dead, bool ``[count]``.
+    """
     known = reader.inputs >= 0
     foldable = ~reader.values.isnan()
     if pads(reader.layer):
         foldable &= reader.values == 0
     read = used[~dead[reader.outputs]].any(0)
     if not reader.depthwise and len(read) != len(reader.inputs):
-        read = torch.ones_like(known)  # grouped: its inputs are pinned anyway
+        read = torch.ones_like(known)  # a grouped convolution; its inputs are pinned anyway
     return reader.inputs[known & read & ~foldable]
 
 
 @torch.no_grad()
 def _fold(graph: ChannelGraph, dead: Tensor) -> None:
-    """Add what dead channels emit to the biases of their readers."""
+    """Fold the constants of dead channels into the biases of the layers that read them."""
     for reader in graph.readers:
         gone = (reader.inputs >= 0) & dead[reader.inputs] & (reader.values != 0)
         if reader.depthwise or not gone.any():
             continue
         layer = reader.layer
-        # A constant that a dead row alone reads may vary; the row goes with it.
+        # A dead channel may vary if only dead output channels read it. It is NaN here, and its
+        # value does not matter.
         values = torch.where(gone, reader.values, 0).nan_to_num().double()
         shift = (kernels(layer).sum(2) @ values).to(layer.weight)
         if layer.bias is None:
@@ -95,7 +103,13 @@ def _fold(graph: ChannelGraph, dead: Tensor) -> None:
 
 @torch.no_grad()
 def remove(network: nn.Module, graph: ChannelGraph, dead: Tensor) -> None:
-    """Cut the rows, columns and norms of dead classes out of a network, in place."""
+    """Cut the channels of dead classes out of a network's layers and norms, in place.
+
+    Args:
+        network: the network that ``graph`` describes.
+        graph: its channel classes.
+        dead: the classes to cut, bool ``[count]``.
+    """
     if not dead.any():
         return
     for reader in graph.readers:
@@ -109,7 +123,10 @@ def remove(network: nn.Module, graph: ChannelGraph, dead: Tensor) -> None:
 
 
 def _cut_layer(reader: Reader, rows: Tensor, columns: Tensor) -> Layer:
-    """The layer with some of its rows and columns; a depthwise one has no columns to lose."""
+    """A copy of the layer with some of its output channels (rows) and input channels (columns).
+
+    The weight of a grouped convolution has no columns that could be cut.
+    """
     layer = copy.copy(reader.layer)
     layer._parameters = dict(layer._parameters)
     keep = rows.to(layer.weight.device)

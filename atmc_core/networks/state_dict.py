@@ -1,4 +1,4 @@
-"""Tensors by name: read from an upload, nothing executed, and put into a network."""
+"""Reads state dicts from files without executing code, and loads them into networks."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,12 +12,15 @@ from atmc_core.errors import InvalidInput
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, or a ``.pt`` file that unpickles to a dict of tensors and nothing else.
+    """Read a state dict from a safetensors file, or from a ``.pt`` file of nothing but tensors.
 
-    Which of the two it is, is decided by its content.
+    The content decides which of the two it is, not the name.
+
+    Returns:
+        The tensors by name, on the CPU.
 
     Raises:
-        InvalidInput: ``malformed_model``.
+        InvalidInput: ``malformed_model`` if the file cannot be read, or is no state dict.
     """
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
@@ -28,7 +31,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             else safetensors.torch.load_file(path)
         )
     except Exception as error:
-        # torch's unpickler raises what it likes at broken files.
+        # For broken files torch's unpickler raises exceptions of many types.
         raise InvalidInput(
             "malformed_model", f"the file cannot be read: {error}", "model"
         ) from error
@@ -44,10 +47,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """Load plain tensors, which say nothing of versions, as those of the present one.
+    """Load tensors without version metadata into a network, as tensors of the present versions.
 
-    A module whose layout has changed looks for its version beside the tensors, where
-    ``state_dict()`` puts it, and some (torchvision's MNASNet) refuse what has none.
+    ``state_dict()`` stores a version for each module next to the tensors. Modules whose layout has
+    changed read it when they are loaded, and some (torchvision's MNASNet) refuse a state dict
+    without it.
+
+    Args:
+        network: receives the tensors.
+        tensors: the tensors by name.
+        strict: whether missing and unknown names are errors.
+
+    Raises:
+        RuntimeError: if shapes differ, or, if ``strict``, names.
     """
     state = OrderedDict(tensors)
     state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
@@ -55,5 +67,5 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, strict: b
 
 
 def clone_state(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict that training no longer changes."""
+    """A copy of the state dict, which does not change when the module is trained."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

@@ -1,7 +1,8 @@
-"""torchvision's import, mended: beside a CPU build of torch its CUDA build lacks two operators.
+"""Imports torchvision, also where its CUDA build is installed next to a CPU build of torch.
 
-Its registration of a fake ``nms`` fails with ``operator torchvision::nms does not exist``; a schema
-without an implementation is all that it asks for. We use its network builders and nothing else.
+There, two of its operators do not exist, and the import fails when it registers a fake kernel for
+one of them (``operator torchvision::nms does not exist``). It is enough to declare the operators
+without implementing them, because only torchvision's network builders are used.
 """
 
 import importlib
@@ -15,17 +16,18 @@ import torch
 from atmc_core.errors import InvalidInput
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[torch.library.Library] = []
+# The declarations last as long as these objects.
+_declared: list[torch.library.Library] = []
 
 
 def is_installed() -> bool:
-    """Whether there is a torchvision at all: the method itself needs none."""
+    """Whether torchvision is installed; only its own architectures need it."""
     return importlib.util.find_spec("torchvision") is not None
 
 
 @cache
 def torchvision_models() -> ModuleType:
-    """``torchvision.models``.
+    """The module ``torchvision.models``.
 
     Raises:
         InvalidInput: ``unknown_architecture`` if torchvision is not installed.
@@ -40,8 +42,8 @@ def torchvision_models() -> ModuleType:
         if not hasattr(torch.ops.torchvision, name):
             library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             library.define(name + _SIGNATURE)  # type: ignore[no-untyped-call]
-            _kept.append(library)
+            _declared.append(library)
     with warnings.catch_warnings():
-        # That its compiled part cannot be loaded is why this module is there.
+        # torchvision warns that its compiled part cannot be loaded; see the module's docstring.
         warnings.simplefilter("ignore")
         return importlib.import_module("torchvision.models")

@@ -1,4 +1,4 @@
-"""The uploaded network: opened, held against its architecture, and built."""
+"""Opens an uploaded network, checks it against its architecture, and builds it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ class ModelInput:
     """An uploaded network.
 
     Attributes:
-        path: a state dict (safetensors, or ``.pt`` of tensors only), or an ONNX file.
-        architecture: a known name, or ``onnx``.
+        path: the file: a state dict (safetensors, or ``.pt`` of tensors only), or ONNX.
+        architecture: a known architecture's name, or ``onnx``.
+        normalization: the normalisation in front of the network.
     """
 
     path: Path
@@ -32,10 +33,12 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network ready for work.
+    """A network that was built and has its weights.
 
     Attributes:
-        notes: what was changed on the way in, ``(code, sentence)``.
+        blueprint: the network's description.
+        network: the network, in training mode.
+        notes: what was changed in reading it, as pairs of a code and a sentence.
     """
 
     blueprint: Blueprint
@@ -48,20 +51,23 @@ class Loaded:
 
 
 class Upload(ABC):
-    """A file that was read, before the images are known.
+    """An uploaded file that was read; building the network needs the shape of the images.
 
     Attributes:
-        input_shape: what it says of its images: channels, height, width; None where it is open.
+        input_shape: channels, height and width of the images; None if the file leaves it open.
     """
 
     input_shape: tuple[int | None, int | None, int | None]
 
     @abstractmethod
     def load(self, images: Sequence[int]) -> Loaded:
-        """The network for images ``[C, H, W]``.
+        """Build the network and load its weights.
+
+        Args:
+            images: channels, height and width of the images.
 
         Raises:
-            InvalidInput: if the file does not hold such a network.
+            InvalidInput: if the file does not contain a network for such images.
         """
 
 
@@ -69,7 +75,7 @@ def open_upload(model: ModelInput) -> Upload:
     """Read the uploaded file.
 
     Raises:
-        InvalidInput: if it cannot be read, or its architecture is not known.
+        InvalidInput: if the file cannot be read, or its architecture is not known.
     """
     if model.architecture == ONNX:
         return _OnnxUpload(model.path)
@@ -97,7 +103,7 @@ class _StateDictUpload(Upload):
 
 class _OnnxUpload(Upload):
     def __init__(self, path: Path) -> None:
-        # Only this kind of upload needs the onnx package.
+        # Imported here because it needs the onnx package, which may be missing.
         from atmc_core.networks.onnx.document import read_document
 
         self.path = path
@@ -119,10 +125,14 @@ class _OnnxUpload(Upload):
 
 
 def check_state(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Check that a state dict has the finite tensors that a network expects.
+    """Check that an uploaded state dict fits a network and is finite.
+
+    Args:
+        expected: the network's state dict.
+        tensors: the uploaded one. Only the counters of batch norms may be missing from it.
 
     Raises:
-        InvalidInput: ``tensor_mismatch`` or ``non_finite_weights``, naming the tensor.
+        InvalidInput: ``tensor_mismatch`` or ``non_finite_weights``, with the tensor's name.
     """
     for name, tensor in expected.items():
         if name not in tensors:

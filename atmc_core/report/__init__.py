@@ -1,4 +1,4 @@
-"""The report of a job: one document of figures, and a page and a model card made from it."""
+"""The report of a job: a JSON document of figures, and a page and a model card made from it."""
 
 from atmc_core.report.builder import Findings, build
 from atmc_core.report.files import write

@@ -1,4 +1,4 @@
-"""Puts the report together from what the stages of a job left."""
+"""Builds the report from the results of a job's stages."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from atmc_core.artifact import CompressedModel
 from atmc_core.data import SPLITS, DataSet, Split
 from atmc_core.evaluation.plan import curve_positions, probe_positions
+from atmc_core.evaluation.statistics import CONFIDENCE
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import checks, figures, headline
 from atmc_core.report.pictures import pictures
@@ -20,13 +21,14 @@ from atmc_spec import JobSpec
 
 @dataclass(frozen=True)
 class Compressed:
-    """The compressed side.
+    """The results of compression.
 
     Attributes:
-        model: the decoded artifact, from ``path``.
-        dense_bytes: size of the dense float32 state dict as a safetensors file.
-        found: what the evaluation of the artifact in a fresh process found.
-        training: how long and how it was trained.
+        model: the decoded artifact.
+        path: the artifact's file.
+        dense_bytes: the size of the dense float32 state dict as a safetensors file.
+        found: the results of the evaluation of the artifact in a fresh process (see ``Evaluator``).
+        training: how long the network was trained, and why.
     """
 
     model: CompressedModel
@@ -41,15 +43,18 @@ class Findings:
     """All that a report is made from.
 
     Attributes:
-        model: the uploaded file and what its uploader said of it.
-        notes: what was changed on the way in, ``(code, sentence)``.
-        indices: the evaluated images' places in the test split, int64 ``[N]``.
-        evaluated: those images.
-        found: what the evaluation of the upload found (see ``Evaluator``).
-        compressed: absent when a job only evaluates.
+        spec: the job's spec.
+        model: the uploaded file and its description.
+        num_classes: the number of classes of the network.
+        notes: what was changed in reading the upload, as pairs of a code and a sentence.
+        data: the job's data set.
+        indices: the positions of the evaluated images in the test split, int64 ``[N]``.
+        evaluated: the evaluated images.
+        found: the results of the evaluation of the upload (see ``Evaluator``).
+        compressed: the results of compression; None for a job that only evaluates.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
-        environment: where it ran, for the report as it is.
+        environment: the machine and the versions, which the report contains unchanged.
     """
 
     spec: JobSpec
@@ -67,7 +72,7 @@ class Findings:
 
 
 def build(findings: Findings) -> dict[str, Any]:
-    """The report as JSON (see ``schema``)."""
+    """The report as a JSON document that meets ``schema()``."""
     labels = findings.evaluated.labels.cpu()
     before = _side(findings, labels, findings.found, findings.model.path, "job")
     compressed = _compressed(findings, labels)
@@ -122,7 +127,7 @@ def _model(findings: Findings) -> dict[str, Any]:
 
 
 def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
-    """What only a job that compresses has to report."""
+    """The entries of the report that only a job with compression has."""
     compressed = findings.compressed
     if compressed is None:
         return {}
@@ -135,7 +140,7 @@ def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
 
 
 def _training(spec: JobSpec, plan: TrainingPlan) -> dict[str, Any]:
-    """Every value that training used, whether it was given, a default, or chosen."""
+    """All settings of training, whether they were given, defaults, or chosen by the job."""
     training = spec.training
     recognition = asdict(plan.recognition) if plan.recognition else None
     used = training.to_json() | asdict(plan.effort)
@@ -200,7 +205,7 @@ def _evaluation(findings: Findings, labels: Tensor) -> dict[str, Any]:
         "curve_steps": evaluation.curve_steps,
         "curve_images": len(curve_positions(labels, evaluation, seed)),
         "probe_images": len(probe_positions(labels, seed)),
-        "confidence": 0.95,
+        "confidence": CONFIDENCE,
         "data_sha256": checks.split_digest(findings.evaluated),
         "indices": findings.indices.tolist(),
     }

@@ -1,4 +1,4 @@
-"""What an auditor would object to, each objection computed."""
+"""Checks for the objections that an auditor might have to the figures of a report."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,20 +18,29 @@ USUAL_EPSILON = {
     ("linf", (1, 28, 28)): (0.3, "0.3"),
     ("l2", (3, 32, 32)): (0.5, "0.5"),
 }
-#: Shares of the probed images from which on a finding is more than an accident.
+# A finding on more than this share of the probed images is not taken for chance.
 _FEW = 0.01
-#: As in AutoAttack's own check.
+# Square may fool the model on this share of further images, as in AutoAttack's own check.
 _SQUARE_MARGIN = 0.002
+# Outputs of two equal runs may differ by this share of the largest output.
 _OUTPUT_CHANGE = 1e-4
+# Half the width that the interval of the robust accuracy may have.
 _HALF_WIDTH = 0.05
+# An epsilon that is smaller by this share than the usual one is not smaller but rounded.
+_ROUNDING = 1e-6
 
 
 def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -> list[Check]:
     """The checks of one classifier.
 
     Args:
-        state: what its evaluation found.
-        side: its figures in the report.
+        state: the results of its evaluation (see ``Evaluator``).
+        side: its side of the report.
+        num_classes: the number of classes.
+
+    Returns:
+        For each check its ``code``, its ``status`` (raised, passed or not_run), a ``message`` and
+        the ``figures`` in it.
     """
     return [
         _vanishing_gradients(state["probe"]),
@@ -45,10 +54,15 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
 
 
 def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
-    """The checks of the evaluation itself, whatever the classifier.
+    """The checks that do not depend on the classifier.
 
     Args:
-        images: the evaluated ones, uint8 ``[N, C, H, W]``.
+        data: the job's data set.
+        images: the evaluated images, uint8 ``[N, C, H, W]``.
+        threat: the ball within which the classifier should be robust.
+
+    Returns:
+        As ``side_checks``.
     """
     return [_epsilon(threat, tuple(images.shape[1:])), _overlap(data, images)]
 
@@ -166,7 +180,7 @@ def _epsilon(threat: Threat, shape: tuple[int, ...]) -> Check:
     usual, written = known
     return _check(
         code,
-        threat.epsilon < usual * (1 - 1e-6),
+        threat.epsilon < usual * (1 - _ROUNDING),
         f"Epsilon is {threat.epsilon:.4g}; publications on images of this size use {written}, so "
         "figures at a smaller radius do not compare with theirs.",
         epsilon=threat.epsilon,
@@ -193,13 +207,13 @@ def _overlap(data: DataSet, images: Tensor) -> Check:
 
 
 def image_digests(images: Tensor) -> Iterator[bytes]:
-    """SHA-256 of each image's bytes; images uint8 ``[N, C, H, W]``."""
+    """Yield the SHA-256 digest of each image of uint8 ``[N, C, H, W]``."""
     for image in images.cpu().numpy():
         yield hashlib.sha256(image.tobytes()).digest()
 
 
 def split_digest(split: Split) -> str:
-    """SHA-256 of a split's images and labels, in hexadecimal."""
+    """The SHA-256 digest of a split's images and labels, in hexadecimal."""
     digest = hashlib.sha256(split.images.cpu().numpy().tobytes())
     digest.update(split.labels.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From what an evaluation found, image by image, to shares with their intervals."""
+"""The figures of a report: accuracies and differences with intervals, from results per image."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from atmc_spec import AUTOATTACK, Threat
 
 
 def share(correct: int, count: int) -> dict[str, Any]:
-    """An accuracy with its 95 % Wilson interval."""
+    """The accuracy ``correct / count`` with its 95 % Wilson interval, as in the report."""
     estimate = wilson(correct, count)
     return {
         "accuracy": estimate.value,
@@ -23,10 +23,13 @@ def share(correct: int, count: int) -> dict[str, Any]:
 
 
 def side(state: State, labels: Tensor, num_classes: int, threat: Threat) -> dict[str, Any]:
-    """All figures of one classifier.
+    """All figures of one classifier, as in the report.
 
     Args:
-        labels: of the evaluated images, int64 ``[N]`` on the CPU.
+        state: the results of its evaluation (see ``Evaluator``).
+        labels: the labels of the evaluated images, int64 ``[N]`` on the CPU.
+        num_classes: the number of classes.
+        threat: the ball within which the classifier should be robust.
     """
     clean, worst = state["clean"]["right"], worst_case(state)
     curve = state["curve"]
@@ -52,7 +55,12 @@ def side(state: State, labels: Tensor, num_classes: int, threat: Threat) -> dict
 
 
 def differences(before: State, after: State) -> dict[str, Any]:
-    """After minus before on the same images: clean, for each attack, and in the worst case."""
+    """The changes of the accuracies: clean, under each attack, and in the worst case.
+
+    Args:
+        before: the results for the uploaded classifier (see ``Evaluator``).
+        after: the results for the compressed one, on the same images.
+    """
     pairs = {"clean": (before["clean"]["right"], after["clean"]["right"])}
     others = _with_ensemble(after)
     pairs |= {
@@ -68,14 +76,14 @@ def _share_of(right: Tensor) -> dict[str, Any]:
 
 
 def _with_ensemble(state: State) -> dict[str, State]:
-    """The attacks that ran, and AutoAttack as the sum of its members where they ran as one."""
+    """The results of all attacks; if AutoAttack ran, also those of its members together."""
     attacks: dict[str, State] = state["attacks"]
     last = attacks.get(AUTOATTACK[-1])
     if last is None or not last["ensemble"]:
         return attacks
     members = [attacks[name] for name in AUTOATTACK]
     sizes = torch.stack([member["size"] for member in members])
-    # Each image counts with what the last member that tried it made of it.
+    # For each image the result of the last member that tried it counts.
     size = sizes[0]
     for later in sizes[1:]:
         size = torch.where(later.isnan(), size, later)
@@ -88,7 +96,7 @@ def _with_ensemble(state: State) -> dict[str, State]:
 
 
 def _attack(name: str, found: State, threat: Threat) -> dict[str, Any]:
-    # Some attacks return an image that they could not change for the worse as it is.
+    # Attacks that found nothing return the image itself; its size of 0 is not a perturbation's.
     sizes = found["size"][found["size"] > 0].double()
     mean, largest = (float(sizes.mean()), float(sizes.max())) if len(sizes) else (None, None)
     return {

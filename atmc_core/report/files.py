@@ -1,4 +1,4 @@
-"""The files that a report consists of."""
+"""Writes the files of a report."""
 
 import json
 import re
@@ -16,6 +16,6 @@ def write(report: dict[str, Any], folder: Path) -> None:
 
 
 def dumps(report: dict[str, Any]) -> str:
-    """Indented JSON in which lists of numbers keep to one line."""
+    """The report as indented JSON, with lists of numbers on one line."""
     text = json.dumps(report, indent=2, allow_nan=False)
     return re.sub(r"\[[\s0-9.,eE+-]*\]", lambda found: " ".join(found[0].split()), text) + "\n"

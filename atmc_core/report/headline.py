@@ -1,4 +1,4 @@
-"""The few figures by which a job is judged, and the verdict on them."""
+"""The figures by which a job is judged, and the verdict on them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,16 @@ from atmc_spec import Accept, Threshold
 
 #: A figure with the ends of its 95 % interval.
 Interval = tuple[float, float, float]
-#: Attacks whose robust accuracy is a figure of the headline, too.
+# The accuracies under these attacks are figures of the headline, too.
 _ATTACKS = ("fgsm", "pgd")
 
 
 def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
-    """Accuracies of one side of the report, named as the headline names them.
+    """The accuracies of one side of the report, with their names in the headline.
 
     Args:
-        when: ``before`` or ``after``.
+        side: the side of the report.
+        when: which side it is: ``before`` or ``after``.
     """
     attacks = {attack["name"]: attack["accuracy"] for attack in side["attacks"]}
     figures = {"clean": side["clean"]["accuracy"], "robust": side["robust"]["accuracy"]}
@@ -25,12 +26,12 @@ def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
 
 
 def sizes(result: CompressedModel, path: Path, dense_bytes: int) -> dict[str, Any]:
-    """Non-zeros, bits and bytes; ratios are to the dense float32 network.
+    """The numbers of non-zeros, bits and bytes, and their ratios to the dense float32 network.
 
     Args:
         result: the decoded artifact.
-        path: its file.
-        dense_bytes: size of the dense float32 state dict as a safetensors file.
+        path: the artifact's file.
+        dense_bytes: the size of the dense float32 state dict as a safetensors file.
     """
     u, v, c = result.nonzeros()
     distinct = result.distinct_values()
@@ -75,13 +76,19 @@ def acceptance(
     difference: dict[str, Any] | None,
     file_ratio: float | None,
 ) -> dict[str, Any]:
-    """The verdict: each threshold that the job names, held against its figure.
+    """The verdict: whether the figures meet the thresholds that the spec names.
 
-    ``decided`` says whether the whole 95 % interval of the figure lies on the verdict's side.
+    A threshold is ``passed`` if the figure meets it, and ``decided`` if the whole 95 % interval of
+    the figure is on the same side of it.
 
     Args:
+        accept: the thresholds.
         result: the side of the report that is judged.
-        difference: of the clean accuracy, after minus before.
+        difference: the change of the clean accuracy from before to after, if there is an after.
+        file_ratio: the artifact's size as a share of the dense network's, if there is an artifact.
+
+    Returns:
+        ``accepted``, None if the spec names no threshold, and ``thresholds``, a list.
     """
     found: dict[str, Interval | None] = {
         "robust_accuracy": _interval(result["robust"], "accuracy"),
@@ -115,6 +122,6 @@ def _verdict(threshold: Threshold, figure: float, low: float, high: float) -> di
         "low": low,
         "high": high,
         "passed": threshold.is_met(figure),
-        # A figure lies within its interval, so both ends agree on its side or not at all.
+        # The figure is inside its interval, so if both ends are on one side, the figure is, too.
         "decided": threshold.is_met(low) == threshold.is_met(high),
     }

@@ -1,6 +1,6 @@
 """``model_card.md``: a README for the model, with the metadata that Hugging Face's hub reads.
 
-The metadata are YAML; JSON values are YAML too, which spares a YAML writer.
+The metadata are YAML. Their values are written as JSON, which is valid YAML.
 """
 
 import json
@@ -12,7 +12,7 @@ Report = dict[str, Any]
 
 
 def render(report: Report) -> str:
-    """The card of the model that the report judges: the compressed one, if there is one."""
+    """The card, as Markdown, of the compressed model, or of the uploaded one if there is none."""
     compressed = "after" in report
     result = report["after" if compressed else "before"]
     parts = [_metadata(report, result), *_opening(report, compressed), *_figures(report)]

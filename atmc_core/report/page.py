@@ -1,4 +1,4 @@
-"""``report.html``: one page that needs no network, no script and no other file."""
+"""``report.html``: a page that needs no network, no script and no other file."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ _environment.filters |= {
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page of a report; every text in it is escaped."""
+    """The page of a report, as HTML; all texts of the report are escaped."""
     present = plots.sides(report)
     return _environment.get_template("page.html").render(
         report=report,

@@ -1,4 +1,4 @@
-"""Images as PNGs inside the document, so that the page needs no other file."""
+"""The images of a report, as PNGs inside the document, so that the page needs no other file."""
 
 import base64
 import io
@@ -14,12 +14,13 @@ from atmc_core.evaluation.plan import shown_positions
 def pictures(
     split: Split, indices: Tensor, before: dict[str, Any], after: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Some evaluated images with the labels given to them and to their adversarial twins.
+    """Some evaluated images and their adversarial examples, with the labels that the models gave.
 
     Args:
         split: the evaluated images.
-        indices: their places in the test split.
-        before: what the evaluation found, and ``after`` if there is a compressed model.
+        indices: their positions in the test split, int64 ``[N]``.
+        before: the results for the uploaded classifier (see ``Evaluator``).
+        after: the results for the compressed one, if there is one.
     """
     sides = {"before": before} | ({"after": after} if after else {})
     return [
@@ -28,29 +29,34 @@ def pictures(
             "label": int(split.labels[position]),
             "image": png(split.images[position]),
         }
-        | {when: _twin(found, place, int(position)) for when, found in sides.items()}
+        | {when: _answers(found, place, int(position)) for when, found in sides.items()}
         for place, position in enumerate(shown_positions(split.labels))
     ]
 
 
-def _twin(found: dict[str, Any], place: int, position: int) -> dict[str, Any]:
-    """What one model said; without a twin if the image was wrong before any attack."""
+def _answers(found: dict[str, Any], place: int, position: int) -> dict[str, Any]:
+    """What one model answered for an image and its adversarial example.
+
+    There is no adversarial example if the model was wrong on the image itself.
+    """
     shown = found["shown"]
-    twin: dict[str, Any] = {"predicted": int(found["clean"]["predicted"][position])}
+    answers: dict[str, Any] = {"predicted": int(found["clean"]["predicted"][position])}
     if shown["attack"][place]:
-        twin |= {
+        answers |= {
             "attack": shown["attack"][place],
             "fooled": shown["fooled"][place],
             "attacked_predicted": shown["predicted"][place],
             "attacked_image": png((shown["images"][place] * 255).round().byte()),
         }
-    return twin
+    return answers
 
 
 def png(image: Tensor) -> str:
-    """A ``data:`` address; the image is uint8 ``[C, H, W]`` of one or three channels.
+    """An image as a PNG in a ``data:`` address.
 
-    Of any other number of channels the first is shown.
+    Args:
+        image: uint8 ``[C, H, W]``, RGB if there are three channels; otherwise the first channel is
+            shown in grey.
     """
     pixels = image.cpu().permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])

@@ -1,4 +1,4 @@
-"""The page's plots, each an SVG that also says in words what it shows."""
+"""The plots of the page, as SVG; each has a description in words for screen readers."""
 
 import math
 from typing import Any
@@ -20,32 +20,46 @@ from atmc_core.report.svg import (
 
 Report = dict[str, Any]
 
-_SOFT, _GRID = "#5d6877", "#e3e7ec"
+# Colours: of labels, grid lines, the threat, the lines of whiskers, and the factors.
+_SOFT, _GRID, _THREAT, _INK = "#5d6877", "#e3e7ec", "#9a3412", "#1d2530"
 _FACTORS = {"u": "#1f5f99", "v": "#0b6e63", "c": "#b3541e"}
-#: More classes than this make bars that nobody reads; the table has all.
+# The largest number of classes with bars, so that the plot stays readable; the table has all.
 _MOST_CLASSES = 20
+# The width of every plot; this and the following lengths are in units of the SVG.
+_WIDTH = 720
+# The edges of the area in which the curve is drawn.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 700, 36, 270
+# The distance between bars of a class, the additional space after a class, and a bar's height.
+_BAR, _CLASS_GAP, _BAR_HEIGHT = 14, 12, 10
+# The distance between rows of layers, and a row's height.
+_ROW, _ROW_HEIGHT = 26, 14
+# Longer names of weights are cut off at the front.
+_LONGEST_NAME = 26
 
 
 def sides(report: Report) -> list[str]:
-    """``before``, and ``after`` if there is a compressed model."""
+    """The sides that a report has: ``before``, and ``after`` if there is a compressed model."""
     return [side for side in SIDES if side in report]
 
 
 def curve(report: Report) -> Markup:
-    """Accuracy against epsilon with 95 % intervals, both models."""
+    """The accuracy of all models against epsilon, with 95 % intervals."""
     high = max(report[side]["curve"][-1]["epsilon"] for side in sides(report))
-    x, y = Scale(0, high, 48, 700), Scale(0, 1, 270, 36)
+    x, y = Scale(0, high, _LEFT, _RIGHT), Scale(0, 1, _BOTTOM, _TOP)
     chance, epsilon = 1 / report["num_classes"], report["evaluation"]["epsilon"]
-    parts = [_share_grid(y, 48, 700)]
+    parts = [_share_grid(y, _LEFT, _RIGHT)]
     parts += [
-        text(x(tick), 290, f"{tick:g}", text_anchor="middle", fill=_SOFT) for tick in ticks(high)
+        text(x(tick), _BOTTOM + 20, f"{tick:g}", text_anchor="middle", fill=_SOFT)
+        for tick in ticks(high)
     ]
+    middle = (_LEFT + _RIGHT) // 2
+    label = "epsilon, for images in [0, 1]"
     parts += [
-        text(374, 312, "epsilon, for images in [0, 1]", text_anchor="middle", fill=_SOFT),
-        line(48, y(chance), 700, y(chance), stroke=_SOFT, stroke_dasharray="2 4"),
-        text(698, y(chance) - 5, "chance", text_anchor="end", fill=_SOFT),
-        line(x(epsilon), 36, x(epsilon), 270, stroke="#9a3412", stroke_dasharray="6 4"),
-        text(x(epsilon) + 5, 48, f"threat: {epsilon:.3g}", fill="#9a3412"),
+        text(middle, _BOTTOM + 42, label, text_anchor="middle", fill=_SOFT),
+        line(_LEFT, y(chance), _RIGHT, y(chance), stroke=_SOFT, stroke_dasharray="2 4"),
+        text(_RIGHT - 2, y(chance) - 5, "chance", text_anchor="end", fill=_SOFT),
+        line(x(epsilon), _TOP, x(epsilon), _BOTTOM, stroke=_THREAT, stroke_dasharray="6 4"),
+        text(x(epsilon) + 5, _TOP + 12, f"threat: {epsilon:.3g}", fill=_THREAT),
     ]
     parts += [_curve_line(report[side]["curve"], side, x, y) for side in sides(report)]
     parts.append(legend(56, 16, sides(report)))
@@ -54,7 +68,7 @@ def curve(report: Report) -> Markup:
         + ", ".join(f"{100 * p['accuracy']:.0f} % at {p['epsilon']:.3g}" for p in points_of)
         for side, points_of in ((side, report[side]["curve"]) for side in sides(report))
     )
-    return picture(720, 320, "Robust accuracy against epsilon", words, *parts)
+    return picture(_WIDTH, _BOTTOM + 50, "Robust accuracy against epsilon", words, *parts)
 
 
 def _share_grid(y: Scale, left: float, right: float) -> Markup:
@@ -89,15 +103,18 @@ def _curve_line(found: list[dict[str, Any]], side: str, x: Scale, y: Scale) -> M
 
 
 def shown_classes(report: Report) -> list[dict[str, Any]]:
-    """The classes that have bars, least robust first, by the model that would ship."""
+    """The classes that have bars: those with the lowest robust accuracy, the lowest first.
+
+    The compressed model decides, or the uploaded one if there is none.
+    """
     last = report[sides(report)[-1]]["per_class"]
     return sorted(last, key=lambda entry: entry["robust"]["accuracy"])[:_MOST_CLASSES]
 
 
 def class_bars(report: Report) -> Markup:
-    """Robust accuracy of each class, with 95 % intervals, both models."""
+    """The robust accuracy of all models on each class, with 95 % intervals."""
     classes = [entry["class"] for entry in shown_classes(report)]
-    row = 14 * len(sides(report)) + 12
+    row = _BAR * len(sides(report)) + _CLASS_GAP
     bottom = 34 + row * len(classes)
     x = Scale(0, 1, 70, 690)
     parts = [legend(74, 14, sides(report))]
@@ -113,10 +130,10 @@ def class_bars(report: Report) -> Markup:
         parts.append(text(62, top + row / 2 - 2, f"class {name}", text_anchor="end"))
         for place, side in enumerate(sides(report)):
             entry = next(e for e in report[side]["per_class"] if e["class"] == name)
-            parts.append(_class_bar(entry["robust"], side, x, top + 14 * place))
+            parts.append(_class_bar(entry["robust"], side, x, top + _BAR * place))
             words.append(f"class {name} {SIDES[side][1]} {100 * entry['robust']['accuracy']:.0f} %")
     title = "Robust accuracy by class, least robust first"
-    return picture(720, bottom + 22, title, ", ".join(words), *parts)
+    return picture(_WIDTH, bottom + 22, title, ", ".join(words), *parts)
 
 
 def _class_bar(share: dict[str, Any], side: str, x: Scale, top: float) -> Markup:
@@ -125,20 +142,20 @@ def _class_bar(share: dict[str, Any], side: str, x: Scale, top: float) -> Markup
     if side == "before":
         look = {"fill": "#dfe3e8", "stroke": colour}
     width = max(0.5, x(share["accuracy"]) - x(0))
-    bar = element("rect", x=x(0), y=top, width=width, height=10, **look)
-    low, high, middle = x(share["low"]), x(share["high"]), top + 5
+    bar = element("rect", x=x(0), y=top, width=width, height=_BAR_HEIGHT, **look)
+    low, high, middle = x(share["low"]), x(share["high"]), top + _BAR_HEIGHT // 2
     whisker = f"M{low:.1f} {middle - 3}v6m0 -3H{high:.1f}m0 -3v6"
-    # A light seam, so that it shows on the bar, too.
-    seam = element("path", d=whisker, fill="none", stroke="#fff", stroke_width=3.5)
+    # The whisker has a white outline, so that it is visible on the bar, too.
+    outline = element("path", d=whisker, fill="none", stroke="#fff", stroke_width=3.5)
     return Markup("").join(
-        [bar, seam, element("path", d=whisker, fill="none", stroke="#1d2530", stroke_width=1.4)]
+        [bar, outline, element("path", d=whisker, fill="none", stroke=_INK, stroke_width=1.4)]
     )
 
 
 def layers(report: Report) -> Markup:
-    """For each layer the density of U, V and C, and how many distinct values each holds."""
-    found, row = report["layers"], 26
-    bottom = 44 + row * len(found)
+    """For each layer the density of U, V and C, and the numbers of their distinct values."""
+    found = report["layers"]
+    bottom = 44 + _ROW * len(found)
     longest = max(len(layer["weight"]) for layer in found)
     left = min(190, 10 + 7 * longest)
     densities = [sum(layer["nonzeros"].values()) / layer["weights"] for layer in found]
@@ -147,14 +164,14 @@ def layers(report: Report) -> Markup:
     values = Scale(0, max(1.0, math.log2(max(most, 2))), 470, 690)
     parts = [_factor_legend(left), *_layer_axes(x, values, bottom)]
     for index, (layer, density) in enumerate(zip(found, densities, strict=True)):
-        parts.append(_layer_row(layer, density, x, values, 36 + row * index))
+        parts.append(_layer_row(layer, density, x, values, 36 + _ROW * index))
     words = "; ".join(
         f"{layer['weight']}: density {100 * density:.2g} %, at most "
         f"{max(layer['distinct_values'].values())} distinct values"
         for layer, density in zip(found, densities, strict=True)
     )
     title = "Density and distinct values of each layer"
-    return picture(720, bottom + 40, title, words, *parts)
+    return picture(_WIDTH, bottom + 40, title, words, *parts)
 
 
 def _factor_legend(left: float) -> Markup:
@@ -211,13 +228,16 @@ def _layer_axes(x: Scale, values: Scale, bottom: float) -> list[Markup]:
 def _layer_row(
     layer: dict[str, Any], density: float, x: Scale, values: Scale, top: float
 ) -> Markup:
-    name = layer["weight"] if len(layer["weight"]) <= 26 else "…" + layer["weight"][-25:]
+    name = layer["weight"]
+    if len(name) > _LONGEST_NAME:
+        name = "…" + name[1 - _LONGEST_NAME :]
     parts = [text(x.start - 8, top + 11, name, text_anchor="end")]
     place = 0.0
     for factor, colour in _FACTORS.items():
         share = layer["nonzeros"][factor] / layer["weights"]
         start, end = x(place), x(place + share)
-        parts.append(element("rect", x=start, y=top, width=end - start, height=14, fill=colour))
+        width = end - start
+        parts.append(element("rect", x=start, y=top, width=width, height=_ROW_HEIGHT, fill=colour))
         place += share
     for index, factor in enumerate(_FACTORS):
         distinct = layer["distinct_values"][factor]

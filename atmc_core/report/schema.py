@@ -2,9 +2,10 @@
 
 from typing import Any, get_args
 
+from atmc_core.evaluation.plan import MIN_CURVE_POINTS
 from atmc_spec import EPOCHS, AttackName, Level, Norm, Preset
 
-#: Goes up whenever a reader of the older reports would misread a newer one.
+#: The version of the report; it is increased when a program for older reports would misread it.
 REPORT_VERSION = 2
 
 Schema = dict[str, Any]
@@ -20,7 +21,7 @@ _PNG: Schema = {"type": "string", "pattern": "^data:image/png;base64,"}
 
 
 def schema() -> Schema:
-    """The schema that every ``report.json`` of this version meets."""
+    """The JSON Schema of ``report.json``, of this version."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:atmc:report:{REPORT_VERSION}",
@@ -31,7 +32,7 @@ def schema() -> Schema:
             "intervals (low, high); epsilon is for images in [0, 1]."
         ),
         **_object(_report(), optional=("after", "difference", "layers", "training")),
-        # A compressed side comes whole or not at all.
+        # The entries about the compressed model are all there or all missing.
         "dependentRequired": {
             "after": ["difference", "layers", "training"],
             "difference": ["after"],
@@ -199,7 +200,7 @@ def _side() -> Schema:
             | {"description": "right when clean and under every attack within epsilon"},
             "attacks": _list({"$ref": "#/$defs/attack"}),
             "per_class": _list(_object({"class": _TEXT, "clean": refer, "robust": refer})),
-            "curve": _list({"$ref": "#/$defs/point"}) | {"minItems": 7},
+            "curve": _list({"$ref": "#/$defs/point"}) | {"minItems": MIN_CURVE_POINTS},
         }
     )
 
@@ -230,7 +231,7 @@ def _attack() -> dict[str, Schema]:
 
 
 def _example() -> Schema:
-    twin = _object(
+    answers = _object(
         {
             "predicted": _COUNT,
             "attack": {"enum": list(get_args(AttackName))},
@@ -240,8 +241,8 @@ def _example() -> Schema:
         },
         optional=("attack", "fooled", "attacked_predicted", "attacked_image"),
     )
-    fields = {"index": _COUNT, "label": _COUNT, "image": _PNG, "before": twin, "after": twin}
-    return _object(fields, optional=("after",))
+    fields = {"index": _COUNT, "label": _COUNT, "image": _PNG}
+    return _object(fields | {"before": answers, "after": answers}, optional=("after",))
 
 
 def _layer() -> Schema:

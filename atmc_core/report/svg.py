@@ -1,16 +1,28 @@
-"""A few words of SVG: elements, scales and ticks."""
+"""Parts of SVG images: elements, scales, ticks, markers and legends."""
 
 import math
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-#: What the page calls the two models everywhere: colour and name.
+#: The colour and the name of each of the two models on the page.
 SIDES = {"before": ("#5b6472", "uploaded"), "after": ("#0b6e63", "compressed")}
 
 
+# The distances of ticks are these multiples of powers of ten.
+_ROUND = (1, 2, 2.5, 5, 10)
+# Numbers that differ by this share are equal but for rounding.
+_ROUNDING = 1e-9
+
+
 def element(name: str, *content: str, **attributes: object) -> Markup:
-    """One element; ``stroke_width=2`` becomes ``stroke-width="2"``; everything is escaped."""
+    """An element with escaped attributes; ``stroke_width=2`` becomes ``stroke-width="2"``.
+
+    Args:
+        name: the element's name.
+        content: what is inside the element, already escaped.
+        attributes: its attributes.
+    """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
         for key, value in attributes.items()
@@ -24,19 +36,22 @@ def _short(value: object) -> object:
 
 
 def text(x: float, y: float, words: str, **attributes: object) -> Markup:
+    """A text, which is escaped, at a point."""
     return element("text", escape(words), x=x, y=y, **attributes)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Markup:
+    """A line from one point to another."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, **attributes)
 
 
 def points(pairs: Iterable[tuple[float, float]]) -> str:
+    """The value of the attribute ``points`` of polygons and polylines."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs)
 
 
 def picture(width: float, height: float, title: str, described: str, *content: str) -> Markup:
-    """A whole image that screen readers announce by its title and description."""
+    """A complete SVG image with a title and a description for screen readers."""
     return element(
         "svg",
         element("title", escape(title)),
@@ -53,7 +68,7 @@ def picture(width: float, height: float, title: str, described: str, *content: s
 
 
 class Scale:
-    """Maps figures from ``low`` to ``high`` to places from ``start`` to ``end``."""
+    """Maps the range from ``low`` to ``high`` linearly to the range from ``start`` to ``end``."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
         self.low, self.high, self.start, self.end = low, high, start, end
@@ -64,15 +79,21 @@ class Scale:
 
 
 def ticks(high: float, most: int = 6) -> list[float]:
-    """Round figures from 0 up to ``high``, at most ``most`` and one."""
+    """Round numbers from 0 to ``high`` at equal distances, at most ``most`` + 1 of them."""
     rough = high / most
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
-    return [i * step for i in range(int(high / step + 1e-9) + 1)]
+    distance = next(m * power for m in _ROUND if m * power >= rough * (1 - _ROUNDING))
+    return [i * distance for i in range(int(high / distance + _ROUNDING) + 1)]
 
 
 def marker(side: str, x: float, y: float) -> Markup:
-    """A hollow circle for the uploaded model, a full square for the compressed one."""
+    """A point of a plot: a hollow circle for the uploaded model, a square for the compressed one.
+
+    Args:
+        side: ``before`` or ``after``.
+        x: the point's place.
+        y: the point's place.
+    """
     colour, _ = SIDES[side]
     if side == "before":
         return element("circle", cx=x, cy=y, r=4, fill="#fff", stroke=colour, stroke_width=2)
@@ -80,7 +101,7 @@ def marker(side: str, x: float, y: float) -> Markup:
 
 
 def legend(x: float, y: float, sides: Iterable[str]) -> Markup:
-    """One entry beside the other."""
+    """The markers and names of the models, side by side, beginning at a point."""
     entries = []
     for side in sides:
         _, name = SIDES[side]

@@ -1,8 +1,9 @@
-"""Weight averaging: what is kept is an average of what training passes through.
+"""Weight averaging: keeps an average of the weights over the steps of training.
 
-Averaged weights overfit less robustly than any single epoch's (Izmailov et al., 2018; Gowal et al.,
-2020). An average of feasible points need not be feasible, so it is taken where it is: of values
-that are shared, and of entries as long as they stay in the support.
+Averaged weights suffer less from robust overfitting than those of any single epoch (Izmailov et
+al., 2018; Gowal et al., 2020). An average of feasible points need not be feasible. Therefore only
+those tensors are averaged whose average is: codebook values, and entries for as long as they stay
+in the support.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,27 +14,35 @@ import torch
 
 from atmc_core.solver.weights import Trainable
 
-#: The weight of a step's tensors in the average, of the number of steps so far.
+#: A function from the number of steps so far to the weight of the present tensors in the average.
 Weighting = Callable[[int], float]
+
+# Step n of an exponential average keeps at most n / (n + this) of the average.
+_WARM_UP_STEPS = 9
 
 
 def exponential(decay: float) -> Weighting:
     """An exponential moving average.
 
     Args:
-        decay: share of the average that a step leaves as it is; less in the first steps, so that
-            the start is soon forgotten.
+        decay: the share of the average that a step keeps, in [0, 1). The first steps keep less, so
+            that the initial weights are soon forgotten.
     """
-    return lambda step: 1 - min(decay, step / (step + 9))
+    return lambda step: 1 - min(decay, step / (step + _WARM_UP_STEPS))
 
 
 def equal(start: int) -> Weighting:
-    """The mean of all steps after the first ``start``, up to which it is the present one."""
+    """The mean of the tensors of all steps after step ``start``; until then, the present ones."""
     return lambda step: 1 / max(1, step - start)
 
 
 class WeightAverage:
-    """An average of a net's tensors."""
+    """An average of the tensors that a net offers for averaging.
+
+    Args:
+        net: the net; its present tensors are the first average.
+        weighting: the weight of each step.
+    """
 
     def __init__(self, net: Trainable, weighting: Weighting) -> None:
         self.net, self.weighting, self.steps = net, weighting, 0
@@ -41,10 +50,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the net's present tensors in.
+        """Add the net's present tensors to the average, as the next step.
 
-        An entry that is zero is none here, either, and one that has just come into the support
-        starts with its present value: so the average has no more non-zeros than the net.
+        The average is zero exactly where the net's tensors are zero, so it has no more non-zeros
+        than the net. An entry that has just entered the support starts with its present value.
         """
         self.steps += 1
         weight = self.weighting(self.steps)
@@ -54,7 +63,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The net has the averaged tensors inside, and its own again afterwards."""
+        """Put the averaged tensors into the net for the duration of the context."""
         self._exchange()
         try:
             yield
@@ -70,12 +79,12 @@ class WeightAverage:
         self.net.refresh()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The average as a checkpoint saves it: tensors (not copied) and numbers."""
         return {"steps": self.steps, "tensors": self.tensors}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``, as ``state_dict()`` returned it."""
         self.steps = state["steps"]
         for average, saved in zip(self.tensors, state["tensors"], strict=True):
             average.copy_(saved)

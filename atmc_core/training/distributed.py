@@ -1,11 +1,12 @@
-"""Several processes, one GPU each, that train one network together (started by torchrun).
+"""Trains one network in several processes with one GPU each (started by torchrun).
 
-The semantics are DistributedDataParallel's: each process computes its share of every batch, and all
-of them take the same step on the whole batch's mean gradient. Random starts are drawn for the whole
-batch and then shared out, so a network without batch norms trains as in one process, but for
-rounding. Batch norms normalise by the share's own statistics; their running ones are averaged.
+It works like DistributedDataParallel: each process computes its share of every batch, and all of
+them take the same step along the mean gradient of the whole batch. Random starts are drawn for the
+whole batch and then divided, so a network without batch norms trains as in one process, up to
+rounding. A batch norm normalises by the statistics of its process's share; running statistics are
+averaged over the processes.
 
-Alone, without torchrun, everything here does nothing.
+In a process that torchrun did not start, everything here does nothing.
 """
 
 import io
@@ -23,8 +24,12 @@ from atmc_core.training.step import Step
 
 T = TypeVar("T")
 
-# The others wait while the first evaluates, which may take days; a lost one ends them all anyway.
-_PATIENCE = timedelta(days=365)
+# A batch norm needs at least this many images.
+_LEAST_IMAGES = 2
+
+# The other processes wait while the first one evaluates, which may take days. If one of them dies,
+# torchrun ends all others, so no timeout is needed for that.
+_TIMEOUT = timedelta(days=365)
 
 
 def is_launched() -> bool:
@@ -34,26 +39,34 @@ def is_launched() -> bool:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes, if torchrun started any; yields this process's own device."""
+    """Join the other processes, if torchrun started any.
+
+    Args:
+        device: the device of a single process; of "cuda", each process takes the GPU of its rank.
+
+    Yields:
+        The device of this process.
+    """
     if not is_launched():
         yield device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     yield device
-    # Not after an error: the others may wait for this one, which ends now.
+    # This line is not reached after an error. It would wait for the other processes, and they may
+    # be waiting for this one.
     dist.destroy_process_group()
 
 
 def processes() -> int:
-    """How many train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -63,9 +76,13 @@ def is_first() -> bool:
 
 
 def from_first(value: T) -> T:
-    """What the first process has here, for all; on the others its tensors are on the CPU.
+    """Send a value from the first process to all others; every process must call this function.
 
-    Every process must call it. Tensors and plain values only.
+    Args:
+        value: tensors and plain values; ignored in all processes but the first.
+
+    Returns:
+        The first process's value; in the other processes its tensors are on the CPU.
     """
     if processes() == 1:
         return value
@@ -83,10 +100,13 @@ def from_first(value: T) -> T:
 
 
 class SharedStep(Step):
-    """A step of which each process computes its share of the batch."""
+    """A step in which each process computes its share of the batch.
+
+    Args:
+        own: the step that this process runs on its share.
+    """
 
     def __init__(self, own: Step) -> None:
-        """``own`` is run on the share."""
         super().__init__(own.classifier, own.attack, own.loss, own.speed)
         self.own = own
 
@@ -103,11 +123,11 @@ class SharedStep(Step):
 
 
 def share(count: int) -> tuple[slice, float]:
-    """This process's part of ``count`` images, and its weight in their mean.
+    """This process's part of ``count`` images, and the part's weight in their mean.
 
-    Where it would be less than two images (batch norms) each process takes them all.
+    If a part had fewer than two images, which batch norms need, each process takes all of them.
     """
-    if count < 2 * processes():
+    if count < _LEAST_IMAGES * processes():
         return slice(None), 1 / processes()
     first, last = (count * each // processes() for each in (rank(), rank() + 1))
     return slice(first, last), (last - first) / count
@@ -115,7 +135,7 @@ def share(count: int) -> tuple[slice, float]:
 
 @torch.no_grad()
 def _sum(tensors: list[Tensor], weight: float) -> None:
-    """Replace each tensor by its weighted sum over the processes: one message for all of them."""
+    """Replace each tensor by its weighted sum over the processes, in one message for all."""
     message = torch.cat([tensor.reshape(-1) for tensor in tensors]).mul_(weight)
     dist.all_reduce(message)
     parts = torch.split(message, [tensor.numel() for tensor in tensors])

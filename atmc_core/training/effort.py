@@ -1,4 +1,4 @@
-"""How long a job trains, as it was settled before its first step."""
+"""How long a job trains; this is settled before its first step."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,11 +8,14 @@ from atmc_spec import Effort
 
 @dataclass(frozen=True)
 class Recognition:
-    """Whether the upload is robust already, and the validation accuracies that tell.
+    """Whether the uploaded network is robust already, and the accuracies that decide it.
 
     Attributes:
-        robust_accuracy: under the training attack.
-        robust_accuracy_at_twice: the same at twice the radius.
+        images: the number of validation images that the accuracies are measured on.
+        clean_accuracy: the accuracy without an attack, in [0, 1].
+        robust_accuracy: the accuracy under the training attack.
+        robust_accuracy_at_twice: the accuracy under the training attack at twice its radius.
+        robust: the decision.
     """
 
     images: int
@@ -33,11 +36,14 @@ class Recognition:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a job's training settled on; stays the same however often the job is resumed.
+    """How long a job trains, and why; it stays the same however often the job is resumed.
 
     Attributes:
-        recognition: of methods that start from a robust network, if robust_epochs is not given.
-        seconds_per_epoch: as measured, where there is a time budget.
+        effort: the numbers of epochs.
+        recognition: whether the upload is robust already; None for methods that do not start from
+            a robust network, and if the spec gives ``robust_epochs``.
+        seconds_per_epoch: the measured time of an epoch; None if the spec gives no
+            ``time_budget_s``.
     """
 
     effort: Effort
@@ -45,7 +51,7 @@ class TrainingPlan:
     seconds_per_epoch: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, for checkpoints and the report."""
+        """The plan as plain values, for checkpoints and the report."""
         return asdict(self)
 
     @classmethod

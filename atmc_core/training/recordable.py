@@ -1,9 +1,10 @@
-"""Whether a network's training step can be recorded: nothing in it may wait for the device.
+"""Finds out whether a network's training step can be recorded as a CUDA graph.
 
-A recording replays kernels. Where Python looks at what they computed (``.item()``, an ``if`` on a
-tensor, a mask as an index, a copy to or from the host) there can be none. Trying fails, and what a
-failed recording leaves behind (a stream, a generator that still counts for it) is no place to go on
-from. So it is found out before, by a step that is watched operation by operation.
+A recording replays kernels, so Python must not look at what they computed: a step with ``.item()``,
+an ``if`` on a tensor, a mask as an index, or a copy to or from the host cannot be recorded. A
+recording that fails leaves the process in a state from which it cannot continue (a stream and a
+random generator still belong to the recording). Therefore the step is not tried but run once
+without recording, and its operations are inspected one by one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,11 @@ from torch.utils._pytree import tree_leaves
 from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.training.step import RecordedStep
 
+# The tags of operations whose result or shape Python reads from the device.
 _SEEN_BY_PYTHON = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+# Operations that may copy between devices.
 _COPIES = {torch.ops.aten._to_copy, torch.ops.aten.copy_}
+# Operations that take an index.
 _INDEXED = {
     *(torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_),
     torch.ops.aten._index_put_impl_,
@@ -27,10 +31,10 @@ _INDEXED = {
 
 
 class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations inside it that wait for the device, or would on a GPU.
+    """A context that notes the operations inside it that would make Python wait for a GPU.
 
     Attributes:
-        found: their names, each once, in the order of their first call.
+        found: the names of those operations, each once, in the order of their first call.
     """
 
     def __init__(self) -> None:
@@ -53,8 +57,8 @@ class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _waits(func: Any, args: tuple[Any, ...], result: Any) -> bool:
     if func.overloadpacket in _INDEXED:
-        # By numbers an index is a kernel like others; a mask is counted first, but for a single
-        # value, which is written through it.
+        # Indexing by numbers is a kernel like others. For a mask, Python waits for the number of
+        # its true entries, unless a single value is written to all of them.
         single = len(args) > 2 and args[2].numel() == 1
         return not single and any(index.dtype == torch.bool for index in _tensors(args[1]))
     if func.overloadpacket in _COPIES:
@@ -67,9 +71,15 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def waiting_operations(step: RecordedStep, images: Tensor, labels: Tensor) -> list[str]:
-    """What in a step on these images stands in the way of a recording: nothing, if it can be.
+    """The operations that prevent a step from being recorded.
 
-    The classifier is afterwards what it was.
+    Args:
+        step: the step; its classifier is left as it was.
+        images: a batch, float ``[N, C, H, W]`` in [0, 1].
+        labels: its labels, int64 ``[N]``.
+
+    Returns:
+        The operations' names; none if the step can be recorded.
     """
     classifier, waits = step.classifier, Waits()
     with _unchanged(classifier), waits:
@@ -81,7 +91,7 @@ def waiting_operations(step: RecordedStep, images: Tensor, labels: Tensor) -> li
 
 @contextmanager
 def _unchanged(classifier: Classifier) -> Iterator[None]:
-    """Statistics, gradients, mode and random numbers are afterwards what they were."""
+    """Restore the classifier's statistics, gradients and mode, and the random state, at the end."""
     device = next(classifier.parameters()).device
     statistics = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in classifier.parameters()]

@@ -1,4 +1,4 @@
-"""All of a training step but the update: adversarial images, the loss on them, its gradients."""
+"""A training step up to the update: adversarial images, the loss on them, and its gradients."""
 
 import importlib.util
 from abc import ABC, abstractmethod
@@ -21,22 +21,33 @@ class StepLoss(ABC):
     """The loss of a training step.
 
     Attributes:
-        on_clean: whether the network is run on the clean images, too.
+        on_clean: whether adversarial training runs the network on the clean images, too.
     """
 
     on_clean: bool = True
 
     @abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, of labels ``[N]`` and logits: the clean images', then the adversarial ones'.
+        """Compute the loss of a batch of N images.
 
-        In clean training, and where ``on_clean`` is false, there are N of them, else 2N.
+        Args:
+            logits: ``[2N, classes]``, first those of the clean images, then those of the
+                adversarial ones. In clean training, and if ``on_clean`` is false, there is only one
+                kind, ``[N, classes]``.
+            labels: the true classes, int64 ``[N]``.
+
+        Returns:
+            The loss, a scalar.
         """
 
 
 @dataclass(frozen=True)
 class MixedLoss(StepLoss):
-    """The weighted mean of loss(x) and loss(x_adv); half and half is the paper's."""
+    """The weighted mean of the cross-entropies on clean and on adversarial images.
+
+    Attributes:
+        clean_weight: the weight of the clean images, in [0, 1]; the paper's is one half.
+    """
 
     clean_weight: float = 0.5
 
@@ -49,18 +60,21 @@ class MixedLoss(StepLoss):
         return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
 
 
+#: The loss of the ATMC paper.
 PAPERS_MIX = MixedLoss()
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What makes a step faster without changing what it computes, but for rounding.
+    """Settings that make a step faster and change its results by rounding only.
 
     Attributes:
-        bfloat16: convolutions and products in bfloat16 (autocast); weights, norms' statistics,
-            losses and updates stay float32.
-        compiled: forward and backward passes are compiled (torch.compile) where a step is recorded.
-        recorded: on a GPU steps are recorded; a network must allow it (see ``recordable``).
+        bfloat16: whether convolutions and matrix products run in bfloat16 (autocast); weights,
+            norms' statistics, losses and updates stay float32.
+        compiled: whether the forward and backward passes of recorded steps are compiled
+            (torch.compile).
+        recorded: whether steps on a GPU are recorded as a CUDA graph; the network must allow it
+            (see ``recordable``).
     """
 
     bfloat16: bool = False
@@ -68,14 +82,21 @@ class Speed:
     recorded: bool = True
 
 
+#: The settings without rounding to bfloat16 and without compilation.
 PLAIN = Speed()
 
 
 class Step:
-    """Leaves the gradients of one batch's loss in the classifier's parameters.
+    """Computes the gradients of a training step and leaves them in the classifier's parameters.
 
-    For the attack the network is in evaluation mode, so that the norms' statistics stand still, and
-    none of its tensors needs a gradient. Without an attack the step is on the clean images alone.
+    The attack runs on the network in evaluation mode, so that the norms' statistics do not change,
+    and without gradients of the network's own tensors.
+
+    Args:
+        classifier: the classifier that is trained.
+        attack: makes the adversarial images; without one, training is on the clean images alone.
+        loss: the loss of the step.
+        speed: settings that make the step faster.
     """
 
     def __init__(
@@ -90,19 +111,30 @@ class Step:
     def gradients(
         self, images: Tensor, labels: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Run the step on ``[N, C, H, W]`` images with their labels.
+        """Compute the gradients on one batch.
+
+        Args:
+            images: float ``[N, C, H, W]`` in [0, 1].
+            labels: the true classes, int64 ``[N]``.
+            generator: draws the attack's random start; on the images' device.
 
         Returns:
             The loss, a scalar on the device.
+
+        Raises:
+            FloatingPointError: if the attack finds NaN or infinity; a recorded step does not look.
         """
         return self.gradients_from(self.start(images, generator), images, labels)
 
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Where the attack starts: all that a step draws at random, but for dropout."""
+        """The points where the attack starts, ``[N, C, H, W]``.
+
+        Apart from dropout, a step draws nothing else at random.
+        """
         return self.attack.start(images, generator) if self.attack else images
 
     def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """As ``gradients``, the attack from ``start``."""
+        """As ``gradients``, but the attack starts at ``start``, ``[N, C, H, W]``."""
         if self.attack is not None:
             model = self.quick(frozen_model(self.classifier.eval()))
             adversarial = self.attack.run_from(start, model, images, labels)
@@ -112,16 +144,16 @@ class Step:
 
     @cached_property
     def trained(self) -> Model:
-        """The classifier as its training pass runs it."""
+        """The classifier in the precision of the training pass."""
         return self.quick(self.classifier)
 
     def quick(self, model: Model) -> Model:
-        """The model in the precision of ``speed``; logits are float32."""
+        """The model in the precision of ``speed``; its logits are always float32."""
         if not self.speed.bfloat16:
             return model
 
         def run(images: Tensor) -> Tensor:
-            # Without autocast's cache of weights, which must not outlive a recorded graph.
+            # Autocast's cache of converted weights is off: a recorded graph would keep using it.
             with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
                 logits = model(images)
             return logits.float()
@@ -135,12 +167,12 @@ class Step:
 
 
 class RecordedStep(Step):
-    """The same on CUDA, recorded once as a graph of kernels and replayed for every full batch.
+    """A step on CUDA that is recorded once as a graph of kernels and replayed for every full batch.
 
-    A small network's step is hundreds of kernels of a few microseconds each, which Python starts
-    more slowly than the device runs them. The recording holds the addresses of parameters and
-    statistics, so they must be changed in place only, as everything here does. A batch of another
-    size (an epoch's last) is run by the plain step, in which nothing is compiled.
+    A small network's step is hundreds of kernels of a few microseconds each, and Python starts them
+    more slowly than the device runs them. The recording contains the addresses of parameters and
+    statistics, so these must be changed in place only, as this package does. A batch of another
+    size (an epoch's last) is computed by a ``Step``, in which nothing is compiled.
     """
 
     def __init__(
@@ -167,7 +199,17 @@ class RecordedStep(Step):
         return self.recording.replay(images, labels, start)
 
     def compute(self, model: Model, images: Tensor, labels: Tensor, start: Tensor) -> Tensor:
-        """What is recorded; ``model`` is the frozen one."""
+        """Compute the gradients of a batch; this is what is recorded.
+
+        Args:
+            model: the frozen copy of the classifier, which is attacked.
+            images: float ``[N, C, H, W]`` in [0, 1].
+            labels: the true classes, int64 ``[N]``.
+            start: the points where the attack starts, ``[N, C, H, W]``.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
         if self.attack is not None:
             objective = self.attack.objective(model, images)
             adversarial = self.attack.climb(
@@ -178,9 +220,10 @@ class RecordedStep(Step):
 
 
 class _Recording:
-    """A step's graph of kernels, with the tensors that it reads and writes."""
+    """The CUDA graph of a step, with the tensors that it reads and writes."""
 
-    #: Before a recording, libraries choose kernels and take memory, and what compiles is compiled.
+    #: The step runs this often before it is recorded: libraries choose their kernels and allocate
+    #: memory then, and the passes are compiled, none of which may happen during a recording.
     WARM_UPS = 3
 
     def __init__(self, step: RecordedStep, images: Tensor, labels: Tensor) -> None:
@@ -213,6 +256,7 @@ class _Recording:
                 buffer.copy_(before)
 
     def replay(self, images: Tensor, labels: Tensor, start: Tensor) -> Tensor:
+        """Run the recorded step on a batch of the recorded size; returns the loss, a scalar."""
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.start.copy_(start)
@@ -224,9 +268,10 @@ class _Recording:
 
 @contextmanager
 def _fast_kernels() -> Iterator[None]:
-    """Batches are all of one size, so it pays to try which convolution is the fastest.
+    """Let CUDA choose faster kernels inside the context.
 
-    Products are rounded as convolutions are by default: TF32 inside, float32 sums.
+    All batches have one size, so it pays to measure which convolution is the fastest. Matrix
+    products are rounded as convolutions are by default: TF32 factors, float32 sums.
     """
     before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     torch.backends.cudnn.benchmark = True
@@ -239,7 +284,7 @@ def _fast_kernels() -> Iterator[None]:
 
 
 def _require_shared(classifier: Classifier, frozen: Model) -> None:
-    """Check that the frozen copy follows the classifier.
+    """Check that the frozen copy shares its parameters with the classifier, and so follows it.
 
     Raises:
         RuntimeError: if a parameter was copied.
@@ -256,12 +301,12 @@ def make_step(
     loss: StepLoss = PAPERS_MIX,
     speed: Speed = PLAIN,
 ) -> Step:
-    """The step as it is fastest on the classifier's device."""
+    """The fastest kind of step on the classifier's device; arguments as in ``Step``."""
     on_cuda = next(classifier.parameters()).device.type == "cuda"
     kind = RecordedStep if on_cuda and speed.recorded else Step
     return kind(classifier, attack, loss, speed)
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs to write kernels for a GPU."""
+    """Whether torch.compile can be used: it needs a GPU and the triton package."""
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None

@@ -1,7 +1,7 @@
-"""TRADES: clean accuracy and stability traded off by a weight (Zhang et al., ICML 2019).
+"""TRADES: a trade-off between clean accuracy and stable outputs (Zhang et al., ICML 2019).
 
-The loss is the clean images' cross-entropy plus beta times the Kullback-Leibler divergence of the
-outputs on adversarial images from those on clean ones; the attack climbs that divergence.
+The loss is the cross-entropy on clean images plus beta times the Kullback-Leibler divergence of the
+outputs on adversarial images from the outputs on clean ones. The attack climbs that divergence.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from atmc_core.attacks.base import Model
 from atmc_core.attacks.losses import Loss
 from atmc_core.training.step import StepLoss
 
-# The divergence has no slope at the image itself, so the ascent starts this far off (authors').
-_START = 1e-3
+# The gradient of the divergence is zero at the image itself, so the ascent starts from the image
+# plus normal noise of this standard deviation, in pixel values (as in the authors' code).
+_START_NOISE = 1e-3
 
 
 class DivergencePGD(PGD):
@@ -24,7 +25,7 @@ class DivergencePGD(PGD):
 
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = torch.empty_like(images).normal_(generator=generator)
-        return (images + _START * noise).clamp_(0, 1)
+        return (images + _START_NOISE * noise).clamp_(0, 1)
 
     def objective(self, model: Model, images: Tensor) -> Loss:
         with torch.no_grad():
@@ -33,23 +34,27 @@ class DivergencePGD(PGD):
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the clean log-probabilities, per image, ``[N]``."""
+    """The Kullback-Leibler divergence of adversarial from clean outputs, for each image, ``[N]``.
+
+    Args:
+        logits: the outputs on adversarial images, ``[N, classes]``.
+        clean: the log-probabilities on clean images, ``[N, classes]``.
+    """
     adversarial = logits.log_softmax(1)
     return F.kl_div(adversarial, clean, reduction="none", log_target=True).sum(1)
 
 
 @dataclass(frozen=True)
 class TradesLoss(StepLoss):
-    """The loss of a training step.
+    """The loss of a training step by TRADES.
 
     Attributes:
-        beta: weight of the divergence.
+        beta: the weight of the divergence.
     """
 
     beta: float
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, of logits ``[2N, classes]``, the clean images' first, and labels ``[N]``."""
         clean, adversarial = logits.chunk(2)
         distance = divergence(adversarial, clean.log_softmax(1)).mean()
         return F.cross_entropy(clean, labels) + self.beta * distance

@@ -1,4 +1,4 @@
-"""Networks known by name."""
+"""The architectures that are known by name."""
 
 from atmc_core.networks.architectures.registry import (
     ARCHITECTURES,

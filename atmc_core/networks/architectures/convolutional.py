@@ -1,12 +1,12 @@
-"""Plain and mobile convolutional networks for 32x32 images: VGG and MobileNetV2."""
+"""Convolutional networks for 32x32 images: VGG and MobileNetV2."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Widths of VGG-16's convolutions; 0 is a 2x2 max pool (Simonyan and Zisserman, 2015).
+# The widths of VGG-16's convolutions; 0 is a 2x2 max pool (Simonyan and Zisserman, 2015).
 _VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-#: Expansion, width, blocks and first stride of MobileNetV2's stages (Sandler et al., 2018), with
-#: the first two strides and the stem's at 1, as is usual for small images.
+# Expansion, width, number of blocks and first stride of each stage of MobileNetV2 (Sandler et al.,
+# 2018). The first two strides and the stem's are 1, as is usual for small images.
 _MOBILENET_V2 = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -40,7 +40,10 @@ class VGG(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """expand, depthwise, project; ``[N, C, H, W] -> [N, width, H/s, W/s]``."""
+    """Pointwise expansion, depthwise convolution and pointwise projection, with norms.
+
+    It maps ``[N, C, H, W]`` to ``[N, width, H/stride, W/stride]``.
+    """
 
     def __init__(self, channels: int, width: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 whose stem keeps the resolution; ``[N, 3, 32, 32] -> [N, classes]``."""
+    """MobileNetV2 with a stem of stride 1; ``[N, 3, 32, 32] -> [N, classes]``."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The table of known architectures, and the description of each that needs no PyTorch to use."""
+"""The table of known architectures, and their descriptions as JSON."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +21,23 @@ from atmc_core.networks.architectures.resnet import (
 )
 from atmc_core.networks.architectures.small import digits_cnn, lenet
 
-# A size that no fixed dimension has, so a dimension of it is the number of classes; the smaller one
-# is for builders that need real memory.
-_PROBE, _SMALL_PROBE = 99_991, 1_009
+# Networks are described with a number of classes that equals no other dimension, so that a
+# dimension of this size must be the number of classes. The smaller number is for builders that
+# allocate real memory.
+_MARKER_CLASSES, _SMALL_MARKER_CLASSES = 99_991, 1_009
 
+#: Channels, height and width.
 ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by name.
+    """A network that is known by name.
 
     Attributes:
-        builder: makes it for a number of classes; its docstring is the description.
-        input_shape: channels, height, width; None where the data set decides.
+        name: the name.
+        builder: makes the network for a number of classes; its docstring is the description.
+        input_shape: channels, height and width of the images; None if the data set decides.
     """
 
     name: str
@@ -42,11 +45,14 @@ class Architecture:
     input_shape: tuple[int, int | None, int | None]
 
     def describe(self) -> dict[str, Any]:
-        """Tensor names and shapes as JSON; a dimension that is the number of classes says so."""
-        network, probe = self._probe()
+        """The names and shapes of the network's tensors, as JSON.
+
+        In a shape, a dimension that is the number of classes is the text "num_classes".
+        """
+        network, marker = self._with_marker()
         tensors = {
             key: {
-                "shape": ["num_classes" if size == probe else size for size in tensor.shape],
+                "shape": ["num_classes" if size == marker else size for size in tensor.shape],
                 "optional": key.endswith("num_batches_tracked"),
             }
             for key, tensor in network.state_dict().items()
@@ -59,17 +65,21 @@ class Architecture:
             "compressible": list(compressible_weights(network)),
         }
 
-    def _probe(self) -> tuple[nn.Module, int]:
-        """The network with a number of classes that no other dimension has."""
+    def _with_marker(self) -> tuple[nn.Module, int]:
+        """The network with a number of classes that equals no other dimension, and the number."""
         try:
             with torch.device("meta"):
-                return self.builder(_PROBE), _PROBE
+                return self.builder(_MARKER_CLASSES), _MARKER_CLASSES
         except NotImplementedError:
-            # RegNet's builder computes widths with tensors.
-            return self.builder(_SMALL_PROBE), _SMALL_PROBE
+            # RegNet's builder computes widths with tensors, which the meta device cannot do.
+            return self.builder(_SMALL_MARKER_CLASSES), _SMALL_MARKER_CLASSES
 
     def shape_for(self, images: Sequence[int]) -> ImageShape:
-        """The input shape, its open dimensions taken from images ``[C, H, W]``."""
+        """The input shape, with the dimensions that it leaves open taken from the images.
+
+        Args:
+            images: channels, height and width of the images.
+        """
         channels, height, width = (
             given if own is None else own
             for own, given in zip(self.input_shape, images, strict=True)
@@ -77,6 +87,7 @@ class Architecture:
         return channels, height, width
 
 
+#: The known architectures by name, but for torchvision's.
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
@@ -98,19 +109,20 @@ def register_architecture(
     builder: Callable[[int], nn.Module],
     input_shape: tuple[int, int | None, int | None],
 ) -> None:
-    """Give a network of one's own a name, under which files are saved and read.
+    """Give a network of your own a name, under which files are saved and read.
 
-    A name is known to the process that registers it, so whoever reads a file registers it, too; a
-    worker does so in a module that it imports at its start.
+    The name is known only in the process that registers it, so a program that reads such a file has
+    to register it, too. A worker does so in a module that it imports at its start.
 
     Args:
-        name: letters, digits and underscores; not one that is taken.
+        name: the name, of letters, digits and underscores; it must not be taken.
         builder: makes the network for a number of classes; its docstring is the description.
-        input_shape: channels, height, width; the last two None where the data decide.
+        input_shape: channels, height and width of the images; height and width are None if the
+            data set decides.
 
     Raises:
-        ValueError: if the name is taken or is no such name, or the network's tensors do not tell
-            the number of classes.
+        ValueError: if the name is taken or has other characters, or if no dimension of the
+            network's tensors is the number of classes.
 
     Example:
         >>> from torch import nn
@@ -136,7 +148,7 @@ def get_architecture(name: str) -> Architecture:
     """The architecture of that name: one of ``ARCHITECTURES``, or ``torchvision/...``.
 
     Raises:
-        InvalidInput: if there is none; the message lists the known ones.
+        InvalidInput: ``unknown_architecture`` if there is none; the message lists known names.
     """
     if name.startswith(torchvision_models.PREFIX):
         return Architecture(name, torchvision_models.builder(name), (3, None, None))
@@ -149,15 +161,25 @@ def get_architecture(name: str) -> Architecture:
 
 
 def build(name: str, num_classes: int) -> nn.Module:
-    """The network, with PyTorch's initial weights."""
+    """Build the network of that name, with PyTorch's initial weights.
+
+    Raises:
+        InvalidInput: ``unknown_architecture`` if there is no such architecture.
+    """
     return get_architecture(name).builder(num_classes)
 
 
 def bind_num_classes(name: str, shapes: Mapping[str, Sequence[int]]) -> int:
-    """The number of classes that a state dict of these shapes has.
+    """Find the number of classes of a state dict.
+
+    Args:
+        name: the architecture's name.
+        shapes: the shape of each tensor by its name.
 
     Raises:
-        InvalidInput: if a tensor that would tell is missing, or too small to be a classifier's.
+        InvalidInput: ``tensor_mismatch`` if the tensor that tells the number of classes is missing
+            or has another number of dimensions.
+        ValueError: if no tensor of the architecture tells the number of classes.
     """
     tensors = get_architecture(name).describe()["tensors"]
     for key, tensor in tensors.items():

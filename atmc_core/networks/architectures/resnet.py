@@ -1,4 +1,8 @@
-"""Residual networks for 32x32 images: ResNet (He et al., 2015) and WideResNet (Zagoruyko, 2016)."""
+"""Residual networks for 32x32 images.
+
+Sources: He et al., "Deep residual learning for image recognition" (2015); Zagoruyko and Komodakis,
+"Wide residual networks" (2016).
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +11,10 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """conv-norm-relu-conv-norm plus shortcut; ``[N, C, H, W] -> [N, width, H/s, W/s]``."""
+    """Two 3x3 convolutions with norms, plus a shortcut.
+
+    It maps ``[N, C, H, W]`` to ``[N, width, H/stride, W/stride]``.
+    """
 
     expansion = 1
 
@@ -30,7 +37,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with norms, plus shortcut; ``[N, C, H, W] -> [N, 4 width, H/s, W/s]``."""
+    """Convolutions of 1x1, 3x3 and 1x1 with norms, plus a shortcut.
+
+    It maps ``[N, C, H, W]`` to ``[N, 4 * width, H/stride, W/stride]``.
+    """
 
     expansion = 4
 
@@ -55,7 +65,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet whose stem keeps the resolution; ``[N, 3, 32, 32] -> [N, classes]``."""
+    """A ResNet with a stem of stride 1; ``[N, 3, 32, 32] -> [N, classes]``.
+
+    Args:
+        depths: the number of blocks in each stage.
+        num_classes: the number of classes.
+        block_type: the kind of block.
+    """
 
     def __init__(
         self,
@@ -83,7 +99,10 @@ class ResNet(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """norm-relu-conv-norm-relu-conv plus the shortcut, the pre-activation form of WideResNet."""
+    """Norm, ReLU and 3x3 convolution, twice, plus a shortcut: the pre-activation form.
+
+    It maps ``[N, C, H, W]`` to ``[N, width, H/stride, W/stride]``.
+    """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -102,7 +121,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-widen for 32x32 images; ``[N, 3, 32, 32] -> [N, classes]``."""
+    """A WideResNet (WRN-depth-widen) for 32x32 images; ``[N, 3, 32, 32] -> [N, classes]``."""
 
     def __init__(self, depth: int, widen: int, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every image classifier of ``torchvision.models``, by one adapter: ``torchvision/resnet18``."""
+"""The image classifiers of ``torchvision.models``, under names such as ``torchvision/resnet18``."""
 
 import warnings
 from collections.abc import Callable
@@ -14,17 +14,18 @@ PREFIX = "torchvision/"
 
 
 def variants() -> list[str]:
-    """The names of the builders, without the prefix."""
+    """The names of torchvision's classifiers, without the prefix."""
     models = torchvision_models()
     names: list[str] = models.list_models(module=models)
     return names
 
 
 def builder(name: str) -> Callable[[int], nn.Module]:
-    """What makes the network ``torchvision/NAME`` for a number of classes, weights untrained.
+    """A function that makes the network ``torchvision/NAME``, untrained, for a number of classes.
 
     Raises:
-        InvalidInput: ``unknown_architecture``, with the names that begin alike.
+        InvalidInput: ``unknown_architecture`` if torchvision has no such classifier; the message
+            lists similar names.
     """
     variant = name.removeprefix(PREFIX)
     known = variants()
@@ -40,7 +41,7 @@ def builder(name: str) -> Callable[[int], nn.Module]:
 
 def _make(variant: str, num_classes: int) -> nn.Module:
     with warnings.catch_warnings():
-        # GoogLeNet and Inception warn of initial weights, which an upload replaces.
+        # GoogLeNet and Inception warn about their initial weights, which are replaced anyway.
         warnings.simplefilter("ignore")
         network: nn.Module = torchvision_models().get_model(variant, num_classes=num_classes)
     return network
@@ -49,9 +50,14 @@ def _make(variant: str, num_classes: int) -> nn.Module:
 def check_supported(name: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
     """Check that the method can train the network on images of this shape.
 
+    Args:
+        name: the network's name, for messages.
+        network: the network; it is put into evaluation mode.
+        input_shape: channels, height and width of the images.
+
     Raises:
-        InvalidInput: ``unsupported_network``, naming what stands in the way, or
-            ``image_shape_mismatch`` if images of this shape do not pass through.
+        InvalidInput: ``unsupported_network`` if a part of the network is not supported (the message
+            names it), or ``image_shape_mismatch`` if the network cannot take such images.
     """
     for key, module in network.named_modules():
         if isinstance(module, nn.MultiheadAttention):

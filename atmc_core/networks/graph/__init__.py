@@ -1,4 +1,4 @@
-"""A feed-forward network as data: what an upload without a named architecture is kept as."""
+"""Feed-forward networks as data, for networks that have no named architecture."""
 
 from atmc_core.networks.graph.build import build_module
 from atmc_core.networks.graph.ir import Graph, Node

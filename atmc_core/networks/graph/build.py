@@ -1,4 +1,7 @@
-"""From a graph to a module that trains: real Conv2d, Linear and BatchNorm2d, so layers are seen."""
+"""Builds a trainable module from a graph.
+
+Layers become modules such as ``nn.Conv2d`` and ``nn.Linear``, so that other code can find them.
+"""
 
 from typing import Any
 
@@ -9,15 +12,18 @@ from atmc_core.errors import InvalidInput
 from atmc_core.networks.graph.ir import Graph, Node
 from atmc_core.networks.graph.ops import BUFFER, FUNCTIONS, MODULES, NUMBER, PARAMETER
 
-# Of a parameter or a buffer, which no network of ours exceeds.
+# The largest number of elements of a parameter or a buffer, to refuse absurd sizes in a file.
 _MAX_ELEMENTS = 2**28
 
 
 def build_module(graph: Graph) -> fx.GraphModule:
-    """The network with PyTorch's initial weights: images ``[N, C, H, W]`` to logits.
+    """Build the network of a graph, with PyTorch's initial weights.
+
+    Returns:
+        A module that maps images ``[N, C, H, W]`` to logits ``[N, classes]``.
 
     Raises:
-        InvalidInput: ``malformed_model``, for an operation or an option that is not known.
+        InvalidInput: ``malformed_model`` if an operation or an option is not known.
     """
     root = nn.Module()
     built = fx.Graph()
@@ -65,7 +71,7 @@ def _tensor(node: Node) -> nn.Parameter | torch.Tensor:
 
 
 def _place(root: nn.Module, name: str, item: nn.Module | nn.Parameter | torch.Tensor) -> None:
-    """Put a module or a tensor at its dotted name."""
+    """Register a module or a tensor under its dotted name."""
     *path, last = name.split(".")
     parent = root
     for part in path:

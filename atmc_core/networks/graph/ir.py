@@ -1,6 +1,6 @@
-"""The description of a network: nodes in order, as JSON, without weights and without code.
+"""The description of a network as a list of nodes, without weights and without code.
 
-It travels in an artifact's header, so it is checked like any other input.
+It is read from the headers of artifacts, so it is checked like any other input.
 """
 
 import base64
@@ -14,12 +14,21 @@ from typing import Any
 
 from atmc_core.errors import InvalidInput
 
-#: Names become attributes of a module, and text of the Python code that torch.fx generates.
+# Names become attributes of a module, and part of the Python code that torch.fx generates.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+_MAX_NAME_LENGTH = 200
 _OPTION = re.compile(r"[a-z_]+")
+#: The largest number of nodes of a graph.
 MAX_NODES = 20_000
-_MAX_NUMBER = 2**31
-_MAX_TEXT = 2**24
+# The largest height, width or number of channels of the images is below this.
+_MAX_IMAGE_SIZE = 2**16
+# Names of the input and the output come from the uploaded file and are not used in code.
+_MAX_INPUT_NAME_LENGTH = 1000
+# The limits of an option: its magnitude if it is a number, its length if it is a text, and the
+# number of its items if it is a list.
+_MAX_NUMBER, _MAX_OPTION_LENGTH, _MAX_ITEMS = 2**31, 16, 16
+# The largest size of a graph's JSON, in bytes.
+_MAX_JSON_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,10 @@ class Node:
     """One operation.
 
     Attributes:
-        op: a name in ``atmc_core.networks.graph.ops``.
-        inputs: indices of earlier nodes; 0 is the first node, -1 the images.
-        options: of the operation: numbers, texts, and lists of numbers.
-        name: where its tensors are in the state dict; empty if it has none.
+        op: the operation's name in ``atmc_core.networks.graph.ops``.
+        inputs: the indices of the earlier nodes that the operation reads; -1 is the images.
+        options: the operation's options: numbers, texts, and lists of numbers.
+        name: the name of the module or tensor in the network; empty if it has no tensors.
     """
 
     op: str
@@ -41,11 +50,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network whose last node gives the logits.
+    """A network, described node by node.
 
     Attributes:
-        input_shape: channels, height, width.
-        input_name: of the images in the uploaded graph, and ``output_name`` of its output.
+        nodes: the operations, in running order; the last one computes the logits.
+        input_shape: channels, height and width of the images.
+        input_name: the name of the images in the uploaded file.
+        output_name: the name of the output in the uploaded file.
     """
 
     nodes: tuple[Node, ...]
@@ -54,7 +65,7 @@ class Graph:
     output_name: str
 
     def to_json(self) -> dict[str, Any]:
-        """Compact: a list for each node."""
+        """The graph as JSON, in a compact form with a list for each node."""
         return {
             "input": [self.input_name, *self.input_shape],
             "output": self.output_name,
@@ -68,7 +79,7 @@ class Graph:
         """The inverse of ``to_json``.
 
         Raises:
-            InvalidInput: ``malformed_model``, if it is no description of a network.
+            InvalidInput: ``malformed_model`` if the document does not describe a network.
         """
         try:
             name, channels, height, width = document["input"]
@@ -83,33 +94,33 @@ class Graph:
         return graph
 
     def to_text(self) -> str:
-        """Its JSON, deflated, in base64: what an artifact's header carries."""
+        """The graph's JSON, deflated and in base64, as an artifact's header contains it."""
         text = json.dumps(self.to_json(), separators=(",", ":"))
         return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
     @classmethod
     def from_text(cls, text: str) -> "Graph":
-        """The inverse of ``to_text``; raises as ``from_json`` does."""
+        """The inverse of ``to_text``; it raises the errors of ``from_json``."""
         try:
             inflater = zlib.decompressobj()
-            content = inflater.decompress(base64.b64decode(text, validate=True), _MAX_TEXT)
+            content = inflater.decompress(base64.b64decode(text, validate=True), _MAX_JSON_BYTES)
             document = json.loads(content)
         except (TypeError, ValueError, zlib.error) as error:
             raise _malformed(f"not a graph: {error}") from error
         return cls.from_json(document)
 
     def check(self) -> None:
-        """Check all that does not depend on the operations.
+        """Check the structure of the graph; ``build_module`` checks the operations.
 
         Raises:
-            InvalidInput: ``malformed_model``.
+            InvalidInput: ``malformed_model`` if the graph is not well-formed.
         """
         if not 1 <= len(self.nodes) <= MAX_NODES:
             raise _malformed(f"{len(self.nodes)} nodes; from 1 to {MAX_NODES} are possible")
-        if not all(type(size) is int and 1 <= size < 2**16 for size in self.input_shape):
+        if not all(type(size) is int and 1 <= size < _MAX_IMAGE_SIZE for size in self.input_shape):
             raise _malformed(f"images of {list(self.input_shape)}")
         for text in (self.input_name, self.output_name):
-            if not isinstance(text, str) or len(text) > 1000:
+            if not isinstance(text, str) or len(text) > _MAX_INPUT_NAME_LENGTH:
                 raise _malformed("the input or the output has no name")
         names: set[str] = set()
         for index, node in enumerate(self.nodes):
@@ -120,8 +131,8 @@ class Graph:
 
 
 def is_name(text: str) -> bool:
-    """Whether a module or a parameter may have that name."""
-    fits = len(text) <= 200 and _NAME.fullmatch(text) is not None
+    """Whether a module or a parameter may have this (dotted) name."""
+    fits = len(text) <= _MAX_NAME_LENGTH and _NAME.fullmatch(text) is not None
     return fits and not any(map(keyword.iskeyword, text.split(".")))
 
 
@@ -134,13 +145,14 @@ def _check_node(index: int, node: Node) -> None:
         raise _malformed(f"node {index} has no options")
     for key, value in node.options.items():
         values = value if isinstance(value, list | tuple) else [value]
-        if not _OPTION.fullmatch(key) or len(values) > 16 or not all(map(_is_plain, values)):
+        fits = len(values) <= _MAX_ITEMS and all(map(_is_plain, values))
+        if not _OPTION.fullmatch(key) or not fits:
             raise _malformed(f"node {index} has the option {key!r}: {str(value)[:80]}")
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= 16 and value.isidentifier()
+        return len(value) <= _MAX_OPTION_LENGTH and value.isidentifier()
     return isinstance(value, int | float) and abs(value) <= _MAX_NUMBER
 
 

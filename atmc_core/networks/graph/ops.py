@@ -1,4 +1,7 @@
-"""The operations that a graph may consist of, each a module or a function of tensors."""
+"""The operations that a graph may contain; each is a module or a function of tensors.
+
+Tensors are float ``[N, ...]``; the first axis is the batch.
+"""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +13,29 @@ from torch.nn import functional as F
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Another shape of each image; ``shape`` is without the batch."""
+    """Give each image's part another shape; ``shape`` is without the batch axis."""
     return x.reshape(x.shape[0], *shape)
 
 
 def permute(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """Axes in another order; the batch stays first."""
+    """Put the axes into the order ``dims``, in which the batch axis stays first."""
     return x.permute(*dims)
 
 
 def concat(*parts: Tensor, dim: int) -> Tensor:
-    """Tensors one after the other along ``dim``."""
+    """Concatenate tensors along the axis ``dim``."""
     return torch.cat(parts, dim)
 
 
 def pad(x: Tensor, widths: Sequence[int], mode: str, value: float) -> Tensor:
-    """Padding, the last axis first; ``mode`` is constant, reflect or replicate."""
+    """Pad a tensor.
+
+    Args:
+        x: the tensor.
+        widths: the widths before and after each axis, beginning with the last axis.
+        mode: ``constant``, ``reflect`` or ``replicate``.
+        value: the constant.
+    """
     return F.pad(x, list(widths), mode, value if mode == "constant" else None)
 
 
@@ -45,19 +55,19 @@ def largest(x: Tensor, dims: Sequence[int], keepdim: int) -> Tensor:
 
 
 def cut(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
-    """A slice along one axis."""
+    """Slice a tensor along the axis ``dim``."""
     index = [slice(None)] * x.ndim
     index[dim] = slice(start, stop, step)
     return x[tuple(index)]
 
 
 def clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """Values within one bound or two."""
+    """Clamp values to at least ``low`` and at most ``high``; None is no bound."""
     return x.clamp(low, high)
 
 
 def affine_clamp(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """ONNX's HardSigmoid: alpha x + beta within [0, 1]."""
+    """ONNX's HardSigmoid: alpha * x + beta, clamped to [0, 1]."""
     return (alpha * x + beta).clamp(0, 1)
 
 
@@ -108,7 +118,7 @@ def _layer_norm(options: Mapping[str, Any]) -> nn.Module:
     return nn.LayerNorm(list(options["shape"]), eps=options["eps"], bias=bool(options["bias"]))
 
 
-#: Operations of one tensor that are a module.
+#: The operations of one tensor that are modules: functions from options to the module.
 MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "conv": _conv,
     "linear": lambda o: nn.Linear(o["inputs"], o["outputs"], bias=bool(o["bias"])),
@@ -129,7 +139,7 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "gelu": lambda o: nn.GELU(approximate=o["approximate"]),
 }
 
-#: Operations that are a function, with the number of their inputs (None: any).
+#: The operations that are functions, with the number of their inputs (None: any number).
 FUNCTIONS: Mapping[str, tuple[Callable[..., Tensor], int | None]] = {
     "add": (operator.add, 2),
     "sub": (operator.sub, 2),
@@ -154,5 +164,5 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Tensor], int | None]] = {
     "affine_clamp": (affine_clamp, 1),
 }
 
-#: Operations without an input: a tensor of the state dict, or a number.
+#: The operations without an input: a tensor of the state dict, or a number.
 PARAMETER, BUFFER, NUMBER = "parameter", "buffer", "number"

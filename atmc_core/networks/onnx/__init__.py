@@ -1,1 +1,5 @@
-"""ONNX in and out. What needs the ``onnx`` package imports it there: the method itself does not."""
+"""Import from and export to ONNX.
+
+Only modules in here import the ``onnx`` package, and other code imports them where it uses them, so
+the method works without the package.
+"""

@@ -1,8 +1,10 @@
-"""Adaptive average pools to sizes that do not divide the map's, which ONNX has no operator for.
+"""Adaptive average pools to sizes that do not divide the map's size.
 
-torch's newer exporter writes one as ``images.permute(2, 3, 0, 1)[windows]`` and what takes the mean
-of each window, sums and masks included; we write it as a product with a matrix on either side. What
-is recognised here is held against onnxruntime later, as the rest of the network is.
+ONNX has no operator for them. torch's newer exporter writes such a pool as
+``images.permute(2, 3, 0, 1)[windows]``, followed by the operations that take the mean of each
+window, with sums and masks. Our exporter writes it as a product with one matrix on each side. Both
+forms are recognised here. Like the rest of an imported network, the result is later compared with
+onnxruntime's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,10 @@ import numpy as np
 from atmc_core.networks.onnx.builder import Operand
 from atmc_core.networks.onnx.document import Array, Operation
 
+# The permutation from [N, C, H, W] to [H, W, N, C].
 _PIXELS_FIRST = [2, 3, 0, 1]
+# Entries of a matrix of means may differ from the exact ones by this much.
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class WindowMeans:
     """Operations that together are one adaptive average pool.
 
     Attributes:
-        places: of the operations; the last one makes the pooled map.
-        size: height and width of the pooled map.
-        pooled: which input of the first operation the map is.
+        places: the operations' indices in the graph; the last one makes the pooled map.
+        size: the height and width of the pooled map.
+        pooled: the index of the map among the inputs of the first operation.
     """
 
     places: tuple[int, ...]
@@ -35,7 +40,16 @@ class WindowMeans:
 def find_window_means(
     operations: Sequence[Operation], place: int, values: Mapping[str, Operand]
 ) -> WindowMeans | None:
-    """The pool that begins with the operation at ``place``, if one does."""
+    """Find the adaptive pool that begins with a certain operation.
+
+    Args:
+        operations: the operations of the graph.
+        place: the index of the operation.
+        values: the constants and values so far, by name.
+
+    Returns:
+        The pool, or None if none begins there.
+    """
     if operations[place].op == "MatMul":
         return _find_products(operations, place, values)
     if operations[place].attributes.get("perm") != _PIXELS_FIRST:
@@ -52,7 +66,8 @@ def find_window_means(
         places.append(later)
         inside.update(operation.outputs)
         if size is None:
-            # [height, rows of a window, width, columns of a window, 2]: where its pixels are.
+            # The indices of the windows' pixels, of the shape
+            # [height, rows of a window, width, columns of a window, 2].
             if operation.op != "GatherND" or len(arrays) != 1 or arrays[0].ndim != 5:
                 return None
             size = (arrays[0].shape[0], arrays[0].shape[2])
@@ -64,6 +79,7 @@ def find_window_means(
 def _find_products(
     operations: Sequence[Operation], place: int, values: Mapping[str, Operand]
 ) -> WindowMeans | None:
+    """Recognise a pool that is written as two products with constant matrices."""
     left, product = operations[place].inputs[:1], operations[place].outputs[:1]
     for later, operation in enumerate(operations[place + 1 :], start=place + 1):
         if operation.op == "MatMul" and operation.inputs[:1] == product:
@@ -78,12 +94,16 @@ def _are_means(matrix: Operand | None) -> TypeGuard[Array]:
         isinstance(matrix, np.ndarray)
         and matrix.ndim == 2
         and min(matrix.shape) > 0
-        and np.allclose(matrix, window_means(matrix.shape[1], matrix.shape[0]), atol=1e-6)
+        and np.allclose(matrix, window_means(matrix.shape[1], matrix.shape[0]), atol=_TOLERANCE)
     )
 
 
 def window_means(own: int, size: int) -> Array:
-    """``[size, own]``: the share that each of ``own`` entries has in the mean of each window."""
+    """The matrix that maps ``own`` entries of an axis to the means of ``size`` windows.
+
+    Returns:
+        The weight of each entry in each mean, float32 ``[size, own]``.
+    """
     shares = np.zeros((size, own), np.float32)
     for window in range(size):
         begin, end = window * own // size, -(-(window + 1) * own // size)

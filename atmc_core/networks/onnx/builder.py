@@ -1,6 +1,7 @@
-"""The graph under construction: values by their ONNX names, and what each image has at each node.
+"""Builds a graph node by node from the operations of an ONNX file.
 
-Shapes are found by running every operation on PyTorch's meta device, without any numbers.
+The shape of each result is found by running the operation on PyTorch's meta device, which computes
+no numbers.
 """
 
 from collections.abc import Sequence
@@ -14,16 +15,24 @@ from atmc_core.networks.graph.ir import Graph, Node, is_name
 from atmc_core.networks.graph.ops import BUFFER, FUNCTIONS, MODULES, NUMBER, PARAMETER
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
-#: Stands for the size of the batch where the graph computes with shapes.
+#: A number that stands for the size of the batch if the ONNX graph computes with shapes.
 BATCH = -(2**40)
-# Two images: a batch of one would hide operations that mix images.
+# Shapes are computed for two images, because a batch of one would hide operations that mix images.
 _IMAGES = 2
-# Of one image at one node: larger ones are a trap, or hopeless.
+# The largest number of elements that one image may have at a node, to refuse absurd sizes.
 _MAX_ELEMENTS = 2**27
+# A constant of one element becomes a number if it has at most this many axes. With more, it would
+# add axes to a result of [N, C, H, W].
+_MAX_NUMBER_AXES = 4
 
 
 class Value:
-    """What an image becomes at one node; ``meta`` is its shape, two images at a time."""
+    """A result that depends on the images.
+
+    Attributes:
+        index: the index of the node that computes it; -1 for the images themselves.
+        meta: a meta tensor with the shape that the result has for two images.
+    """
 
     def __init__(self, index: int, meta: Tensor) -> None:
         self.index = index
@@ -31,20 +40,31 @@ class Value:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Without the batch."""
+        """The shape of one image's part, without the batch axis."""
         return tuple(self.meta.shape[1:])
 
     @property
     def ndim(self) -> int:
-        """With the batch."""
+        """The number of axes, with the batch axis."""
         return self.meta.ndim
 
 
+#: An operand of an ONNX operation: it depends on the images, or it is a constant.
 Operand = Value | Array
 
 
 class GraphBuilder:
-    """Collects nodes and the tensors that belong to them."""
+    """Collects the nodes of a graph and their tensors.
+
+    Args:
+        input_shape: channels, height and width of the images.
+
+    Attributes:
+        images: the graph's input.
+        nodes: the nodes so far.
+        tensors: the state dict so far.
+        weighted: whether a convolution or linear layer has been added.
+    """
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         self.input_shape = input_shape
@@ -64,7 +84,19 @@ class GraphBuilder:
         tensors: dict[str, Array] | None = None,
         name: str = "",
     ) -> Value:
-        """Add a module of one tensor; ``tensors`` are its weights, by their names in it."""
+        """Add a node that is a module of one tensor.
+
+        Args:
+            operation: the ONNX operation, for messages.
+            op: the module's name in ``MODULES``.
+            value: the module's input.
+            options: the module's options.
+            tensors: the module's weights, by their names in it.
+            name: the name that the module should have; another one if it is taken.
+
+        Raises:
+            InvalidInput: ``malformed_model`` if the module does not fit the input.
+        """
         options = options or {}
         if tensors:
             name = self._free_name(name, op)
@@ -78,7 +110,18 @@ class GraphBuilder:
     def function(
         self, operation: Operation, op: str, values: Sequence[Operand], **options: Any
     ) -> Value:
-        """Add a function of tensors, some of which may be constants."""
+        """Add a node that is a function of tensors.
+
+        Args:
+            operation: the ONNX operation, for messages.
+            op: the function's name in ``FUNCTIONS``.
+            values: the function's inputs, some of which may be constants.
+            options: the function's options.
+
+        Raises:
+            InvalidInput: ``malformed_model`` if the operands do not fit; ``unsupported_operator``
+                if the result mixes the images of a batch.
+        """
         operands = [v if isinstance(v, Value) else self.constant(operation, v) for v in values]
         call, _ = FUNCTIONS[op]
         meta = self._run(operation, lambda: call(*(v.meta for v in operands), **options))
@@ -87,12 +130,12 @@ class GraphBuilder:
         return self._add(Node(op, tuple(v.index for v in operands), options), meta)
 
     def constant(self, operation: Operation, array: Array, name: str = "") -> Value:
-        """A constant as an operand: a number, or a tensor of the network.
+        """Add a constant as a node: a number, or a tensor of the network.
 
-        It trains with the network if it comes after the first layer; what comes before, such as a
-        normalisation of the images, stays as it is.
+        A tensor is trained with the network if it comes after the first layer. A tensor that comes
+        before, such as a normalisation of the images, stays as it is.
         """
-        if array.size == 1 and array.ndim <= 4:
+        if array.size == 1 and array.ndim <= _MAX_NUMBER_AXES:
             number = Node(NUMBER, (), {"value": float(array.reshape(()))})
             return self._add(number, torch.empty((), device="meta"))
         op = PARAMETER if self.weighted else BUFFER
@@ -102,9 +145,9 @@ class GraphBuilder:
         return self._add(node, torch.empty(array.shape, device="meta"))
 
     def graph(self, output: Value, input_name: str, output_name: str) -> Graph:
-        """All of it, ``output`` as the logits."""
+        """The finished graph, with ``output`` as the logits."""
         if output.index != len(self.nodes) - 1:
-            # What follows the output is a softmax's input no longer, or dead.
+            # Nodes after the output are not used.
             del self.nodes[output.index + 1 :]
         graph = Graph(tuple(self.nodes), self.input_shape, input_name, output_name)
         graph.check()
@@ -128,7 +171,7 @@ class GraphBuilder:
         return meta
 
     def _free_name(self, wanted: str, fallback: str) -> str:
-        """A name for a module or a tensor: the uploaded one if it can be used."""
+        """A name for a module or a tensor: ``wanted`` if it is valid and free."""
         if not is_name(wanted) or self._is_taken(wanted):
             number = len(self.nodes)
             while self._is_taken(f"{fallback}_{number}"):
@@ -151,4 +194,5 @@ class GraphBuilder:
 
 
 def unsupported(operation: Operation, reason: str) -> InvalidInput:
+    """The error for an operation that cannot be imported."""
     return InvalidInput("unsupported_operator", f"{operation.label}: {reason}", operation.label)

@@ -1,4 +1,4 @@
-"""Reading an ONNX file as data: its protobuf, its initializers, its nodes. Nothing is trusted."""
+"""Reads an ONNX file as untrusted data: its protobuf, its initializers and its nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,22 @@ from onnx import TensorProto
 from atmc_core.errors import InvalidInput
 from atmc_core.networks.graph.ir import MAX_NODES
 
+#: A constant.
 Array = NDArray[Any]
 
+#: The versions of ONNX's operator set that are known.
 OPSETS = range(9, 24)
 _MAX_BYTES = 2**31 - 1
-_MAX_CONSTANT = 2**28
+# The largest number of elements and of axes of a constant.
+_MAX_CONSTANT, _MAX_CONSTANT_AXES = 2**28, 8
+# The largest height, width or number of channels of the images is below this.
+_MAX_IMAGE_SIZE = 2**16
+# At most this many characters of a name from the file, and of an operator's or an attribute's name,
+# appear in messages.
+_SHOWN_NAME, _SHOWN_OPERATOR = 80, 40
 
-#: What a tensor of each type is read as; half precision becomes float32, which training is in.
+# How a tensor of each type is stored, and the type that it is read as. Training is in float32, so
+# half precision becomes float32.
 _DTYPES: Mapping[int, tuple[str, str]] = {
     TensorProto.FLOAT: ("<f4", "float32"),
     TensorProto.FLOAT16: ("<f2", "float32"),
@@ -34,7 +43,15 @@ _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 
 @dataclass(frozen=True)
 class Operation:
-    """A node of the ONNX graph; ``label`` names it in messages."""
+    """A node of the ONNX graph.
+
+    Attributes:
+        op: the operator's name.
+        label: a text that names the node in messages.
+        inputs: the names of the inputs; empty for an optional one that is left out.
+        outputs: the names of the outputs.
+        attributes: the attributes by name.
+    """
 
     op: str
     label: str
@@ -45,11 +62,17 @@ class Operation:
 
 @dataclass(frozen=True)
 class Document:
-    """An ONNX graph of one input and one output.
+    """An ONNX graph with one input and one output.
 
     Attributes:
-        input_shape: channels, height, width; None where the graph leaves it open.
-        half: whether images are to be given as float16.
+        opset: the version of the operator set.
+        input_name: the name of the images.
+        batch: the size of the batch; None if the graph leaves it open.
+        input_shape: channels, height and width of the images; None if the graph leaves it open.
+        half: whether the graph takes images as float16.
+        output_name: the name of the output.
+        constants: the initializers by name.
+        operations: the nodes in running order.
     """
 
     opset: int
@@ -63,7 +86,7 @@ class Document:
 
 
 def malformed(message: str, param: str = "model") -> InvalidInput:
-    """The refusal of a file that contradicts itself."""
+    """The error for a file that is not valid, or contradicts itself."""
     return InvalidInput("malformed_model", f"the ONNX file cannot be used: {message}", param)
 
 
@@ -71,8 +94,9 @@ def read_document(path: Path) -> Document:
     """Read and check an ONNX file.
 
     Raises:
-        InvalidInput: ``malformed_model``; ``external_data`` if weights are in other files;
-            ``unsupported_operator`` for operators of another domain than ONNX's own.
+        InvalidInput: ``malformed_model`` if the file is not valid; ``external_data`` if weights are
+            in other files; ``non_finite_weights``; ``unsupported_operator`` for operators that are
+            not ONNX's own.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise malformed("it is larger than 2 GiB, which protobuf does not allow")
@@ -103,10 +127,14 @@ def read_document(path: Path) -> Document:
 
 
 def read_tensor(tensor: TensorProto, label: str) -> Array:
-    """A constant as an array; ``label`` names it in messages.
+    """Read a constant as an array.
+
+    Args:
+        tensor: the constant.
+        label: a text that names it in messages.
 
     Raises:
-        InvalidInput: ``malformed_model`` or ``external_data``.
+        InvalidInput: ``malformed_model``, ``external_data`` or ``non_finite_weights``.
     """
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise InvalidInput(
@@ -121,7 +149,7 @@ def read_tensor(tensor: TensorProto, label: str) -> Array:
     shape, count = tuple(tensor.dims), 1
     for size in shape:
         count *= size
-    if min(shape, default=0) < 0 or count > _MAX_CONSTANT or len(shape) > 8:
+    if min(shape, default=0) < 0 or count > _MAX_CONSTANT or len(shape) > _MAX_CONSTANT_AXES:
         raise malformed(f"{label} has the shape {list(shape)}", label)
     if tensor.raw_data:
         if len(tensor.raw_data) != count * np.dtype(stored).itemsize:
@@ -175,8 +203,8 @@ def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
     constants: dict[str, Array] = {}
     for tensor in graph.initializer:
         if tensor.name in constants:
-            raise malformed(f"two initializers have the name {tensor.name[:80]!r}")
-        constants[tensor.name] = read_tensor(tensor, tensor.name[:80])
+            raise malformed(f"two initializers have the name {tensor.name[:_SHOWN_NAME]!r}")
+        constants[tensor.name] = read_tensor(tensor, tensor.name[:_SHOWN_NAME])
     return constants
 
 
@@ -184,28 +212,26 @@ def _image_dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
     tensor = value.type.tensor_type
     if tensor.elem_type not in _FLOATS:
         raise malformed(
-            f"the input {value.name[:80]!r} is {_type_name(tensor.elem_type)}; "
+            f"the input {value.name[:_SHOWN_NAME]!r} is {_type_name(tensor.elem_type)}; "
             "images are float32 or float16"
         )
     sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     if len(sizes) != 4:
         raise malformed(f"the input has {len(sizes)} dimensions; images are [N, C, H, W]")
-    if any(size is not None and not 1 <= size < 2**16 for size in sizes):
+    if any(size is not None and not 1 <= size < _MAX_IMAGE_SIZE for size in sizes):
         raise malformed(f"the input has the shape {sizes}")
     return sizes
 
 
 def _operation(index: int, node: onnx.NodeProto) -> Operation:
-    label = (
-        f"{node.op_type[:40]} node {node.name[:80]!r}"
-        if node.name
-        else (f"{node.op_type[:40]} node number {index}")
-    )
+    operator, name = node.op_type[:_SHOWN_OPERATOR], node.name[:_SHOWN_NAME]
+    label = f"{operator} node {name!r}" if name else f"{operator} node number {index}"
     if node.domain not in ("", "ai.onnx"):
+        domain = node.domain[:_SHOWN_OPERATOR]
         raise InvalidInput(
             "unsupported_operator",
-            f"{label}: operators of the domain {node.domain[:40]!r} are not supported",
-            node.name[:80] or str(index),
+            f"{label}: operators of the domain {domain!r} are not supported",
+            name or str(index),
         )
     attributes = {a.name: _attribute(a, label) for a in node.attribute}
     return Operation(node.op_type, label, tuple(node.input), tuple(node.output), attributes)
@@ -226,9 +252,9 @@ def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
             return [float(each) for each in attribute.floats]
         case kinds.TENSOR:
             return read_tensor(attribute.t, label)
+    name = attribute.name[:_SHOWN_OPERATOR]
     raise InvalidInput(
         "unsupported_operator",
-        f"{label}: its attribute {attribute.name[:40]!r} (a graph, or a list of texts) "
-        "is not supported",
+        f"{label}: its attribute {name!r} (a graph, or a list of texts) is not supported",
         label,
     )

@@ -1,4 +1,4 @@
-"""From a network of ours to an ONNX file that runs anywhere."""
+"""Exports a network as an ONNX file."""
 
 import contextlib
 import copy
@@ -13,13 +13,15 @@ from atmc_core.networks.onnx.adaptive import window_means
 from atmc_core.networks.onnx.runtime import runner
 from atmc_core.networks.onnx.verify import relative_difference
 
+#: The largest difference of onnxruntime's outputs from torch's, as a share of the largest output.
 TOLERANCE = 1e-5
 _OPSET = 17
+# The number of random images on which the outputs are compared.
 _IMAGES = 4
 
 
 class ExportFailed(Exception):
-    """The network could not be written as ONNX, or not faithfully; the message says why."""
+    """The network could not be written as ONNX, or its outputs changed; the message says why."""
 
 
 def export(
@@ -30,17 +32,25 @@ def export(
     input_name: str,
     output_name: str,
 ) -> float:
-    """Write a classifier on the CPU as ONNX: images float32 ``[N, C, H, W]`` in [0, 1] to logits.
+    """Write a classifier as ONNX, with the size of the batch left open.
 
-    N is left open. The exporter is torch's TorchScript-based one: it takes a tenth of the newer
-    one's time and needs no further package.
+    The exporter is torch's TorchScript-based one: it takes a tenth of the newer one's time and
+    needs no further package.
+
+    Args:
+        classifier: on the CPU; maps images float32 ``[N, C, H, W]`` in [0, 1] to logits
+            ``[N, classes]``. It is put into evaluation mode.
+        input_shape: channels, height and width of the images.
+        path: the file to write.
+        input_name: the name of the images in the file.
+        output_name: the name of the logits in the file.
 
     Returns:
         The largest difference between onnxruntime's outputs and torch's on random images, as a
-        share of the largest output (at least 1).
+        share of the largest output (or of 1, if that is larger).
 
     Raises:
-        ExportFailed: if torch cannot export it, or the difference is above 1e-5.
+        ExportFailed: if torch cannot export it, or the difference is above ``TOLERANCE``.
     """
     classifier = classifier.eval()
     images = torch.rand(_IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
@@ -59,7 +69,7 @@ def export(
             )
         theirs = runner(path)(images)
     except Exception as error:
-        # Exporter and runtime raise what they like.
+        # The exporter and the runtime raise exceptions of many types.
         path.unlink(missing_ok=True)
         reason = str(error).split("\n")[0][:300]
         raise ExportFailed(f"the network cannot be written as ONNX: {reason}") from error
@@ -72,7 +82,7 @@ def export(
 
 
 def _writable(classifier: nn.Module) -> nn.Module:
-    """A copy with what the exporter knows in place of what it does not."""
+    """A copy in which modules that the exporter does not know are replaced by ones it knows."""
     copied = copy.deepcopy(classifier)
     for name, module in list(copied.named_modules()):
         if isinstance(module, nn.AdaptiveAvgPool2d):
@@ -89,7 +99,7 @@ class _WindowMeans(nn.Module):
         self.pool = pool
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The exporter knows the pool itself if the sizes divide the maps'."""
+        # The exporter knows the pool itself if the new sizes divide the maps' sizes.
         with torch.no_grad():
             sizes = self.pool(torch.zeros(1, 1, *map(int, maps.shape[2:]))).shape[2:]
         if all(int(own) % size == 0 for own, size in zip(maps.shape[2:], sizes, strict=True)):

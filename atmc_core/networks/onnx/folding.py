@@ -1,4 +1,4 @@
-"""Operations on constants, done at import: computed shapes, transposed weights."""
+"""Computes operations on constants at import time, such as shapes and transposed weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,17 +7,27 @@ import numpy as np
 
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
-#: Of one result, and of all that are folded together.
+#: The largest number of elements of one result, and of all results together.
 MAX_ELEMENTS = 2**28
+# The longest list of integers that an operand can be.
+_MAX_LIST = 64
+# The numbers of ONNX's types INT32, INT64 and BOOL.
 _INTEGER_TYPES = (6, 7)
 _BOOLEAN = 9
 
 
 def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
-    """The result of an operation on constants, or None if that is not done here.
+    """Compute an operation on constants.
+
+    Args:
+        operation: the operation.
+        inputs: its operands; None for an optional one that is left out.
+
+    Returns:
+        The result, or None if there is no rule for the operation.
 
     Raises:
-        InvalidInput: ``malformed_model``, if its operands do not fit.
+        InvalidInput: ``malformed_model`` if the operands do not fit, or the result is too large.
     """
     rule = _RULES.get(operation.op)
     if rule is None:
@@ -32,8 +42,12 @@ def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
 
 
 def integers(array: Array | None) -> list[int]:
-    """A constant that lists whole numbers."""
-    if array is None or array.ndim > 1 or array.size > 64:
+    """The integers of a constant that is a short list.
+
+    Raises:
+        ValueError: if it is no such list.
+    """
+    if array is None or array.ndim > 1 or array.size > _MAX_LIST:
         raise ValueError("a short list of whole numbers is expected")
     return [int(each) for each in array.reshape(-1)]
 
@@ -41,7 +55,21 @@ def integers(array: Array | None) -> list[int]:
 def slices(
     ndim: int, starts: Array, stops: Array, axes: Array | None, steps: Array | None
 ) -> list[tuple[int, slice]]:
-    """The slices of ONNX's Slice, by axis."""
+    """The slices that ONNX's Slice makes.
+
+    Args:
+        ndim: the number of axes of the tensor.
+        starts: the first index of each slice.
+        stops: the index after the last one of each slice.
+        axes: the axis of each slice; by default the first ones.
+        steps: the distance between indices of each slice; by default 1.
+
+    Returns:
+        Pairs of an axis, at least 0, and its slice.
+
+    Raises:
+        ValueError: if an axis does not exist, or the lists do not fit.
+    """
     first, last = integers(starts), integers(stops)
     along = list(range(len(first))) if axes is None else integers(axes)
     by = [1] * len(first) if steps is None else integers(steps)
@@ -112,14 +140,12 @@ def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
 
 
 def _divide(x: Array, y: Array) -> Array:
-    # Between whole numbers ONNX rounds towards zero.
+    # A quotient of integers is rounded towards zero in ONNX.
     return np.trunc(x / y).astype(np.int64) if x.dtype.kind == y.dtype.kind == "i" else x / y
 
 
 def _elementwise(call: Callable[..., Array]) -> Callable[..., Array]:
     def rule(attributes: Mapping[str, Any], *inputs: Array) -> Array:
-        if any(each.size > MAX_ELEMENTS // 64 for each in inputs) and len(inputs) > 1:
-            np.broadcast_shapes(*(each.shape for each in inputs))
         sizes = [float(n) for n in np.broadcast_shapes(*(each.shape for each in inputs))]
         if np.prod(sizes) > MAX_ELEMENTS:
             raise ValueError(f"the shape {sizes}")

@@ -1,4 +1,4 @@
-"""From an ONNX file to a graph of ours and its weights."""
+"""Converts an ONNX file into a graph and its weights."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +22,15 @@ _SOFTMAX = ("Softmax", "LogSoftmax")
 
 @dataclass(frozen=True)
 class Imported:
-    """What an ONNX file holds.
+    """An imported ONNX file.
 
     Attributes:
-        tensors: the state dict of ``graph``.
-        dropped: the operation at the end that was left out: the graph ends in logits.
-        document: as it was read, to hold the network against.
+        graph: the network without its weights.
+        tensors: the state dict of the network.
+        num_classes: the number of classes.
+        dropped: the label of a softmax at the end that was left out, so that the network ends in
+            logits; None if there was none.
+        document: the file as it was read; the network is compared with it.
     """
 
     graph: Graph
@@ -38,7 +41,7 @@ class Imported:
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """What was changed on the way in, ``(code, sentence)``."""
+        """What was changed at import, as pairs of a code and a sentence."""
         notes = []
         if self.dropped:
             notes.append(
@@ -58,11 +61,16 @@ class Imported:
 
 
 def read_images_onnx(document: Document, images: Sequence[int]) -> Imported:
-    """Turn what was read into a graph of ours, for images ``[C, H, W]``.
+    """Convert an ONNX graph into a graph.
+
+    Args:
+        document: the ONNX graph.
+        images: channels, height and width of the images, for sizes that the ONNX graph leaves
+            open; can be empty if it leaves none open.
 
     Raises:
-        InvalidInput: ``malformed_model``; ``unsupported_operator``, naming operator and node;
-            ``image_shape_mismatch`` if neither graph nor images say how large these are.
+        InvalidInput: ``malformed_model``; ``unsupported_operator``, with the operator and the node;
+            ``image_shape_mismatch`` if the size of the images is not known.
     """
     sizes = [
         own or (images[axis] if images else None) for axis, own in enumerate(document.input_shape)
@@ -91,14 +99,14 @@ class _Import:
         self._folded = 0
 
     def run(self) -> Imported:
-        # First, so that what is recognised as a whole can look at its constants.
+        # Constants come first, because groups of operations are recognised by their constants.
         for place, operation in enumerate(self.operations):
             if operation.op == "Constant":
                 self._set(operation, [_constant(operation)])
                 self._done.add(place)
         for place, operation in enumerate(self.operations):
             if place not in self._done:
-                self._step(place, operation)
+                self._convert(place, operation)
         output = self.values.get(self.document.output_name)
         if not isinstance(output, Value):
             raise malformed("its output does not depend on the images")
@@ -116,7 +124,8 @@ class _Import:
         }
         return Imported(graph, tensors, output.shape[0], self.dropped, self.document)
 
-    def _step(self, place: int, operation: Operation) -> None:
+    def _convert(self, place: int, operation: Operation) -> None:
+        """Add the operation at index ``place`` to the graph."""
         operands = [self._operand(operation, name) for name in operation.inputs]
         if not any(isinstance(operand, Value) for operand in operands):
             folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
@@ -181,7 +190,11 @@ class _Import:
         return isinstance(value, Value) and value.ndim == 2 and axis in (1, -1)
 
     def _bias(self, place: int, operands: list[Operand | None]) -> Array | None:
-        """The vector that the next operation adds to this product and to nothing else."""
+        """The bias of a linear layer: a constant that the next operation adds to this product.
+
+        Returns:
+            The bias, ``[features]``, or None if nothing is added or the product is used elsewhere.
+        """
         operation = self.operations[place]
         weight = operands[1] if len(operands) > 1 else None
         product = operation.outputs[0] if operation.outputs else ""
@@ -195,7 +208,8 @@ class _Import:
                 return None
             bias = others[0]
             if isinstance(bias, np.ndarray) and bias.shape == weight.shape[1:]:
-                # From here on the sum is the product: what adds the bias is done.
+                # The layer computes the sum, so its output gets the sum's name, and the addition
+                # is done.
                 self._done.add(later)
                 self._rename(product, candidate.outputs[0])
                 return bias

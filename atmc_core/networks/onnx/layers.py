@@ -1,4 +1,8 @@
-"""Operations with weights: convolutions, linear layers, norms."""
+"""Rules for operations with weights: convolutions, linear layers, norms.
+
+Each rule adds an operation to the graph. It raises InvalidInput: ``unsupported_operator`` for a
+form that the graph does not have, ``malformed_model`` for operands that do not fit.
+"""
 
 import numpy as np
 
@@ -15,8 +19,12 @@ from atmc_core.networks.onnx.operands import (
 )
 from atmc_core.networks.onnx.pooling import symmetric_pads
 
+# PyTorch's default momentum of batch norms.
+_MOMENTUM = 0.1
+
 
 def conv(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Conv over two dimensions: a Conv2d."""
     value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
     bias = optional_of(operation, operands, 2)
     if weight.ndim != 4 or value.ndim != 4:
@@ -75,6 +83,7 @@ def _linear(
 
 
 def gemm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Gemm of ``[N, features]`` and a constant matrix: a linear layer."""
     value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
     given, attributes = optional_of(operation, operands, 2), operation.attributes
     if weight.ndim != 2 or value.ndim != 2 or attributes.get("transA"):
@@ -93,7 +102,14 @@ def gemm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Val
 def matmul(
     builder: GraphBuilder, operation: Operation, operands: Operands, bias: Array | None = None
 ) -> Value:
-    """A linear layer over the last axis; ``bias`` is of the Add that follows, if one does."""
+    """MatMul with a constant matrix: a linear layer over the last axis.
+
+    Args:
+        builder: the graph.
+        operation: the operation.
+        operands: its operands.
+        bias: the constant that a following Add adds to the product, if there is one.
+    """
     value, weight = value_of(operation, operands), constant_of(operation, operands, 1)
     if weight.ndim != 2:
         raise unsupported(operation, f"a product with a constant of {weight.ndim} dimensions")
@@ -101,6 +117,7 @@ def matmul(
 
 
 def batch_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """BatchNormalization of ``[N, C, H, W]``: a BatchNorm2d."""
     value = value_of(operation, operands)
     if value.ndim != 4 or len(operation.outputs) > 1:
         raise unsupported(operation, "only a norm of [N, C, H, W] in inference is known")
@@ -115,14 +132,14 @@ def batch_norm(builder: GraphBuilder, operation: Operation, operands: Operands) 
     options = {
         "features": value.shape[0],
         "eps": float(operation.attributes.get("epsilon", 1e-5)),
-        # The other way round than PyTorch's: the share of the old statistics. In files that were
-        # exported for inference it says nothing.
-        "momentum": 0.1,
+        # The file's own momentum is not used: it has no meaning in a file for inference.
+        "momentum": _MOMENTUM,
     }
     return builder.module(operation, "batch_norm", value, options, tensors, module_name(operation))
 
 
 def layer_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """LayerNormalization over the last axes: a LayerNorm."""
     value, scale = value_of(operation, operands), constant_of(operation, operands, 1)
     bias = optional_of(operation, operands, 2)
     axis = axis_of(operation, operation.attributes.get("axis", -1), value.ndim)

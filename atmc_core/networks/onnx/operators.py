@@ -1,10 +1,11 @@
-"""What each ONNX operator becomes."""
+"""The table of ONNX operators that can be imported."""
 
 from collections.abc import Mapping
 
 from atmc_core.networks.onnx import layers, pointwise, pooling, shapes
 from atmc_core.networks.onnx.operands import Rule
 
+#: The rule for each operator, by its name.
 RULES: Mapping[str, Rule] = {
     "Conv": layers.conv,
     "Gemm": layers.gemm,

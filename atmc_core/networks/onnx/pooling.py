@@ -1,4 +1,4 @@
-"""Pools and reductions, and the padding that windows take."""
+"""Rules for pools and reductions, and the padding of windows; see ``layers`` for what rules do."""
 
 import numpy as np
 
@@ -6,6 +6,9 @@ from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupp
 from atmc_core.networks.onnx.document import Operation, malformed
 from atmc_core.networks.onnx.folding import integers
 from atmc_core.networks.onnx.operands import Operands, axis_of, optional_of, pair_of, value_of
+
+#: Paddings are at most this wide.
+MAX_PADDING = 2**12
 
 
 def symmetric_pads(
@@ -17,7 +20,23 @@ def symmetric_pads(
     dilation: list[int],
     fill: float,
 ) -> tuple[Value, list[int]]:
-    """Symmetric padding for a module; what is not symmetric is padded beforehand."""
+    """Find the padding of a convolution or a pool.
+
+    The modules pad both sides alike, so other padding is added to the graph as a node of its own.
+
+    Args:
+        builder: the graph.
+        operation: the operation.
+        value: its input, ``[N, C, H, W]``.
+        kernel: height and width of the window.
+        stride: of the rows and the columns.
+        dilation: of the rows and the columns.
+        fill: the value that a node of its own pads with.
+
+    Returns:
+        The input of the module, padded if necessary, and the padding of rows and columns that the
+        module itself has to do.
+    """
     mode = operation.attributes.get("auto_pad", "NOTSET")
     pads = operation.attributes.get("pads") or [0, 0, 0, 0]
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -30,7 +49,7 @@ def symmetric_pads(
         pads = [*before, *after]
     elif mode not in ("NOTSET", "VALID"):
         raise unsupported(operation, f"auto_pad {mode[:20]!r}")
-    if len(pads) != 4 or min(pads) < 0 or max(pads) > 2**12:
+    if len(pads) != 4 or min(pads) < 0 or max(pads) > MAX_PADDING:
         raise malformed(f"{operation.label} has the pads {pads[:8]}", operation.label)
     if pads[:2] == pads[2:]:
         return value, pads[:2]
@@ -41,6 +60,7 @@ def symmetric_pads(
 
 
 def pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """MaxPool or AveragePool of ``[N, C, H, W]``."""
     value, attributes = value_of(operation, operands), operation.attributes
     if value.ndim != 4 or len(operation.outputs) > 1 or attributes.get("storage_order"):
         raise unsupported(operation, "only pools of [N, C, H, W] with one output are known")
@@ -65,6 +85,7 @@ def pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Val
 
 
 def global_pool(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """GlobalAveragePool or GlobalMaxPool: a mean or maximum over height and width."""
     value = value_of(operation, operands)
     op = "mean" if operation.op == "GlobalAveragePool" else "max"
     return builder.function(operation, op, [value], dims=list(range(2, value.ndim)), keepdim=1)
@@ -73,7 +94,14 @@ def global_pool(builder: GraphBuilder, operation: Operation, operands: Operands)
 def adaptive_pool(
     builder: GraphBuilder, operation: Operation, operand: Operand | None, size: tuple[int, int]
 ) -> Value:
-    """Means of windows, however many pixels each has, so that the map gets this size."""
+    """An adaptive average pool, which ``find_window_means`` has recognised.
+
+    Args:
+        builder: the graph.
+        operation: the first operation of the pool.
+        operand: the map, ``[N, C, H, W]``.
+        size: height and width of the pooled map.
+    """
     value = value_of(operation, [operand])
     if value.ndim != 4:
         raise unsupported(operation, "only pools of [N, C, H, W] are known")
@@ -81,6 +109,7 @@ def adaptive_pool(
 
 
 def reduce(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """ReduceMean, ReduceSum or ReduceMax over given axes."""
     value = value_of(operation, operands)
     axes = operation.attributes.get("axes")
     if axes is None:

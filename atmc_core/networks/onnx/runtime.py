@@ -1,4 +1,4 @@
-"""Running an ONNX file with onnxruntime, to hold our networks against it."""
+"""Runs an ONNX file with onnxruntime, to compare networks with it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +10,26 @@ from torch import Tensor
 
 from atmc_core.errors import InvalidInput
 
+# The level at which onnxruntime logs fatal errors only.
+_FATAL_ONLY = 4
+
 
 def runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The file as a function of images float32 ``[N, C, H, W]`` on the CPU.
+    """Open an ONNX file as a function.
+
+    Returns:
+        A function from images float32 ``[N, C, H, W]`` on the CPU to outputs float32. If the file
+        fixes the size of the batch, N must be a multiple of it.
 
     Raises:
-        InvalidInput: ``malformed_model``, if onnxruntime refuses it, then or when it runs.
+        InvalidInput: ``malformed_model`` if onnxruntime refuses the file; the function raises it,
+            too.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL_ONLY
     with _refusals():
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
@@ -46,7 +54,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # It has a dozen exception types of its own, of no common base but this.
+        # onnxruntime has a dozen exception types with no other common base.
         raise InvalidInput(
             "malformed_model", f"onnxruntime refuses it: {str(error)[:500]}", "model"
         ) from error

@@ -1,4 +1,7 @@
-"""Operations that move entries and leave the batch first: reshape, transpose, slice, pad."""
+"""Rules for operations that move entries: reshape, transpose, slice, pad.
+
+The batch has to stay the first axis. See ``layers`` for what rules do.
+"""
 
 import numpy as np
 
@@ -6,12 +9,21 @@ from atmc_core.networks.onnx.builder import BATCH, GraphBuilder, Operand, Value,
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 from atmc_core.networks.onnx.folding import integers, slices
 from atmc_core.networks.onnx.operands import Operands, axis_of, constant_of, optional_of, value_of
+from atmc_core.networks.onnx.pooling import MAX_PADDING
 
 
 def _reshaped(
     builder: GraphBuilder, operation: Operation, value: Value, sizes: list[int], copy_zero: bool
 ) -> Value:
-    """Reshape each image; whatever the batch's size is written as, it stays."""
+    """Reshape each image's part.
+
+    Args:
+        builder: the graph.
+        operation: the operation.
+        value: its input.
+        sizes: the new shape, with a first entry for the batch, in whatever way it is written.
+        copy_zero: whether a size of 0 means that the axis keeps its size.
+    """
     given = value.shape
     batch, rest = sizes[:1], sizes[1:]
     if copy_zero:
@@ -32,6 +44,7 @@ def _reshaped(
 
 
 def reshape(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Reshape to constant sizes."""
     value = value_of(operation, operands)
     sizes = integers(constant_of(operation, operands, 1))
     copy_zero = not operation.attributes.get("allowzero")
@@ -39,6 +52,7 @@ def reshape(builder: GraphBuilder, operation: Operation, operands: Operands) -> 
 
 
 def flatten(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Flatten to ``[N, features]``."""
     value = value_of(operation, operands)
     axis = operation.attributes.get("axis", 1)
     if axis not in (1, 1 - value.ndim):
@@ -47,6 +61,7 @@ def flatten(builder: GraphBuilder, operation: Operation, operands: Operands) -> 
 
 
 def squeeze(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Squeeze or Unsqueeze along given axes."""
     value = value_of(operation, operands)
     axes = operation.attributes.get("axes")
     if axes is None:
@@ -68,6 +83,7 @@ def squeeze(builder: GraphBuilder, operation: Operation, operands: Operands) -> 
 
 
 def transpose(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Transpose with the batch axis first."""
     value = value_of(operation, operands)
     dims = operation.attributes.get("perm", list(range(value.ndim))[::-1])
     if sorted(dims) != list(range(value.ndim)) or dims[0] != 0:
@@ -76,6 +92,7 @@ def transpose(builder: GraphBuilder, operation: Operation, operands: Operands) -
 
 
 def pad(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Pad all axes but the batch's."""
     value, attributes = value_of(operation, operands), operation.attributes
     given, fill = optional_of(operation, operands, 1), optional_of(operation, operands, 2)
     if optional_of(operation, operands, 3) is not None:
@@ -86,7 +103,7 @@ def pad(builder: GraphBuilder, operation: Operation, operands: Operands) -> Valu
     half = len(pads) // 2
     if mode not in modes or half != value.ndim or any(pads[:1] + pads[half : half + 1]):
         raise unsupported(operation, f"mode {mode[:20]!r} with pads {pads[:16]}")
-    if max(map(abs, pads)) > 2**12:
+    if max(map(abs, pads)) > MAX_PADDING:
         raise malformed(f"{operation.label} has the pads {pads[:16]}", operation.label)
     widths = [
         width for axis in range(value.ndim - 1, 0, -1) for width in (pads[axis], pads[axis + half])
@@ -100,12 +117,14 @@ def pad(builder: GraphBuilder, operation: Operation, operands: Operands) -> Valu
 
 
 def concat(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Concat of results that depend on the images."""
     values = [value_of(operation, operands, place) for place in range(len(operands))]
     axis = axis_of(operation, operation.attributes.get("axis", 0), values[0].ndim)
     return builder.function(operation, "concat", values, dim=axis)
 
 
 def slice_axes(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Slice along any axes but the batch's: one node for each axis."""
     value, attributes = value_of(operation, operands), operation.attributes
     if "starts" in attributes:
         lists = [np.array(attributes[n]) for n in ("starts", "ends")]
@@ -130,6 +149,7 @@ def slice_axes(builder: GraphBuilder, operation: Operation, operands: Operands) 
 
 
 def gather(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Gather of a single index along an axis: a slice."""
     value, at = value_of(operation, operands), constant_of(operation, operands, 1)
     axis = axis_of(operation, operation.attributes.get("axis", 0), value.ndim)
     size = value.meta.shape[axis]
@@ -146,6 +166,7 @@ def gather(builder: GraphBuilder, operation: Operation, operands: Operands) -> V
 
 
 def split(builder: GraphBuilder, operation: Operation, operands: Operands) -> list[Operand]:
+    """Split along an axis: a slice for each output."""
     value, attributes = value_of(operation, operands), operation.attributes
     axis = axis_of(operation, attributes.get("axis", 0), value.ndim)
     size, parts = value.meta.shape[axis], len(operation.outputs)
@@ -165,6 +186,7 @@ def split(builder: GraphBuilder, operation: Operation, operands: Operands) -> li
 
 
 def shape(builder: GraphBuilder, operation: Operation, operands: Operands) -> Array:
+    """Shape: a constant, in which ``BATCH`` stands for the size of the batch."""
     sizes = [BATCH, *value_of(operation, operands).shape]
     start, end = operation.attributes.get("start", 0), operation.attributes.get("end")
     return np.array(sizes[start:end], np.int64)

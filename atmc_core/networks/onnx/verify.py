@@ -1,4 +1,4 @@
-"""An imported network held against onnxruntime."""
+"""Compares an imported network with what onnxruntime makes of the same file."""
 
 from pathlib import Path
 
@@ -9,21 +9,29 @@ from atmc_core.errors import InvalidInput
 from atmc_core.networks.onnx.importer import Imported
 from atmc_core.networks.onnx.runtime import runner
 
+#: The largest difference of the outputs, as a share of the largest output.
 TOLERANCE = 1e-4
-# Half precision keeps three digits, so the runtime's own sums are no better than this.
+# Half precision has three digits, so the runtime's own sums are no more exact than this.
 _HALF_TOLERANCE = 2e-2
+# The number of random images on which the outputs are compared.
 _IMAGES = 4
 
 
 def verify(network: nn.Module, path: Path, imported: Imported) -> float:
-    """Compare the network with the file it came from, on random images.
+    """Compare a network with the file that it was imported from, on random images.
+
+    Args:
+        network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``; on the CPU. It is put into
+            evaluation mode.
+        path: the ONNX file.
+        imported: what was imported from the file.
 
     Returns:
-        The largest difference of the outputs, as a share of the largest output (at least 1).
+        The largest difference of the outputs, as ``relative_difference``.
 
     Raises:
-        InvalidInput: ``malformed_model`` if it is above 1e-4 (2e-2 for a file that computes in
-            half precision), or if onnxruntime refuses the file.
+        InvalidInput: ``malformed_model`` if the difference is above 1e-4 (2e-2 for a file that
+            computes in half precision), or if onnxruntime refuses the file.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(_IMAGES, *imported.graph.input_shape, generator=generator)
@@ -55,10 +63,15 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest absolute difference over the largest output, or over 1 if that is smaller."""
+    """The largest absolute difference, as a share of the largest output (or of 1, if larger).
+
+    Args:
+        ours: outputs, float ``[N, classes]``.
+        theirs: the outputs to compare with, ``[N, classes]``.
+    """
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1))
 
 
 def _comparable(ours: Tensor, theirs: Tensor, dropped: str) -> tuple[Tensor, Tensor]:
-    """Our logits as the operation that was dropped would return them."""
+    """Both outputs for the comparison, with the dropped softmax applied to our logits."""
     return (ours.log_softmax(1) if dropped.startswith("Log") else ours.softmax(1)), theirs

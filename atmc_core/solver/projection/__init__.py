@@ -1,4 +1,4 @@
-"""Projections onto the constraint sets: a budget of non-zeros or of channels, and codebooks."""
+"""Projections onto the constraint sets: few non-zeros, few channels, few distinct values."""
 
 from atmc_core.solver.projection.classes import Block, Choice, worthiest
 from atmc_core.solver.projection.codebook import Quantized, padded, quantize, requantize

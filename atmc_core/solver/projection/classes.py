@@ -1,9 +1,13 @@
-"""The channel constraint: which classes of channels stay, so that the weights between them are k.
+"""The channel constraint: which classes of channels stay, so that at most k weights are left.
 
-A class is worth something, and costs something, only together with the classes that its weights
-run to and from: the squares that stay are a quadratic form in what is kept, and so is their number.
-This is a quadratic knapsack, which is NP-hard. Up to a dozen classes all choices are tried; of more
-the ones that are worth least for what they cost go, one round after the other.
+A weight stays only if the classes of both its input and its output channel stay. So the value of
+what is kept (the sum of its squares) is a quadratic form in the choice of classes, and so is the
+number of weights. This is a quadratic knapsack problem, which is NP-hard. If few classes can be
+dropped, all choices are tried. Otherwise the classes with the lowest value per weight are dropped,
+in rounds.
+
+A choice of classes is a bool tensor ``[count]``. Where it is used as numbers, a one is appended:
+channels that belong to no class have the number ``count``, and they always stay.
 """
 
 from collections.abc import Sequence
@@ -12,22 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Of so many classes all ways to keep or drop them are tried.
+#: If at most this many classes can be dropped, all ways to do so are tried.
 EXACT_LIMIT = 12
-# Classes go in rounds, each to this share of the weights: what one is worth depends on the others.
+# A round drops classes until this share of the weights is left. Then the values per weight are
+# computed anew, because each depends on the classes that are still there.
 _ROUND = 0.95
 
 
 @dataclass(frozen=True)
 class Block:
-    """One weight between classes of channels.
+    """The weight tensor of one layer, seen as a matrix between output and input channels.
 
     Attributes:
-        rows: the class of each output channel, int64 ``[R]``; the number of classes where it is
-            none that could go.
-        columns: the same of each input channel, ``[C]``.
-        worth: what the weights between the two are worth, float64 ``[R, C]``.
-        area: how many weights those are.
+        rows: the class of each output channel, int64 ``[R]``; ``count`` (the number of classes) for
+            a channel that belongs to no class and always stays.
+        columns: the class of each input channel, int64 ``[C]``, likewise.
+        worth: the value of the weights between each two channels, float64 ``[R, C]``.
+        area: how many weights there are between two channels (the kernel's area).
     """
 
     rows: Tensor
@@ -36,11 +41,20 @@ class Block:
     area: int
 
     def size(self, kept: Tensor) -> Tensor:
-        """Weights between what is kept, float64 ``[count + 1]``, a one at the end."""
+        """The number of weights that are kept, a float64 scalar.
+
+        Args:
+            kept: one for each class that is kept, zero for others, and a one at the end; float64
+                ``[count + 1]``.
+        """
         return self.area * kept[self.rows].sum() * kept[self.columns].sum()
 
     def in_mean_squares(self, alive: Tensor) -> "Block":
-        """The same, its worth in units of the mean over what is alive, bool ``[count]``."""
+        """This block with ``worth`` in units of its mean over the weights of alive classes.
+
+        Args:
+            alive: the classes that have not been dropped, bool ``[count]``.
+        """
         state = _with_one(alive)
         total = state[self.rows] @ self.worth @ state[self.columns]
         scale = self.size(state) / total if total > 0 else 0.0
@@ -49,13 +63,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Choice:
-    """What there is to choose from.
+    """The problem: what there is to choose from.
 
     Attributes:
-        blocks: the weights.
+        blocks: the weight tensors.
         alive: the classes that may stay, bool ``[count]``.
-        pinned: those that must.
-        layers: the classes of each layer, of which at least one stays.
+        pinned: the classes that must stay, bool ``[count]``.
+        layers: for each layer the classes of its output channels, int64 ``[M]``; at least one of
+            them stays.
     """
 
     blocks: Sequence[Block]
@@ -65,10 +80,18 @@ class Choice:
 
 
 def worthiest(choice: Choice, k: int) -> Tensor:
-    """The classes to keep, bool ``[count]``, such that at most k weights are between them.
+    """Choose the most valuable classes that have at most k weights between them.
 
-    The sum of what those weights are worth is the largest there is if at most ``EXACT_LIMIT``
-    classes can go. If one channel a layer is more than k already, that is what is left.
+    The choice is optimal if at most ``EXACT_LIMIT`` classes can be dropped, and otherwise greedy.
+    If even the smallest possible choice (one class a layer) has more than k weights, the result has
+    more than k weights, too.
+
+    Args:
+        choice: the problem.
+        k: the largest number of weights.
+
+    Returns:
+        The classes to keep, bool ``[count]``.
     """
     free = (choice.alive & ~choice.pinned).nonzero()[:, 0]
     best = _best(choice, free, k) if len(free) <= EXACT_LIMIT else None
@@ -76,7 +99,7 @@ def worthiest(choice: Choice, k: int) -> Tensor:
 
 
 def _thinned(choice: Choice, k: int) -> Tensor:
-    """Drop the cheapest classes until the rest holds at most k weights."""
+    """Drop the classes with the lowest value per weight until at most k weights are left."""
     kept = choice.alive.clone()
     size = _size(choice, kept)
     while size > k:
@@ -102,9 +125,9 @@ def _thinned(choice: Choice, k: int) -> Tensor:
 
 
 def _best(choice: Choice, free: Tensor, k: int) -> Tensor | None:
-    """The best of all ways to keep or drop the free classes; None if none is within k."""
+    """The best of all ways to keep or drop the ``free`` classes; None if all have more than k."""
     choices = (torch.arange(2 ** len(free))[:, None] >> torch.arange(len(free))) & 1 == 1
-    # What stays anyway is one class more, and what has gone is none.
+    # All classes that stay in any case share one more column, the last. Dropped ones have none.
     places = torch.full((len(choice.alive) + 1,), -1)
     places[:-1][choice.alive] = len(free)
     places[-1] = len(free)
@@ -125,10 +148,15 @@ def _best(choice: Choice, free: Tensor, k: int) -> Tensor | None:
 
 
 def _forms(choice: Choice, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Worth and number of weights as quadratic forms in what is kept, ``[places, places]``.
+    """The value and the number of the weights as quadratic forms in the choice of classes.
 
     Args:
-        places: the row of each class, and of what is none at the end; -1 for what is left out.
+        choice: the problem.
+        places: the row and column of each class in the forms, int64 ``[count + 1]``, the last for
+            channels without a class; -1 for a class that is dropped in any case.
+
+    Returns:
+        The two forms, float64 ``[P, P]`` each, where P is the number of different places.
     """
     count = int(places.max()) + 1
     worth, size = torch.zeros(2, count, count, dtype=torch.double)
@@ -143,7 +171,7 @@ def _forms(choice: Choice, places: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores(choice: Choice, kept: Tensor) -> Tensor:
-    """Of each class what its weights to and from what is kept are worth on average, ``[count]``."""
+    """For each class the mean value of its weights to and from kept classes, ``[count]``."""
     state = _with_one(kept)
     worth, size = torch.zeros(2, len(state), dtype=torch.double)
     for block in choice.blocks:
@@ -162,7 +190,7 @@ def _size(choice: Choice, kept: Tensor) -> int:
 
 
 def _with_one(kept: Tensor) -> Tensor:
-    """As numbers, with what is none of the classes at the end."""
+    """The choice as numbers, float64 ``[count + 1]``, with a one for channels without a class."""
     return torch.cat([kept.double(), torch.ones(1, dtype=torch.double)])
 
 

@@ -1,4 +1,4 @@
-"""The joint l0 constraint: one budget of non-zeros over many tensors, seen as one."""
+"""The joint l0 constraint: a budget of non-zeros for many tensors together."""
 
 import math
 from collections.abc import Sequence
@@ -8,26 +8,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Every so many-th score is looked at first, to leave out most of the others (a prime, so that it
-# does not fall into step with rows and columns).
+# A sample of every 61st score shows which scores can be ignored. The number is a prime, so that the
+# sample does not follow the rows or columns of a weight.
 _STRIDE = 61
-# Ties are counted in so many scores at a time: temporaries are of this size.
+# The sample's estimate of a rank is widened by this many standard deviations and this many ranks,
+# so it is practically never too narrow for scores in random order.
+_DEVIATIONS, _EXTRA_RANKS = 6, 10
+# Scores are compared in parts of this size, which bounds the size of temporaries.
 _PART = 2**20
+# Divisors are kept at least this large.
+_TINY = 1e-300
 
 
 def mark_largest(scores: Tensor, k: int) -> Tensor:
     """Replace the k largest scores by one and the others by zero, in place.
 
-    With the magnitudes as scores, ``theta * marks`` is the nearest point with at most k non-zeros.
-    Exactly min(k, N) entries are marked: of equal scores the first ones, on a GPU any, but there
-    nothing waits for the device.
+    With the magnitudes of theta as scores, ``theta * marks`` is the nearest point to theta with at
+    most k non-zeros. Exactly min(k, N) entries are marked. Of equal scores the first ones are
+    marked on a CPU, and any on a GPU, where Python does not wait for the device.
 
     Args:
-        scores: non-negative, float32 ``[N]``, overwritten.
-        k: number of entries to mark, at least 0.
+        scores: non-negative, float32 ``[N]``; overwritten.
+        k: the number of entries to mark, at least 0.
 
     Returns:
-        ``scores``.
+        ``scores``, which now holds the marks.
 
     Raises:
         ValueError: if k is negative.
@@ -40,23 +45,26 @@ def mark_largest(scores: Tensor, k: int) -> Tensor:
 
 
 def mark_balanced(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
-    """Replace k of the scores by one and the others by zero, in place, so that no layer starves.
+    """Replace k of the scores by one and the others by zero, in place, balanced over the layers.
 
-    The product over the layers of what is kept of their squares is the largest that k entries can
-    have, so it makes no difference in what units a layer is. That is the order of LAMP (Lee et al.,
-    "Layer-adaptive sparsity for the magnitude-based pruning", 2021): an entry's square over the sum
-    of its own and all larger ones of its layer. The logarithm of a layer's sum is concave in how
-    many of its largest are in it, so taking the k best of all is optimal. Each layer keeps one,
-    while k allows. Zeros are never marked, and of others exactly k, or all. Equal ones are treated
-    as by ``mark_largest``.
+    The marked entries maximise the product, over the layers, of the sum of squares that a layer
+    keeps. So the result does not depend on the scale of a layer, and every layer keeps at least one
+    entry if k allows. The solution is the order of LAMP (Lee et al., "Layer-adaptive sparsity for
+    the magnitude-based pruning", 2021): an entry's score there is its square divided by the sum of
+    the squares of the layer's entries that are not smaller. The logarithm of a layer's sum is
+    concave in the number of its largest entries that are kept, so taking the k highest scores over
+    all layers is optimal.
+
+    Zeros are never marked. Of the other entries exactly k are marked, or all if there are fewer.
+    Ties are resolved as in ``mark_largest``.
 
     Args:
-        scores: non-negative, float32 ``[N]``, the layers side by side, overwritten.
-        sizes: of the layers; they add up to N.
-        k: number of entries to mark, at least 0.
+        scores: non-negative, float32 ``[N]``, the layers one after the other; overwritten.
+        sizes: the number of entries of each layer; they add up to N.
+        k: the number of entries to mark, at least 0.
 
     Returns:
-        ``scores``.
+        ``scores``, which now holds the marks.
 
     Raises:
         ValueError: if k is negative.
@@ -68,15 +76,15 @@ def mark_balanced(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
 
 
 def mark_by_topk(scores: Tensor, k: int) -> Tensor:
-    """``mark_largest`` where torch.topk selects by radix: on a GPU."""
-    drop = 2 * k > len(scores)  # whichever is less to list
+    """As ``mark_largest`` for k above 0, by torch.topk, which is fast on a GPU (a radix select)."""
+    drop = 2 * k > len(scores)  # the shorter list is the cheaper one
     count = len(scores) - k if drop else k
     listed = torch.topk(scores, count, largest=not drop, sorted=False).indices
     return scores.fill_(drop).index_fill_(0, listed, not drop)
 
 
 def balance_by_topk(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
-    """``mark_balanced`` likewise, for k above 0."""
+    """As ``mark_balanced`` for k above 0, by torch.topk."""
     layers = torch.split(scores, list(sizes))
     counts = [min(k, len(layer)) for layer in layers]
     order, places = (scores.new_empty(sum(counts), dtype=t) for t in (scores.dtype, torch.int64))
@@ -108,13 +116,13 @@ def _balance_on_cpu(scores: Tensor, sizes: Sequence[int], k: int) -> Tensor:
 
 
 def _order(descending: Tensor) -> None:
-    """Replace scores by their squares over the sums of all up to theirs; float64 in between."""
+    """Replace a layer's scores, in descending order, by their LAMP scores, in place."""
     squares = descending.double().square_()
-    torch.div(squares, squares.cumsum(0).clamp_min_(1e-300), out=descending)
+    torch.div(squares, squares.cumsum(0).clamp_min_(_TINY), out=descending)
 
 
 def _ordinals(scores: Tensor) -> Tensor:
-    """Non-negative floats are ordered as the integers that their bits are."""
+    """The bits of non-negative floats, read as integers, which have the same order; a view."""
     return scores.detach().view(torch.int32)
 
 
@@ -132,18 +140,18 @@ def _mark_on_cpu(scores: Tensor, k: int) -> Tensor:
 
 
 def _largest(flat: NDArray[np.int32], k: int) -> NDArray[np.int32]:
-    """The k largest in no order, or all that are not zero if those are fewer.
+    """The k largest entries in no particular order, or all non-zero ones if those are fewer.
 
-    A sample tells a value that the k largest are above, so only few are copied and partitioned.
-    (numpy's partition is the fastest there is on a CPU: 12 times as fast as torch.kthvalue.)
+    A sample gives a value that the k largest entries are above, so only a few entries have to be
+    copied and partitioned. (On a CPU numpy's partition is 12 times as fast as torch.kthvalue.)
     """
     sample = flat[::_STRIDE]
     rank = k / _STRIDE
-    rank += 6 * math.sqrt(rank) + 10  # so far off is no sample in a life
+    rank += _DEVIATIONS * math.sqrt(rank) + _EXTRA_RANKS
     least = np.partition(sample, -int(rank))[-int(rank)] if rank < len(sample) else 0
     if least > 0:
         largest = flat[flat >= least]
-    if least == 0 or len(largest) < k:  # scores that repeat every so many do fool a sample
+    if least == 0 or len(largest) < k:  # the sample can be wrong if the scores are periodic
         largest = flat[flat > 0]
     if len(largest) <= k:
         return largest

@@ -41,12 +41,12 @@ def test_killed_between_batches_it_ends_with_the_same_images(
 ) -> None:
     undisturbed = attack.begin(robust_model, *few, generator=_generator())
     saved = [undisturbed.state_dict()]
-    for state in attack.stages(robust_model, *few, undisturbed):
+    for state in attack.run_batches(robust_model, *few, undisturbed):
         saved.append(state.state_dict())  # noqa: PERF401 (a state goes on changing)
     assert len(saved) > 7
     for snapshot in saved[::3]:
         resumed = _through_a_file(AutoAttackState.from_state_dict(snapshot))
-        for _ in attack.stages(robust_model, *few, resumed):
+        for _ in attack.run_batches(robust_model, *few, resumed):
             pass
         assert torch.equal(resumed.adversarial, undisturbed.adversarial)
         assert resumed.survivors == undisturbed.survivors
@@ -61,7 +61,7 @@ def test_survivors_fall_from_attack_to_attack_and_are_those_the_model_gets_right
 ) -> None:
     images, labels = few
     state = attack.begin(robust_model, images, labels, generator=_generator())
-    for _ in attack.stages(robust_model, images, labels, state):
+    for _ in attack.run_batches(robust_model, images, labels, state):
         pass
     assert list(state.survivors) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
     counts = list(state.survivors.values())
@@ -79,7 +79,7 @@ def test_work_is_counted_and_falls_with_the_images(
     images, labels = few
     counting = CountingModel(robust_model)
     state = attack.begin(counting, images, labels, generator=_generator())
-    for _ in attack.stages(counting, images, labels, state):
+    for _ in attack.run_batches(counting, images, labels, state):
         pass
     assert counting.forward_images == sum(state.forward_images.values())
     assert counting.backward_images == sum(state.backward_images.values())

@@ -32,8 +32,8 @@ QUICK = Evaluation(pgd_steps=5, curve_steps=3, curve_images=30, batch_size=25)
 
 def _evaluated(classifier: nn.Module, split: Split, evaluation: Evaluation) -> dict[str, Any]:
     evaluator = Evaluator(classifier, split, THREAT, evaluation, 10, 3)  # type: ignore[arg-type]
-    for index in range(len(evaluator.steps)):
-        evaluator.step(index)
+    for index in range(len(evaluator.portions)):
+        evaluator.run_portion(index)
     return evaluator.state()
 
 
@@ -280,8 +280,8 @@ def test_a_fresh_process_in_this_session_gives_the_same_figures(
     here = Evaluator(
         artifact.load(tmp_path / "model.atmc").classifier(), sample, THREAT, QUICK, 10, 3
     )
-    for index in range(len(here.steps)):
-        assert fresh.step(index) == here.step(index)
+    for index in range(len(here.portions)):
+        assert fresh.run_portion(index) == here.run_portion(index)
     figures = [side(state, sample.labels, 10, THREAT) for state in (here.state(), fresh.state())]
     for each in figures:
         for attack in each["attacks"]:
