@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
-from atmc_spec.names import Bits, StructureName
+from atmc_spec.names import MAX_CODEBOOK_BITS, Bits, StructureName
 from atmc_spec.values import Number, Whole
 
 #: Of one weight of the dense network, and of one value of a codebook.
@@ -113,4 +113,5 @@ def least_nominal_ratio(bits: int, num_weights: int) -> float:
     Args:
         bits: of the non-zero.
     """
-    return (bits + (_FLOAT_BITS if bits <= 8 else 0)) / (_FLOAT_BITS * num_weights)
+    codebook = _FLOAT_BITS if bits <= MAX_CODEBOOK_BITS else 0
+    return (bits + codebook) / (_FLOAT_BITS * num_weights)

@@ -1,4 +1,4 @@
-"""Dense adversarial training: what the methods that compress are held against."""
+"""Dense adversarial training: the baseline of the methods that compress."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from atmc_spec.methods import DaSpec
 
 
 class Dense(TrainingMethod):
-    """Trains the dense network and writes it as it is."""
+    """Trains the dense network and writes it without compression."""
 
     def check(self, inputs: Inputs) -> None:
-        """Check that no compression is asked for.
+        """Check that the target asks for no compression.
 
         Raises:
-            InvalidInput: if it is, or if k is out of range.
+            InvalidInput: if it asks for compression, or k is out of range.
         """
         budget = inputs.budget
         budget.check()
