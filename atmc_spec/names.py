@@ -1,4 +1,4 @@
-"""The names that a caller may choose from; they are the paper's."""
+"""The choices of a caller in fields that have a fixed set; methods are named as in the paper."""
 
 from typing import Literal
 

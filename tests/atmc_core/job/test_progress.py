@@ -1,4 +1,4 @@
-"""Progress of what has no epochs."""
+"""Progress is emitted while images are read, but not too often."""
 
 from pathlib import Path
 from typing import Any

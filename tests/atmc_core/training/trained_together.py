@@ -1,4 +1,4 @@
-"""Trains a few steps and leaves the weights: alone, or as torchrun starts it.
+"""Trains a few steps, in one process or in those that torchrun starts, and saves the weights.
 
 `python -m tests.atmc_core.training.trained_together FOLDER`
 """
