@@ -66,8 +66,8 @@ class CompressionSpec(JobSpec):
             value = getattr(target, rule.field, None)
             for name in rule.options if value in rule.values else ():
                 if getattr(training, name) != training.default(name):
-                    said = f"a target of {rule.field} {value} {rule.why}: leave {name} out"
-                    raise broken(said, field=name)
+                    sentence = f"a target of {rule.field} {value} {rule.why}: leave {name} out"
+                    raise broken(sentence, field=name)
         return training
 
     @classmethod

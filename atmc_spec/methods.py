@@ -157,6 +157,6 @@ def read_spec(document: object, specs: Mapping[str, type[JobSpec]] = SPECS) -> J
         raise InvalidInput("missing_field", "'method' is required.", "method")
     method = document["method"]
     if not isinstance(method, str) or method not in specs:
-        said = f"{method!r} is not one of {', '.join(specs)}."
-        raise InvalidInput("invalid_value", said, "method")
+        message = f"{method!r} is not one of {', '.join(specs)}."
+        raise InvalidInput("invalid_value", message, "method")
     return specs[method].read(document)

@@ -26,15 +26,15 @@ def refusal(
             known = _at(schema, path[:-1]).get("properties", {})
             return unknown(param, [*known, *(beside if len(path) == 1 else ())])
         case "broken_rule":
-            said = f"{param!r}: {context['rule']}." if param else f"{context['rule']}."
-            return InvalidInput("invalid_value", said, param or None)
+            message = f"{param!r}: {context['rule']}." if param else f"{context['rule']}."
+            return InvalidInput("invalid_value", message, param or None)
     return InvalidInput("invalid_value", wrong(param, error["input"], _at(schema, path)), param)
 
 
 def unknown(param: str, known: Iterable[str]) -> InvalidInput:
     """The refusal of a field that is not among the known ones, which it lists."""
-    said = f"{param!r} is not known. Known: {', '.join(known)}."
-    return InvalidInput("unknown_field", said, param)
+    message = f"{param!r} is not known. Known: {', '.join(known)}."
+    return InvalidInput("unknown_field", message, param)
 
 
 def wrong(param: str, value: Any, schema: Mapping[str, Any]) -> str:

@@ -7,11 +7,8 @@ from pydantic import Field, model_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
-from atmc_spec.names import MAX_CODEBOOK_BITS, Bits, StructureName
+from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, StructureName
 from atmc_spec.values import Number, Whole
-
-#: The bits of one weight of the dense network, and of one value of a codebook.
-_FLOAT_BITS = 32
 
 
 class Target(SpecModel):
@@ -120,5 +117,5 @@ def least_nominal_ratio(bits: int, num_weights: int) -> float:
         bits: the bits of the non-zero.
         num_weights: the number of dense conv and linear weights.
     """
-    codebook = _FLOAT_BITS if bits <= MAX_CODEBOOK_BITS else 0
-    return (bits + codebook) / (_FLOAT_BITS * num_weights)
+    codebook = FLOAT_BITS if bits <= MAX_CODEBOOK_BITS else 0
+    return (bits + codebook) / (FLOAT_BITS * num_weights)

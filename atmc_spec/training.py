@@ -182,7 +182,7 @@ class Training(SpecModel):
         ),
     ] = defaults.IMPORTANCE
     rank_fraction: Annotated[
-        Number, Field(ge=0, le=1, description="share of the rows that U and V share as their basis")
+        Number, Field(ge=0, le=1, description="share of the rows that U and V have as a basis")
     ] = defaults.RANK_FRACTION
     validation_fraction: Annotated[
         Number,

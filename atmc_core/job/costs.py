@@ -44,8 +44,8 @@ def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
     split, threat, evaluation = inputs.evaluated, inputs.spec.threat, inputs.spec.evaluation
     attacks = report_attacks(threat, evaluation, inputs.num_classes).values()
     pixels = split.images[0].numel()
-    steps = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
-    return tuple(step.cost for step in steps)
+    parts = evaluation_steps(evaluation, threat, attacks, len(split), pixels)
+    return tuple(part.cost for part in parts)
 
 
 def training_flops(inputs: Inputs, attack: PGD | None, effort: Effort) -> float:

@@ -57,6 +57,7 @@ def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> T
 
 
 def _inner_attack(spec: JobSpec, attack: PGD | None) -> PGD | None:
+    """The attack of the training step, which for TRADES climbs the divergence of the outputs."""
     if attack is None or spec.training.loss == "mix":
         return attack
     threat = spec.threat

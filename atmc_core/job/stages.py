@@ -22,6 +22,7 @@ from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
 from atmc_core.training.trainer import Trainer, TrainerOptions, selection_accuracy, steps_per_epoch
 from atmc_spec import JobSpec
+from atmc_spec.names import FLOAT_BITS
 
 #: The factors that a method starts from, for a budget of k non-zeros. Those of low rank depend on
 #: k; the other methods' have more non-zeros, which the solver prunes to k.
@@ -180,6 +181,7 @@ class PackStage(Stage):
         self.net = FactorizedWeights(inputs.classifier.network, factors)
 
     def run_epoch(self, index: int) -> dict[str, float]:
+        """Raise, because the stage has no epochs."""
         raise IndexError(index)
 
     def finish(self, handover: Handover) -> None:
@@ -245,7 +247,7 @@ class FixedStage(CompressedStage):
         factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
-        net = compressor(inputs, factors_for(k), structure, k=k, bits=32, steps=0)
+        net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
         super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
 
 

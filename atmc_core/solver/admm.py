@@ -119,6 +119,10 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float | None = None) -> None:
+        """Take one step on U, V and C, prune them to the budget, and renew the dual when it is due.
+
+        The penalty's gradient is added first, and all gradients are divided by squared effects.
+        """
         gradient = torch.empty_like(self.pool.flat)
         self.write_gradients(gradient)
         if self.quantized:

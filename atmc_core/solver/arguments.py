@@ -70,7 +70,7 @@ def check_numbers(
     Raises:
         ValueError: if one is out of its range.
     """
-    for good, said in (
+    for holds, message in (
         (bits in get_args(Bits), f"bits is {bits}: it must be 1 to 8, 16 or 32"),
         (steps >= 0, f"steps is {steps}: it must not be negative"),
         (0 < rank_fraction <= 1, f"rank_fraction is {rank_fraction}: it must be in (0, 1]"),
@@ -78,8 +78,8 @@ def check_numbers(
         (dual_interval >= 1, f"dual_interval is {dual_interval}: it must be at least 1"),
         (0 <= shrink_fraction <= 1, f"shrink_fraction is {shrink_fraction}: it must be in [0, 1]"),
     ):
-        if not good:
-            raise ValueError(said)
+        if not holds:
+            raise ValueError(message)
 
 
 def check_network(network: nn.Module, names: list[str]) -> None:

@@ -76,6 +76,7 @@ class SharedWeights(FactorizedWeights, Trainable):
 
     @torch.no_grad()
     def update(self, learning_rate: float | None = None) -> None:
+        """Take one step on the shared values, by their entries' gradients over squared effects."""
         entries = torch.empty_like(self.pool.flat)
         self.write_gradients(entries)
         gradient = entries[self.supports]

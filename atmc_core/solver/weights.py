@@ -149,6 +149,7 @@ class FactorizedWeights:
         yield from pairs
 
     def averaged(self) -> list[Tensor]:
+        """The tensors that a weight average covers: the pool, the others, norms' statistics."""
         return [self.pool.flat, *self.others, *statistics(self.network)]
 
     def refresh(self) -> None:

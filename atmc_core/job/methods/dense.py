@@ -12,6 +12,7 @@ from atmc_core.job.setup import TrainingSetup
 from atmc_core.job.stages import PackStage
 from atmc_core.training.effort import TrainingPlan
 from atmc_spec.methods import DaSpec
+from atmc_spec.names import FLOAT_BITS
 
 
 class Dense(TrainingMethod):
@@ -25,7 +26,7 @@ class Dense(TrainingMethod):
         """
         budget = inputs.budget
         budget.check()
-        if budget.target.bits != 32 or not budget.holds_all():
+        if budget.target.bits != FLOAT_BITS or not budget.holds_all():
             raise InvalidInput(
                 "invalid_value",
                 f"{self.name} does not compress: ask for density 1 and 32 bits, or another method",
