@@ -65,8 +65,8 @@ class Compressor(Trainable, torch.optim.Optimizer):
             another way to split (``atmc_core.factors.splitting``), or of an artifact. The network's
             weights are set to what they compose.
         importance: which single weights stay, by ``lamp`` (Lee et al., 2021) or ``magnitude``.
-        rank_fraction: how many of a weight's rows become the basis that U and V share, as a share
-            of all its rows; above 0, at most 1.
+        rank_fraction: the share of a weight's rows (of a tall one's columns) that become the common
+            basis of U and V; above 0, at most 1.
         rho: the weight of the ADMM penalty.
         dual_interval: the steps between two renewals of the ADMM dual.
         density_schedule: the curve along which the non-zeros shrink to k.

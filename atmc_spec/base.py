@@ -135,7 +135,7 @@ class SpecModel(BaseModel):
         for name, entry in schema["properties"].items():
             default = cls.default(name) if name in cls.unused else ...
             if default is None:
-                continue  # No value is allowed.
+                continue  # The field may not be given at all.
             properties[name] = entry if default is ... else {**entry, "const": default}
         return {
             "type": "object",

@@ -59,7 +59,7 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class TrainingMethod(Method):
-    """A method that trains the upload on adversarial images and writes an artifact."""
+    """A method that trains the upload, by default on adversarial images, and writes an artifact."""
 
     def attack(self, threat: Threat) -> PGD | None:
         """The attack of training, which also chooses between epochs; None means clean training."""

@@ -1,4 +1,4 @@
-"""A whole job: from an uploaded model and data set to an artifact and a report, resumable."""
+"""Runs a whole job, from an uploaded model and data set to an artifact and a report; resumable."""
 
 import platform
 from collections.abc import Sequence
