@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,54 +17,64 @@ from atmc_core.networks.architectures import bind_num_classes
 from atmc_core.networks.blueprint import OWN, Blueprint
 from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
-from atmc_core.solver.optimizer import OptimizerFactory, sgd
+from atmc_core.solver.arguments import (
+    check_network,
+    check_numbers,
+    given_k,
+    given_optimizer,
+    given_structure,
+)
+from atmc_core.solver.optimizer import OptimizerFactory
 from atmc_core.solver.shared import SharedWeights
-from atmc_core.solver.support import Channels, Structure
+from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import State, Trainable
 from atmc_spec import defaults
 from atmc_spec.names import DensitySchedule, Importance, StructureName
 
-_BITS = (*range(1, 9), 16, 32)
-
 
 class Compressor(Trainable, torch.optim.Optimizer):
-    """Brings a network under k non-zeros and b bits while it is trained; an optimiser for the loop.
+    """Compresses a network to k non-zeros of b bits each, in the place of a loop's optimiser.
 
     The weights of all convolutions and linear layers are held as W = UV + C. ``step`` takes the
-    gradients that ``backward`` left in the network, moves U, V and C and everything else that is
-    trained, and drops what cannot stay; ``freeze`` begins the end game, from which on both
-    constraints hold exactly. ATMC, Gui et al., "Model Compression with Adversarial Robustness: A
-    Unified Optimization Framework", NeurIPS 2019, solved by ADMM.
+    gradients that ``backward`` left in the network, moves U, V and C and all other parameters, and
+    sets to zero what exceeds the non-zeros allowed. ``freeze`` begins the end game, from which on
+    both constraints hold exactly. The method is ATMC, Gui et al., "Model Compression with
+    Adversarial Robustness: A Unified Optimization Framework", NeurIPS 2019; ADMM solves it.
 
-    The network stays what it was, trained in place: call it as before, and have nothing else change
-    its weights. It may lie on any device, and stays there. Schedulers of ``torch.optim`` work on
-    this object as on any optimiser.
+    The network is trained in place, on whichever device it lies: call it as before, and let nothing
+    else change its weights. Schedulers of ``torch.optim`` work on this object as on any optimiser.
 
     Args:
-        network: maps images to logits; float32. Its weights now, trained or not, are the start.
-        density: non-zeros of U, V and C over the dense weights, above 0, at most 1. Or give k.
-        k: how many non-zeros there may be.
-        bits: of a non-zero: 1 to 8 for a codebook of 2^bits values a tensor, 16 for float16, 32 for
-            no quantisation.
+        network: maps images to logits; float32. Compression starts from its present weights,
+            trained or not.
+        density: the non-zeros allowed in U, V and C together, as a share of the dense weights;
+            above 0, at most 1. Give either this or ``k``.
+        k: the number of non-zeros allowed in U, V and C together.
+        bits: the bits of a non-zero: 1 to 8 give each tensor a codebook of 2^bits values, 16 means
+            float16, 32 means no quantisation.
         steps: how many steps there will be before ``freeze``; the non-zeros shrink to k in the
             first ``shrink_fraction`` of them. With 0 the end game begins at once.
-        optimizer: a class of ``torch.optim``, which gets ``lr``, or a function that makes an
-            optimiser of a list of tensors; by default SGD with Nesterov's momentum of 0.9 and a
+        optimizer: a class of ``torch.optim``, which is given ``lr``, or a function that makes an
+            optimiser of a list of tensors. The default is SGD with Nesterov momentum of 0.9 and a
             weight decay of 1e-4.
-        lr: the learning rate, of an ``optimizer`` that is a class.
-        structure: ``element``: single weights go; ``channel``: whole channels, so that the file is
-            of a smaller network. Or a ``Structure`` of one's own, which brings its importance.
-        factorize: whether to use U and C at all; without them it is pruning and quantisation of W.
-        factors: where U, V and C start, instead of a split of the weights: those of another way to
-            split (``atmc_core.factors.splitting``), or of an artifact. The weights follow them.
-        importance: which weights stay, ``lamp`` (Lee et al., 2021) or ``magnitude``; of elements.
-        rank_fraction: share of the rows that U's and V's basis has, above 0, at most 1.
-        rho, dual_interval: weight of the ADMM penalty, and the steps between its renewals.
-        density_schedule, shrink_fraction: how the non-zeros shrink.
+        lr: the learning rate for an ``optimizer`` that is a class, and for the default one.
+        structure: ``element`` drops single weights; ``channel`` drops whole channels, so that the
+            file holds a smaller network. A ``Structure`` of one's own brings its own importance.
+        factorize: whether U and C are used; without them W itself is pruned and quantised.
+        factors: the U, V and C to start from, instead of a split of the network's weights: those of
+            another way to split (``atmc_core.factors.splitting``), or of an artifact. The network's
+            weights are set to what they compose.
+        importance: which single weights stay, by ``lamp`` (Lee et al., 2021) or ``magnitude``.
+        rank_fraction: the share of a weight's rows (of a tall one's columns) that become the common
+            basis of U and V; above 0, at most 1.
+        rho: the weight of the ADMM penalty.
+        dual_interval: the steps between two renewals of the ADMM dual.
+        density_schedule: the curve along which the non-zeros shrink to k.
+        shrink_fraction: the share of ``steps`` in which they shrink, 0 to 1.
 
     Raises:
-        ValueError: for a number out of range, or a network that holds nothing to compress.
-        InvalidInput: for ``channel`` and a network that ``torch.fx`` cannot trace.
+        ValueError: if a number is out of range, or the network holds nothing to compress.
+        InvalidInput: if ``structure`` is ``channel`` and ``torch.fx`` cannot trace the network.
 
     Example:
         >>> import torch
@@ -100,15 +110,16 @@ class Compressor(Trainable, torch.optim.Optimizer):
         density_schedule: DensitySchedule = defaults.DENSITY_SCHEDULE,
         shrink_fraction: float = defaults.SHRINK_FRACTION,
     ) -> None:
-        # The base class would hold groups of tensors of its own: here they are the inner one's.
+        # Optimizer.__init__ is not called: it would hold tensors of its own, but here the inner
+        # optimiser, which ``weights`` owns, holds them all.
         views = compressible_weights(network)
-        _check_network(network, list(views))
+        check_network(network, list(views))
         self.num_weights = sum(weight.numel() for weight, _ in dense_weights(network).values())
-        self.k = _given_k(density, k, self.num_weights)
-        _check_numbers(bits, steps, rank_fraction, rho, dual_interval, shrink_fraction)
+        self.k = given_k(density, k, self.num_weights)
+        check_numbers(bits, steps, rank_fraction, rho, dual_interval, shrink_fraction)
         self.network, self.bits = network, bits
-        self._make_optimizer = _factory(optimizer, lr)
-        self.structure = _structure(structure, network, importance)
+        self._make_optimizer = given_optimizer(optimizer, lr)
+        self.structure = given_structure(structure, network, importance)
         if factors is None:
             weights = dense_weights(network)
             factors = interpolative(weights, rank_fraction) if factorize else plain(weights)
@@ -135,11 +146,11 @@ class Compressor(Trainable, torch.optim.Optimizer):
 
     @property
     def factors(self) -> NamedFactors:
-        """U, V and C of each weight, by its name in the network."""
+        """U, V and C of each weight, by the weight's name in the network."""
         return self.weights.factors
 
     def nonzeros(self) -> int:
-        """How many of U's, V's and C's entries are not zero now, all weights together."""
+        """The present number of non-zero entries in U, V and C of all weights together."""
         return sum(
             int(own.tensors[role].count_nonzero())
             for own in self.factors.values()
@@ -151,13 +162,13 @@ class Compressor(Trainable, torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move all that is trained by the network's gradients, and free those.
+        """Take one optimiser step from the network's gradients, and free the gradients.
 
         Args:
             closure: computes the loss and its gradients first, as for torch's own optimisers.
 
         Returns:
-            The closure's loss; nothing without one.
+            The closure's loss, or None without a closure.
 
         Raises:
             ValueError: if a weight has no gradient.
@@ -173,21 +184,30 @@ class Compressor(Trainable, torch.optim.Optimizer):
         return loss
 
     def update(self, learning_rate: float | None = None) -> None:
-        """``step`` at a given learning rate, without its checks."""
+        """Do what ``step`` does, without its checks.
+
+        Args:
+            learning_rate: sets that of all parameter groups; by default the groups keep theirs.
+        """
         self.weights.update(learning_rate)
         self.structure.silence(self.network)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Free the network's gradients; ``step`` has done so already."""
+        """Free the network's gradients. ``step`` does so too, so this is only for compatibility.
+
+        Args:
+            set_to_none: as in ``torch.optim.Optimizer.zero_grad``.
+        """
         self.network.zero_grad(set_to_none)
 
     def freeze(self) -> None:
-        """Begin the end game: supports and codes stay, shared values, biases and norms are trained.
+        """Begin the end game, in which only shared values, biases and norms are trained.
 
-        Both constraints hold from here on, whatever happens in training. What is left above k, if
-        there were fewer steps than announced, is dropped first. The optimiser starts anew, at the
-        present learning rate and with what a scheduler has left in its groups. Where the end game
-        has begun already, nothing changes.
+        Which entries are non-zero and which codebook value each has stays as it is, so both
+        constraints hold from here on, whatever happens in training. If there were fewer steps than
+        announced, the non-zeros in excess of k are dropped first. The optimiser starts anew, but
+        its groups keep the learning rate and whatever a scheduler has set there. A second call
+        changes nothing.
         """
         if self.frozen:
             return
@@ -197,8 +217,8 @@ class Compressor(Trainable, torch.optim.Optimizer):
             group.update({name: value for name, value in before.items() if name != "params"})
 
     def _end_game(self, factors: NamedFactors) -> SharedWeights:
-        """The factors with their supports and codes frozen, k non-zeros of them at most."""
-        self.structure.read(factors)
+        """Freeze the supports and codes of the factors, with at most k non-zeros."""
+        self.structure.adopt(factors)
         self.structure.shrink(factors, self.k)
         weights = SharedWeights(
             self.network, factors, bits=self.bits, optimizer=self._make_optimizer
@@ -207,34 +227,40 @@ class Compressor(Trainable, torch.optim.Optimizer):
         return weights
 
     def aim_at(self, k: int) -> None:
-        """Change k, before ``freeze``: as when what fits a file depends on which entries are left.
+        """Change k before ``freeze``.
+
+        A job does so where the k that fits a file depends on which entries are left.
+
+        Args:
+            k: the new number of non-zeros allowed, from 1 to ``num_weights``.
 
         Raises:
             ValueError: if the end game has begun, or for a k out of range.
         """
         if not isinstance(self.weights, AdmmWeights):
             raise ValueError("k can only change before freeze()")
-        self.k = _given_k(None, k, self.num_weights)
+        self.k = given_k(None, k, self.num_weights)
         self.weights.aim_at(self.k)
         self.structure.silence(self.network)
 
     def feasible_weights(self) -> dict[str, Tensor] | None:
-        """The weights at the nearest point that meets both constraints, for a look on the way.
+        """The weights at the nearest point that meets both constraints, to evaluate before the end.
 
         Returns:
-            Those that the network does not hold already, by name, in their own shapes; None while
-            more than k non-zeros are allowed.
+            The weights that differ from the network's present ones, by name, in their own shapes:
+            none in the end game, whose weights are feasible already. None instead of a dict while
+            more than k non-zeros are still allowed.
         """
         if not isinstance(self.weights, AdmmWeights):
             return {}
         return self.weights.feasible_weights() if self.weights.at_target else None
 
     def averaged(self) -> list[Tensor]:
-        """What a weight average is taken of; see ``training.averaging.WeightAverage``."""
+        """The tensors that ``training.averaging.WeightAverage`` averages, in their own shapes."""
         return self.weights.averaged()
 
     def refresh(self) -> None:
-        """Let the network follow a change of the averaged tensors."""
+        """Write the weights into the network again after the ``averaged`` tensors were changed."""
         self.weights.refresh()
 
     def compressed(
@@ -242,11 +268,11 @@ class Compressor(Trainable, torch.optim.Optimizer):
         architecture: str | None = None,
         input_shape: tuple[int, int, int] | None = None,
     ) -> CompressedModel:
-        """What ``save`` writes.
+        """The compressed model that ``save`` writes; see there for the arguments.
 
         Raises:
-            ValueError: before ``freeze``.
-            InvalidInput: if the network is not of the architecture.
+            ValueError: before ``freeze``, or if the network is not of the architecture.
+            InvalidInput: if the architecture is not known.
         """
         if not self.frozen:
             raise ValueError("the constraints hold only after freeze(): call it first")
@@ -268,7 +294,7 @@ class Compressor(Trainable, torch.optim.Optimizer):
         return stored(model, self.structure)
 
     def _classes_of(self, architecture: str, input_shape: tuple[int, int, int] | None) -> int:
-        """The number of classes, once the network is found to be of the architecture."""
+        """Check that the network is of the architecture, and return its number of classes."""
         state = self.network.state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         num_classes = bind_num_classes(architecture, shapes)
@@ -289,20 +315,26 @@ class Compressor(Trainable, torch.optim.Optimizer):
         """Write the ``.atmc`` file of factors, codebooks and positions.
 
         Args:
-            architecture: a known name, so that the file can be read without the network; see
-                ``register_architecture``.
-            input_shape: channels, height, width, where the architecture leaves them open.
+            path: the file to write.
+            architecture: a known name (see ``register_architecture``), with which ``load`` needs no
+                network. Without it ``load`` must be given one.
+            input_shape: the images' ``(channels, height, width)``, if the architecture leaves it
+                open.
 
         Returns:
-            Its size in bytes.
+            The file's size in bytes.
 
         Raises:
             ValueError: before ``freeze``, or if the network is not of the architecture.
+            InvalidInput: if the architecture is not known.
         """
         return artifact.save(self.compressed(architecture, input_shape), Path(path))
 
     def state_dict(self) -> State:
-        """All that it takes to go on: tensors and plain values, the network's included."""
+        """All that ``load_state_dict`` needs, the network's tensors included.
+
+        The tensors are partly views of live memory, as those of torch's ``state_dict`` are.
+        """
         return {
             "frozen": self.frozen,
             "k": self.k,
@@ -311,10 +343,10 @@ class Compressor(Trainable, torch.optim.Optimizer):
         }
 
     def load_state_dict(self, state_dict: State) -> None:
-        """Go on from a ``state_dict`` of a compressor of the same network and arguments.
+        """Continue from the ``state_dict`` of a compressor of the same network and arguments.
 
         Raises:
-            ValueError: if the end game has begun here and not there.
+            ValueError: if this compressor is frozen and the state is not.
         """
         if state_dict["frozen"] and not self.frozen:
             self.freeze()
@@ -325,25 +357,25 @@ class Compressor(Trainable, torch.optim.Optimizer):
         self.weights.compose()
         self.structure.load_state_dict(state_dict["structure"])
 
-    # What torch's schedulers look at is the inner optimiser's.
+    # torch's schedulers read and set these attributes, so they show the inner optimiser's.
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The inner optimiser's groups: learning rates and the like, and its tensors."""
+        """The inner optimiser's parameter groups: its tensors and their learning rates."""
         return self.weights.optimizer.param_groups
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        """The inner optimiser's."""
+        """The inner optimiser's default settings."""
         return self.weights.optimizer.defaults
 
     @property
     def state(self) -> Any:  # type: ignore[override]
-        """The inner optimiser's."""
+        """The inner optimiser's state, such as momentum, by tensor."""
         return self.weights.optimizer.state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse: what is trained is the network's.
+        """Refuse, because a compressor trains its network's parameters only.
 
         Raises:
             ValueError: always.
@@ -353,68 +385,3 @@ class Compressor(Trainable, torch.optim.Optimizer):
     def __repr__(self) -> str:
         phase = "frozen" if self.frozen else "shrinking"
         return f"Compressor(k={self.k} of {self.num_weights}, bits={self.bits}, {phase})"
-
-
-def _factory(optimizer: OptimizerFactory | None, lr: float) -> OptimizerFactory:
-    if not 0 < lr < float("inf"):
-        raise ValueError(f"lr is {lr}: it must be above 0")
-    if optimizer is None:
-        return sgd(lr)
-    if isinstance(optimizer, type):
-        kind = cast(Callable[..., torch.optim.Optimizer], optimizer)
-        return lambda tensors: kind(tensors, lr=lr)
-    return optimizer
-
-
-def _structure(
-    structure: StructureName | Structure, network: nn.Module, importance: Importance
-) -> Structure:
-    if isinstance(structure, Structure):
-        return structure
-    return Channels(network) if structure == "channel" else Structure(importance)
-
-
-def _given_k(density: float | None, k: int | None, num_weights: int) -> int:
-    if (density is None) == (k is None):
-        raise ValueError("give one of density and k")
-    if density is not None:
-        if not 0 < density <= 1:
-            raise ValueError(f"density is {density}: it must be above 0 and at most 1")
-        k = round(density * num_weights)
-    if k is None or not 1 <= k <= num_weights:
-        raise ValueError(f"k is {k}: it must be from 1 to {num_weights}, the number of weights")
-    return k
-
-
-def _check_numbers(
-    bits: int,
-    steps: int,
-    rank_fraction: float,
-    rho: float,
-    dual_interval: int,
-    shrink_fraction: float,
-) -> None:
-    for good, said in (
-        (bits in _BITS, f"bits is {bits}: it must be 1 to 8, 16 or 32"),
-        (steps >= 0, f"steps is {steps}: it must not be negative"),
-        (0 < rank_fraction <= 1, f"rank_fraction is {rank_fraction}: it must be in (0, 1]"),
-        (rho > 0, f"rho is {rho}: it must be above 0"),
-        (dual_interval >= 1, f"dual_interval is {dual_interval}: it must be at least 1"),
-        (0 <= shrink_fraction <= 1, f"shrink_fraction is {shrink_fraction}: it must be in [0, 1]"),
-    ):
-        if not good:
-            raise ValueError(said)
-
-
-def _check_network(network: nn.Module, names: list[str]) -> None:
-    if not names:
-        raise ValueError("the network has no convolution (Conv2d) and no linear layer to compress")
-    parameters: dict[str, Tensor] = dict(network.named_parameters())
-    for name, parameter in parameters.items():
-        if parameter.dtype != torch.float32:
-            raise ValueError(f"{name} is {parameter.dtype}: compress a network in float32")
-    for name in names:
-        if name not in parameters:
-            raise ValueError(f"{name} is no plain parameter: remove its parametrisation first")
-        if not parameters[name].requires_grad:
-            raise ValueError(f"{name} needs no gradient: call requires_grad_() on it first")

@@ -1,11 +1,10 @@
-"""What a caller may ask of the method: typed, ranged, with defaults.
+"""What a caller may ask of a job: the spec's fields with their types, ranges and defaults.
 
-The service and the workers read specs by these models, and nothing of them is written twice: the
-JSON Schema that a worker publishes is generated from them, too. Neither PyTorch nor NumPy is
-imported.
+The service and the workers read specs by these models. Each rule is written once: the JSON Schema
+that a worker publishes is generated from the models, too. Neither PyTorch nor NumPy is imported.
 
-A name is imported when it is first asked for (what there is, stands in ``__init__.pyi``), so that
-the solver has the errors, the names and the defaults where pydantic is not installed.
+A name (``__init__.pyi`` lists them) is imported when it is first used. So the solver can use the
+errors, the names and the defaults even where pydantic is not installed.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The thresholds that a result is held against, and when one is met."""
+"""The thresholds that a caller sets for a job's result, and when a figure meets one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from atmc_spec.values import Number
 
 Bound = Literal["at_least", "at_most"]
 
-#: Differences of shares that are equal but for rounding; images are counted in millions at most.
-_PLACES = 9
+#: Decimal places to which a figure is compared with its limit: enough for shares of millions of
+#: images, and too few for errors of rounding to count.
+_DECIMALS = 9
 _BOUNDS: dict[str, Bound] = {
     "robust_accuracy": "at_least",
     "clean_accuracy_drop": "at_most",
@@ -22,15 +23,21 @@ _BOUNDS: dict[str, Bound] = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """One threshold, by the name that it has in ``accept``."""
+    """One threshold of ``accept``.
+
+    Attributes:
+        name: the name of its field in ``accept``.
+        bound: whether the figure must be at least the limit, or at most.
+        limit: the limit, which itself meets the threshold.
+    """
 
     name: str
     bound: Bound
     limit: float
 
     def is_met(self, figure: float) -> bool:
-        """Whether a figure keeps to it; the limit itself does."""
-        beyond = round(figure - self.limit, _PLACES)
+        """Whether a figure meets the threshold."""
+        beyond = round(figure - self.limit, _DECIMALS)
         return beyond >= 0 if self.bound == "at_least" else beyond <= 0
 
 
@@ -49,12 +56,16 @@ class Accept(SpecModel):
     ] = None
 
     def thresholds(self) -> list[Threshold]:
-        """Those that are given."""
+        """The thresholds that are given."""
         return read_thresholds(self.to_json())
 
 
 def read_thresholds(accept: Mapping[str, Any]) -> list[Threshold]:
-    """Those that are given in an ``accept`` as JSON, which may be of another version's spec."""
+    """The thresholds that are given in an ``accept``.
+
+    Args:
+        accept: the part of a spec as JSON; it may come from another version's spec.
+    """
     return [
         Threshold(name, bound, accept[name])
         for name, bound in _BOUNDS.items()

@@ -1,6 +1,6 @@
-"""What all parts of a spec have in common.
+"""The base class of all parts of a spec.
 
-A rule between fields is declared once, as a class variable; the check and the JSON Schema are both
+A rule between fields is declared once, as a class variable; both the check and the JSON Schema are
 derived from it.
 """
 
@@ -26,26 +26,27 @@ Schema = dict[str, Any]
 
 
 def broken(rule: str, field: str | None = None) -> PydanticCustomError:
-    """The error of a broken rule, to be raised by a validator.
+    """The error that a validator raises when a rule is broken.
 
     Args:
         rule: a sentence that says what to do.
-        field: the offending field, where the validator is that of the object around it.
+        field: the offending field, if the validator is that of the object that holds the field.
     """
     context = {"rule": rule} | ({"field": field} if field else {})
     return PydanticCustomError("broken_rule", "{rule}", context)
 
 
 class SpecModel(BaseModel):
-    """A part of a spec: frozen, and without unknown fields.
+    """A part of a spec, which cannot be changed and has no unknown fields.
 
-    Values are those of JSON: ``3.0`` is an integer, ``true`` is no number, a field without a value
-    is left out and not null.
+    Values mean what they mean in JSON: ``3.0`` is an integer, ``true`` is no number, and a field
+    without a value is left out instead of being null.
 
     Attributes:
-        unused: fields that stay at their defaults because nothing would read them. They are
-            accepted so, since specs that were stored with every default filled in hold them.
-        depends: fields that may only be given while another one has a certain value.
+        unused: fields that nothing would read. They are refused unless they have their default
+            values, as they do in stored specs, where every default is filled in.
+        depends: fields that may be given only while another field has a certain value: the name and
+            value of that field, by the name of the dependent one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -58,7 +59,7 @@ class SpecModel(BaseModel):
     def _as_json_has_it(cls, value: object, info: ValidationInfo) -> object:
         if value is None:
             raise PydanticCustomError("null", "null is no value")
-        # Python holds true to be 1, and so among the choices where 1 is one.
+        # True equals 1 in Python, so it would pass where 1 is one of the choices.
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and kind is not bool:
             raise PydanticCustomError("flag", "true and false are no values of this field")
@@ -71,22 +72,24 @@ class SpecModel(BaseModel):
         if name in cls.unused and value != cls.default(name):
             raise broken(f"the method has no use for {name}: leave it out")
         other, needed = cls.depends.get(name, ("", ""))
-        # A field that is itself invalid is not among the data, and is reported already.
+        # If the other field is itself invalid, it is not in the data and already reported.
         if other in info.data and info.data[other] != needed:
             raise broken(f"{name} goes with {other} {needed} alone: set {other}, or leave it out")
         return value
 
     @classmethod
     def default(cls, name: str) -> Any:
-        """The default of a field."""
+        """The default value of a field."""
         return cls.model_fields[name].get_default(call_default_factory=True)
 
     @classmethod
     def read(cls, document: object, beside: Sequence[str] = ()) -> Self:
-        """Build it from parsed JSON.
+        """Build the part from parsed JSON.
 
         Args:
-            beside: fields that the caller knows beside these, to be named where one is unknown.
+            document: the parsed JSON.
+            beside: fields that the caller accepts in addition; the refusal of an unknown field
+                lists them, too.
 
         Raises:
             InvalidInput: ``unknown_field``, ``missing_field`` or ``invalid_value``; ``param`` is
@@ -101,17 +104,17 @@ class SpecModel(BaseModel):
             raise refusal(first, cls.json_schema(), beside) from None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON, defaults filled in; fields without a value are left out."""
+        """The part as JSON with defaults filled in; fields without a value are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def json_schema(cls) -> Schema:
-        """The JSON Schema (draft 2020-12), without references; it accepts what `read` does."""
+        """The JSON Schema (draft 2020-12), without references; it accepts what ``read`` accepts."""
         return _json_schema(cls)
 
     @classmethod
     def rules(cls) -> Schema:
-        """Keywords of the JSON Schema for what no single field can say."""
+        """The keywords of the JSON Schema that express rules between fields."""
         if not cls.depends:
             return {}
         return {
@@ -132,7 +135,7 @@ class SpecModel(BaseModel):
         for name, entry in schema["properties"].items():
             default = cls.default(name) if name in cls.unused else ...
             if default is None:
-                continue  # No value is allowed.
+                continue  # The field may not be given at all.
             properties[name] = entry if default is ... else {**entry, "const": default}
         return {
             "type": "object",
@@ -143,13 +146,13 @@ class SpecModel(BaseModel):
 
 
 class _Generator(GenerateJsonSchema):
-    """Leaves out what tells a reader nothing: titles, ``null``, class names."""
+    """Leaves out what tells a reader nothing: titles, ``null`` and class names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        # None stands for "not given"; given as null it is refused.
+        # None means that a field is not given, and a null in the JSON is refused.
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
@@ -168,6 +171,7 @@ def _json_schema(cls: type[BaseModel]) -> Schema:
 
 
 def _inline(value: Any, definitions: Mapping[str, Any]) -> Any:
+    """A part of a JSON Schema with its references replaced by their definitions."""
     if isinstance(value, list):
         return [_inline(each, definitions) for each in value]
     if not isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""Defaults that the solver has without a spec, too: each stands here alone. No pydantic."""
+"""The defaults that the spec and the solver share, each written once.
+
+This module does not import pydantic, so the solver can use it without.
+"""
 
 from atmc_spec.names import DensitySchedule, Importance
 
@@ -12,12 +15,19 @@ DENSITY_SCHEDULE: DensitySchedule = "cubic"
 SHRINK_FRACTION = 0.3
 IMPORTANCE: Importance = "lamp"
 RANK_FRACTION = 0.01
+CLEAN_WEIGHT = 0.5
+TRADES_BETA = 6.0
+EMA_DECAY = 0.99
 
 
 def training_step_size(epsilon: float, steps: int) -> float:
-    """How long the steps of training's attack are: together twice across the ball's radius.
+    """The step size of the attack in training: all steps together are twice the ball's radius.
 
     The paper's 1.25 epsilon / steps finds weaker perturbations at any number of steps up to 40
     (docs/method.md).
+
+    Args:
+        epsilon: the ball's radius, for images in [0, 1].
+        steps: the number of the attack's gradient steps.
     """
     return 2 * epsilon / steps

@@ -1,4 +1,4 @@
-"""The errors that are the caller's to mend."""
+"""The error of an input that the caller must correct."""
 
 _MAX_MESSAGE = 1500
 
@@ -8,9 +8,9 @@ class InvalidInput(ValueError):
 
     Args:
         code: stable, machine-readable, such as ``non_finite_weights``.
-        message: a sentence that names the value found and what was expected; what libraries say of
-            broken files can be longer than anyone reads and is cut.
-        param: the offending part: a dotted path of the spec, a tensor's or an array's name.
+        message: a sentence that names the value found and what was expected. It is cut after 1500
+            characters, since what libraries say of broken files can be longer than anyone reads.
+        param: the offending part: a dotted path in the spec, or a tensor's or an array's name.
 
     Example:
         >>> error = InvalidInput("k_out_of_range", "choose k from 1 to 10", "target.k")

@@ -1,4 +1,4 @@
-"""How a job's report comes about."""
+"""How a job evaluates models for its report."""
 
 from typing import Annotated
 
@@ -8,11 +8,13 @@ from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.names import AttackName, Level
 from atmc_spec.values import Number, Whole
 
-#: The four attacks that ``autoattack`` stands for, in running order.
+#: The four attacks that ``autoattack`` stands for, in the order in which they run.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
 _QUICK: tuple[AttackName, ...] = ("fgsm", "pgd")
 _ALL: tuple[AttackName, ...] = (*_QUICK, "pgd_cw", "pgd_dlr", "wrm", "autoattack")
-#: The attacks and the number of images of each level of evaluation.
+# The fewest classes for which the difference of logits ratio is defined.
+_DLR_CLASSES = 3
+#: The attacks and the largest number of images of each level of evaluation.
 LEVELS: dict[Level, tuple[tuple[AttackName, ...], int]] = {
     "quick": (_QUICK, 1_000),
     "standard": (_ALL, 1_000),
@@ -21,9 +23,9 @@ LEVELS: dict[Level, tuple[tuple[AttackName, ...], int]] = {
 
 
 class Evaluation(SpecModel):
-    """The attacks of the report; the epsilon and the norm are the threat's.
+    """The attacks of the report; their epsilon and norm are those of the threat.
 
-    A level chooses attacks and images; each can be chosen by itself, too.
+    The level chooses both the attacks and the number of images; either can be chosen alone, too.
     """
 
     level: Annotated[
@@ -88,20 +90,23 @@ class Evaluation(SpecModel):
 
     @classmethod
     def rules(cls) -> Schema:
-        """Autoattack or its members."""
+        """Either AutoAttack or its members may be named, but not both."""
         whole = {"contains": {"const": "autoattack"}}
         member = {"contains": {"enum": list(AUTOATTACK)}}
         both = {"properties": {"attacks": {"not": {"allOf": [whole, member]}}}}
         return super().rules() | {"allOf": [both]}
 
     def attack_names(self, num_classes: int) -> tuple[AttackName, ...]:
-        """Those named, or the level's, of which PGD on DLR makes no sense below three classes."""
+        """The attacks that are named, or else those of the level that fit so many classes.
+
+        The difference of logits ratio is not defined for fewer than three classes.
+        """
         if self.attacks is not None:
             return self.attacks
         names = LEVELS[self.level][0]
-        return tuple(name for name in names if name != "pgd_dlr" or num_classes >= 3)
+        return tuple(name for name in names if name != "pgd_dlr" or num_classes >= _DLR_CLASSES)
 
     @property
     def image_limit(self) -> int:
-        """How many images of the test split are evaluated at most."""
+        """The largest number of images of the test split that are evaluated."""
         return self.max_images if self.max_images is not None else LEVELS[self.level][1]

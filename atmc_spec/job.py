@@ -1,4 +1,4 @@
-"""A whole job: its parts, and the rules between them."""
+"""The spec of a whole job: its parts, and the rules between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,14 @@ from atmc_spec.values import Whole
 
 @dataclass(frozen=True)
 class Idle:
-    """Training options that have no effect while a field of the target has one of some values."""
+    """A rule: some training options have no effect while the target has certain values.
+
+    Attributes:
+        options: the fields of ``training`` that then have to keep their defaults.
+        field: the field of ``target`` that decides.
+        values: the values of that field for which the options have no effect.
+        why: the end of the sentence "a target of FIELD VALUE ...", for the refusal.
+    """
 
     options: tuple[str, ...]
     field: str
@@ -26,9 +33,10 @@ class Idle:
 
 
 class JobSpec(SpecModel):
-    """One job; each method has a class of its own, which names what it does not use.
+    """The spec of one job.
 
-    A method that compresses nothing derives from this one, any other from ``CompressionSpec``.
+    Each method derives a class that names the fields it does not use: from this class if it trains
+    nothing, and otherwise from ``CompressionSpec``.
     """
 
     method: Annotated[str, Field(description="the recipe")]
@@ -41,7 +49,7 @@ class JobSpec(SpecModel):
 
 
 class CompressionSpec(JobSpec):
-    """A job that trains a network under the constraints of a target."""
+    """The spec of a job that trains a network under the constraints of a target."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(("rho", "dual_interval"), "bits", (16, 32), "has no codebooks"),
@@ -58,13 +66,13 @@ class CompressionSpec(JobSpec):
             value = getattr(target, rule.field, None)
             for name in rule.options if value in rule.values else ():
                 if getattr(training, name) != training.default(name):
-                    said = f"a target of {rule.field} {value} {rule.why}: leave {name} out"
-                    raise broken(said, field=name)
+                    sentence = f"a target of {rule.field} {value} {rule.why}: leave {name} out"
+                    raise broken(sentence, field=name)
         return training
 
     @classmethod
     def rules(cls) -> Schema:
-        """That idle options stay at their defaults."""
+        """Options without effect must keep their defaults."""
         return super().rules() | {"allOf": [cls._idle_schema(rule) for rule in cls.idle]}
 
     @classmethod

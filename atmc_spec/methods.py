@@ -1,4 +1,4 @@
-"""The spec of each method: what it takes, and what of the common parts it has no use for."""
+"""The spec of each method, which names the common fields that the method does not use."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -10,6 +10,7 @@ from atmc_spec.target import Target
 from atmc_spec.threat import Threat
 from atmc_spec.training import Training
 
+# The fields of ``training`` that only some kinds of training use.
 _OF_ADVERSARIAL_TRAINING = ("loss", "clean_weight", "beta")
 _OF_MOVING_SUPPORTS = ("rho", "dual_interval", "density_schedule", "shrink_fraction")
 _OF_FACTORS = ("rank_fraction",)
@@ -17,37 +18,37 @@ _OF_SUPPORTS = ("compression_epochs", "finish_epochs", "importance")
 
 
 class EntriesTarget(Target):
-    """Of methods that know no channels."""
+    """The target of methods that cannot drop whole channels."""
 
     unused = ("structure",)
 
 
 class CleanPruningTraining(Training):
-    """Of clean training and a fixed support."""
+    """Clean training with a support that is chosen once."""
 
     unused = (*_OF_ADVERSARIAL_TRAINING, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class DenseTraining(Training):
-    """Of no compression."""
+    """Training without compression."""
 
     unused = (*_OF_SUPPORTS, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class PruningTraining(Training):
-    """Of a fixed support."""
+    """Adversarial training with a support that is chosen once."""
 
     unused = (*_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class LowRankTraining(Training):
-    """Of a fixed rank."""
+    """Adversarial training with ranks that are chosen once."""
 
     unused = ("importance", *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class MovingTraining(Training):
-    """Of a moving support, without factors."""
+    """Adversarial training with a support that moves, without factors."""
 
     unused = _OF_FACTORS
 
@@ -96,25 +97,28 @@ class AtmcSpec(CompressionSpec):
 
 
 class EvaluatedThreat(Threat):
-    """Of a report alone: nothing is trained against it."""
+    """The threat of an evaluation, against which nothing is trained."""
 
     unused = ("steps", "step_size")
 
 
 class NoTraining(Training):
-    """Where nothing is trained; the data set is split by it all the same."""
+    """The training of a method that trains nothing.
+
+    It is not left out, since its validation fraction still decides how the data set is split.
+    """
 
     unused = tuple(Training.model_fields)
 
 
 class EvaluatedAccept(Accept):
-    """Of a report alone: there is nothing that could be lost or smaller."""
+    """The thresholds of an evaluation, in which nothing is lost and no file gets smaller."""
 
     unused = ("clean_accuracy_drop", "file_ratio")
 
 
 class EvaluateSpec(JobSpec):
-    """The report of the uploaded model alone."""
+    """Evaluation of the uploaded model, without compression."""
 
     unused: ClassVar[tuple[str, ...]] = ("target",)
 
@@ -124,7 +128,7 @@ class EvaluateSpec(JobSpec):
     accept: EvaluatedAccept = EvaluatedAccept()
 
 
-#: The methods of this version.
+#: The class of each method's specs, for the methods of this version.
 SPECS: Mapping[str, type[JobSpec]] = {
     "nap": NapSpec,
     "da": DaSpec,
@@ -140,7 +144,8 @@ def read_spec(document: object, specs: Mapping[str, type[JobSpec]] = SPECS) -> J
     """Build the spec of a job from parsed JSON.
 
     Args:
-        specs: the class of each method; a worker may know more methods than these.
+        document: the parsed JSON.
+        specs: the class of each method's specs; a worker may know more methods than these.
 
     Raises:
         InvalidInput: as ``SpecModel.read``; an unknown method is an ``invalid_value`` of
@@ -152,6 +157,6 @@ def read_spec(document: object, specs: Mapping[str, type[JobSpec]] = SPECS) -> J
         raise InvalidInput("missing_field", "'method' is required.", "method")
     method = document["method"]
     if not isinstance(method, str) or method not in specs:
-        said = f"{method!r} is not one of {', '.join(specs)}."
-        raise InvalidInput("invalid_value", said, "method")
+        message = f"{method!r} is not one of {', '.join(specs)}."
+        raise InvalidInput("invalid_value", message, "method")
     return specs[method].read(document)

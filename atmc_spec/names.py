@@ -1,8 +1,13 @@
-"""The names that a caller may choose from; they are the paper's."""
+"""The choices of a caller in fields that have a fixed set; methods are named as in the paper."""
 
 from typing import Literal
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
+#: With up to so many bits a tensor has a codebook of 2^bits values; with more each non-zero has its
+#: own value.
+MAX_CODEBOOK_BITS = 8
+#: The bits of a weight that is not quantised, and of one value of a codebook.
+FLOAT_BITS = 32
 Norm = Literal["linf", "l2"]
 MethodName = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
 AttackName = Literal[

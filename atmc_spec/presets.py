@@ -1,4 +1,4 @@
-"""What the presets stand for."""
+"""The presets of training, and the epochs that each stands for."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from atmc_spec.names import Averaging, Preset, ScheduleName
 
 @dataclass(frozen=True)
 class Effort:
-    """What a preset decides: how long each stage trains, and how steps and weights are tempered."""
+    """What a preset decides: the stages' epochs, the learning rate's schedule and the averaging."""
 
     robust_epochs: int
     compression_epochs: int
@@ -16,12 +16,14 @@ class Effort:
     averaging: Averaging = "none"
 
 
-#: ``auto`` starts from the standard one, and then chooses the epochs.
+#: ``auto`` starts from the epochs of ``standard``, which planning then scales.
 PRESETS: dict[Preset, Effort] = {
     "fast": Effort(robust_epochs=6, compression_epochs=9, finish_epochs=3),
     "standard": Effort(robust_epochs=20, compression_epochs=30, finish_epochs=10),
-    # Two phases of 200 epochs each, AL0 and then ATMC-32, are one stage here.
+    # The paper compresses in two phases of 200 epochs, AL0 and then ATMC-32; here they are one
+    # stage.
     "paper": Effort(robust_epochs=200, compression_epochs=400, finish_epochs=150),
     "auto": Effort(robust_epochs=20, compression_epochs=30, finish_epochs=10),
 }
+#: The fields of ``training`` that hold the epochs of the stages, in their order.
 EPOCHS = ("robust_epochs", "compression_epochs", "finish_epochs")

@@ -1,4 +1,4 @@
-"""How small the result is to be."""
+"""How small the compressed network must be."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -7,19 +7,16 @@ from pydantic import Field, model_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
-from atmc_spec.names import Bits, StructureName
+from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, StructureName
 from atmc_spec.values import Number, Whole
-
-#: Of one weight of the dense network, and of one value of a codebook.
-_FLOAT_BITS = 32
 
 
 class Target(SpecModel):
-    """How small: so many non-zeros over all of U, V, C, each stored in b bits.
+    """The size to compress to: k non-zeros in all of U, V and C together, each stored in b bits.
 
     Exactly one of ``k``, ``density``, ``nominal_ratio`` and ``max_bytes`` is given; for the last
-    two the job finds k. ``bits`` 1 to 8 mean codebooks of 2^b values, 16 means float16 values and
-    32 means no quantisation.
+    two the job finds k. With 1 to 8 ``bits`` there are codebooks of 2^b values, 16 means float16
+    values and 32 means no quantisation.
     """
 
     SIZES: ClassVar[tuple[str, ...]] = ("k", "density", "nominal_ratio", "max_bytes")
@@ -60,11 +57,13 @@ class Target(SpecModel):
 
     @classmethod
     def rules(cls) -> Schema:
-        """Exactly one size."""
+        """Exactly one of the sizes must be given."""
         return super().rules() | {"oneOf": [{"required": [size]} for size in cls.SIZES]}
 
     def given_k(self, num_weights: int) -> int | None:
-        """k for a network of ``num_weights`` dense conv and linear weights; None if not yet known.
+        """The k of a network with ``num_weights`` dense conv and linear weights.
+
+        It is None if the job has still to find it.
 
         Raises:
             InvalidInput: as ``count_nonzeros``.
@@ -73,13 +72,17 @@ class Target(SpecModel):
 
 
 def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
-    """The k of a target, given as JSON, for so many dense weights; None if not yet known.
+    """The k of a network with ``num_weights`` dense conv and linear weights.
 
-    How many non-zeros are within ``max_bytes`` depends on the network's other tensors, too.
+    It is None if the job has still to find it, for ``nominal_ratio`` and ``max_bytes``.
+
+    Args:
+        target: the target as JSON.
+        num_weights: how many there are.
 
     Raises:
-        InvalidInput: ``k_out_of_range`` if k is 0 or above ``num_weights``, or no non-zero is
-            within ``nominal_ratio``.
+        InvalidInput: ``k_out_of_range`` if k is 0 or above ``num_weights``, or ``nominal_ratio``
+            leaves room for no non-zero at all.
     """
     ratio, given = target.get("nominal_ratio"), "k" if target.get("k") is not None else "density"
     if ratio is not None:
@@ -108,9 +111,11 @@ def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
 
 
 def least_nominal_ratio(bits: int, num_weights: int) -> float:
-    """The nominal ratio of a network with a single non-zero, and with its codebook if it has one.
+    """The nominal ratio of a network with a single non-zero and the codebook value it may need.
 
     Args:
-        bits: of the non-zero.
+        bits: the bits of the non-zero.
+        num_weights: the number of dense conv and linear weights.
     """
-    return (bits + (_FLOAT_BITS if bits <= 8 else 0)) / (_FLOAT_BITS * num_weights)
+    codebook = FLOAT_BITS if bits <= MAX_CODEBOOK_BITS else 0
+    return (bits + codebook) / (FLOAT_BITS * num_weights)

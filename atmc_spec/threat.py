@@ -1,4 +1,4 @@
-"""What the model must withstand."""
+"""The perturbations that a model must withstand."""
 
 import re
 from typing import Annotated
@@ -10,7 +10,7 @@ from atmc_spec.defaults import training_step_size
 from atmc_spec.names import Norm
 from atmc_spec.values import Number, Whole
 
-# Of a radius: images are in [0, 1].
+# The largest radius, since images are in [0, 1].
 _LARGEST = 1
 _FRACTION = r"^[0-9]+(\.[0-9]+)?/[0-9]+(\.[0-9]+)?$"
 
@@ -25,7 +25,7 @@ class Threat(SpecModel):
             gt=0,
             le=_LARGEST,
             description='its radius, for images in [0, 1]: a number, or a fraction such as "8/255"',
-            # Bounds are for numbers only, the pattern for strings only.
+            # The bounds apply to numbers only, the pattern to strings only.
             json_schema_extra={"type": ["number", "string"], "pattern": _FRACTION},
         ),
     ]
@@ -38,7 +38,7 @@ class Threat(SpecModel):
     @field_validator("epsilon", mode="before")
     @classmethod
     def _read_fraction(cls, value: object) -> object:
-        """The quotient of a fraction."""
+        """Replace a fraction by its quotient."""
         if isinstance(value, str) and re.fullmatch(_FRACTION, value):
             numerator, denominator = (float(part) for part in value.split("/"))
             return numerator / denominator if denominator else value
@@ -51,7 +51,7 @@ class Threat(SpecModel):
 
     @property
     def training_step_size(self) -> float:
-        """As asked for, or the default."""
+        """The step size of the attack in training: the one asked for, or the default."""
         if self.step_size is not None:
             return self.step_size
         return training_step_size(self.epsilon, self.steps)

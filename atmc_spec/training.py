@@ -22,7 +22,7 @@ from atmc_spec.values import Flag, Number, Whole
 
 
 class Training(SpecModel):
-    """How long and how fast; rho and dual_interval are the paper's ADMM settings."""
+    """How long, with which loss and optimiser, and under which solver's settings a job trains."""
 
     depends: ClassVar[Mapping[str, tuple[str, str]]] = {
         "time_budget_s": ("preset", "auto"),
@@ -182,7 +182,7 @@ class Training(SpecModel):
         ),
     ] = defaults.IMPORTANCE
     rank_fraction: Annotated[
-        Number, Field(ge=0, le=1, description="share of the rows that seed the shared basis in V")
+        Number, Field(ge=0, le=1, description="share of the rows that U and V have as a basis")
     ] = defaults.RANK_FRACTION
     validation_fraction: Annotated[
         Number,
@@ -190,19 +190,22 @@ class Training(SpecModel):
     ] = 0.1
 
     def effort(self) -> Effort:
-        """The preset's, with what is set explicitly in its place."""
+        """What the preset decides, except where the spec sets a field itself."""
         names = [field.name for field in fields(Effort)]
         explicit = {name: getattr(self, name) for name in names}
         return replace(PRESETS[self.preset], **{k: v for k, v in explicit.items() if v is not None})
 
     @property
     def mix_clean_weight(self) -> float:
-        return self.clean_weight if self.clean_weight is not None else 0.5
+        """The weight of clean images in the mixed loss: the one asked for, or the default."""
+        return self.clean_weight if self.clean_weight is not None else defaults.CLEAN_WEIGHT
 
     @property
     def trades_beta(self) -> float:
-        return self.beta if self.beta is not None else 6.0
+        """The weight of the divergence in the TRADES loss: the one asked for, or the default."""
+        return self.beta if self.beta is not None else defaults.TRADES_BETA
 
     @property
     def ema_decay(self) -> float:
-        return self.averaging_decay if self.averaging_decay is not None else 0.99
+        """The decay of the exponential moving average: the one asked for, or the default."""
+        return self.averaging_decay if self.averaging_decay is not None else defaults.EMA_DECAY

@@ -1,11 +1,12 @@
-"""The kinds of plain values, as JSON Schema knows them."""
+"""The types of plain values, which accept what JSON Schema's types of the same kind accept."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-#: An integer; ``true`` and text are none (``3.0`` is one, see ``SpecModel``).
+#: An integer, but not ``true`` or text; ``SpecModel`` makes ``3.0`` an integer, too.
 Whole = Annotated[int, Field(strict=True)]
-#: A number; ``true`` and text are none.
+#: A number, but not ``true`` or text.
 Number = Annotated[float, Field(strict=True)]
+#: ``true`` or ``false``, but not 0, 1 or text.
 Flag = Annotated[bool, Field(strict=True)]

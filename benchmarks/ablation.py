@@ -42,7 +42,7 @@ from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.support import Structure
 from atmc_core.training.step import MixedLoss
-from atmc_core.training.trainer import Course, Trainer, steps_per_epoch, training_attack
+from atmc_core.training.trainer import Trainer, TrainerOptions, steps_per_epoch, training_attack
 from atmc_spec import defaults
 from atmc_spec.names import Importance
 from benchmarks import paper
@@ -143,17 +143,17 @@ def _run(
         optimizer=sgd(arguments.learning_rate),
         structure=Structure(variant.importance),
     )
-    course = Course(
+    options = TrainerOptions(
         attack=training_attack("linf", arguments.epsilon, arguments.steps),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
-        peak=arguments.learning_rate,
-        path=(seed, 1),
+        peak_rate=arguments.learning_rate,
+        stream=(seed, 1),
         max_grad_norm=defaults.MAX_GRAD_NORM,
     )
-    trainer = Trainer(classifier, net, data.train, course)
+    trainer = Trainer(classifier, net, data.train, options)
     for epoch in range(arguments.epochs):
         loss = trainer.run_epoch(epoch)
         say(f"density {density}, {variant.name}, seed {seed}, epoch {epoch}: loss {loss:.3f}")

@@ -1,7 +1,7 @@
-"""Many tensors side by side in one, so that one operation reaches the entries of all.
+"""All factors of a network side by side in one flat tensor, so that one operation reaches them all.
 
-A network's factors are dozens of tensors; taken one by one, an optimiser step and a projection are
-thousands of small operations, which cost more to start than to do, on a GPU above all.
+A network's factors are dozens of tensors. Handled one by one, an optimiser step and a projection
+would be thousands of small operations, which take longer to start than to run, above all on a GPU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,12 @@ class Pool:
     """The ``used`` tensors of all weights' factors, moved into one flat tensor.
 
     Attributes:
-        flat: all entries; the factors hold views of it.
-        ends: where each tensor ends in it, int64 ``[T]``, on its device.
+        factors: the factors, whose used tensors are now views of ``flat``.
+        shapes: the shape of each of the T used tensors.
+        sizes: the number of entries of each.
+        flat: all entries, float32 ``[sum of sizes]``.
+        ends: the position in ``flat`` behind each tensor's last entry, int64 ``[T]``, on the same
+            device.
     """
 
     def __init__(self, factors: Mapping[str, Factors]) -> None:
@@ -36,17 +40,17 @@ class Pool:
                 setattr(own, _ROLES[role], view.copy_(own.tensors[role]))
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """The part of a tensor like ``flat`` that belongs to each of the pooled ones."""
+        """Views of a tensor like ``flat``, one for each pooled tensor, in that tensor's shape."""
         parts = torch.split(flat, self.sizes)
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def by_weight(self, flat: Tensor) -> Iterator[tuple[str, Factors, list[Tensor]]]:
-        """The same views, weight by weight."""
+        """Yield the ``views`` of each weight together, with the weight's name and factors."""
         views = iter(self.views(flat))
         for name, own in self.factors.items():
             yield name, own, [next(views) for _ in own.used]
 
 
 def used_tensors(factors: Mapping[str, Factors]) -> list[Tensor]:
-    """Those tensors of all weights that may hold anything."""
+    """The ``used`` tensors of all weights, in order."""
     return [own.tensors[role] for own in factors.values() for role in own.used]

@@ -1,4 +1,4 @@
-"""What may be asked for, as JSON: the worker publishes it, so that the API needs no PyTorch."""
+"""All that a job may ask for, as JSON, which workers publish so that the API needs no PyTorch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from atmc_core.networks.torchvision_import import is_installed
 from atmc_core.report import schema as report_schema
 from atmc_spec import AttackName, Evaluation
 
-#: What each attack is, and the fields of ``evaluation`` in a job spec that set it.
+#: Each attack's description, and the fields of a job spec's ``evaluation`` that configure it.
 ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
     "fgsm": ("One signed (or normalised) gradient step (Goodfellow et al., 2015)", ()),
     "pgd": (
@@ -61,10 +61,12 @@ ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """``document`` is JSON (see docs/interfaces/catalogue.md).
+    """One thing that a job may ask for, or the schema of something that jobs make.
 
     Attributes:
-        kind: ``architecture``, ``method``, ``attack``, or ``schema`` of something that jobs make.
+        kind: ``architecture``, ``method``, ``attack`` or ``schema``.
+        name: unique within its kind.
+        document: a JSON object that describes it (see docs/interfaces/catalogue.md).
     """
 
     kind: str
@@ -73,7 +75,7 @@ class CatalogueEntry:
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every architecture, method, attack and report schema of this version."""
+    """Every architecture, method, attack and schema of this version."""
     entries = [
         CatalogueEntry("architecture", name, architecture.describe())
         for name, architecture in ARCHITECTURES.items()
@@ -98,7 +100,7 @@ def catalogue() -> list[CatalogueEntry]:
 
 
 def _open_architectures() -> list[CatalogueEntry]:
-    """Architectures of which only the job itself can tell whether the tensors fit."""
+    """The architectures whose tensors only the job can check, when it has read the upload."""
     documents: list[dict[str, Any]] = [
         {
             "name": ONNX,
@@ -123,7 +125,11 @@ def _open_architectures() -> list[CatalogueEntry]:
 
 
 def _options_schema(names: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON Schema of the part of a job spec that sets an attack by these fields."""
+    """The JSON Schema of a job spec's part that configures an attack.
+
+    Args:
+        names: the fields of ``evaluation`` that do.
+    """
     known = Evaluation.json_schema()["properties"]
     options = {name: known[name] for name in names}
     evaluation = {"type": "object", "properties": options, "additionalProperties": False}

@@ -1,6 +1,7 @@
-"""Checkpoints in a folder: written aside and renamed, so a reader sees whole ones only.
+"""Checkpoints in a folder.
 
-A checkpoint's name holds its content's hash, so damage by a disk or a transfer is seen on resume.
+Each is written under another name and then renamed, so a reader only ever sees whole ones. The name
+holds the content's hash, so a resuming job notices damage by a disk or a transfer.
 """
 
 import hashlib
@@ -13,26 +14,29 @@ from typing import Any
 
 import torch
 
-#: The number of the layout of what stages keep. Another release's state would be misread, so it
+#: The version of the checkpoints' layout. A checkpoint of another layout would be misread, so it
 #: counts as broken, and its job begins anew. The number is raised whenever a stage or a solver
-#: keeps something else (2: all factors in one tensor; 3: of U and V only what may be used; 4: the
-#: same in what one stage leaves to the next; 5: that is a ``Handover``, and there
-#: is one optimiser).
+#: changes what it keeps. (2: one tensor for all factors; 3: only the basis of U and V; 4: the same
+#: in what stages hand on; 5: stages hand on a ``Handover``, and there is one optimiser.)
 FORMAT = 5
-#: The one before the newest is kept in case the newest cannot be read.
+#: How many checkpoints are kept: the newest, and one more in case the newest cannot be read.
 _KEPT = 2
-#: A large network's checkpoint takes seconds, and an epoch may take less. Where a checkpoint took
-#: more than QUICK_S seconds, the next one waits until the job has worked WORTH times as long.
+#: A large network's checkpoint takes seconds, and an epoch may take less. If a checkpoint took more
+#: than QUICK_S seconds, the next one waits until the job has worked WORTH times as long.
 QUICK_S = 0.25
 WORTH = 9
 
 
 class BrokenCheckpoint(Exception):
-    """The content has another hash than the name says, or another release wrote it."""
+    """A checkpoint is damaged, or of another layout."""
 
 
 class CheckpointFolder:
-    """Numbered files ``NNNNNN-SHA256.pt`` of tensors and plain values, the newest two."""
+    """A folder of the newest two checkpoints, files ``NNNNNN-SHA256.pt`` with ascending numbers.
+
+    Args:
+        folder: is made if it does not exist.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,11 +44,20 @@ class CheckpointFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def paths(self) -> list[Path]:
-        """The checkpoints there are, oldest first."""
+        """The files of the checkpoints, oldest first."""
         return sorted(self.folder.glob("[0-9]*.pt"))
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Write ``state`` as the newest checkpoint, on disk before it gets its name."""
+        """Write the newest checkpoint and delete all but the newest two.
+
+        The content is flushed to disk before the file gets its name.
+
+        Args:
+            state: tensors and plain values by name.
+
+        Returns:
+            The path of the file.
+        """
         paths = self.paths()
         number = int(paths[-1].stem.partition("-")[0]) + 1 if paths else 1
         aside = self.folder / f"{number:06d}.tmp"
@@ -61,7 +74,11 @@ class CheckpointFolder:
         return path
 
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save what ``state`` makes, unless saving would take too large a share of the time."""
+        """Save a checkpoint, unless saving would take too large a share of the job's time.
+
+        Args:
+            state: makes the state to save; only called if it is saved.
+        """
         began = time.monotonic()
         if began < self._due:
             return
@@ -71,9 +88,11 @@ class CheckpointFolder:
         self._due = ended + (WORTH * cost if cost > QUICK_S else 0)
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest checkpoint that can be read, and the names of the ones that could not.
+        """Read the newest checkpoint that can be read; only tensors and plain values are unpickled.
 
-        Only tensors and plain values are unpickled.
+        Returns:
+            Its state, on the CPU, or None if there is none; and for each newer checkpoint that
+            could not be read a sentence that names it and says why.
         """
         broken: list[str] = []
         for path in reversed(self.paths()):
@@ -90,6 +109,7 @@ _UNREADABLE = (BrokenCheckpoint, RuntimeError, EOFError, OSError, pickle.Unpickl
 
 
 def _of_this_format(state: object) -> dict[str, Any]:
+    """The state without its format number, once that is found to be this release's."""
     found = state.pop("format", 1) if isinstance(state, dict) else "none"
     if not isinstance(state, dict) or found != FORMAT:
         raise BrokenCheckpoint(f"its format is {found}, this release reads {FORMAT}")
@@ -97,8 +117,9 @@ def _of_this_format(state: object) -> dict[str, Any]:
 
 
 def _check(path: Path) -> None:
+    """Check that the content has the hash that the file's name says."""
     expected = path.stem.partition("-")[2]
-    # Early versions wrote names without a hash; an upgrade keeps their files.
+    # Names have no hash in files that early versions wrote, which an upgrade keeps.
     if not expected:
         return
     with path.open("rb") as file:

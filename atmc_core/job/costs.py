@@ -1,4 +1,4 @@
-"""What parts of a job cost, in forward passes of one image."""
+"""What the parts of a job cost; the unit is one forward pass of one image."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,22 +10,33 @@ from atmc_core.evaluation.plan import evaluation_portions
 from atmc_core.job.inputs import Inputs
 from atmc_spec import Effort
 
+# A backward pass costs about two forward passes. In an attack, where it leaves out the weights'
+# gradients, it costs about one.
+_FORWARD = 1
+_TRAINING_PASSES = 3
+_ATTACK_STEP = 2
+
 
 def image_cost(attack: PGD | None) -> int:
     """The cost of a training step for each of its images.
 
     Args:
-        attack: that of the training step; without one it is clean training.
+        attack: the attack of the training step; None means clean training.
     """
-    # A backward pass costs about two forward ones, and one without the weights' gradients, as in
-    # the attack, about one.
-    return 2 * attack.steps + 6 if attack else 3
+    if attack is None:
+        return _TRAINING_PASSES
+    # The network is trained on the clean image and on the adversarial one.
+    return _ATTACK_STEP * attack.steps + 2 * _TRAINING_PASSES
 
 
 def epoch_cost(data: DataSet, attack: PGD | None) -> int:
-    """The cost of one epoch: training, and the choice on the validation split."""
-    selection = 2 * attack.steps if attack else 0
-    return len(data.train) * image_cost(attack) + len(data.val) * (selection + 1)
+    """The cost of one epoch: its training, and scoring it on the validation split.
+
+    Args:
+        attack: the attack of the training step; None means clean training.
+    """
+    selection = _ATTACK_STEP * attack.steps if attack else 0
+    return len(data.train) * image_cost(attack) + len(data.val) * (selection + _FORWARD)
 
 
 def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
@@ -38,7 +49,12 @@ def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
 
 
 def training_flops(inputs: Inputs, attack: PGD | None, effort: Effort) -> float:
-    """The floating-point operations of all training."""
+    """The floating-point operations of all training stages together.
+
+    Args:
+        attack: the attack of the training step; None means clean training.
+        effort: says how many epochs there are.
+    """
     epochs = effort.robust_epochs + effort.compression_epochs + effort.finish_epochs
     train = inputs.data.train
     image, _ = train.batch(slice(0, 1))

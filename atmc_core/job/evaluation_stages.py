@@ -1,4 +1,4 @@
-"""The stages that evaluate: the uploaded classifier, and the artifact in a fresh process."""
+"""The stages that evaluate: one the uploaded classifier, one the artifact in a fresh process."""
 
 from atmc_core import artifact
 from atmc_core.artifact.budget import stored
@@ -11,7 +11,7 @@ from atmc_core.job.stages import restore_compressed
 
 
 class EvaluationStage(Stage):
-    """Evaluates a classifier on the chosen images."""
+    """Evaluates a classifier on the evaluated images."""
 
     evaluator: Evaluator | FreshEvaluator
 
@@ -44,7 +44,7 @@ class UploadEvaluationStage(EvaluationStage):
 
 
 class ArtifactEvaluationStage(EvaluationStage):
-    """Writes the artifact, and evaluates what a fresh process reads from it."""
+    """Writes the artifact and evaluates it, as a fresh process reads it from the file."""
 
     evaluator: FreshEvaluator
 

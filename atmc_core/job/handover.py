@@ -1,4 +1,4 @@
-"""What the stages of a job hand on, from one to the next and into checkpoints."""
+"""What the stages of a job hand on to the next ones, and into checkpoints."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ class CompressedState:
     """A compressed network, as tensors and plain values.
 
     Attributes:
-        factors: the state of each weight's factors, in the network's order (``Factors.state``).
-        network: the state dict of the whole network, composed.
-        k: the budget that the factors keep to.
+        factors: the state of each weight's factors (``Factors.state``), in the network's order.
+        network: the state dict of the whole network, with weights composed of the factors.
+        k: the number of non-zeros that the factors may have, and keep to.
     """
 
     factors: list[State]
@@ -27,15 +27,15 @@ class CompressedState:
 
 @dataclass
 class Handover:
-    """What the stages so far have made; each stage adds its own.
+    """The results of the stages so far; each stage adds its own.
 
     Attributes:
-        plan: how long training takes; chosen once, so that a resumed job does not choose again.
-        seconds: the time that all epochs took, over all attempts.
-        before: what the evaluation of the upload found (see ``Evaluator``).
-        network: the state dict of the dense network.
+        plan: how long training takes. It is chosen once, so a resumed job does not choose again.
+        seconds: the time that all epochs took, in all attempts together.
+        before: the figures of the upload's evaluation (``Evaluator.state``).
+        network: the state dict of the trained dense network.
         compressed: the compressed network.
-        after: what the evaluation of the artifact found.
+        after: the figures of the artifact's evaluation (``Evaluator.state``).
     """
 
     plan: TrainingPlan
@@ -46,7 +46,7 @@ class Handover:
     after: State | None = None
 
     def state(self) -> State:
-        """All of it as tensors and plain values, none of them copied."""
+        """The handover as tensors and plain values, which are not copied."""
         return vars(self) | {
             "plan": self.plan.to_json(),
             "compressed": vars(self.compressed) if self.compressed else None,

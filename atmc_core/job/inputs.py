@@ -14,7 +14,7 @@ from atmc_core.data import Augmentation, DataSet, Reading, Split, check_against,
 from atmc_core.evaluation.plan import evaluated_indices
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView, compressible_weights
-from atmc_core.job.places import REPORT
+from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
@@ -27,12 +27,14 @@ class Inputs:
     """What a job is given, ready for work.
 
     Attributes:
+        spec: what is asked for.
         model: the uploaded file and what its uploader said of it.
-        notes: what was changed as the network was read, ``(code, sentence)``.
+        blueprint: how to build the network.
+        notes: the changes made while the network was read, each a code and a sentence.
         read: the images as they were read, perhaps in memory maps.
         data: the same images, on the job's device as far as they fit there.
-        classifier: the uploaded one at the start, on the device; training changes it.
-        results: the folder for what the job makes.
+        classifier: the uploaded classifier, on the device; training changes it in place.
+        results: the folder that the job writes its results to.
     """
 
     spec: JobSpec
@@ -51,27 +53,27 @@ class Inputs:
 
     @property
     def num_classes(self) -> int:
-        """Classes that the network tells apart."""
+        """The number of classes that the network tells apart."""
         return self.blueprint.num_classes
 
     @property
     def device(self) -> torch.device:
-        """Where the job computes."""
+        """The device on which the job computes."""
         return next(self.classifier.parameters()).device
 
     @property
     def report_seed(self) -> int:
-        """The seed of the evaluation."""
+        """The seed of all random numbers in the evaluations."""
         return self.spec.seed + REPORT
 
     @cached_property
     def indices(self) -> Tensor:
-        """The evaluated images' places in the test split, int64 ``[N]`` on the CPU."""
+        """The indices of the evaluated images in the test split, int64 ``[N]`` on the CPU."""
         return evaluated_indices(self.data.test.labels, self.spec.evaluation, self.report_seed)
 
     @cached_property
     def evaluated(self) -> Split:
-        """The evaluated images."""
+        """The evaluated images and their labels."""
         return self.data.test.select(self.indices)
 
     @property
@@ -79,7 +81,7 @@ class Inputs:
         """How small the result is to be.
 
         Raises:
-            ValueError: if the spec has no target, as one for a method that only evaluates.
+            ValueError: if the spec has no target, because its method only evaluates.
         """
         if self.spec.target is None:
             raise ValueError(f"a spec of {self.spec.method} has no target")
@@ -96,14 +98,14 @@ class Inputs:
         return sum(math.prod(view.shape) for view in self.views.values())
 
     def new_structure(self) -> Structure:
-        """What the target keeps or drops, with nothing dropped yet."""
+        """A new object that keeps or drops what the target asks for: single entries or channels."""
         if self.target.structure == "channel":
             return Channels(self.classifier.network)
         return Structure(self.spec.training.importance)
 
     @cached_property
     def budget(self) -> Budget:
-        """How many non-zeros the target leaves."""
+        """The number of non-zeros that the target allows, and how it is found."""
         zeros = {
             name: Factors(view, *(torch.zeros(shape) for shape in view.factor_shapes))
             for name, view in self.views.items()
@@ -112,7 +114,12 @@ class Inputs:
         return Budget(self.target, blank, self.num_weights, self.new_structure())
 
     def compressed(self, factors: NamedFactors, k: int) -> CompressedModel:
-        """The classifier as it is now, with these factors for its weights."""
+        """The present classifier as an artifact, with these factors for its weights.
+
+        Args:
+            factors: U, V and C of every conv and linear weight, by name.
+            k: the number of non-zeros that they may have.
+        """
         return CompressedModel(
             architecture=self.blueprint.architecture,
             num_classes=self.num_classes,
@@ -129,10 +136,13 @@ class Inputs:
 def load_inputs(
     model: ModelInput, dataset: Path, spec: JobSpec, reading: Reading
 ) -> tuple[Loaded, DataSet]:
-    """Read the uploaded network, and the images that fit it; their channels are the network's.
+    """Read the uploaded network, and the images with as many channels as the network reads.
+
+    Args:
+        reading: how to read images; its ``channels`` are replaced by the network's.
 
     Raises:
-        InvalidInput: if one of them cannot be used, or they do not go together.
+        InvalidInput: if the network or the images cannot be used, or do not fit each other.
     """
     upload = open_upload(model)
     fraction = spec.training.validation_fraction

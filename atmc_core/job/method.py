@@ -1,4 +1,4 @@
-"""What a method is: an object that refuses what it cannot do, plans, and lays out its stages."""
+"""Classes of methods: a method checks what is asked, plans its training and lists its stages."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,12 +25,15 @@ from atmc_spec import EPOCHS, JobSpec, Threat
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One method. A file in ``methods`` that makes one is all that it takes to add it.
+    """A method of compression, or of evaluation alone.
+
+    To add a method, add a file to ``methods`` that makes an object of a subclass.
 
     Attributes:
-        name: the name that a spec asks for it by.
-        description: one sentence, for the catalogue.
-        spec: the class that reads its specs; a method's own derives from ``CompressionSpec``.
+        name: the name by which a spec asks for the method.
+        description: one sentence for the catalogue.
+        spec: the class of the method's specs; a method that compresses derives its own from
+            ``CompressionSpec``.
     """
 
     name: str
@@ -46,20 +49,20 @@ class Method(ABC):
         """
 
     def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
-        """Choose how long training takes; says what it measures. Called once in a job."""
+        """Choose how long training takes, once in a job; what it measures it emits."""
         return TrainingPlan(inputs.spec.training.effort())
 
     @abstractmethod
     def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
-        """The stages in their order; warns of what makes them slow."""
+        """List the stages in their order; emits a warning of what makes them slow."""
 
 
 @dataclass(frozen=True)
 class TrainingMethod(Method):
-    """A method that trains the upload on adversarial images and writes an artifact."""
+    """A method that trains the upload, by default on adversarial images, and writes an artifact."""
 
     def attack(self, threat: Threat) -> PGD | None:
-        """The attack of training and of the choice between epochs; None for clean training."""
+        """The attack of training, which also chooses between epochs; None means clean training."""
         return training_attack(threat.norm, threat.epsilon, threat.steps, threat.step_size)
 
     def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
@@ -74,22 +77,22 @@ class TrainingMethod(Method):
 
     @abstractmethod
     def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
-        """The stages that make the compressed network of the trained dense one."""
+        """The stages that turn the trained dense network into the compressed one."""
 
 
 @dataclass(frozen=True)
 class CompressionMethod(TrainingMethod):
-    """A method that compresses the trained dense network, and then refines what is left.
+    """A method that compresses the trained dense network, and then refines the compressed one.
 
     Attributes:
-        compress: the stage that compresses: whether the support is chosen once, or moves.
+        compress: the stage that compresses, with a support that moves or is chosen once.
     """
 
     compress: type[MovingStage] | type[FixedStage]
 
     @abstractmethod
     def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
-        """Where the factors start.
+        """The factors that compression starts from, for each k.
 
         Args:
             weights: the conv and linear weights of the trained dense network.
@@ -97,14 +100,15 @@ class CompressionMethod(TrainingMethod):
         """
 
     def least(self, budget: Budget) -> NamedFactors | None:
-        """Factors with the fewest non-zeros that the method can leave; None: a single one."""
+        """Factors with the fewest non-zeros that the method can leave; None means a single one."""
         return None
 
     def check(self, inputs: Inputs) -> None:
         """Check that the target can be met.
 
         Raises:
-            InvalidInput: if ``k`` is out of range, nothing fits, or the channels are not known.
+            InvalidInput: if k is out of range, not even the least fits ``max_bytes``, or whole
+                channels are asked for and ``torch.fx`` cannot trace the network.
         """
         budget = inputs.budget
         budget.check(self.least(budget))
@@ -152,7 +156,7 @@ def evaluate_upload(inputs: Inputs) -> StagePlan:
 
 
 def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
-    """The stage that trains the dense network, of no epochs where the upload is kept."""
+    """The stage that trains the dense network; it has no epochs if the upload is robust already."""
     recognition = setup.plan.recognition
     return StagePlan(
         "robust_training" if setup.attack else "clean_training",

@@ -1,4 +1,4 @@
-"""A job as a row of stages, each a number of epochs, after each of which it can be resumed."""
+"""A job as a sequence of stages made of epochs; it can be resumed after every epoch."""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ _FINISHED = {"status": "finished"}
 
 
 class Stage(ABC):
-    """One stage at work."""
+    """A stage that has started."""
 
     @abstractmethod
     def run_epoch(self, index: int) -> dict[str, float]:
-        """Run epoch ``index`` and return figures worth showing.
+        """Run epoch ``index``, counted from 0, and return figures worth showing.
 
         An epoch of training is one pass over the training images. An epoch of an evaluation is a
         batch under one attack, a point of the curve, or the probe.
@@ -28,26 +28,28 @@ class Stage(ABC):
 
     @abstractmethod
     def finish(self, handover: Handover) -> None:
-        """Leave the result for the stages that follow."""
+        """Add the stage's result to the handover, for the stages that follow."""
 
     @abstractmethod
     def state(self) -> State:
-        """All that ``restore`` needs to go on after the last epoch: tensors and plain values."""
+        """All that ``restore`` needs to continue after the last epoch: tensors and plain values."""
 
     @abstractmethod
     def restore(self, state: State) -> None:
-        """Go on from ``state``, which may hold tensors on the CPU."""
+        """Continue from a ``state``, whose tensors may lie on the CPU."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage before it starts: how long it is, and how to make it from what came before.
+    """A stage that has not started: how long it is, and how to make it from the handover.
 
     Attributes:
-        cost: the cost of one epoch, or of each of them in turn, in the same arbitrary unit for all
-            stages (say, passes over an image).
-        skipped: why it has no epochs though one might expect some; its last event tells.
-        shared: all of the job's processes take part; in any other stage only the first works.
+        name: the name that events give it.
+        epochs: how many epochs it has.
+        cost: the cost of every epoch, or a sequence of each one's, in forward passes of one image.
+        make: makes the stage from the handover of the stages before it.
+        skipped: why the stage has no epochs though one might expect some; its last event says it.
+        shared: whether all of the job's processes take part, instead of the first one alone.
     """
 
     name: str
@@ -65,7 +67,12 @@ class StagePlan:
 
 
 class Progress:
-    """Turns epochs done into a share of the whole and a time to go."""
+    """Emits the share of the job that is done and the time that the rest will take.
+
+    Attributes:
+        total: the cost of all epochs of all stages.
+        done: the cost of the epochs done so far.
+    """
 
     def __init__(self, stages: Sequence[StagePlan], emit: Emit) -> None:
         self.total = sum(stage.cost_of(0, stage.epochs) for stage in stages) or 1.0
@@ -75,15 +82,15 @@ class Progress:
         self._started = time.monotonic()
 
     def skip(self, stage: StagePlan, epochs: int) -> None:
-        """Count epochs that an earlier attempt did."""
+        """Count a stage's first epochs, which an earlier attempt has done."""
         self.done += stage.cost_of(0, epochs)
 
     def advance(self, stage: StagePlan, epoch: int) -> None:
-        """Count one epoch done, and say so."""
+        """Count an epoch that this attempt has done, and emit the progress."""
         cost = stage.cost_of(epoch, epoch + 1)
         self.done += cost
         self._worked += cost
-        # The pace is not known as long as this attempt has only done epochs that cost nothing.
+        # No pace is known while all epochs of this attempt have cost nothing.
         pace = (time.monotonic() - self._started) / self._worked if self._worked else None
         self.emit(
             {
@@ -99,11 +106,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a job has got to: ``done`` epochs of stage number ``stage``.
+    """The point that a job has reached.
 
     Attributes:
-        state: that of the stage; None before its first epoch.
-        handover: what the stages before it made.
+        handover: the results of the stages before the present one.
+        stage: the number of the present stage, counted from 0.
+        done: how many epochs of that stage are done.
+        state: the state of that stage; None before its first epoch.
     """
 
     handover: Handover
@@ -113,7 +122,10 @@ class Position:
 
 
 def resume(checkpoints: CheckpointFolder, emit: Emit) -> Position | None:
-    """Read the newest readable checkpoint, if any; warns of those that cannot be read."""
+    """The position in the newest checkpoint that can be read, or None if there is none.
+
+    A warning is emitted for each newer checkpoint that cannot be read.
+    """
     saved, broken = distributed.from_first(checkpoints.load())
     for name in broken:
         emit({"type": "warning", "code": "broken_checkpoint", "message": f"skipped {name}"})
@@ -123,14 +135,18 @@ def resume(checkpoints: CheckpointFolder, emit: Emit) -> Position | None:
 
 
 def agree_on(plan: TrainingPlan) -> TrainingPlan:
-    """The first process's plan, on all of them: what they measured may differ."""
+    """The first process's plan, on all processes: each may have measured other times."""
     return TrainingPlan.from_json(distributed.from_first(plan.to_json()))
 
 
 def run_stages(
     stages: Sequence[StagePlan], start: Position, checkpoints: CheckpointFolder, emit: Emit
 ) -> Handover:
-    """Run all stages in turn from a position on, and return what they made."""
+    """Run all stages in their order from a position on, and return their results.
+
+    Raises:
+        FloatingPointError: if training diverges.
+    """
     if start.done:
         emit({"type": "resumed", "stage": stages[start.stage].name, "epoch": start.done})
     progress = Progress(stages, emit)
@@ -149,27 +165,27 @@ def run_stages(
 
 
 def _run_stage(
-    plan: StagePlan, number: int, at: Position, checkpoints: CheckpointFolder, progress: Progress
+    planned: StagePlan, number: int, at: Position, checkpoints: CheckpointFolder, progress: Progress
 ) -> None:
-    """Run the epochs of a stage that are left, and add what it made to the handover."""
-    stage, handover = plan.make(at.handover), at.handover
+    """Run the epochs of a stage that are left, and add its result to the handover."""
+    stage, handover = planned.make(at.handover), at.handover
     if at.state is not None:
         stage.restore(at.state)
-    for epoch in range(at.done, plan.epochs):
+    for epoch in range(at.done, planned.epochs):
         began = time.monotonic()
         figures = stage.run_epoch(epoch)
-        if plan.shared:
+        if planned.shared:
             _agree(stage)
         handover.seconds += time.monotonic() - began
-        progress.emit({"type": "metric", "stage": plan.name, "epoch": epoch + 1} | figures)
-        progress.advance(plan, epoch)
+        progress.emit({"type": "metric", "stage": planned.name, "epoch": epoch + 1} | figures)
+        progress.advance(planned, epoch)
         if distributed.is_first():
             checkpoints.save_if_due(partial(_checkpoint, number, epoch + 1, stage, handover))
     stage.finish(handover)
 
 
 def _checkpoint(number: int, done: int, stage: Stage, handover: Handover) -> State:
-    """A position as tensors and plain values."""
+    """A position as tensors and plain values; its keys are the fields of ``Position``."""
     return {"stage": number, "done": done, "state": stage.state(), "handover": handover.state()}
 
 
@@ -178,7 +194,7 @@ def _from_first(handover: Handover) -> Handover:
 
 
 def _agree(stage: Stage) -> None:
-    """Take over the first process's state: rounding must not lead them apart."""
+    """Take over the first process's state, so that rounding does not lead the processes apart."""
     state = distributed.from_first(stage.state())
     if not distributed.is_first():
         stage.restore(state)

@@ -1,4 +1,4 @@
-"""How long a job trains: by its preset, by what the upload can do, and by the time there is."""
+"""How long a job trains: as its preset says, what the upload can do, and how much time there is."""
 
 import copy
 import math
@@ -13,35 +13,40 @@ from atmc_core.data import Split
 from atmc_core.events import Emit
 from atmc_core.job.costs import epoch_cost, image_cost
 from atmc_core.job.inputs import Inputs
-from atmc_core.job.places import SELECT
 from atmc_core.job.setup import TrainingSetup, set_up_training
 from atmc_core.job.solving import optimizer_of
+from atmc_core.job.streams import SELECT
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.step import make_step
 from atmc_core.training.trainer import adversarial_step, selection_accuracy
 
-# Of the accuracy that a classifier has above chance on clean images, a robust one keeps this share
-# under attack.
+# A classifier counts as robust if it keeps, under attack, this share of the accuracy that it has
+# above chance on clean images.
 _KEEPS = 0.75
-# Under a hard threat even a robust one keeps less. Then it counts as robust if it keeps half, and
-# some at twice the radius, where a classifier never trained against attacks is down at chance.
+# Under a hard threat even a robust classifier keeps less. It then counts as robust if it keeps half
+# under attack, and at twice the radius still this share: there a classifier that was never trained
+# against attacks is no better than chance.
 _KEEPS_HALF, _KEEPS_AT_TWICE = 0.5, 0.15
 _RECOGNITION_IMAGES = 1000
 # ``auto`` trains for _AUTO_EPOCHS, all stages together, where there are _AUTO_IMAGES training
-# images. With fewer images the epochs grow with the square root of the ratio, within the range.
+# images. With other numbers the epochs change with the square root of the ratio, within the range.
 _AUTO_IMAGES, _AUTO_EPOCHS, _AUTO_RANGE = 50_000, 60, (30, 240)
-_TIMED_STEPS, _TIMED_SECONDS = 8, 2.0
+# An epoch's time is estimated from so many steps, or fewer if they take longer than that.
+_TIMED_STEPS, _LEAST_TIMED_STEPS, _TIMED_SECONDS = 8, 2, 2.0
+# The learning rate of timed steps is small, so that the loss stays finite.
+_TIMING_RATE = 1e-6
 
 
 def keep_if_robust(inputs: Inputs, attack: PGD, plan: TrainingPlan, emit: Emit) -> TrainingPlan:
-    """The plan without training of the dense network if the upload is robust already.
+    """Leave the training of the dense network out of the plan if the upload is robust already.
 
-    Where the spec says how long that training is, nothing is measured; else it says what was found.
+    If the spec says how long that training is, the plan stays as it is and nothing is measured.
+    Otherwise the accuracies found are emitted.
 
     Args:
-        attack: that of the choice between epochs.
+        attack: the attack that also chooses between epochs.
     """
     if inputs.spec.training.robust_epochs is not None:
         return plan
@@ -52,7 +57,11 @@ def keep_if_robust(inputs: Inputs, attack: PGD, plan: TrainingPlan, emit: Emit) 
 
 
 def recognise(inputs: Inputs, attack: PGD) -> Recognition:
-    """Try the upload on up to 1,000 validation images under the training attack."""
+    """Measure whether the upload is robust, on up to 1,000 validation images.
+
+    Args:
+        attack: the attack that also chooses between epochs.
+    """
     split = inputs.data.val
     split = Split(split.images[:_RECOGNITION_IMAGES], split.labels[:_RECOGNITION_IMAGES])
 
@@ -91,13 +100,14 @@ def _figures(recognition: Recognition) -> dict[str, float]:
 def fit_epochs(
     inputs: Inputs, attack: PGD | None, plan: TrainingPlan, stages: Sequence[str], emit: Emit
 ) -> TrainingPlan:
-    """With preset ``auto``: epochs that fit the size of the data and the time there is.
+    """With preset ``auto``, fit the plan's epochs to the size of the data and the time there is.
 
-    With another preset the plan stays as it is. Epochs that the spec gives always stay.
+    With another preset the plan stays as it is, and epochs that the spec gives always stay. A
+    warning is emitted if the time is too short.
 
     Args:
-        attack: that of training; without one it is clean training.
-        stages: the fields of ``training`` that give the epochs of the method's stages.
+        attack: the attack of training; None means clean training.
+        stages: the fields of the spec's ``training`` that hold the epochs of the method's stages.
     """
     training, effort = inputs.spec.training, plan.effort
     if training.preset != "auto":
@@ -119,7 +129,7 @@ def fit_epochs(
 
 
 def _warn_of_short_time(seconds: float, epochs: int, emit: Emit) -> None:
-    """Say that so many epochs, of so many seconds each, are the least that training takes."""
+    """Warn that training takes at least so many epochs of so many seconds each."""
     emit(
         {
             "type": "warning",
@@ -131,7 +141,7 @@ def _warn_of_short_time(seconds: float, epochs: int, emit: Emit) -> None:
 
 
 def seconds_per_epoch(inputs: Inputs, setup: TrainingSetup) -> float:
-    """The seconds of one epoch, training and selection, from a few steps on a copy."""
+    """Estimate the seconds that an epoch takes, with its scoring, from a few steps on a copy."""
     training, train = inputs.spec.training, inputs.data.train
     device = train.labels.device
     classifier = copy.deepcopy(inputs.classifier)
@@ -140,10 +150,13 @@ def seconds_per_epoch(inputs: Inputs, setup: TrainingSetup) -> float:
     step = make_step(classifier, setup.inner_attack, setup.loss, setup.speed)
     generator = random_generator(device, inputs.spec.seed)
     times: list[float] = []
-    # The first steps are slower: memory is taken, kernels are chosen.
-    while len(times) < 2 or (len(times) < _TIMED_STEPS and sum(times) < _TIMED_SECONDS):
+    # The first steps are slower, since memory is allocated and kernels are chosen in them. So the
+    # fastest one counts.
+    while len(times) < _LEAST_TIMED_STEPS or (
+        len(times) < _TIMED_STEPS and sum(times) < _TIMED_SECONDS
+    ):
         began = time.perf_counter()
-        adversarial_step(net, step, images, labels, 1e-6, generator)
+        adversarial_step(net, step, images, labels, _TIMING_RATE, generator)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""A whole job: from an uploaded model and data set to an artifact and a report, resumable."""
+"""Runs a whole job, from an uploaded model and data set to an artifact and a report; resumable."""
 
 import platform
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
 from atmc_core.job.methods import all_methods
 from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
-from atmc_core.job.progress import count, now_and_then
+from atmc_core.job.progress import emit_progress, throttled_progress
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
@@ -39,24 +39,30 @@ def run(
 ) -> dict[str, Any]:
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
-    There will be ``report.json``, ``report.html``, ``model_card.md`` and, unless it only evaluates,
-    ``model.atmc`` with its exports ``model.safetensors`` and ``model.onnx``.
+    The results are ``report.json``, ``report.html``, ``model_card.md`` and, unless the method only
+    evaluates, ``model.atmc`` with its exports ``model.safetensors`` and ``model.onnx``.
 
-    Goes on from ``folder/checkpoints`` if there are any. With deterministic algorithms, the same
-    versions and number of threads, a resumed run's artifact equals an undisturbed one's byte for
-    byte.
+    The job continues from ``folder/checkpoints`` if there are any. With deterministic algorithms,
+    the same versions and the same number of threads, the artifact of a resumed run equals an
+    undisturbed run's byte for byte.
 
-    Several processes (``distributed.together``) each call it alike and train together; only the
-    first says, writes and returns anything.
+    Several processes (``distributed.together``) may each call this with the same arguments to train
+    together; only the first emits, writes and returns anything.
 
     Args:
-        emit: called with each event (see docs/interfaces/events.md).
+        spec: what is asked for.
+        model: the uploaded network.
+        dataset: the file or folder of images.
+        folder: the job's own folder, made if it does not exist.
+        device: where to compute.
+        emit: is called with each event (see docs/interfaces/events.md).
 
     Returns:
-        The headline figures; of the other processes nothing.
+        The report's headline figures; an empty dict in the other processes.
 
     Raises:
-        InvalidInput: if the model or the data cannot be used.
+        InvalidInput: if the model or the data cannot be used, or the method cannot do what is
+            asked.
         FloatingPointError: if training diverges.
     """
     if not distributed.is_first():
@@ -67,15 +73,18 @@ def run(
 
 
 def _say_nothing(_: dict[str, Any]) -> None:
-    """The first process says it all."""
+    """Emit nothing, since the first process emits all events."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job ready to train.
+    """A job that is ready to train.
 
     Attributes:
-        start: where to go on: behind the newest checkpoint's last epoch, or at the beginning.
+        inputs: what the job is given.
+        stages: all stages of the job, in their order.
+        checkpoints: the folder of the job's checkpoints.
+        start: the newest checkpoint's position, or the beginning.
     """
 
     inputs: Inputs
@@ -87,7 +96,7 @@ class Prepared:
 def prepare(
     spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
 ) -> Prepared:
-    """Read and check what is given, and lay out the stages.
+    """Read and check what the job is given, and list its stages.
 
     Raises:
         InvalidInput: if the model or the data cannot be used, or the method cannot do what is
@@ -102,7 +111,8 @@ def prepare(
     checkpoints = CheckpointFolder(folder / "checkpoints")
     start = resume(checkpoints, emit)
     if start is None:
-        # Chosen once: measured again, a resumed job might train for another number of epochs.
+        # The plan is made once and kept: a resumed job that measured again might train for another
+        # number of epochs.
         start = Position(Handover(agree_on(method.plan(inputs, emit))))
     stages = method.stages(inputs, start.handover.plan, emit)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
@@ -112,8 +122,8 @@ def prepare(
 def _read(
     spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
 ) -> Inputs:
-    """The network and the images, on the device; warns of what was changed on the way in."""
-    reading = Reading(folder=folder, told=now_and_then(emit, VALIDATING))
+    """The network and the images, on the device; emits a warning of each change made to them."""
+    reading = Reading(folder=folder, told=throttled_progress(emit, VALIDATING))
     loaded, data = load_inputs(model, dataset, spec, reading)
     for code, message in (*loaded.notes, *data.notes):
         emit({"type": "warning", "code": code, "message": message})
@@ -130,7 +140,7 @@ def _read(
 
 
 def train(job: Prepared, emit: Emit) -> Handover:
-    """Run the stages, evaluations included, and return what they made.
+    """Run all stages, evaluations included, and return their results.
 
     Raises:
         FloatingPointError: if training diverges.
@@ -140,23 +150,25 @@ def train(job: Prepared, emit: Emit) -> Handover:
 
 
 def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, Any]:
-    """Write the report and, if there is an artifact, its exports; returns the headline."""
+    """Write the report and, if there is an artifact, its exports; return the report's headline."""
     emit({"type": "stage", "stage": WRITING, "status": "started"})
     compressed = _compressed(inputs, handover)
-    steps = 3 if compressed else 2
+    # The report is built and written, and with an artifact there are exports in between.
+    parts = 3 if compressed else 2
     report = build(_findings(inputs, handover, compressed))
-    count(emit, WRITING, 1, steps, progress=1.0)
+    emit_progress(emit, WRITING, 1, parts, progress=1.0)
     if compressed:
         write_exports(compressed.model, inputs.results, emit)
-        count(emit, WRITING, 2, steps, progress=1.0)
+        emit_progress(emit, WRITING, 2, parts, progress=1.0)
     write(report, inputs.results)
-    count(emit, WRITING, steps, steps, progress=1.0)
+    emit_progress(emit, WRITING, parts, parts, progress=1.0)
     emit({"type": "stage", "stage": WRITING, "status": "finished"})
     headline: dict[str, Any] = report["headline"]
     return headline
 
 
 def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None) -> Findings:
+    """All that the report is built of."""
     assert handover.before is not None
     return Findings(
         spec=inputs.spec,
@@ -181,7 +193,7 @@ def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None)
 
 
 def _compressed(inputs: Inputs, handover: Handover) -> Compressed | None:
-    """The compressed side, if the stages made one."""
+    """The report's part on the artifact, or None if the stages made no artifact."""
     if handover.after is None:
         return None
     return Compressed(

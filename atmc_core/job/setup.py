@@ -1,4 +1,4 @@
-"""How all training stages of a job train: settled once, after planning."""
+"""How all training stages of a job train, which is decided once, after planning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from atmc_core.training.step import MixedLoss, RecordedStep, Speed, StepLoss, ca
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_spec import Effort, JobSpec
 
-# Compiling takes about half a minute; training on a large GPU takes a minute from here on.
-_COMPILED_FROM = 5e15  # floating-point operations
-# The images of the step that tells whether steps can be recorded.
+# Steps are compiled if training takes at least so many floating-point operations. These take a
+# large GPU about a minute, and compiling takes about half a minute.
+_COMPILED_FROM = 5e15
+# The number of images in the step that shows whether steps can be recorded.
 _WATCHED_IMAGES = 8
 
 
@@ -26,11 +27,12 @@ class TrainingSetup:
     """How all training stages of a job train.
 
     Attributes:
-        attack: that of the choice between epochs; without one training is on clean images.
-        inner_attack: that of the training step; TRADES climbs its own loss.
-        speed: how training steps are run on the job's device.
-        waiting: operations of the network that keep its steps from being recorded on a GPU.
-        plan: the epochs, schedule and averaging that planning settled on.
+        attack: the attack that chooses between epochs; None means training on clean images.
+        inner_attack: the attack of the training step: the same, or for TRADES one on its own loss.
+        loss: the loss of a training step.
+        speed: how training steps are made faster on the job's device.
+        waiting: the operations of the network that keep its steps from being recorded on a GPU.
+        plan: the epochs, the learning rate's schedule and the averaging that were planned.
     """
 
     attack: PGD | None
@@ -42,10 +44,10 @@ class TrainingSetup:
 
 
 def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> TrainingSetup:
-    """Settle how to train; tries one training step if the device is a GPU.
+    """Decide how to train; on a GPU this runs one training step to see if it can be recorded.
 
     Args:
-        attack: that of adversarial training.
+        attack: the attack of adversarial training; None means training on clean images.
     """
     inner, loss = _inner_attack(inputs.spec, attack), _loss(inputs.spec)
     on_gpu = inputs.device.type == "cuda"
@@ -55,6 +57,7 @@ def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> T
 
 
 def _inner_attack(spec: JobSpec, attack: PGD | None) -> PGD | None:
+    """The attack of the training step, which for TRADES climbs the divergence of the outputs."""
     if attack is None or spec.training.loss == "mix":
         return attack
     threat = spec.threat
@@ -81,10 +84,14 @@ def _speed(inputs: Inputs, attack: PGD | None, effort: Effort, *, recorded: bool
 
 
 def find_waiting_operations(inputs: Inputs, attack: PGD | None, loss: StepLoss) -> tuple[str, ...]:
-    """Operations of the network that look at its own results, so that no step is recorded.
+    """The operations of the network that wait for its own results, so that no step is recorded.
 
     Args:
-        attack: that of the training step.
+        attack: the attack of the training step; None means clean training.
+        loss: the loss of the training step.
+
+    Returns:
+        Their names; none if steps can be recorded.
     """
     images, labels = inputs.data.train.batch(slice(0, _WATCHED_IMAGES))
     step = RecordedStep(inputs.classifier, attack, loss)
@@ -92,7 +99,7 @@ def find_waiting_operations(inputs: Inputs, attack: PGD | None, loss: StepLoss) 
 
 
 def warn_of_plain_steps(waiting: Sequence[str], emit: Emit) -> None:
-    """Say that training steps are not recorded, if operations of the network keep them from it."""
+    """Warn that training steps are not recorded, if operations of the network prevent it."""
     if waiting:
         emit(
             {

@@ -1,4 +1,4 @@
-"""What the solver takes, from what a spec says of training."""
+"""Makes the optimiser and the compressor that a spec asks for."""
 
 from atmc_core.compressor import Compressor
 from atmc_core.factors.factors import NamedFactors
@@ -9,18 +9,21 @@ from atmc_spec import Training
 
 
 def optimizer_of(training: Training) -> OptimizerFactory:
-    """The optimiser of every stage."""
+    """A factory of the optimiser that every stage uses."""
     return sgd(training.learning_rate, training.momentum, training.weight_decay)
 
 
 def compressor(
     inputs: Inputs, factors: NamedFactors, structure: Structure, *, k: int, bits: int, steps: int
 ) -> Compressor:
-    """The compressor of a stage.
+    """The compressor of a stage, on the job's network.
 
     Args:
-        factors: where U, V and C start.
-        steps: before the end game; 0 begins with it.
+        factors: the U, V and C to start from; the network's weights are set to what they compose.
+        structure: keeps or drops entries or channels.
+        k: the number of non-zeros allowed.
+        bits: the bits of a non-zero.
+        steps: the optimiser steps before the end game; with 0 it begins at once.
     """
     training = inputs.spec.training
     return Compressor(

@@ -1,4 +1,4 @@
-"""The stages that train: dense, under the constraints, and the end game."""
+"""The stages that train: the dense network, the network under the constraints, the end game."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -14,29 +14,36 @@ from atmc_core.factors.views import compressible_weights, dense_weights
 from atmc_core.job.handover import CompressedState, Handover, State
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import Stage
-from atmc_core.job.places import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.job.setup import TrainingSetup
 from atmc_core.job.solving import compressor, optimizer_of
+from atmc_core.job.streams import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
-from atmc_core.training.trainer import Course, Trainer, selection_accuracy, steps_per_epoch
+from atmc_core.training.trainer import Trainer, TrainerOptions, selection_accuracy, steps_per_epoch
 from atmc_spec import JobSpec
+from atmc_spec.names import FLOAT_BITS
 
-#: The factors of a dense network as a method starts from them, for a budget of k. Only low rank
-#: depends on k; the other methods' factors are cut to it later.
+#: The factors that a method starts from, for a budget of k non-zeros. Those of low rank depend on
+#: k; the other methods' have more non-zeros, which the solver prunes to k.
 FactorsFor = Callable[[int], NamedFactors]
-#: Makes those from the dense weights.
+#: Makes these factors from the dense weights.
 Start = Callable[[splitting.ViewedWeights, JobSpec], FactorsFor]
 
-# The end game's peak learning rate, as a share of the other stages': it only refines.
+# The end game's peak learning rate as a share of the other stages' peak, since it only refines.
 _FINISHING_RATE = 0.2
-# Share of a stage's steps, the last ones, that are averaged with equal weights.
+# The share of a stage's steps at its end that ``swa`` averages, with equal weights.
 _AVERAGED = 0.25
+# The best accuracy before any candidate was scored, which every accuracy exceeds.
+_UNSCORED = -1.0
 
 
 def load_dense(inputs: Inputs, handover: Handover) -> splitting.ViewedWeights:
-    """Load the dense network that an earlier stage left; its conv and linear weights by name."""
+    """Load the dense network that an earlier stage handed over.
+
+    Returns:
+        Its conv and linear weights with their views, by name.
+    """
     assert handover.network is not None
     network = inputs.classifier.network
     load_tensors(network, handover.network)
@@ -44,10 +51,16 @@ def load_dense(inputs: Inputs, handover: Handover) -> splitting.ViewedWeights:
 
 
 class TrainingStage(Stage):
-    """Trains, scores each eligible epoch on the validation split, and keeps the best.
+    """Trains, scores every eligible epoch on the validation split, and keeps the best.
 
-    Robustness on new images falls again in long adversarial training, so the last epoch is rarely
+    In long adversarial training, robustness on new images falls again, so the last epoch is rarely
     the best (Rice et al., 2020).
+
+    Args:
+        net: the weights to train, those of the inputs' classifier.
+        epochs: how many epochs the stage has.
+        stream: the number of the stage's random stream (``streams``).
+        peak_rate: the highest learning rate.
     """
 
     def __init__(
@@ -56,24 +69,24 @@ class TrainingStage(Stage):
         setup: TrainingSetup,
         net: Trainable,
         epochs: int,
-        place: int,
-        peak: float,
+        stream: int,
+        peak_rate: float,
     ) -> None:
         training, effort = inputs.spec.training, setup.plan.effort
         self.inputs, self.setup, self.net = inputs, setup, net
-        course = Course(
+        options = TrainerOptions(
             attack=setup.inner_attack,
             loss=setup.loss,
             schedule=effort.schedule,
             batch_size=training.batch_size,
             epochs=epochs,
-            peak=peak,
-            path=(inputs.spec.seed, place),
+            peak_rate=peak_rate,
+            stream=(inputs.spec.seed, stream),
             max_grad_norm=training.max_grad_norm,
             speed=setup.speed,
             augmentation=Augmentation(training.flip, training.shift),
         )
-        self.trainer = Trainer(inputs.classifier, net, inputs.data.train, course, self.after_step)
+        self.trainer = Trainer(inputs.classifier, net, inputs.data.train, options, self.after_step)
         self.average = None
         if effort.averaging != "none":
             ema = effort.averaging == "ema"
@@ -82,18 +95,20 @@ class TrainingStage(Stage):
                 net, exponential(training.ema_decay) if ema else equal(start)
             )
         self.best: State | None = None
-        self.best_accuracy = -1.0
+        self.best_accuracy = _UNSCORED
 
     def after_step(self) -> None:
-        """Follow with the average."""
+        """Update the weight average, if there is one."""
         if self.average:
             self.average.update()
 
     @abstractmethod
     def candidate(self) -> tuple[dict[str, Tensor], State] | None:
-        """What to score after this epoch and the state to keep, or None if it is not eligible.
+        """The weights to score after an epoch, and the state to keep if they are the best.
 
-        Scored are the network's weights, and instead of those the given ones, by name.
+        Returns:
+            The tensors that replace those of the network for scoring, by name, and the state; None
+            if the epoch is not eligible.
         """
 
     def run_epoch(self, index: int) -> dict[str, float]:
@@ -102,7 +117,11 @@ class TrainingStage(Stage):
         return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
 
     def select(self) -> float | None:
-        """Score the candidate and keep it if it is the best so far; later ones win ties."""
+        """Score the candidate, and keep its state if none before was better.
+
+        Returns:
+            Its accuracy on the validation split, or None if the epoch is not eligible.
+        """
         with self.average.applied() if self.average else nullcontext():
             candidate = self.candidate()
             if candidate is None:
@@ -137,14 +156,14 @@ class TrainingStage(Stage):
 
 
 class DenseStage(TrainingStage):
-    """Training of the dense network: adversarial (DA), or clean."""
+    """Trains the dense network, on adversarial images or on clean ones."""
 
     def __init__(self, inputs: Inputs, setup: TrainingSetup) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.robust_epochs
         net = DenseWeights(inputs.classifier.network, optimizer_of(training))
         super().__init__(inputs, setup, net, epochs, DENSE, training.learning_rate)
         if epochs:
-            self.select()  # training must not make the upload worse
+            self.select()  # the upload is a candidate, so that training cannot make it worse
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, clone_state(self.inputs.classifier.network)
@@ -154,7 +173,7 @@ class DenseStage(TrainingStage):
 
 
 class PackStage(Stage):
-    """No compression: the dense network as factors, nothing changed."""
+    """Hands the dense network over as factors, without compression; it has no epochs."""
 
     def __init__(self, inputs: Inputs, handover: Handover) -> None:
         self.k = inputs.num_weights
@@ -162,6 +181,7 @@ class PackStage(Stage):
         self.net = FactorizedWeights(inputs.classifier.network, factors)
 
     def run_epoch(self, index: int) -> dict[str, float]:
+        """Raise, because the stage has no epochs."""
         raise IndexError(index)
 
     def finish(self, handover: Handover) -> None:
@@ -175,7 +195,7 @@ class PackStage(Stage):
 
 
 class CompressedStage(TrainingStage):
-    """Trains a compressed network: a candidate's state is its factors, the network and k."""
+    """Trains a compressed network; a candidate's state is its factors, the network and k."""
 
     net: Compressor
 
@@ -186,13 +206,13 @@ class CompressedStage(TrainingStage):
         return weights, self.net.weights.model_state() | {"k": self.net.k}
 
     def finish(self, handover: Handover) -> None:
-        # One candidate at least was scored: the budget is k before the last epoch ends.
+        # At least one candidate was scored, since the budget is k before the last epoch ends.
         assert self.best is not None
         handover.compressed = CompressedState(**self.best)
 
 
 class MovingStage(CompressedStage):
-    """ADMM under both constraints; the support is chosen again after every step."""
+    """Trains under both constraints by ADMM; the support is chosen again after every step."""
 
     def __init__(
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
@@ -211,14 +231,14 @@ class MovingStage(CompressedStage):
         super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
 
     def select(self) -> float | None:
-        # What fits a file or a ratio depends on where the non-zeros are now.
+        # The k that fits a file or a ratio depends on where the non-zeros are now.
         net = self.net
         net.aim_at(self.inputs.budget.largest(lambda k: net.structure.supports(net.factors, k)))
         return super().select()
 
 
 class FixedStage(CompressedStage):
-    """Fine-tuning in float32 of a support that is chosen once, by size."""
+    """Chooses a support once, by importance, and fine-tunes its entries in float32."""
 
     def __init__(
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
@@ -227,24 +247,28 @@ class FixedStage(CompressedStage):
         factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
-        net = compressor(inputs, factors_for(k), structure, k=k, bits=32, steps=0)
+        net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
         super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
 
 
 class FinishStage(CompressedStage):
-    """Fine-tuning of shared values, biases and norms: feasible before, during and after."""
+    """Fine-tunes shared values, biases and norms, while both constraints hold exactly."""
 
     def __init__(self, inputs: Inputs, setup: TrainingSetup, handover: Handover) -> None:
         factors, k = restore_compressed(inputs, handover)
         structure, bits = inputs.new_structure(), inputs.target.bits
         net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
-        peak = _FINISHING_RATE * inputs.spec.training.learning_rate
-        super().__init__(inputs, setup, net, setup.plan.effort.finish_epochs, FINISH, peak)
-        self.select()
+        peak_rate = _FINISHING_RATE * inputs.spec.training.learning_rate
+        super().__init__(inputs, setup, net, setup.plan.effort.finish_epochs, FINISH, peak_rate)
+        self.select()  # the network before fine-tuning is a candidate, too
 
 
 def restore_compressed(inputs: Inputs, handover: Handover) -> tuple[NamedFactors, int]:
-    """The factors that an earlier stage left, and their k; loads the rest of the network."""
+    """Load the compressed network that an earlier stage handed over.
+
+    Returns:
+        Its factors, by weight name, on the job's device, and the k that they keep to.
+    """
     compressed, network = handover.compressed, inputs.classifier.network
     assert compressed is not None
     load_tensors(network, compressed.network)

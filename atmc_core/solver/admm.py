@@ -1,4 +1,4 @@
-"""ATMC's solver: U, V and C trained under one l0 budget and 2^b values a factor (ADMM)."""
+"""ATMC's solver: ADMM trains U, V and C under one budget of non-zeros and 2^b values a factor."""
 
 from dataclasses import dataclass, replace
 
@@ -11,21 +11,23 @@ from atmc_core.solver.projection import padded, quantize, requantize
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import FactorizedWeights, State, Trainable
 from atmc_spec import defaults
-from atmc_spec.names import DensitySchedule
+from atmc_spec.names import MAX_CODEBOOK_BITS, DensitySchedule
 
-# Power of what is left of the shrinking steps, in the share of the budget that is left to lose.
+# The share of non-zeros still to be dropped is the share of shrinking steps still to come, raised
+# to this power.
 _POWERS = {"cubic": 3, "linear": 1}
 
 
 @dataclass(frozen=True)
 class AdmmOptions:
-    """How the constraints come to hold.
+    """How the solver approaches the constraints.
 
     Attributes:
-        rho: weight of the penalty.
-        dual_interval: steps between two renewals of theta' and the dual.
-        density_schedule: how the number of non-zeros shrinks from dense to k.
-        shrink_fraction: share of the steps in which it does.
+        rho: the weight of the penalty on the distance to the quantised point.
+        dual_interval: the optimiser steps between two renewals of the quantised point and the dual.
+        density_schedule: the curve along which the number of non-zeros shrinks from dense to k;
+            with ``none`` it is k from the start.
+        shrink_fraction: the share of the steps in which it shrinks, 0 to 1.
     """
 
     rho: float = defaults.RHO
@@ -35,22 +37,32 @@ class AdmmOptions:
 
 
 class AdmmWeights(FactorizedWeights, Trainable):
-    """U, V and C on their way into both constraints.
+    """U, V and C that training brings under both constraints.
 
     After each optimiser step the entries that contribute least are set to zero, jointly over all
-    tensors, down to a budget that shrinks to k, along a cubic by default (Zhu and Gupta, 2017). For
-    codebooks, theta' is the nearest quantised point of theta + u and u the scaled dual; both are
-    renewed every ``dual_interval`` steps, and the penalty rho/2 ||theta - theta' + u||^2 pulls in
-    between.
+    tensors, down to a budget that shrinks to k, along a cubic by default (Zhu and Gupta, 2017). If
+    there are codebooks, the solver also keeps the scaled dual u and the quantised point theta'
+    nearest to theta + u. Both are renewed every ``dual_interval`` steps; in between, the penalty
+    rho/2 ||theta - theta' + u||^2 pulls the entries theta towards theta' - u. ADMM as in Gui et
+    al., 2019.
 
-    Memory: for each entry the value, its momentum, and for codebooks the dual and the point that
-    the penalty pulls to; during an update also its gradient, whose memory the projections use, too.
+    Memory: each entry takes its value and its momentum, and with codebooks also the dual and the
+    point that the penalty pulls to. During an update it takes a gradient too, whose memory the
+    projections reuse.
 
     Args:
-        bits: below 16 there are codebooks; 16 and 32 have no penalty.
-        steps: optimiser steps in all.
+        k: the budget that training shrinks to: the non-zeros allowed in all factors together.
+        bits: with up to 8 each tensor has a codebook of 2^bits values; 16 and 32 have no penalty.
+        steps: the optimiser steps that there will be in all.
         optimizer: makes the optimiser of the factors and the other parameters; SGD by default.
-        structure: what is kept or dropped under the budget; by default single entries.
+        structure: what is kept or dropped under the budget; single entries by default.
+
+    Attributes:
+        steps_done: the optimiser steps taken so far.
+        start_budget: the non-zeros at the start, from which the budget shrinks.
+        dual: the scaled dual u of each pooled entry; empty without codebooks.
+        anchor: the point theta' - u that the penalty pulls each entry to; empty likewise.
+        codebooks: each tensor's last codebook, ``[T, 2^bits]``, as ``projection.padded`` fills it.
     """
 
     def __init__(
@@ -73,7 +85,6 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.start_budget = int(self.pool.flat.count_nonzero())
         self.optimizer = (optimizer or sgd())([self.pool.flat, *self.others])
         self.steps_done = 0
-        # The scaled dual and theta' - u of the pooled entries, and each tensor's last codebook.
         self.dual = self.anchor = self.codebooks = self.pool.flat.new_zeros(0)
         if self.quantized:
             self.dual = torch.zeros_like(self.pool.flat)
@@ -84,7 +95,8 @@ class AdmmWeights(FactorizedWeights, Trainable):
 
     @property
     def quantized(self) -> bool:
-        return self.bits <= 8
+        """Whether the tensors have codebooks."""
+        return self.bits <= MAX_CODEBOOK_BITS
 
     @property
     def at_target(self) -> bool:
@@ -92,28 +104,32 @@ class AdmmWeights(FactorizedWeights, Trainable):
         return self.steps_done >= self.shrink_steps
 
     def aim_at(self, k: int) -> None:
-        """Change the budget to shrink to; once there, fewer are at once no more than that."""
+        """Change the k that the budget shrinks to; if it is there already, project at once."""
         self.k = k
         if self.at_target:
             self._project(k)
             self.compose()
 
     def budget(self) -> int:
-        """Non-zeros allowed after this step."""
-        if self.steps_done >= self.shrink_steps:
+        """The non-zeros allowed now, after ``steps_done`` steps."""
+        if self.at_target:
             return self.k
         left = (1 - self.steps_done / self.shrink_steps) ** _POWERS[self.options.density_schedule]
         return self.k + round((max(self.start_budget, self.k) - self.k) * left)
 
     @torch.no_grad()
     def update(self, learning_rate: float | None = None) -> None:
+        """Take one step on U, V and C, prune them to the budget, and renew the dual when it is due.
+
+        The penalty's gradient is added first, and all gradients are divided by squared effects.
+        """
         gradient = torch.empty_like(self.pool.flat)
         self.write_gradients(gradient)
         if self.quantized:
             gradient.add_(self.pool.flat, alpha=self.options.rho)
             gradient.sub_(self.anchor, alpha=self.options.rho)
-        for part, square in self.reaches(gradient):
-            part.div_(square)
+        for part, squares in self.squared_effects(gradient):
+            part.div_(squares)
         self.pool.flat.grad = gradient
         optimizer_step(self.optimizer, learning_rate)
         self.steps_done += 1
@@ -126,27 +142,33 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.structure.shrink(self.factors, budget, scratch)
 
     def _renew_duals(self, scratch: Tensor | None = None) -> None:
-        # Afresh where the last codebooks no longer fit: at the start, and once the budget is k.
+        """Set theta' to the quantised point nearest to theta + u, and add the rest to the dual."""
+        # Codebooks are fitted afresh at the start and when the budget has just become k, since the
+        # last ones do not fit then. Otherwise they are refined from the last ones.
         fresh = not len(self.codebooks) or (
             0 <= self.steps_done - self.shrink_steps < self.options.dual_interval
         )
-        point = self.dual.add_(self.pool.flat)
-        target = torch.empty_like(point) if scratch is None else scratch
+        shifted = self.dual.add_(self.pool.flat)
+        nearest = torch.empty_like(shifted) if scratch is None else scratch
         if fresh:
             codebooks = []
-            for own, aim in zip(self.pool.views(point), self.pool.views(target), strict=True):
+            for own, out in zip(self.pool.views(shifted), self.pool.views(nearest), strict=True):
                 quantized = quantize(own, self.bits)
-                aim.copy_(quantized.values)
+                out.copy_(quantized.values)
                 codebooks.append(padded(quantized.codebook, self.bits))
             self.codebooks = torch.stack(codebooks)
         else:
-            self.codebooks = requantize(point, self.pool.ends, self.codebooks, out=target)
-        self.dual.sub_(target)
-        torch.sub(target, self.dual, out=self.anchor)
+            self.codebooks = requantize(shifted, self.pool.ends, self.codebooks, out=nearest)
+        self.dual.sub_(nearest)
+        torch.sub(nearest, self.dual, out=self.anchor)
 
     @torch.no_grad()
     def feasible_weights(self) -> dict[str, Tensor]:
-        """The weights at the nearest point that meets both constraints, by name."""
+        """The weights with U, V and C quantised, by name, in their own shapes.
+
+        Without codebooks there are none: the network's present weights are feasible once the budget
+        is k.
+        """
         if not self.quantized:
             return {}
         codebooks = iter(self.codebooks)

@@ -1,4 +1,4 @@
-"""The optimiser that moves what the solver trains: torch's, of the caller's choice."""
+"""The optimiser that moves the solver's tensors: one of torch's, which the caller may choose."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from atmc_spec import defaults
 
-#: Makes the optimiser of some tensors: a class of ``torch.optim``, or any function like one.
+#: Makes an optimiser of some tensors: a class of ``torch.optim``, or a function that returns one.
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
@@ -16,7 +16,11 @@ def sgd(
     momentum: float = defaults.MOMENTUM,
     weight_decay: float = defaults.WEIGHT_DECAY,
 ) -> OptimizerFactory:
-    """SGD with momentum, as the paper trains; Nesterov's form, one fused pass over each tensor."""
+    """SGD with Nesterov momentum, fused into one pass over each tensor; the paper trains with SGD.
+
+    Args:
+        momentum: 0 to below 1; with 0 it is plain SGD.
+    """
     return lambda tensors: torch.optim.SGD(
         tensors,
         lr=learning_rate,
@@ -28,7 +32,7 @@ def sgd(
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, learning_rate: float | None) -> None:
-    """One step; gradients are freed afterwards.
+    """Take one step and free the gradients.
 
     Args:
         learning_rate: by default the optimiser's own, which a scheduler may have set.

@@ -1,4 +1,4 @@
-"""What is kept or dropped under a budget of k non-zeros: single entries, or whole channels."""
+"""Which non-zeros stay under a budget of k: the best single entries, or whole channels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from atmc_spec.names import Importance
 
 @dataclass(frozen=True)
 class Cut:
-    """A network without its dropped channels.
+    """A network whose dropped channels are cut out.
 
     Attributes:
-        factors: of what is left, by weight name.
-        others: the other float tensors of the state dict, of what is left.
-        kept: the channel classes that are left, bool ``[count]``.
+        factors: the smaller weights' factors, by weight name.
+        others: the other float tensors of the state dict, without the dropped channels' entries.
+        kept: whether each channel class is left, bool ``[count]``.
     """
 
     factors: NamedFactors
@@ -32,26 +32,33 @@ class Cut:
 
 
 class Structure:
-    """Entries are kept one by one; what is kept otherwise overrides this.
+    """Keeps or drops single entries; a subclass may keep or drop larger parts.
 
     Args:
-        importance: by which the entries of all weights are compared.
+        importance: how the entries of different weights compare: ``lamp`` (Lee et al., 2021) or
+            ``magnitude``.
     """
 
     def __init__(self, importance: Importance = defaults.IMPORTANCE) -> None:
         self.importance = importance
 
     def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
-        """Set to zero, in place, what cannot stay under a budget of k.
+        """Set all entries to zero, in place, that do not stay under a budget of k non-zeros.
 
         Args:
-            scratch: memory for a float of each entry, overwritten; by default it is taken anew.
+            scratch: memory for one float32 per used entry, in the pool's order, which is
+                overwritten; allocated by default.
         """
         marks = self._marks(factors, k, scratch)
         torch._foreach_mul_(used_tensors(factors), marks)
 
     def supports(self, factors: NamedFactors, k: int) -> NamedFactors:
-        """Ones where entries are that a budget of k would leave, zeros elsewhere; the whole."""
+        """The supports that a budget of k would leave; the factors are not changed.
+
+        Returns:
+            Factors with ones where a non-zero would stay and zeros elsewhere, with all of the inner
+            dimension.
+        """
         marks = iter(self._marks(factors, k))
         supports = {}
         for name, own in factors.items():
@@ -62,7 +69,7 @@ class Structure:
         return supports
 
     def _marks(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> list[Tensor]:
-        """Ones at the k entries of the used tensors that matter most, zeros elsewhere."""
+        """Masks of the used tensors: ones at the k most important entries, zeros elsewhere."""
         tensors = used_tensors(factors)
         sizes = [tensor.numel() for tensor in tensors]
         scores = tensors[0].new_empty(sum(sizes)) if scratch is None else scratch
@@ -84,34 +91,48 @@ class Structure:
         return views
 
     def silence(self, network: nn.Module) -> None:
-        """Set to zero what else that is dropped would emit: of entries nothing."""
+        """Set the biases and norms of dropped channels to zero, so that they put out nothing.
 
-    def read(self, factors: NamedFactors) -> None:
-        """Learn from factors what is dropped for good: of entries nothing."""
+        Single entries have none.
+        """
+
+    def adopt(self, factors: NamedFactors) -> None:
+        """Take the channels that factors hold nothing of as dropped for good.
+
+        Of single entries nothing has to be remembered.
+        """
 
     def cut(self, factors: NamedFactors, others: Mapping[str, Tensor]) -> Cut | None:
-        """What is left once the dropped channels are cut out; None where no channel can go."""
+        """Cut out the dropped channels.
+
+        Args:
+            factors: U, V and C of each weight, with all of the inner dimension.
+            others: the other float tensors of the network's state dict.
+
+        Returns:
+            The smaller network, or None if no channel is dropped.
+        """
         return None
 
     def state_dict(self) -> Tensor | None:
-        """What cannot be told from the factors."""
+        """What a resumed training cannot tell from the factors, or None if there is nothing."""
         return None
 
     def load_state_dict(self, state: Tensor | None) -> None:
-        """Go on from ``state``."""
+        """Continue from a ``state_dict``."""
 
 
 class Channels(Structure):
-    """Whole channels are kept or dropped, with all that reads them, norms and biases included.
+    """Keeps or drops whole channels, together with all that reads them, norms and biases included.
 
-    Of the dense weights at most k are left, those between channels that stay, and their squares,
-    in units of their layer's mean square, add up to the most that they can where there are up to a
-    dozen classes of channels; of more the cheapest go first (``worthiest``). A layer keeps one at
-    least, and what has gone stays away. The factors' non-zeros are at most k, too: the smallest go
-    if they are more.
+    At most k dense weights lie between the channels that stay. Which channels stay is decided by
+    the sum of these weights' squares, each in units of its layer's mean square. With up to a dozen
+    channel classes that can go the sum is the largest possible; with more the cheapest classes go
+    first (``worthiest``). Every layer keeps at least one channel, and a dropped channel never comes
+    back. The factors have at most k non-zeros, too: if they have more, the least important go.
 
     Raises:
-        InvalidInput: if the network cannot be traced.
+        InvalidInput: if ``torch.fx`` cannot trace the network.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -129,7 +150,7 @@ class Channels(Structure):
         readers = {f"{reader.name}.weight": reader for reader in graph.readers}
         self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
         self.alive = torch.ones(graph.count, dtype=torch.bool)
-        # The classes of each entry of what else a channel has, by name in the state dict.
+        # The channel classes of the entries of biases and norms, by name in the state dict.
         self.others = {f"{reader.name}.bias": reader.outputs for reader in graph.readers} | {
             f"{name}.{part}": classes
             for name, classes in graph.norms.items()
@@ -137,7 +158,7 @@ class Channels(Structure):
         }
 
     def least(self) -> int:
-        """The fewest weights there can be: one channel a layer, and what is tied down."""
+        """The fewest weights that can be left: those of pinned channels and of one a layer."""
         return self._size(self._with_one_each(self.graph.pinned))
 
     def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
@@ -165,9 +186,10 @@ class Channels(Structure):
                 parameter.mul_(self.alive[self.others[name]].to(parameter.device))
 
     def cut(self, factors: NamedFactors, others: Mapping[str, Tensor]) -> Cut | None:
-        """Cut out the channels of which no weight is left.
+        """Cut out the channels of which no weight is left; see ``Structure.cut``.
 
-        Nobody reads those, so outputs are the same, whatever else they have.
+        No layer reads those channels, so the network's outputs stay the same, whatever biases and
+        norms the channels have.
         """
         kept = self._with_one_each(~self._untouched(factors) | self.graph.pinned)
         if kept.all():
@@ -188,18 +210,18 @@ class Channels(Structure):
         assert state is not None
         self.alive = state
 
-    def read(self, factors: NamedFactors) -> None:
+    def adopt(self, factors: NamedFactors) -> None:
         self.alive = ~self._untouched(factors) | self.graph.pinned
 
     def _untouched(self, factors: NamedFactors) -> Tensor:
-        """The classes none of whose weights is left, bool ``[count]``."""
+        """Whether no weight of a class is left, bool ``[count]``."""
         touched = torch.zeros(self.graph.count, dtype=torch.bool)
         for name, own in factors.items():
             self.sides[name].touch(touched, own)
         return ~touched
 
     def _with_one_each(self, kept: Tensor) -> Tensor:
-        """With a class of each layer that would be left with none."""
+        """``kept``, and the first class of each layer that would be left with none."""
         kept = kept.clone()
         for reader in self.graph.readers:
             if not kept[reader.outputs].any():
@@ -207,7 +229,7 @@ class Channels(Structure):
         return kept
 
     def _chosen(self, factors: NamedFactors, k: int) -> Tensor:
-        """The classes that stay under a budget of k, of those that are alive."""
+        """Whether each class is alive and stays under a budget of k, bool ``[count]``."""
         if self._size(self.alive) <= k:
             return self.alive.clone()
         blocks = [self.sides[name].block(own, self.alive) for name, own in factors.items()]
@@ -215,16 +237,16 @@ class Channels(Structure):
         return worthiest(Choice(blocks, self.alive, self.graph.pinned, layers), k)
 
     def _size(self, alive: Tensor) -> int:
-        """Dense weights between the channels that are alive."""
+        """The number of dense weights between the channels that are alive."""
         return sum(side.size(alive) for side in self.sides.values())
 
 
 class _Sides:
-    """The channel classes on both sides of one weight's matrices.
+    """The channel classes of the rows and columns of one weight's matrices.
 
     Attributes:
-        rows: class of each row, ``[groups, rows]``.
-        columns: class of each column, ``[columns]``; -1 where it is none that could go.
+        rows: the class of each row, int64 ``[groups, rows]``; -1 if its channel can never go.
+        columns: the class of each column, int64 ``[columns]``; -1 likewise.
     """
 
     def __init__(self, view: MatrixView, reader: Reader | None) -> None:
@@ -234,19 +256,20 @@ class _Sides:
         if reader is not None:
             self.rows = reader.outputs.view(view.groups, view.rows)
             if view.groups == 1:
-                # Channels are the fastest index of a convolution's columns.
+                # In a convolution's columns the channel is the index that varies fastest.
                 self.columns = reader.inputs.repeat(view.columns // len(reader.inputs))
 
     def kept(self, alive: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows ``[groups, rows]`` and columns ``[columns]`` stay."""
+        """Whether each row stays, bool ``[groups, rows]``, and each column, bool ``[columns]``."""
         return alive[self.rows] | (self.rows < 0), alive[self.columns] | (self.columns < 0)
 
     def size(self, alive: Tensor) -> int:
+        """The number of dense weights in the rows and columns that stay."""
         rows, columns = self.kept(alive)
         return int(rows.sum()) * int(columns.sum())
 
     def masks(self, alive: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """For U, V and C."""
+        """Bool masks of U, V and C, in the view's ``factor_shapes``, of the entries that stay."""
         rows, columns = (side.to(device) for side in self.kept(alive))
         whole = rows[:, :, None] & columns
         if self.view.wide:
@@ -254,11 +277,14 @@ class _Sides:
         return whole, (columns[:, None] & columns).expand(self.view.factor_shapes[1]), whole
 
     def block(self, own: Factors, alive: Tensor) -> Block:
-        """What the weights between each two channels are worth, of those that are alive."""
+        """What the weights between each output and each input channel are worth.
+
+        That is the sum of their squares, in units of the mean over the channels that are alive.
+        """
         squares = self.view.to_matrices(own.compose()).square()
         count, columns, area = len(alive), torch.full((1,), -1), self.view.columns
         if self.view.groups == 1:
-            # Channels are the fastest index of a convolution's columns.
+            # In a convolution's columns the channel is the index that varies fastest.
             columns = self.columns[: self.view.shape[1]]
             area //= len(columns)
         worth = squares.view(self.rows.numel(), area, -1).sum(1).cpu().double()
@@ -267,7 +293,7 @@ class _Sides:
         return block.in_mean_squares(alive)
 
     def touch(self, touched: Tensor, own: Factors) -> None:
-        """Mark the classes that have a non-zero in a row or column of theirs."""
+        """Set ``touched``, bool ``[count]``, at classes whose rows or columns have non-zeros."""
         u, v, c = ((t != 0).cpu() for t in own.whole().tensors)
         rows, columns = c.any(2), c.any(1).any(0)
         if self.view.wide:
@@ -280,7 +306,7 @@ class _Sides:
             touched[classes[hit & (classes >= 0)]] = True
 
     def cut(self, own: Factors, alive: Tensor) -> Factors:
-        """The factors of what stays; exact where dropped channels have no non-zero left."""
+        """The factors without the dropped rows and columns, which must hold no non-zeros."""
         rows, columns = (side.to(own.u.device) for side in self.kept(alive))
         u, v, c = own.tensors
         out = rows.view(-1)

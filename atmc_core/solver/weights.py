@@ -17,10 +17,10 @@ State = dict[str, Any]
 
 
 class Trainable(ABC):
-    """A network together with how its conv and linear weights are held.
+    """A network whose weights are held in some form that training moves.
 
     Attributes:
-        network: the graph; its parameters are always what is trained, composed.
+        network: its parameters always show the present weights, in their dense form.
     """
 
     network: nn.Module
@@ -35,11 +35,14 @@ class Trainable(ABC):
 
     @abstractmethod
     def averaged(self) -> list[Tensor]:
-        """What a weight average is taken of: what training moves, and the norms' statistics."""
+        """The tensors that a weight average covers: all that training moves, norms' statistics too.
+
+        They are the live tensors in a fixed order; whoever changes them calls ``refresh``.
+        """
 
     @abstractmethod
     def refresh(self) -> None:
-        """Follow a change of the averaged tensors."""
+        """Write the weights into the network again after the ``averaged`` tensors were changed."""
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -47,11 +50,15 @@ class Trainable(ABC):
 
     @abstractmethod
     def load_state_dict(self, state_dict: State) -> None:
-        """Go on from a ``state_dict``."""
+        """Continue from the ``state_dict`` of an object of the same network and arguments."""
 
 
 class DenseWeights(Trainable):
-    """The network's own parameters, unconstrained."""
+    """The network's own parameters, unconstrained.
+
+    Args:
+        optimizer: makes the optimiser of the network's parameters; SGD by default.
+    """
 
     def __init__(self, network: nn.Module, optimizer: OptimizerFactory | None = None) -> None:
         self.network = network
@@ -64,7 +71,7 @@ class DenseWeights(Trainable):
         return [*self.network.parameters(), *statistics(self.network)]
 
     def refresh(self) -> None:
-        """The network's own parameters are the averaged tensors themselves."""
+        """Do nothing: the averaged tensors are the network's own."""
 
     def state_dict(self) -> State:
         return {
@@ -81,7 +88,10 @@ class FactorizedWeights:
     """Conv and linear weights held as U, V and C, composed into the network's parameters.
 
     Attributes:
-        others: the network's other parameters.
+        factors: U, V and C of each weight, by name; their used tensors are views of the pool.
+        composed: the network's parameters that they are composed into, by the same names.
+        others: the network's other parameters: biases and norms.
+        pool: all entries of the factors in one flat tensor.
     """
 
     def __init__(self, network: nn.Module, factors: NamedFactors) -> None:
@@ -100,11 +110,13 @@ class FactorizedWeights:
             self.composed[name].copy_(factors.compose())
 
     def write_gradients(self, into: Tensor) -> None:
-        """Write the gradients of all factors, weight by weight; W's own are freed meanwhile.
+        """Write the gradients of all factors, weight by weight, freeing each W's own on the way.
+
+        So the memory of ``into``, if it was allocated just before and is not yet touched, fills
+        only as fast as that of the dense gradients is freed.
 
         Args:
-            into: like the pool. Memory that is taken for it just before is touched only as W's
-                gradients go.
+            into: a tensor like the pool's ``flat``, overwritten.
         """
         for name, factors, gradients in self.pool.by_weight(into):
             weight = self.composed[name]
@@ -112,12 +124,17 @@ class FactorizedWeights:
             factors.write_gradients(weight.grad, gradients)
             weight.grad = None
 
-    def reaches(self, flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """What gradients in U and V are divided by, so that W moves as far as by its own.
+    def squared_effects(self, flat: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The squared effects on W (``Factors.effects``) of the entries of all U and V.
+
+        A gradient in U or V that is divided by them moves W as far as a gradient in W itself would.
+
+        Args:
+            flat: a tensor like the pool's ``flat``.
 
         Yields:
-            The parts of a tensor like the pool that are U's and V's, with the squares of their
-            effects on W, which broadcast against them; 1 where an effect is less.
+            U's part of ``flat`` and then V's, for each factorised weight, in its own shape, with
+            the squared effects, which broadcast against it and are at least 1.
         """
         pairs = [
             (part, effect)
@@ -132,20 +149,22 @@ class FactorizedWeights:
         yield from pairs
 
     def averaged(self) -> list[Tensor]:
+        """The tensors that a weight average covers: the pool, the others, norms' statistics."""
         return [self.pool.flat, *self.others, *statistics(self.network)]
 
     def refresh(self) -> None:
-        """W follows its factors."""
+        """Compose W from its factors again, after the ``averaged`` tensors were changed."""
         self.compose()
 
     def model_state(self) -> State:
-        """Factors and the rest of the network: all that the artifact needs."""
+        """Copies of the factors and of the network's tensors: all that an artifact needs."""
         return {
             "factors": [own.state() for own in self.factors.values()],
             "network": clone_state(self.network),
         }
 
     def restore_model(self, state: State) -> None:
+        """Write a ``model_state`` into the factors' and the network's own memory."""
         for own, saved in zip(self.factors.values(), state["factors"], strict=True):
             own.restore(saved)
         load_tensors(self.network, state["network"])

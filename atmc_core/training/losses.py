@@ -1,4 +1,4 @@
-"""Adversarial training for a loop of one's own."""
+"""The attack and the loss of adversarial training, for a loop of one's own."""
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,18 @@ from atmc_spec.defaults import training_step_size
 from atmc_spec.names import Norm
 
 
-def PGD(  # named as the attack is, for whoever writes a loop
+def PGD(  # the attack's usual name, since whoever writes a loop looks for that
     norm: Norm, epsilon: float, *, steps: int = 7, step_size: float | None = None
 ) -> GradientAscent:
-    """Make the projected gradient ascent on the cross-entropy that training climbs.
+    """Make the attack of adversarial training: projected gradient ascent on the cross-entropy.
 
     Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 
     Args:
         norm: ``linf`` or ``l2``.
         epsilon: the ball's radius, for images in [0, 1]; 8 / 255 for 8 grey levels.
-        steps: gradient steps from a random start.
-        step_size: of each, in the ball's norm; by default all together reach twice across the
-            ball's radius.
+        steps: the number of gradient steps from a random start.
+        step_size: the length of each step, in the ball's norm; by default ``2 * epsilon / steps``.
 
     Raises:
         ValueError: if a number is not positive, or there is no such norm.
@@ -45,21 +44,21 @@ def adversarial_loss(
     clean_weight: float = MixedLoss.clean_weight,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The cross-entropy on clean images and on those that an attack finds, mixed by weight.
+    """The weighted mean of the cross-entropy on clean images and on those that an attack finds.
 
-    The attack sees the network in evaluation mode; clean and adversarial images then go through it
-    together, in the mode that it was in. Half and half is ATMC's.
+    The attack sees the network in evaluation mode. Clean and adversarial images then go through it
+    as one batch, in the mode that it was in. ATMC weighs both equally.
 
     Args:
         network: maps images to logits ``[N, classes]``.
         images: float ``[N, C, H, W]`` in [0, 1].
         labels: the true classes, int64 ``[N]``.
-        attack: such as ``PGD("linf", 8 / 255)``.
-        clean_weight: share of the clean images in the mix, from 0 to 1; with 0 they are not run.
-        generator: of the random start, on the images' device.
+        attack: finds the adversarial images, such as ``PGD("linf", 8 / 255)``.
+        clean_weight: the weight of the clean images, from 0 to 1; with 0 they are not run.
+        generator: draws the attack's random start, on the images' device; by default torch's own.
 
     Returns:
-        A scalar with a gradient in the network's parameters.
+        A scalar, whose ``backward`` gives the network's parameters their gradients.
 
     Raises:
         ValueError: for images outside [0, 1] or a weight out of range.

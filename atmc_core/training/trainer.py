@@ -1,9 +1,8 @@
-"""The adversarial training step, the same for every way of holding the weights."""
+"""Adversarial training epoch by epoch, the same for every way of holding the weights."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +17,30 @@ from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
 from atmc_spec.defaults import training_step_size
 from atmc_spec.names import Norm, ScheduleName
 
-State = dict[str, Any]
+# The learning rate rises over the first twentieth of the steps.
+_WARMUP_PART = 20
+# What the step schedule multiplies the learning rate by at each of its two drops.
+_DROP = 0.1
+# The last numbers of an epoch's random streams, one for each purpose.
+_ORDER, _NOISE = 0, 1
 
 
 def scheduled(schedule: ScheduleName, step: int, steps: int, peak: float) -> float:
-    """The learning rate, which rises over the first 5 % of the steps.
+    """The learning rate of a step, which rises to its peak over the first 5 % of the steps.
 
-    After that it falls along a cosine, or stays, to be a tenth from half of all steps on and a
-    hundredth from three quarters on (Rice et al., 2020).
+    After that ``cosine`` falls along half a cosine to zero; ``step`` stays at the peak until half
+    of all steps, is a tenth of it until three quarters and a hundredth then (Rice et al., 2020).
+
+    Args:
+        step: the number of the step, from 0.
+        steps: how many steps there are in all.
+        peak: the highest learning rate.
     """
-    warmup = max(1, steps // 20)
+    warmup = max(1, steps // _WARMUP_PART)
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "step":
-        return peak * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
+        return peak * _DROP ** ((2 * step >= steps) + (4 * step >= 3 * steps))
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -44,10 +53,17 @@ def adversarial_step(
     generator: torch.Generator,
     max_grad_norm: float = math.inf,
 ) -> Tensor:
-    """One step on clean images and those that the step's attack finds on the current network.
+    """Take one step on clean images and on those that the step's attack finds for them.
 
     Args:
-        max_grad_norm: a longer gradient, in all of the network's parameters, is shortened to it.
+        net: what is trained.
+        step: computes the gradients, on the network of ``net``.
+        images: float32 ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
+        learning_rate: that of this step.
+        generator: draws the attack's random start, on the images' device.
+        max_grad_norm: the longest gradient, as the norm over all parameters; a longer one is scaled
+            down to it.
 
     Returns:
         The loss before the step, a scalar on the device.
@@ -60,31 +76,40 @@ def adversarial_step(
 
 
 def training_attack(norm: Norm, epsilon: float, steps: int, step_size: float | None = None) -> PGD:
-    """The PGD of the training step.
+    """The PGD attack of a training step.
 
     Args:
         epsilon: the ball's radius, for images in [0, 1].
-        step_size: by default ``training_step_size``.
+        steps: the number of gradient steps.
+        step_size: the length of each, in the ball's norm; ``training_step_size`` by default.
+
+    Raises:
+        ValueError: if a number is not positive, or there is no such norm.
     """
     return PGD(ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps))
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Batches of ``training_batches``: all but a last one of a single image."""
+    """How many batches ``training_batches`` gives: it leaves out a last one of a single image."""
     return len(split) // batch_size + (len(split) % batch_size > 1)
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a stage trains.
+class TrainerOptions:
+    """How a ``Trainer`` trains.
 
     Attributes:
-        attack: of adversarial training; without one it is clean training.
-        peak: the peak learning rate.
-        max_grad_norm: of a step's gradient, see ``adversarial_step``.
-        path: where in the run this is (seed, stage), for the random numbers.
-        speed: how the step is run.
-        augmentation: of the training images, before the attack.
+        attack: the attack of adversarial training; None means clean training.
+        loss: the loss of a step, on clean and adversarial images.
+        schedule: the curve of the learning rate, see ``scheduled``.
+        batch_size: images in a step.
+        epochs: how many epochs there are in all, which the schedule depends on.
+        peak_rate: the highest learning rate.
+        stream: the numbers that name the stream of random numbers to draw from, such as the job's
+            seed and the stage's number.
+        max_grad_norm: the longest gradient of a step, see ``adversarial_step``.
+        speed: how the steps are made faster.
+        augmentation: how training images are changed at random before the attack.
     """
 
     attack: PGD | None
@@ -92,19 +117,26 @@ class Course:
     schedule: ScheduleName
     batch_size: int
     epochs: int
-    peak: float
-    path: tuple[int, ...]
+    peak_rate: float
+    stream: tuple[int, ...]
     max_grad_norm: float = math.inf
     speed: Speed = PLAIN
     augmentation: Augmentation = UNCHANGED
 
 
 class Trainer:
-    """Training, one epoch at a time.
+    """Trains one epoch at a time.
 
     Args:
-        classifier: what is run; its network is ``net``'s.
-        after_step: called after every step.
+        classifier: what maps images to logits; its network is that of ``net``.
+        net: the weights that are trained.
+        split: the training images.
+        options: how to train.
+        after_step: is called after every step.
+
+    Attributes:
+        steps_per_epoch: optimiser steps in an epoch.
+        steps: optimiser steps in all epochs.
     """
 
     def __init__(
@@ -112,32 +144,33 @@ class Trainer:
         classifier: Classifier,
         net: Trainable,
         split: Split,
-        course: Course,
+        options: TrainerOptions,
         after_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self.net, self.split, self.course, self.after_step = net, split, course, after_step
-        self.steps_per_epoch = steps_per_epoch(split, course.batch_size)
-        self.steps = course.epochs * self.steps_per_epoch
-        step = make_step(classifier, course.attack, course.loss, course.speed)
+        self.net, self.split, self.options, self.after_step = net, split, options, after_step
+        self.steps_per_epoch = steps_per_epoch(split, options.batch_size)
+        self.steps = options.epochs * self.steps_per_epoch
+        step = make_step(classifier, options.attack, options.loss, options.speed)
         self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def run_epoch(self, index: int) -> float:
-        """Train for epoch ``index``; returns its mean loss.
+        """Train for epoch ``index``, counted from 0, and return its mean loss.
 
         Raises:
             FloatingPointError: if the loss is no longer finite.
         """
-        course, device = self.course, self.split.labels.device
-        order = random_generator("cpu", *course.path, index, 0)
-        noise = random_generator(device, *course.path, index, 1)
-        # Dropout draws from the global generator, each process for its own images.
+        options, device = self.options, self.split.labels.device
+        order = random_generator("cpu", *options.stream, index, _ORDER)
+        noise = random_generator(device, *options.stream, index, _NOISE)
+        # Dropout draws from the global generator. Each process trains on other images, so each
+        # needs other draws.
         torch.manual_seed(order.initial_seed() + distributed.rank())
         losses = []
-        batches = training_batches(self.split, course.batch_size, order, course.augmentation)
+        batches = training_batches(self.split, options.batch_size, order, options.augmentation)
         for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
             loss = adversarial_step(
-                self.net, self.step, images, labels, rate, noise, course.max_grad_norm
+                self.net, self.step, images, labels, rate, noise, options.max_grad_norm
             )
             losses.append(loss)
             self.after_step()
@@ -150,7 +183,7 @@ class Trainer:
 
     def _rate(self, epoch: int, step: int) -> float:
         done = epoch * self.steps_per_epoch + step
-        return scheduled(self.course.schedule, done, self.steps, self.course.peak)
+        return scheduled(self.options.schedule, done, self.steps, self.options.peak_rate)
 
 
 def selection_accuracy(
@@ -159,18 +192,23 @@ def selection_accuracy(
     split: Split,
     attack: Attack | None,
     batch_size: int,
-    path: tuple[int, ...],
+    stream: tuple[int, ...],
 ) -> float:
-    """Accuracy under the training attack, as used to choose between epochs (not reported).
+    """The accuracy under the training attack, which chooses between epochs and is not reported.
 
     Args:
-        weights: stand in for the classifier's own, by name in its network.
-        attack: without one it is the clean accuracy.
-        path: place in the run, for the random starts: the same every time, so that epochs are
-            compared on equal terms.
+        weights: tensors that stand in for the classifier's own, by name in its network.
+        split: the images to classify.
+        attack: None for the accuracy on clean images.
+        batch_size: images in a batch.
+        stream: names the stream of the attack's random starts. It is the same for every epoch, so
+            that epochs are compared on equal terms.
+
+    Returns:
+        The share of images classified correctly, 0 to 1.
     """
     model = frozen_model(classifier.eval(), weights)
-    generator = random_generator(split.labels.device, *path)
+    generator = random_generator(split.labels.device, *stream)
     hits = []
     for images, labels in split.batches(batch_size):
         if attack is not None:

@@ -1,11 +1,11 @@
-"""Mutated uploads, read as the child reads them.
+"""Reads mutated uploads as the child process does.
 
     python -m tests.atmc_core.fuzzing FOLDER CASES SEED
 
-Each is refused with a code or read; anything else ends this process with the case's name on
-standard error, its file still in the folder. Prints what happened as JSON: how many cases, how many
-refused, the peak of memory above that before the first case, the slowest case's seconds, and the
-longest message's characters.
+Each upload must be read or refused with a code. Anything else ends this process with the name of
+the case on standard error, and leaves its file in the folder. In the end it prints as JSON the
+number of cases and of refusals, the peak of memory above that before the first case, the seconds of
+the slowest case, and the characters of the longest message.
 """
 
 import faulthandler

@@ -1,4 +1,4 @@
-"""The compressor in a loop of one's own: constraints, state, files, schedulers, errors."""
+"""The compressor in a loop of one's own: its constraints, state, files, schedulers and errors."""
 
 import copy
 import io

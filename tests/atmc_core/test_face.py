@@ -1,4 +1,4 @@
-"""The face: every name that `atmc_core` promises is documented, by an example that runs."""
+"""Every name that `atmc_core` promises is documented by an example that runs."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Whatever is uploaded, the child refuses it or reads it, in time and within its memory."""
+"""Whatever is uploaded, the child process refuses or reads it, in time and within its memory."""
 
 import json
 import subprocess

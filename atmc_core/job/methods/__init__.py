@@ -1,4 +1,4 @@
-"""The methods, each an object in a file of this folder: a new file is a new method.
+"""The methods: every file of this folder makes one or more, so a new file adds a method.
 
 All but ``evaluate`` are from Gui et al., "Model Compression with Adversarial Robustness: A Unified
 Optimization Framework", NeurIPS 2019.
@@ -12,7 +12,7 @@ from atmc_spec import JobSpec
 
 
 def all_methods() -> dict[str, Method]:
-    """Every method that a file of this folder makes, by name.
+    """All methods that the files of this folder make, by name.
 
     Raises:
         ValueError: if two methods have the same name.

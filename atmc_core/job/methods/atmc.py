@@ -8,7 +8,7 @@ from atmc_spec.methods import AtmcSpec
 
 
 class Atmc(CompressionMethod):
-    """Keeps k entries of U, V and C together."""
+    """Trains U, V and C, and keeps k entries of the three together."""
 
     def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         factors = splitting.interpolative(weights, spec.training.rank_fraction)

@@ -1,4 +1,4 @@
-"""Dense adversarial training: what the methods that compress are held against."""
+"""Dense adversarial training: the baseline of the methods that compress."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,21 @@ from atmc_core.job.setup import TrainingSetup
 from atmc_core.job.stages import PackStage
 from atmc_core.training.effort import TrainingPlan
 from atmc_spec.methods import DaSpec
+from atmc_spec.names import FLOAT_BITS
 
 
 class Dense(TrainingMethod):
-    """Trains the dense network and writes it as it is."""
+    """Trains the dense network and writes it without compression."""
 
     def check(self, inputs: Inputs) -> None:
-        """Check that no compression is asked for.
+        """Check that the target asks for no compression.
 
         Raises:
-            InvalidInput: if it is, or if k is out of range.
+            InvalidInput: if it asks for compression, or k is out of range.
         """
         budget = inputs.budget
         budget.check()
-        if budget.target.bits != 32 or not budget.holds_all():
+        if budget.target.bits != FLOAT_BITS or not budget.holds_all():
             raise InvalidInput(
                 "invalid_value",
                 f"{self.name} does not compress: ask for density 1 and 32 bits, or another method",

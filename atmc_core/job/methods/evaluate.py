@@ -1,4 +1,4 @@
-"""The report of the uploaded model alone."""
+"""Evaluation without compression: the report is of the uploaded model alone."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ class Evaluate(Method):
     """Trains nothing and writes no artifact."""
 
     def check(self, inputs: Inputs) -> None:
-        """Whatever could be read can be evaluated."""
+        """Accept everything: whatever could be read can be evaluated."""
 
     def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
         return [evaluate_upload(inputs)]

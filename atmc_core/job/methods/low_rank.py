@@ -1,4 +1,4 @@
-"""Adversarial training and low rank: truncated singular value decompositions."""
+"""Adversarial training, and low rank by truncated singular value decompositions."""
 
 from atmc_core.artifact.budget import Budget
 from atmc_core.factors import splitting
@@ -10,13 +10,13 @@ from atmc_spec.methods import AlrSpec
 
 
 class LowRank(CompressionMethod):
-    """Keeps the largest singular values whose vectors fit a budget of k entries."""
+    """Keeps the largest singular values whose vectors together have at most k entries."""
 
     def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         return lambda k: splitting.low_rank(weights, k)
 
     def least(self, budget: Budget) -> NamedFactors:
-        """One singular value of each weight."""
+        """Factors with one singular value in each weight."""
         views = {name: factors.view for name, factors in budget.blank.factors.items()}
         return splitting.rank_one(views)
 

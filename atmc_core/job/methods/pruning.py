@@ -9,7 +9,7 @@ from atmc_spec.methods import Al0Spec, ApSpec, NapSpec
 
 
 class Pruning(CompressionMethod):
-    """Keeps k entries of W, which has no factors."""
+    """Keeps k entries of W, which is not factorised."""
 
     def start(self, weights: splitting.ViewedWeights, spec: JobSpec) -> FactorsFor:
         factors = splitting.plain(weights)
@@ -17,7 +17,7 @@ class Pruning(CompressionMethod):
 
 
 class CleanPruning(Pruning):
-    """The same on clean images alone."""
+    """Prunes likewise, but trains on clean images alone."""
 
     def attack(self, threat: Threat) -> PGD | None:
         return None

@@ -1,4 +1,4 @@
-"""The artifact: it round-trips exactly, is as small as claimed, and refuses to be damaged."""
+"""An artifact round-trips exactly, is as small as claimed, and is refused when damaged."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""k found for a file size or a nominal ratio: never above the limit, and hardly below it."""
+"""The k found for a file size or a nominal ratio never exceeds the limit, and nearly reaches it."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A robust classifier of real images, trained in seconds."""
+"""A robust classifier of real images, which is trained in seconds."""
 
 import pytest
 import torch

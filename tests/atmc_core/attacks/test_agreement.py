@@ -1,4 +1,4 @@
-"""Each attack finds what foolbox's or its authors' finds: same model, images and epsilon."""
+"""Each attack finds what foolbox's or its authors' code finds on the same model and images."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Steps to a hyperplane are the shortest in the box: held to a general solver."""
+"""Steps to a hyperplane are the shortest in the box, as a general solver confirms."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Data sets: what is read, what is refused, how validation is cut."""
+"""Which data sets are read and which are refused, and how the validation split is cut."""
 
 import subprocess
 import sys

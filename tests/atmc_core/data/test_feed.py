@@ -1,4 +1,4 @@
-"""The training feed: the same batches from memory and from a map, augmented as asked."""
+"""The training feed gives the same batches from memory and from a memory map, and augments them."""
 
 import threading
 from pathlib import Path

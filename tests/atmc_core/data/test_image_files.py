@@ -1,4 +1,4 @@
-"""Data sets of encoded images: what is read, and how hostile files end."""
+"""Which data sets of encoded images are read, and how hostile files are refused."""
 
 import gzip
 import io

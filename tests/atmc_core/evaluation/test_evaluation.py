@@ -1,4 +1,4 @@
-"""Evaluation: which images, what counts as robust, and what speaks against a figure."""
+"""Which images are evaluated, what counts as robust, and what casts doubt on a figure."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Intervals and tests: published worked examples, and scipy."""
+"""Intervals and tests agree with published worked examples and with scipy."""
 
 import numpy as np
 import pytest

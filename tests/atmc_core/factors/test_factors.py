@@ -1,4 +1,4 @@
-"""W = U V + C: seeding changes nothing, gradients flow, effects mean what they say."""
+"""W = U V + C: splitting changes nothing, gradients flow, and effects are what W moves by."""
 
 import pytest
 import torch
@@ -19,15 +19,15 @@ MODULES = {
 }
 
 
-def _seeded(module: nn.Module, rank_fraction: float) -> Factors:
+def _split(module: nn.Module, rank_fraction: float) -> Factors:
     (factors,) = splitting.interpolative(dense_weights(module), rank_fraction).values()
     return factors
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_seeding_leaves_the_weight_as_it_was(name: str) -> None:
+def test_splitting_leaves_the_weight_as_it_was(name: str) -> None:
     module = MODULES[name]
-    factors = _seeded(module, 0.25)
+    factors = _split(module, 0.25)
     whole = factors.whole()
     assert [tuple(t.shape) for t in whole.tensors] == list(factors.view.factor_shapes)
     torch.testing.assert_close(whole.compose(), factors.compose())
@@ -39,9 +39,9 @@ def test_seeding_leaves_the_weight_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["wide linear", "tall linear", "conv", "grouped conv"])
-def test_seeding_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> None:
+def test_splitting_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> None:
     module = MODULES[name]
-    factors = _seeded(module, 0.25)
+    factors = _split(module, 0.25)
     whole = factors.whole()
     carried, square = (whole.v, whole.u) if whole.view.wide else (whole.u, whole.v)
     assert square.count_nonzero() > 0
@@ -52,7 +52,7 @@ def test_seeding_gives_each_factor_work_and_stores_no_entry_twice(name: str) -> 
 @pytest.mark.parametrize("name", MODULES)
 def test_effects_are_how_far_the_weight_moves(name: str) -> None:
     module = MODULES[name]
-    factors = _seeded(module, 0.5)
+    factors = _split(module, 0.5)
     before = factors.compose()
     for tensor, effect in zip(
         factors.tensors, (*factors.effects(), torch.ones(1, 1, 1)), strict=True
@@ -70,7 +70,7 @@ def test_effects_are_how_far_the_weight_moves(name: str) -> None:
     "module", [nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 1, groups=2), nn.Linear(4, 9)]
 )
 def test_gradients_are_those_of_w_through_the_chain_rule(module: nn.Module, held: str) -> None:
-    factors = _seeded(module, 0.5)
+    factors = _split(module, 0.5)
     wide = factors.view.wide
     (factors.v[:, -1] if wide else factors.u[..., -1]).zero_()  # what holds nothing is C's
     whole = factors.whole()

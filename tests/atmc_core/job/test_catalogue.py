@@ -1,4 +1,4 @@
-"""The catalogue: what the worker publishes, whole and valid."""
+"""The catalogue that a worker publishes is complete and valid."""
 
 from typing import get_args
 

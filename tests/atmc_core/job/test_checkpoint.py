@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, checked by hash, the newest two."""
+"""A checkpoint is whole or not there, checked by its hash, and the newest two are kept."""
 
 import hashlib
 from functools import partial

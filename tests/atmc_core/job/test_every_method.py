@@ -1,4 +1,4 @@
-"""Whole short jobs of every method, network and number of bits: the file satisfies k and 2^b."""
+"""Short jobs of every method, network and number of bits write files that satisfy k and 2^b."""
 
 from pathlib import Path
 from typing import Any, get_args

@@ -1,4 +1,4 @@
-"""Whole jobs: real images in, a small robust model out, the same one after any interruption."""
+"""Whole jobs make a small robust model of real images, and the same one after any interruption."""
 
 import dataclasses
 import hashlib

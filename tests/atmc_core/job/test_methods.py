@@ -1,4 +1,4 @@
-"""The registry of methods: a file in its folder is all that it takes to add one."""
+"""A method is added by a file in the folder of methods, and by nothing else."""
 
 import json
 import subprocess

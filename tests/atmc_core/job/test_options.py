@@ -1,4 +1,4 @@
-"""Whole jobs under the options of training and target: met exactly, reported, and resumable."""
+"""Whole jobs meet the options of training and target exactly, report them, and can be resumed."""
 
 import dataclasses
 import json

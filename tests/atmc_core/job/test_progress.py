@@ -1,4 +1,4 @@
-"""Progress of what has no epochs."""
+"""Progress is emitted while images are read, but not too often."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from atmc_core.data import Reading, load_dataset
-from atmc_core.job import progress as counting
-from atmc_core.job.progress import now_and_then
+from atmc_core.job import progress
+from atmc_core.job.progress import throttled_progress
 from tests.atmc_core.data.test_image_files import _folders, _zip
 
 
@@ -15,9 +15,9 @@ def test_reading_images_is_counted_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr(counting, "_PAUSE_S", 0)
-    told = now_and_then(events.append, "validating")
-    load_dataset(_zip(tmp_path / "d", _folders()), 0.2, 0, Reading(told=told))
+    monkeypatch.setattr(progress, "_PAUSE_S", 0)
+    update = throttled_progress(events.append, "validating")
+    load_dataset(_zip(tmp_path / "d", _folders()), 0.2, 0, Reading(told=update))
     assert [event["epoch"] for event in events] == list(range(1, 25))
     assert events[-1] == {
         "type": "progress",
@@ -27,6 +27,6 @@ def test_reading_images_is_counted_now_and_then(
         "progress": 0.0,
         "eta_s": None,
     }
-    monkeypatch.setattr(counting, "_PAUSE_S", 3600)
-    now_and_then(events.append, "validating")(1, 1)
+    monkeypatch.setattr(progress, "_PAUSE_S", 3600)
+    throttled_progress(events.append, "validating")(1, 1)
     assert len(events) == 24

@@ -1,4 +1,4 @@
-"""Whole jobs, run in this process on real digits."""
+"""Runs whole jobs in this process on real digits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ONNX in and out: what torch's exporters write comes in, trains, and goes out again."""
+"""ONNX files that torch's exporters write are read, trained, and exported again."""
 
 from pathlib import Path
 

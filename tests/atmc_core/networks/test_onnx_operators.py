@@ -1,4 +1,4 @@
-"""Each operator in the forms that exporters write, held against onnxruntime."""
+"""Each operator, in the forms that exporters write, gives what onnxruntime gives."""
 
 from pathlib import Path
 from typing import Any

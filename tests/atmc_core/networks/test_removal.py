@@ -1,4 +1,4 @@
-"""Networks without their dead channels: smaller, with the same outputs."""
+"""Networks without their dead channels are smaller and have the same outputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name: any state dict of theirs, at any size and class count."""
+"""torchvision's classifiers are built by name to fit a state dict, at any size and class count."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The report of whole jobs: its schema, its page, its verdict, and the same figures again."""
+"""A whole job's report fits its schema, has a page and a verdict, and repeats the same figures."""
 
 import dataclasses
 import json

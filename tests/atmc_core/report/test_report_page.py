@@ -1,6 +1,6 @@
 """The report's page in a real browser: headless Chromium, without a network.
 
-Where there is none on this machine these tests say so and are skipped: install Chromium.
+On a machine without Chromium these tests are skipped, and say that it has to be installed.
 """
 
 import itertools

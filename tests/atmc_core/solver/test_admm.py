@@ -1,4 +1,4 @@
-"""ADMM and the end game: both constraints hold exactly, on every kind of layer."""
+"""ADMM and the end game make both constraints hold exactly, on every kind of layer."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The channel projection: feasible, idempotent, and the best against all choices there are."""
+"""The channel projection is feasible, idempotent, and the best of all possible choices."""
 
 import pytest
 import torch

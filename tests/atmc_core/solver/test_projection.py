@@ -1,4 +1,4 @@
-"""The projections: feasible, idempotent, and nearest (against brute force on small inputs)."""
+"""The projections are feasible, idempotent and nearest, checked by brute force on small inputs."""
 
 import itertools
 import math

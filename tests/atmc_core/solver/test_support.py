@@ -1,4 +1,4 @@
-"""Whole channels: the budget holds, and what is stored has fewer of them and the same outputs."""
+"""Channels keep to the budget, and a stored network has fewer of them and the same outputs."""
 
 import pytest
 import torch

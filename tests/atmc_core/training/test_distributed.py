@@ -1,4 +1,4 @@
-"""Two processes train what one would, and agree on it."""
+"""Two processes train what one would, and end with the same weights."""
 
 import subprocess
 import sys

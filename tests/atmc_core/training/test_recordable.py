@@ -1,4 +1,4 @@
-"""What in a training step waits for the device is found without one, and nothing is changed."""
+"""Operations that wait for the device are found without a GPU, and finding them changes nothing."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A training step's gradients: in what precision, and recorded as a graph on a GPU."""
+"""A training step's gradients, in each precision, and recorded as a graph on a GPU."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The training step's options: losses, schedules, averages; each does what its paper says."""
+"""The training step's losses, schedules and averages each do what their papers say."""
 
 import copy
 import math

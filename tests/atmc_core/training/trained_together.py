@@ -1,4 +1,4 @@
-"""Trains a few steps and leaves the weights: alone, or as torchrun starts it.
+"""Trains a few steps, in one process or in those that torchrun starts, and saves the weights.
 
 `python -m tests.atmc_core.training.trained_together FOLDER`
 """
@@ -18,7 +18,7 @@ from atmc_core.solver.weights import DenseWeights
 from atmc_core.training import distributed
 from atmc_core.training.step import PAPERS_MIX, StepLoss
 from atmc_core.training.trades import DivergencePGD, TradesLoss
-from atmc_core.training.trainer import Course, Trainer
+from atmc_core.training.trainer import Trainer, TrainerOptions
 
 # 37 a batch: shares of 18 and 19, and a last batch of 2 that is not shared.
 IMAGES, BATCH = 150, 37
@@ -47,8 +47,8 @@ def train(network: nn.Module, attack: PGD, loss: StepLoss) -> dict[str, torch.Te
     images = torch.randint(0, 256, (IMAGES, 1, 8, 8), generator=draw, dtype=torch.uint8)
     split = Split(images, torch.arange(IMAGES) % 10)
     classifier = Classifier(network, Normalization(), channels=1)
-    course = Course(attack, loss, "cosine", BATCH, 2, 0.05, (0, 0))
-    trainer = Trainer(classifier, DenseWeights(network), split, course)
+    options = TrainerOptions(attack, loss, "cosine", BATCH, 2, 0.05, (0, 0))
+    trainer = Trainer(classifier, DenseWeights(network), split, options)
     losses = [trainer.run_epoch(index) for index in range(2)]
     return clone_state(network) | {"losses": torch.tensor(losses)}
 
