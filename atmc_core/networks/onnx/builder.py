@@ -7,6 +7,7 @@ no numbers.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -101,6 +102,7 @@ class GraphBuilder:
         if tensors:
             name = self._free_name(name, op)
             for key, array in tensors.items():
+                _require_finite(operation, array)
                 self.tensors[f"{name}.{key}"] = torch.from_numpy(array.copy())
         self.weighted |= op in ("conv", "linear")
         with torch.device("meta"):
@@ -135,6 +137,7 @@ class GraphBuilder:
         A tensor is trained with the network if it comes after the first layer. A tensor that comes
         before, such as a normalisation of the images, stays as it is.
         """
+        _require_finite(operation, array)
         if array.size == 1 and array.ndim <= _MAX_NUMBER_AXES:
             number = Node(NUMBER, (), {"value": float(array.reshape(()))})
             return self._add(number, torch.empty((), device="meta"))
@@ -190,6 +193,15 @@ class GraphBuilder:
             name in self._parts
             or bool(ancestors & self._names)
             or any(hasattr(plain, part) for part in parts)
+        )
+
+
+def _require_finite(operation: Operation, array: Array) -> None:
+    if not np.isfinite(array).all():
+        raise InvalidInput(
+            "non_finite_weights",
+            f"{operation.label}: its constant holds NaN or infinite values",
+            operation.label,
         )
 
 

@@ -164,7 +164,8 @@ def read_tensor(tensor: TensorProto, label: str) -> Array:
         if len(flat) != count:
             raise malformed(f"{label} has {len(flat)} values for the shape {list(shape)}", label)
     array: Array = flat.astype(read).reshape(shape)
-    if read == "float32" and not np.isfinite(array).all():
+    # One infinite number can be a bound or a padding, which the rules of those operators look at.
+    if np.isnan(array).any() or (array.size > 1 and not np.isfinite(array).all()):
         raise InvalidInput("non_finite_weights", f"{label} holds NaN or infinite values", label)
     return array
 

@@ -33,7 +33,8 @@ def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
     if rule is None:
         return None
     try:
-        result = np.asarray(rule(operation.attributes, *inputs))
+        with np.errstate(all="ignore"):
+            result = np.asarray(rule(operation.attributes, *inputs))
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise malformed(f"{operation.label}: {error}", operation.label) from error
     if result.size > MAX_ELEMENTS:
@@ -139,6 +140,36 @@ def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
     return np.full(sizes, value.reshape(()))
 
 
+def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
+    sizes = np.broadcast_shapes(x.shape, tuple(integers(shape)))
+    if np.prod([float(size) for size in sizes]) > MAX_ELEMENTS:
+        raise ValueError(f"the shape {list(sizes)}")
+    return np.broadcast_to(x, sizes)
+
+
+def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
+    first, last, by = (each.reshape(()) for each in (start, limit, step))
+    if by == 0 or not abs((float(last) - float(first)) / float(by)) < MAX_ELEMENTS:
+        raise ValueError("its list is too long")
+    return np.arange(first, last, by)
+
+
+def _product(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:
+    along = attributes.get("axes") or (None if axes is None else integers(axes))
+    keep = bool(attributes.get("keepdims", 1))
+    return np.asarray(np.prod(x, None if along is None else tuple(along), keepdims=keep))
+
+
+def _reduced(call: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    def rule(*inputs: Array) -> Array:
+        result = inputs[0]
+        for other in inputs[1:]:
+            result = call(result, other)
+        return result
+
+    return _elementwise(rule)
+
+
 def _divide(x: Array, y: Array) -> Array:
     # A quotient of integers is rounded towards zero in ONNX.
     return np.trunc(x / y).astype(np.int64) if x.dtype.kind == y.dtype.kind == "i" else x / y
@@ -174,4 +205,18 @@ _RULES: Mapping[str, Callable[..., Array]] = {
     "Div": _elementwise(_divide),
     "Sqrt": _elementwise(np.sqrt),
     "Neg": _elementwise(np.negative),
+    "Abs": _elementwise(np.abs),
+    "Exp": _elementwise(np.exp),
+    "Log": _elementwise(np.log),
+    "Floor": _elementwise(np.floor),
+    "Ceil": _elementwise(np.ceil),
+    "Reciprocal": _elementwise(np.reciprocal),
+    "Equal": _elementwise(np.equal),
+    "Where": _elementwise(np.where),
+    "Max": _reduced(np.maximum),
+    "Min": _reduced(np.minimum),
+    "Sum": _reduced(np.add),
+    "Expand": _expand,
+    "Range": _range,
+    "ReduceProd": _product,
 }

@@ -15,7 +15,7 @@ from atmc_core.networks.onnx.document import Array, Document, Operation, malform
 from atmc_core.networks.onnx.folding import MAX_ELEMENTS, fold
 from atmc_core.networks.onnx.head import Head, find_head
 from atmc_core.networks.onnx.layers import matmul
-from atmc_core.networks.onnx.operators import RULES
+from atmc_core.networks.onnx.operators import RULES, why_not
 from atmc_core.networks.onnx.pooling import adaptive_pool
 
 
@@ -159,7 +159,7 @@ class _Import:
             self._set(self.operations[pool.places[-1]], [value])
             return
         if operation.op not in RULES:
-            raise unsupported(operation, "this operator is not supported")
+            raise unsupported(operation, why_not(operation.op))
         made = self._apply(place, operation, operands)
         self._set(self.operations[place], made)
 
