@@ -3,7 +3,7 @@
 import numpy as np
 
 from atmc_core.networks.onnx.builder import GraphBuilder, Value, unsupported
-from atmc_core.networks.onnx.document import Array, Operation, malformed
+from atmc_core.networks.onnx.document import Operation, malformed
 from atmc_core.networks.onnx.operands import Operands, optional_of, value_of
 
 # The longest list of scales or sizes.
