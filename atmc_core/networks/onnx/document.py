@@ -18,6 +18,7 @@ from atmc_core.networks.onnx.needed import Needed, choose_output, drop_unneeded,
 from atmc_core.networks.onnx.opsets import is_raised, opset_of, raised
 from atmc_core.networks.onnx.refusals import all_shown, check_kind, label_of, shown
 from atmc_core.networks.onnx.refusals import malformed as malformed
+from atmc_core.networks.onnx.schemas import check_form
 
 #: A constant.
 Array = NDArray[Any]
@@ -129,6 +130,7 @@ def read_document(path: Path) -> Document:
     functions = [each.name for each in model.functions]
     for index, node in needed.nodes:
         check_kind(index, node, functions)
+        check_form(index, node, opset)
     whole = needed.is_all_of(model.graph)
     if is_raised(opset):
         drop_unneeded(model.graph, needed, output)
@@ -195,7 +197,9 @@ def _only_input(
                     "missing initializer",
                     label,
                 )
-    used = [each for name, each in declared.items() if name in needed.names]
+    used: list[onnx.ValueInfoProto] = [
+        each for name, each in declared.items() if name in needed.names
+    ]
     if not used:
         raise malformed("its output does not depend on the images")
     if len(used) > 1:
@@ -224,11 +228,15 @@ def read_tensor(tensor: TensorProto, label: str) -> Array:
         raise InvalidInput(
             "external_data",
             f"the weights of {label} are in another file: save the model with all weights inside, "
+            "torch.onnx.export(..., external_data=False) or "
             "onnx.save_model(onnx.load('model.onnx'), 'whole.onnx')",
             label,
         )
     if tensor.data_type not in _DTYPES:
-        raise malformed(f"{label} is of the type {_type_name(tensor.data_type)}", label)
+        raise malformed(
+            f"{label} is of the type {_type_name(tensor.data_type)}: export the network in float32",
+            label,
+        )
     stored, read = _DTYPES[tensor.data_type]
     shape, count = tuple(tensor.dims), 1
     for size in shape:
@@ -309,11 +317,5 @@ def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
         case kinds.TENSOR:
             return read_tensor(attribute.t, label)
     name = attribute.name[:_SHOWN_ATTRIBUTE]
-    if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
-        reason = (
-            "control flow (a graph within a node) is not supported: export the network by tracing, "
-            "in evaluation mode"
-        )
-    else:
-        reason = f"its attribute {name!r} (a list of texts, or the like) is not supported"
+    reason = f"its attribute {name!r} (a list of texts, or the like) is not supported"
     raise InvalidInput("unsupported_operator", f"{label}: {reason}", label)

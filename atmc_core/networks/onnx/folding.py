@@ -150,7 +150,7 @@ def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
 
 def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
     first, last, by = (each.reshape(()) for each in (start, limit, step))
-    if last == BATCH and first == 0 and by == 1:
+    if [float(each) for each in (first, last, by)] == [0, BATCH, 1]:
         # The places of the images in a batch, as many as shapes are computed for.
         return np.arange(IMAGES)
     if by == 0 or not abs((float(last) - float(first)) / float(by)) < MAX_ELEMENTS:
