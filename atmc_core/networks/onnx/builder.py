@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
-from atmc_core.networks.graph.ir import Graph, Node, is_name
+from atmc_core.networks.graph.build import reserved_names
+from atmc_core.networks.graph.ir import MAX_INPUT_NAME_LENGTH, Graph, Node, is_name
 from atmc_core.networks.graph.ops import BUFFER, FUNCTIONS, MODULES, NUMBER, PARAMETER
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
@@ -148,10 +149,14 @@ class GraphBuilder:
         return self._add(node, torch.empty(array.shape, device="meta"))
 
     def graph(self, output: Value, input_name: str, output_name: str) -> Graph:
-        """The finished graph, with ``output`` as the logits."""
+        """The finished graph, with ``output`` as the logits; names that are too long are replaced."""
         if output.index != len(self.nodes) - 1:
             # Nodes after the output are not used.
             del self.nodes[output.index + 1 :]
+        if len(input_name) > MAX_INPUT_NAME_LENGTH:
+            input_name = "images" if output_name != "images" else "inputs"
+        if len(output_name) > MAX_INPUT_NAME_LENGTH:
+            output_name = "logits" if input_name != "logits" else "outputs"
         graph = Graph(tuple(self.nodes), self.input_shape, input_name, output_name)
         graph.check()
         return graph
@@ -191,6 +196,7 @@ class GraphBuilder:
         plain = nn.Module()
         return (
             name in self._parts
+            or parts[0] in reserved_names()
             or bool(ancestors & self._names)
             or any(hasattr(plain, part) for part in parts)
         )
