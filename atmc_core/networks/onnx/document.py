@@ -39,6 +39,8 @@ _DTYPES: Mapping[int, tuple[str, str]] = {
     TensorProto.BOOL: ("|b1", "bool"),
 }
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+#: The numbers of ONNX's types of floating-point numbers.
+FLOAT_TYPES = _FLOATS | {TensorProto.DOUBLE, TensorProto.BFLOAT16}
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from atmc_core.networks.onnx.adaptive import find_window_means
 from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.networks.onnx.document import Array, Document, Operation, malformed
 from atmc_core.networks.onnx.folding import MAX_ELEMENTS, fold
+from atmc_core.networks.onnx.head import Head, find_head
 from atmc_core.networks.onnx.layers import matmul
 from atmc_core.networks.onnx.operators import RULES, why_not
 from atmc_core.networks.onnx.pooling import adaptive_pool
-
-_SOFTMAX = ("Softmax", "LogSoftmax")
 
 
 @dataclass(frozen=True)
@@ -28,28 +27,20 @@ class Imported:
         graph: the network without its weights.
         tensors: the state dict of the network.
         num_classes: the number of classes.
-        dropped: the label of a softmax at the end that was left out, so that the network ends in
-            logits; None if there was none.
+        head: what was left out at the end, so that the network ends in logits.
         document: the file as it was read; the network is compared with it.
     """
 
     graph: Graph
     tensors: dict[str, Tensor]
     num_classes: int
-    dropped: str | None
+    head: Head
     document: Document
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
         """What was changed at import, as pairs of a code and a sentence."""
-        notes = []
-        if self.dropped:
-            notes.append(
-                (
-                    "softmax_dropped",
-                    f"The {self.dropped} at the end was left out: the network returns logits.",
-                )
-            )
+        notes = list(self.head.notes)
         if self.document.half:
             notes.append(
                 (
@@ -94,16 +85,15 @@ class _Import:
         self.uses = Counter(name for each in document.operations for name in each.inputs)
         self.uses[document.output_name] += 1
         self.operations = document.operations
-        self.dropped: str | None = None
+        self.head = Head()
         self._done: set[int] = set()
         self._folded = 0
 
     def run(self) -> Imported:
-        # Constants come first, because groups of operations are recognised by their constants.
-        for place, operation in enumerate(self.operations):
-            if operation.op == "Constant":
-                self._set(operation, [_constant(operation)])
-                self._done.add(place)
+        self._fold_constants()
+        self.head = find_head(
+            self.operations, self.document.output_name, self._constants(), self.document.opset
+        )
         for place, operation in enumerate(self.operations):
             if place not in self._done:
                 self._convert(place, operation)
@@ -122,24 +112,46 @@ class _Import:
             for name, tensor in self.builder.tensors.items()
             if name in used or name.rpartition(".")[0] in used
         }
-        return Imported(graph, tensors, output.shape[0], self.dropped, self.document)
+        return Imported(graph, tensors, output.shape[0], self.head, self.document)
+
+    def _fold_constants(self) -> None:
+        """Compute what does not depend on the images.
+
+        It comes first, because groups of operations are recognised by their constants.
+        """
+        for place, operation in enumerate(self.operations):
+            if operation.op == "Constant":
+                self._set(operation, [_constant(operation)])
+                self._done.add(place)
+            elif all(isinstance(self.values.get(n), np.ndarray) for n in operation.inputs if n):
+                operands = [self.values[name] if name else None for name in operation.inputs]
+                if self._fold(operation, operands):
+                    self._done.add(place)
+
+    def _fold(self, operation: Operation, operands: list[Operand | None]) -> bool:
+        """Compute an operation on constants; returns whether there is a rule for it."""
+        folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
+        if folded is None:
+            return False
+        self._folded += folded.size
+        if self._folded > MAX_ELEMENTS:
+            raise malformed("it computes too many constants", operation.label)
+        self._set(operation, [folded])
+        return True
+
+    def _constants(self) -> dict[str, Array]:
+        return {name: v for name, v in self.values.items() if isinstance(v, np.ndarray)}
 
     def _convert(self, place: int, operation: Operation) -> None:
         """Add the operation at index ``place`` to the graph."""
         operands = [self._operand(operation, name) for name in operation.inputs]
-        if not any(isinstance(operand, Value) for operand in operands):
-            folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
-            if folded is not None:
-                self._folded += folded.size
-                if self._folded > MAX_ELEMENTS:
-                    raise malformed("it computes too many constants", operation.label)
-                self._set(operation, [folded])
-                return
-        if self._is_last_softmax(operation, operands):
-            self.dropped = operation.label
-            assert operands[0] is not None
-            self._set(operation, [operands[0]])
+        constant = not any(isinstance(operand, Value) for operand in operands)
+        if constant and self._fold(operation, operands):
             return
+        for value in operands:
+            if isinstance(value, Value) and self.head.leaves_out(operation, value):
+                self._set(operation, [value])
+                return
         pool = find_window_means(self.operations, place, self.values)
         if pool is not None:
             self._done.update(pool.places)
@@ -181,13 +193,6 @@ class _Import:
             if name in self.values:
                 raise malformed(f"{operation.label} makes {name[:80]!r} again", operation.label)
             self.values[name] = value
-
-    def _is_last_softmax(self, operation: Operation, operands: list[Operand | None]) -> bool:
-        if operation.op not in _SOFTMAX or self.document.output_name not in operation.outputs:
-            return False
-        value = operands[0] if operands else None
-        axis = operation.attributes.get("axis", -1)
-        return isinstance(value, Value) and value.ndim == 2 and axis in (1, -1)
 
     def _bias(self, place: int, operands: list[Operand | None]) -> Array | None:
         """The bias of a linear layer: a constant that the next operation adds to this product.

@@ -40,9 +40,7 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
         images = images[: imported.document.batch]
     theirs = runner(path)(images)
     with torch.no_grad():
-        ours = network.eval()(images)
-    if imported.dropped:
-        ours, theirs = _comparable(ours, theirs, imported.dropped)
+        ours = imported.head.apply(network.eval()(images))
     if theirs.shape != ours.shape or not torch.isfinite(theirs).all():
         raise InvalidInput(
             "malformed_model",
@@ -70,8 +68,3 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
         theirs: the outputs to compare with, ``[N, classes]``.
     """
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1))
-
-
-def _comparable(ours: Tensor, theirs: Tensor, dropped: str) -> tuple[Tensor, Tensor]:
-    """Both outputs for the comparison, with the dropped softmax applied to our logits."""
-    return (ours.log_softmax(1) if dropped.startswith("Log") else ours.softmax(1)), theirs
