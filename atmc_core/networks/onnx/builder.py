@@ -149,7 +149,7 @@ class GraphBuilder:
         return self._add(node, torch.empty(array.shape, device="meta"))
 
     def graph(self, output: Value, input_name: str, output_name: str) -> Graph:
-        """The finished graph, with ``output`` as the logits; names that are too long are replaced."""
+        """The finished graph, with ``output`` as the logits; too long names are replaced."""
         if output.index != len(self.nodes) - 1:
             # Nodes after the output are not used.
             del self.nodes[output.index + 1 :]

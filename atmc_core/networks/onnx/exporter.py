@@ -11,7 +11,7 @@ from torch import nn
 from atmc_core.networks.onnx.names import Names
 from atmc_core.networks.onnx.runtime import runner
 from atmc_core.networks.onnx.verify import relative_difference
-from atmc_core.networks.onnx.writable import writable
+from atmc_core.networks.onnx.writable import has_operators, writable
 
 #: The largest difference of onnxruntime's outputs from torch's, as a share of the largest output.
 TOLERANCE = 1e-5
@@ -54,12 +54,13 @@ def export(
     """
     classifier = classifier.eval()
     names = Names.safe(input_name, output_name)
+    network = writable(classifier)
     images = torch.rand(_IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                writable(classifier),
+                network,
                 (images[:2],),
                 path,
                 dynamo=False,
@@ -67,6 +68,7 @@ def export(
                 input_names=[names.images],
                 output_names=[names.logits],
                 dynamic_axes={names.images: {0: "N"}, names.logits: {0: "N"}},
+                autograd_inlining=not has_operators(network),
             )
         names.restore(path)
         theirs = runner(path)(images)

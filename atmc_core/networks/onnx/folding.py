@@ -148,10 +148,10 @@ def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
 
 
 def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
-    first, last, by = (each.reshape(()) for each in (start, limit, step))
-    if by == 0 or not abs((float(last) - float(first)) / float(by)) < MAX_ELEMENTS:
+    first, last, by = (float(each.reshape(())) for each in (start, limit, step))
+    if by == 0 or not abs((last - first) / by) < MAX_ELEMENTS:
         raise ValueError("its list is too long")
-    return np.arange(first, last, by)
+    return np.arange(first, last, by).astype(start.dtype)
 
 
 def _product(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:

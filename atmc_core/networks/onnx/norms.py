@@ -79,7 +79,9 @@ def instance_norm(builder: GraphBuilder, operation: Operation, operands: Operand
     value = value_of(operation, operands)
     if value.ndim < 3:
         raise unsupported(operation, "only a norm of [N, C, ...] is known")
-    tensors = {name: constant_of(operation, operands, i) for i, name in ((1, "weight"), (2, "bias"))}
+    tensors = {
+        name: constant_of(operation, operands, i) for i, name in ((1, "weight"), (2, "bias"))
+    }
     return _grouped(builder, operation, value, value.shape[0], tensors)
 
 

@@ -22,6 +22,11 @@ def writable(classifier: nn.Module) -> nn.Module:
     return copied
 
 
+def has_operators(network: nn.Module) -> bool:
+    """Whether a writable network has modules whose calls the exporter must not look into."""
+    return any(isinstance(module, _Operator) for module in network.modules())
+
+
 class _WindowMeans(nn.Module):
     """An adaptive average pool as a product with constant matrices on either side."""
 
