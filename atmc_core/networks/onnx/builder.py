@@ -19,8 +19,8 @@ from atmc_core.networks.onnx.document import Array, Operation, malformed
 
 #: A number that stands for the size of the batch if the ONNX graph computes with shapes.
 BATCH = -(2**40)
-# Shapes are computed for two images, because a batch of one would hide operations that mix images.
-_IMAGES = 2
+#: Shapes are computed for two images: a batch of one would hide operations that mix images.
+IMAGES = 2
 # The largest number of elements that one image may have at a node, to refuse absurd sizes.
 _MAX_ELEMENTS = 2**27
 # A constant of one element becomes a number if it has at most this many axes. With more, it would
@@ -70,7 +70,7 @@ class GraphBuilder:
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         self.input_shape = input_shape
-        self.images = Value(-1, torch.empty(_IMAGES, *input_shape, device="meta"))
+        self.images = Value(-1, torch.empty(IMAGES, *input_shape, device="meta"))
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         self.weighted = False
@@ -128,7 +128,7 @@ class GraphBuilder:
         operands = [v if isinstance(v, Value) else self.constant(operation, v) for v in values]
         call, _ = FUNCTIONS[op]
         meta = self._run(operation, lambda: call(*(v.meta for v in operands), **options))
-        if meta.ndim < 1 or meta.shape[0] != _IMAGES:
+        if meta.ndim < 1 or meta.shape[0] != IMAGES:
             raise unsupported(operation, "it mixes the images of a batch")
         return self._add(Node(op, tuple(v.index for v in operands), options), meta)
 
@@ -171,7 +171,7 @@ class GraphBuilder:
                 meta: Tensor = call()
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise malformed(f"{operation.label}: {error}", operation.label) from error
-        if meta.numel() > _IMAGES * _MAX_ELEMENTS:
+        if meta.numel() > IMAGES * _MAX_ELEMENTS:
             raise malformed(
                 f"{operation.label} makes {list(meta.shape[1:])} of an image: too large",
                 operation.label,

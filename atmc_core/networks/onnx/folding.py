@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from atmc_core.networks.onnx.builder import BATCH, IMAGES
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
 #: The largest number of elements of one result, and of all results together.
@@ -149,6 +150,9 @@ def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
 
 def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
     first, last, by = (float(each.reshape(())) for each in (start, limit, step))
+    if [first, last, by] == [0, BATCH, 1]:
+        # The places of the images in a batch, as many as shapes are computed for.
+        return np.arange(IMAGES)
     if by == 0 or not abs((last - first) / by) < MAX_ELEMENTS:
         raise ValueError("its list is too long")
     return np.arange(first, last, by).astype(start.dtype)

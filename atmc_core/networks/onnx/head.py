@@ -101,7 +101,7 @@ def find_head(
             if dropped is None:
                 break
             found.append(dropped)
-        elif not _changes_nothing(operation) or not operation.inputs:
+        elif not changes_nothing(operation) or not operation.inputs:
             break
         output = given[0] if rule is not None else operation.inputs[0]
     while found and found[-1].operation.op in _OF_PROBABILITIES:
@@ -110,7 +110,8 @@ def find_head(
     return Head(tuple(reversed(found)))
 
 
-def _changes_nothing(operation: Operation) -> bool:
+def changes_nothing(operation: Operation) -> bool:
+    """Whether an operation changes no number, but perhaps the shape or the precision."""
     if operation.op == "Cast":
         return operation.attributes.get("to") in FLOAT_TYPES
     return operation.op in _PASSED

@@ -13,10 +13,12 @@ from atmc_core.networks.onnx.adaptive import find_window_means
 from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupported
 from atmc_core.networks.onnx.document import Array, Document, Operation, malformed
 from atmc_core.networks.onnx.folding import MAX_ELEMENTS, fold
-from atmc_core.networks.onnx.head import Head, find_head
+from atmc_core.networks.onnx.head import Head, changes_nothing, find_head
 from atmc_core.networks.onnx.layers import matmul
 from atmc_core.networks.onnx.operators import RULES, why_not
 from atmc_core.networks.onnx.pooling import adaptive_pool
+from atmc_core.networks.onnx.refusals import all_shown, shown
+from atmc_core.networks.onnx.strided import gather_per_image, is_flat
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,25 @@ class Imported:
     def notes(self) -> tuple[tuple[str, str], ...]:
         """What was changed at import, as pairs of a code and a sentence."""
         notes = list(self.head.notes)
-        if self.document.half:
-            notes.append(
-                (
-                    "half_precision_widened",
-                    "The file computes in float16; the network is trained and returned in float32.",
-                )
+        document = self.document
+        if document.images.channels_last:
+            sentence = (
+                "The file takes images as [N, H, W, C]; the network takes them, and is returned to "
+                "take them, as [N, C, H, W]."
             )
+            notes.append(("channels_last_images", sentence))
+        if document.other_outputs:
+            sentence = (
+                f"Of the file's outputs, {shown(document.output_name)} was taken for the classes' "
+                f"scores; {all_shown(document.other_outputs)} and what only they need were left "
+                "out."
+            )
+            notes.append(("output_chosen", sentence))
+        if document.half:
+            sentence = (
+                "The file computes in float16; the network is trained and returned in float32."
+            )
+            notes.append(("half_precision_widened", sentence))
         return tuple(notes)
 
 
@@ -67,13 +81,24 @@ def read_images_onnx(document: Document, images: Sequence[int]) -> Imported:
         own or (images[axis] if images else None) for axis, own in enumerate(document.input_shape)
     ]
     known = [size for size in sizes if size is not None]
+    open_sizes = ", ".join(document.images.open_sizes)
     if len(known) != 3:
         raise InvalidInput(
             "image_shape_mismatch",
-            f"the graph leaves the size of its images open: {sizes} (channels, height, width)",
+            f"the graph leaves the size of its images open: {open_sizes}",
             "model",
         )
-    return _Import(document, (known[0], known[1], known[2])).run()
+    try:
+        return _Import(document, (known[0], known[1], known[2])).run()
+    except InvalidInput as error:
+        if not open_sizes or error.code != "malformed_model":
+            raise
+        raise InvalidInput(
+            error.code,
+            f"{error.message} (for images of {known}, channels, height and width; the file leaves "
+            f"open: {open_sizes})",
+            error.param,
+        ) from error
 
 
 class _Import:
@@ -82,6 +107,10 @@ class _Import:
         self.builder = GraphBuilder(input_shape)
         self.values: dict[str, Operand] = dict(document.constants)
         self.values[document.input_name] = self.builder.images
+        # The names of the images as they are in a file that has the channels last.
+        self.channels_last = {document.input_name} if document.images.channels_last else set()
+        # What stands in one row with the other images of the batch, by name.
+        self.rows: dict[str, Value] = {}
         self.uses = Counter(name for each in document.operations for name in each.inputs)
         self.uses[document.output_name] += 1
         self.operations = document.operations
@@ -144,6 +173,8 @@ class _Import:
 
     def _convert(self, place: int, operation: Operation) -> None:
         """Add the operation at index ``place`` to the graph."""
+        if self._keeps_channels_last(operation):
+            return
         operands = [self._operand(operation, name) for name in operation.inputs]
         constant = not any(isinstance(operand, Value) for operand in operands)
         if constant and self._fold(operation, operands):
@@ -152,6 +183,8 @@ class _Import:
             if isinstance(value, Value) and self.head.leaves_out(operation, value):
                 self._set(operation, [value])
                 return
+        if self._in_a_row(operation, operands):
+            return
         pool = find_window_means(self.operations, place, self.values)
         if pool is not None:
             self._done.update(pool.places)
@@ -179,13 +212,49 @@ class _Import:
     def _operand(self, operation: Operation, name: str) -> Operand | None:
         if not name:
             return None
+        if name in self.channels_last:
+            for_all = Operation("Transpose", operation.label, (), (), {})
+            images = self.builder.function(
+                for_all, "permute", [self.builder.images], dims=[0, 2, 3, 1]
+            )
+            self.values.update(dict.fromkeys(self.channels_last, images))
+            self.channels_last = set()
+        if name in self.rows:
+            return self.rows[name]
         if name not in self.values:
             raise malformed(
-                f"{operation.label} uses {name[:80]!r}, which nothing before it makes: a missing "
-                "initializer, or a cycle",
-                operation.label,
+                f"{operation.label} uses {shown(name)}, which no node makes", operation.label
             )
         return self.values[name]
+
+    def _keeps_channels_last(self, operation: Operation) -> bool:
+        """Follow images with the channels last up to the operation that puts them first."""
+        if self.channels_last.isdisjoint(operation.inputs[:1]) or not operation.outputs:
+            return False
+        if operation.op == "Transpose" and operation.attributes.get("perm") == [0, 3, 1, 2]:
+            self._set(operation, [self.builder.images])
+            return True
+        if changes_nothing(operation) and operation.op in ("Identity", "Cast"):
+            self.channels_last.add(operation.outputs[0])
+            return True
+        return False
+
+    def _in_a_row(self, operation: Operation, operands: list[Operand | None]) -> bool:
+        """Follow the entries of all images in one row, up to where they are apart again."""
+        if len(operands) < 2:
+            return False
+        value, constant = operands[0], operands[1]
+        if not isinstance(value, Value) or not isinstance(constant, np.ndarray):
+            return False
+        if operation.op == "Reshape" and is_flat(value, constant, self.document.batch):
+            self.rows[operation.outputs[0]] = value
+            return True
+        if operation.inputs[0] not in self.rows or operation.op == "Reshape":
+            return False
+        if operation.op != "Gather" or operation.attributes.get("axis", 0) != 0:
+            raise unsupported(operation, "it mixes the images of a batch")
+        self._set(operation, [gather_per_image(self.builder, operation, value, constant)])
+        return True
 
     def _set(self, operation: Operation, made: list[Operand]) -> None:
         names = [name for name in operation.outputs[: len(made)] if name]

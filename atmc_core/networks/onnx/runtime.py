@@ -12,10 +12,19 @@ from atmc_core.errors import InvalidInput
 
 # The level at which onnxruntime logs fatal errors only.
 _FATAL_ONLY = 4
+# The types of images, by onnxruntime's names.
+_DTYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-def runner(path: Path) -> Callable[[Tensor], Tensor]:
+def runner(
+    file: Path | bytes, output: str | None = None, channels_last: bool = False
+) -> Callable[[Tensor], Tensor]:
     """Open an ONNX file as a function.
+
+    Args:
+        file: the file, or its content.
+        output: the name of the output; the first one by default.
+        channels_last: whether the file takes images ``[N, H, W, C]``.
 
     Returns:
         A function from images float32 ``[N, C, H, W]`` on the CPU to outputs float32. If the file
@@ -32,17 +41,22 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
     options.log_severity_level = _FATAL_ONLY
     with _refusals():
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            file if isinstance(file, bytes) else str(file),
+            options,
+            providers=["CPUExecutionProvider"],
         )
         (given,) = session.get_inputs()
         batch = given.shape[0] if isinstance(given.shape[0], int) else None
-    dtype = np.float16 if given.type == "tensor(float16)" else np.float32
+    names = None if output is None else [output]
+    dtype = _DTYPES.get(given.type, np.float32)
 
     def run(images: Tensor) -> Tensor:
+        if channels_last:
+            images = images.permute(0, 2, 3, 1).contiguous()
         parts = [images] if batch is None else list(torch.split(images, batch))
         with _refusals():
             made = [
-                session.run(None, {given.name: part.numpy().astype(dtype)})[0] for part in parts
+                session.run(names, {given.name: part.numpy().astype(dtype)})[0] for part in parts
             ]
         return torch.from_numpy(np.concatenate(made).astype(np.float32))
 

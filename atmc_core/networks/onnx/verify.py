@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
+from atmc_core.networks.onnx.document import read_needed
 from atmc_core.networks.onnx.importer import Imported
 from atmc_core.networks.onnx.runtime import runner
 
@@ -35,10 +36,12 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(_IMAGES, *imported.graph.input_shape, generator=generator)
-    if imported.document.batch is not None and imported.document.batch > _IMAGES:
-        images = images.repeat(-(-imported.document.batch // _IMAGES), 1, 1, 1)
-        images = images[: imported.document.batch]
-    theirs = runner(path)(images)
+    document = imported.document
+    if document.batch is not None and document.batch > _IMAGES:
+        images = images.repeat(-(-document.batch // _IMAGES), 1, 1, 1)
+        images = images[: document.batch]
+    file = path if document.whole else read_needed(path)
+    theirs = runner(file, document.output_name, document.images.channels_last)(images)
     with torch.no_grad():
         ours = imported.head.apply(network.eval()(images))
     if theirs.shape != ours.shape or not torch.isfinite(theirs).all():
@@ -49,7 +52,7 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
             "model",
         )
     difference = relative_difference(ours, theirs)
-    tolerance = _HALF_TOLERANCE if imported.document.half else TOLERANCE
+    tolerance = _HALF_TOLERANCE if document.half else TOLERANCE
     if not difference <= tolerance:
         raise InvalidInput(
             "malformed_model",
