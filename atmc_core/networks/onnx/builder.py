@@ -5,6 +5,7 @@ no numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
-from atmc_core.networks.graph.ir import Graph, Node, is_name
+from atmc_core.networks.graph.build import reserved_names
+from atmc_core.networks.graph.ir import MAX_INPUT_NAME_LENGTH, Graph, Node, is_name
 from atmc_core.networks.graph.ops import BUFFER, FUNCTIONS, MODULES, NUMBER, PARAMETER
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
@@ -148,11 +150,13 @@ class GraphBuilder:
         return self._add(node, torch.empty(array.shape, device="meta"))
 
     def graph(self, output: Value, input_name: str, output_name: str) -> Graph:
-        """The finished graph, with ``output`` as the logits."""
-        if output.index != len(self.nodes) - 1:
-            # Nodes after the output are not used.
-            del self.nodes[output.index + 1 :]
-        graph = Graph(tuple(self.nodes), self.input_shape, input_name, output_name)
+        """The finished graph, with ``output`` as the logits; too long names are replaced."""
+        nodes = _used_nodes(self.nodes, output.index)
+        if len(input_name) > MAX_INPUT_NAME_LENGTH:
+            input_name = "images" if output_name != "images" else "inputs"
+        if len(output_name) > MAX_INPUT_NAME_LENGTH:
+            output_name = "logits" if input_name != "logits" else "outputs"
+        graph = Graph(tuple(nodes), self.input_shape, input_name, output_name)
         graph.check()
         return graph
 
@@ -191,9 +195,23 @@ class GraphBuilder:
         plain = nn.Module()
         return (
             name in self._parts
+            or parts[0] in reserved_names()
             or bool(ancestors & self._names)
             or any(hasattr(plain, part) for part in parts)
         )
+
+
+def _used_nodes(nodes: Sequence[Node], output: int) -> list[Node]:
+    """The nodes that an output is computed from; the last of them is the output."""
+    used = {output} - {-1}
+    for index in range(output, -1, -1):
+        if index in used:
+            used.update(each for each in nodes[index].inputs if each >= 0)
+    places = {old: new for new, old in enumerate(sorted(used))}
+    return [
+        replace(nodes[old], inputs=tuple(places.get(each, -1) for each in nodes[old].inputs))
+        for old in places
+    ]
 
 
 def _require_finite(operation: Operation, array: Array) -> None:

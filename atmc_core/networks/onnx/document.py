@@ -153,14 +153,19 @@ def read_document(path: Path) -> Document:
     )
 
 
-def read_needed(path: Path) -> bytes:
-    """A file's network without what its output does not need, as ONNX.
+def read_needed(path: Path, output: str) -> bytes:
+    """A file's network up to one result, without what that does not need, as ONNX.
+
+    Args:
+        path: the file.
+        output: the name of the result; it becomes the network's only output.
 
     Raises:
         InvalidInput: likewise.
     """
     model = _read_model(path)
-    output = choose_output(model.graph)
+    if output not in [each.name for each in model.graph.output]:
+        model.graph.output.add().name = output
     drop_unneeded(model.graph, find_needed(model.graph, output), output)
     content: bytes = model.SerializeToString()
     return content

@@ -149,13 +149,13 @@ def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
 
 
 def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
-    first, last, by = (each.reshape(()) for each in (start, limit, step))
-    if [float(each) for each in (first, last, by)] == [0, BATCH, 1]:
+    first, last, by = (float(each.reshape(())) for each in (start, limit, step))
+    if [first, last, by] == [0, BATCH, 1]:
         # The places of the images in a batch, as many as shapes are computed for.
         return np.arange(IMAGES)
-    if by == 0 or not abs((float(last) - float(first)) / float(by)) < MAX_ELEMENTS:
+    if by == 0 or not abs((last - first) / by) < MAX_ELEMENTS:
         raise ValueError("its list is too long")
-    return np.arange(first, last, by)
+    return np.arange(first, last, by).astype(start.dtype)
 
 
 def _product(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:

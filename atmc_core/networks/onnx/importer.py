@@ -179,10 +179,10 @@ class _Import:
         constant = not any(isinstance(operand, Value) for operand in operands)
         if constant and self._fold(operation, operands):
             return
-        for value in operands:
-            if isinstance(value, Value) and self.head.leaves_out(operation, value):
-                self._set(operation, [value])
-                return
+        scores = self.head.scores(operation, operands)
+        if scores is not None:
+            self._set(operation, [scores])
+            return
         if self._in_a_row(operation, operands):
             return
         pool = find_window_means(self.operations, place, self.values)

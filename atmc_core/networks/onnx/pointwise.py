@@ -127,7 +127,7 @@ def total(builder: GraphBuilder, operation: Operation, operands: Operands) -> Op
     for operand in given[1:]:
         result = builder.function(operation, "add", [result, operand])
     if operation.op == "Mean":
-        count = np.float32(len(given)).reshape(())
+        count = np.array(len(given), np.float32)
         return builder.function(operation, "div", [result, count])
     return result
 
@@ -152,7 +152,7 @@ def selu(builder: GraphBuilder, operation: Operation, operands: Operands) -> Val
     alpha = number_of(operation, "alpha", _SELU_ALPHA)
     gamma = number_of(operation, "gamma", _SELU_GAMMA)
     value = builder.module(operation, "elu", value_of(operation, operands), {"alpha": alpha})
-    return builder.function(operation, "mul", [value, np.float32(gamma).reshape(())])
+    return builder.function(operation, "mul", [value, np.array(gamma, np.float32)])
 
 
 def softsign(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:

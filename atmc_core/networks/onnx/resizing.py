@@ -32,7 +32,8 @@ def resize(builder: GraphBuilder, operation: Operation, operands: Operands) -> V
     shown = f"mode {str(mode)[:20]!r} with coordinates {str(where)[:30]!r}"
     if attributes.get("antialias") or attributes.get("exclude_outside"):
         raise unsupported(operation, "antialias and exclude_outside are not supported")
-    if mode == "nearest" and _is_repeated(attributes.get("nearest_mode"), where, value, size):
+    rounding = attributes.get("nearest_mode", "floor" if older else "round_prefer_floor")
+    if mode == "nearest" and _is_repeated(rounding, where, value, size):
         return builder.function(operation, "resize", [value], size=size, mode=mode, corners=0)
     corners = where == "align_corners"
     if mode not in _MODES or not (corners or where in _HALF_PIXEL):
@@ -44,7 +45,7 @@ def resize(builder: GraphBuilder, operation: Operation, operands: Operands) -> V
     )
 
 
-def _is_repeated(rounding: str | None, where: str, value: Value, size: list[int]) -> bool:
+def _is_repeated(rounding: str, where: str, value: Value, size: list[int]) -> bool:
     """Whether each pixel of the nearest mode is the one that PyTorch takes: floor(x / scale)."""
     for own, new in zip(value.shape[1:], size, strict=True):
         places, scale = np.arange(new, dtype=np.float64), new / own
@@ -60,7 +61,7 @@ def _is_repeated(rounding: str | None, where: str, value: Value, size: list[int]
             "floor": np.floor(exact),
             "ceil": np.ceil(exact),
             "round_prefer_ceil": np.floor(exact + 0.5),
-        }.get(rounding or "", np.ceil(exact - 0.5))
+        }.get(rounding, np.ceil(exact - 0.5))
         if not np.array_equal(rounded.clip(0, own - 1), places * own // new):
             return False
     return True

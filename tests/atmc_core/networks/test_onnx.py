@@ -183,9 +183,9 @@ def _model(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> onnx.ModelProt
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def _flat_linear(product: str = "y") -> list[onnx.NodeProto]:
+def _flat_linear(product: str = "y", images: str = "x") -> list[onnx.NodeProto]:
     return [
-        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Flatten", [images], ["f"]),
         helper.make_node("Gemm", ["f", "w"], [product], name="fc", transB=1),
     ]
 
@@ -211,7 +211,7 @@ def _enormous() -> onnx.ModelProto:
 
 def _cycle() -> onnx.ModelProto:
     nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
-    return _model([*nodes, *_flat_linear()], w=WEIGHT)
+    return _model([*nodes, *_flat_linear(images="b")], w=WEIGHT)
 
 
 REFUSED = {
@@ -255,7 +255,7 @@ REFUSED |= {
     "constants that double and double": (
         _model(
             [helper.make_node("Concat", [f"c{i}"] * 16, [f"c{i + 1}"], axis=0) for i in range(9)]
-            + _flat_linear(),
+            + [*_flat_linear("h"), helper.make_node("Add", ["h", "c9"], ["y"])],
             c0=np.ones(2, np.float32),
             w=WEIGHT,
         ),
@@ -263,7 +263,11 @@ REFUSED |= {
     ),
     "a gather of too much": (
         _model(
-            [helper.make_node("Gather", ["w", "at"], ["g"]), *_flat_linear()],
+            [
+                helper.make_node("Gather", ["w", "at"], ["g"]),
+                *_flat_linear("h"),
+                helper.make_node("Add", ["h", "g"], ["y"]),
+            ],
             at=np.zeros(2**24 + 1, np.int64),
             w=np.ones((3, 16), np.float32),
         ),
@@ -286,11 +290,13 @@ def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_constants_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["s"], [f"c{i}"]) for i in range(20)]
-    model = _model([*nodes, *_flat_linear()], s=np.array([2**8, 2**8]), w=WEIGHT)
+    added = [helper.make_node("Add", ["h" if i == 0 else f"h{i}", f"c{i}"],
+                              ["y" if i == 19 else f"h{i + 1}"]) for i in range(20)]  # fmt: skip
+    model = _model([*nodes, *_flat_linear("h"), *added], s=np.array([1, 3]), w=WEIGHT)
     path = tmp_path / "net.onnx"
     path.write_bytes(model.SerializeToString())
     read_onnx(path)
-    monkeypatch.setattr("atmc_core.networks.onnx.importer.MAX_ELEMENTS", 2**20)
+    monkeypatch.setattr("atmc_core.networks.onnx.importer.MAX_ELEMENTS", 50)
     with pytest.raises(InvalidInput, match="too many constants"):
         read_onnx(path)
 
