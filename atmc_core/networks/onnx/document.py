@@ -1,6 +1,6 @@
 """Reads an ONNX file as untrusted data: its protobuf, its initializers and its nodes."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,24 @@ def _read_model(path: Path) -> onnx.ModelProto:
     named = len(graph.initializer) + len(graph.input) + len(graph.output)
     if named > _MAX_NAMED:
         raise malformed(f"{named} initializers, inputs and outputs; {_MAX_NAMED} are allowed")
+    # protobuf gives the bytes of a text that is no UTF-8.
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise malformed("one of its names is no text in UTF-8")
     return model
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """All names that messages or other names are compared with."""
+    graph = model.graph
+    yield from (each.domain for each in model.opset_import)
+    yield from (each.name for each in model.functions)
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for named in (graph.initializer, graph.input, graph.output):
+        yield from (each.name for each in named)
+    for value in graph.input:
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _only_input(
