@@ -50,6 +50,7 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
         _changing_outputs(state["probe"]),
         _softmax(state["probe"]),
         _few_images(side["robust"]),
+        *_logit_scale(state["probe"]),
     ]
 
 
@@ -153,6 +154,24 @@ def _softmax(probe: dict[str, Any]) -> Check:
         f"The outputs {what}; a softmax inside the model makes gradients vanish and figures "
         "flatter it.",
     )
+
+
+def _logit_scale(probe: dict[str, Any]) -> list[Check]:
+    """The check of the logits' scale; none if it is usual."""
+    exponent = probe.get("logit_exponent", 0)
+    if not exponent:
+        return []
+    size, change = ("small", "multiplied") if exponent > 0 else ("large", "divided")
+    return [
+        _check(
+            "unusual_logit_scale",
+            True,
+            f"The logits are unusually {size}, so the gradients of the cross-entropy are of little "
+            f"use to an attack; all attacks saw them {change} by 2 to the power {abs(exponent)}, "
+            "which changes no decision.",
+            exponent=exponent,
+        )
+    ]
 
 
 def _few_images(robust: dict[str, Any]) -> Check:
