@@ -1,5 +1,6 @@
 """Converts an ONNX file into a graph and its weights."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,14 +127,7 @@ class _Import:
         for place, operation in enumerate(self.operations):
             if place not in self._done:
                 self._convert(place, operation)
-        output = self.values.get(self.document.output_name)
-        if not isinstance(output, Value):
-            raise malformed("its output does not depend on the images")
-        if output.ndim != 2:
-            raise malformed(
-                f"its output is {['N', *output.shape]} for a batch of N; a classifier's is "
-                "[N, classes]"
-            )
+        output = self._scores()
         graph = self.builder.graph(output, self.document.input_name, self.document.output_name)
         used = {node.name for node in graph.nodes}
         tensors = {
@@ -142,6 +136,19 @@ class _Import:
             if name in used or name.rpartition(".")[0] in used
         }
         return Imported(graph, tensors, output.shape[0], self.head, self.document)
+
+    def _scores(self) -> Value:
+        """The output as ``[N, classes]``; axes of one entry behind the classes are left out."""
+        output = self.values.get(self.document.output_name)
+        if not isinstance(output, Value):
+            raise malformed("its output does not depend on the images")
+        if output.ndim > 2 and output.shape[0] == math.prod(output.shape):
+            of_output = Operation("Flatten", "the output", (), (), {})
+            return self.builder.function(of_output, "reshape", [output], shape=[output.shape[0]])
+        if output.ndim != 2:
+            sizes = ", ".join(map(str, output.shape))
+            raise malformed(f"its output is [N, {sizes}]; a classifier's is [N, classes]")
+        return output
 
     def _fold_constants(self) -> None:
         """Compute what does not depend on the images.
