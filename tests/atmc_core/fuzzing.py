@@ -160,6 +160,51 @@ def _onnx() -> bytes:
     return content
 
 
+def _old_onnx(opset: int, channels_last: bool) -> bytes:
+    """Nodes that are out of order or not needed, two outputs, a softmax, an old operator set."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Softmax", ["y"], ["p"], name="head", axis=1),
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["y"], name="scores", transB=1),
+        helper.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
+        helper.make_node("Flatten", ["p1"], ["flat"]),
+        helper.make_node("MaxPool", ["d1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Dropout", ["n1"], ["d1"]),
+        helper.make_node("BatchNormalization", ["c1", "g", "b", "m", "v"], ["n1"], name="norm"),
+        helper.make_node("Conv", ["t", "w1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])
+        if channels_last
+        else helper.make_node("Identity", ["x"], ["t"]),
+    ]
+    constants = {
+        "w1": rng.normal(0, 0.2, (4, 1, 3, 3)),
+        "w2": rng.normal(0, 0.2, (2, 64)),
+        "b2": np.zeros(2),
+        **dict.fromkeys("gv", np.ones(4)),
+        **dict.fromkeys("bm", np.zeros(4)),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [
+            helper.make_tensor_value_info(
+                "x", TensorProto.FLOAT, ["n", 8, 8, 1] if channels_last else ["n", 1, 8, 8]
+            ),
+            helper.make_tensor_value_info("keep_prob", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 2]),
+        ],
+        [numpy_helper.from_array(value.astype("f4"), name) for name, value in constants.items()]
+        + [numpy_helper.from_array(np.arange(4, dtype=np.uint8), "unused")],
+    )
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4
+    ).SerializeToString()
+    return content
+
+
 def models() -> dict[str, tuple[bytes, str]]:
     """One good file of each kind, with its architecture."""
     state = build("digits_cnn", 2).state_dict()
@@ -169,6 +214,8 @@ def models() -> dict[str, tuple[bytes, str]]:
         "safetensors model": (safetensors.torch.save(state), "digits_cnn"),
         "pt model": (buffer.getvalue(), "digits_cnn"),
         "ONNX": (_onnx(), "onnx"),
+        "ONNX of opset 8": (_old_onnx(8, channels_last=False), "onnx"),
+        "ONNX, channels last": (_old_onnx(13, channels_last=True), "onnx"),
     }
 
 

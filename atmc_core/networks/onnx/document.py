@@ -1,6 +1,6 @@
 """Reads an ONNX file as untrusted data: its protobuf, its initializers and its nodes."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from atmc_core.networks.onnx.needed import Needed, choose_output, drop_unneeded,
 from atmc_core.networks.onnx.opsets import is_raised, opset_of, raised
 from atmc_core.networks.onnx.refusals import all_shown, check_kind, label_of, shown
 from atmc_core.networks.onnx.refusals import malformed as malformed
+from atmc_core.networks.onnx.schemas import check_form
 
 #: A constant.
 Array = NDArray[Any]
@@ -129,6 +130,7 @@ def read_document(path: Path) -> Document:
     functions = [each.name for each in model.functions]
     for index, node in needed.nodes:
         check_kind(index, node, functions)
+        check_form(index, node, opset)
     whole = needed.is_all_of(model.graph)
     if is_raised(opset):
         drop_unneeded(model.graph, needed, output)
@@ -182,7 +184,24 @@ def _read_model(path: Path) -> onnx.ModelProto:
     named = len(graph.initializer) + len(graph.input) + len(graph.output)
     if named > _MAX_NAMED:
         raise malformed(f"{named} initializers, inputs and outputs; {_MAX_NAMED} are allowed")
+    # protobuf gives the bytes of a text that is no UTF-8.
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise malformed("one of its names is no text in UTF-8")
     return model
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """All names that messages or other names are compared with."""
+    graph = model.graph
+    yield from (each.domain for each in model.opset_import)
+    yield from (each.name for each in model.functions)
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for named in (graph.initializer, graph.input, graph.output):
+        yield from (each.name for each in named)
+    for value in graph.input:
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _only_input(
@@ -200,7 +219,9 @@ def _only_input(
                     "missing initializer",
                     label,
                 )
-    used = [each for name, each in declared.items() if name in needed.names]
+    used: list[onnx.ValueInfoProto] = [
+        each for name, each in declared.items() if name in needed.names
+    ]
     if not used:
         raise malformed("its output does not depend on the images")
     if len(used) > 1:
@@ -229,11 +250,15 @@ def read_tensor(tensor: TensorProto, label: str) -> Array:
         raise InvalidInput(
             "external_data",
             f"the weights of {label} are in another file: save the model with all weights inside, "
+            "torch.onnx.export(..., external_data=False) or "
             "onnx.save_model(onnx.load('model.onnx'), 'whole.onnx')",
             label,
         )
     if tensor.data_type not in _DTYPES:
-        raise malformed(f"{label} is of the type {_type_name(tensor.data_type)}", label)
+        raise malformed(
+            f"{label} is of the type {_type_name(tensor.data_type)}: export the network in float32",
+            label,
+        )
     stored, read = _DTYPES[tensor.data_type]
     shape, count = tuple(tensor.dims), 1
     for size in shape:
@@ -314,11 +339,5 @@ def _attribute(attribute: onnx.AttributeProto, label: str) -> Any:
         case kinds.TENSOR:
             return read_tensor(attribute.t, label)
     name = attribute.name[:_SHOWN_ATTRIBUTE]
-    if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
-        reason = (
-            "control flow (a graph within a node) is not supported: export the network by tracing, "
-            "in evaluation mode"
-        )
-    else:
-        reason = f"its attribute {name!r} (a list of texts, or the like) is not supported"
+    reason = f"its attribute {name!r} (a list of texts, or the like) is not supported"
     raise InvalidInput("unsupported_operator", f"{label}: {reason}", label)

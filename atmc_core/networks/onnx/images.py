@@ -1,6 +1,7 @@
 """Reads what an ONNX file says of its input: the images' type, shape and layout."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
@@ -9,6 +10,8 @@ from atmc_core.networks.onnx.refusals import malformed, shown
 
 # The largest height, width or number of channels of the images is below this.
 _MAX_SIZE = 2**16
+# The most numbers that a batch of the size that the file fixes may have.
+_MAX_BATCH = 2**27
 # An axis of so many entries is taken for the channels where nothing else tells the layout.
 _CHANNELS = (1, 3, 4)
 # Operations that leave the layout of the images as it is.
@@ -18,7 +21,7 @@ _KEEP_LAYOUT |= {"Add", "Sub", "Mul", "Div", "Neg", "Pow", "Sqrt", "Abs", "Clip"
 _CHANNELS_FIRST = {"Conv", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 _CHANNELS_FIRST |= {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN"}
 _CHANNELS_FIRST |= {"DepthToSpace", "SpaceToDepth", "Resize", "Upsample"}
-_REMEDIES = {
+_REMEDIES: Mapping[int, str] = {
     TensorProto.DOUBLE: ("export it in float32, with model.float() before torch.onnx.export"),
     TensorProto.BFLOAT16: (
         "export it in float32, with model.float() before torch.onnx.export; bfloat16 has two "
@@ -73,6 +76,11 @@ def read_images(value: ValueInfoProto, nodes: Sequence[NodeProto]) -> Images:
         )
     if any(size is not None and not 1 <= size < _MAX_SIZE for size in sizes):
         raise malformed(f"the input {shown(value.name)} has the shape {sizes}")
+    if math.prod(size or 1 for size in sizes) > _MAX_BATCH:
+        raise malformed(
+            f"the input {shown(value.name)} has the shape {sizes}, too much for one batch: export "
+            "the network with an open batch"
+        )
     last = _are_channels_last(value.name, sizes, nodes)
     order = (3, 1, 2) if last else (1, 2, 3)
     titles = zip(("channels", "height", "width"), order, strict=True)
@@ -123,8 +131,8 @@ def _are_channels_last(name: str, sizes: Sequence[int | None], nodes: Sequence[N
         elif node.op_type in _CHANNELS_FIRST:
             return False
         elif node.op_type == "Transpose":
-            (perm,) = [list(a.ints) for a in node.attribute if a.name == "perm"] or [[]]
-            return perm[1:2] == [3] and (last or not first)
+            perms = [list(a.ints) for a in node.attribute if a.name == "perm"]
+            return perms[:1] == [[0, 3, 1, 2]] and (last or not first)
         elif node.op_type != "Shape":
             break
     return last and not first

@@ -14,8 +14,8 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 from atmc_core.networks.onnx.refusals import all_shown, label_of, malformed, shown
 
 # The operators that make another form of the same scores, as far as an output's choice goes.
-_SAME_SCORES = ("Softmax", "LogSoftmax", "Sigmoid", "Log", "Identity", "Cast", "Dropout")
-_SAME_SCORES += ("Reshape", "Flatten", "Squeeze")
+_SAME_SCORES = {"Softmax", "LogSoftmax", "Sigmoid", "Log", "Identity", "Cast", "Dropout"}
+_SAME_SCORES |= {"Reshape", "Flatten", "Squeeze"}
 # Among at most this many outputs the right one is looked for.
 _MAX_CHOICE = 16
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -119,7 +119,7 @@ def choose_output(graph: GraphProto) -> str:
     Raises:
         InvalidInput: ``malformed_model`` if there is none, or the choice is not clear.
     """
-    names = list(dict.fromkeys(each.name for each in graph.output))
+    names: list[str] = list(dict.fromkeys(each.name for each in graph.output))
     if not names:
         raise malformed("it has no output; a classifier's is [N, classes]")
     if len(names) == 1:
@@ -133,13 +133,14 @@ def choose_output(graph: GraphProto) -> str:
         raise malformed(f"{len(fitting)} of its outputs can be the classes' scores; keep one")
     made_by = _makers(graph.node)
     by_scores = {_scores(graph, name, made_by): name for name in reversed(fitting)}
+    by_scores |= {name: name for name in fitting if name in by_scores}
     features = {
         scores
         for other in by_scores
         for scores in find_needed(graph, other).names.intersection(by_scores)
         if scores != other
     }
-    left = [name for scores, name in by_scores.items() if scores not in features]
+    left: list[str] = [name for scores, name in by_scores.items() if scores not in features]
     if len(left) != 1:
         raise malformed(
             f"its outputs {all_shown(left[::-1])} can all be the classes' scores: keep one, "

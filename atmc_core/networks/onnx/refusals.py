@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto
 
 from atmc_core.errors import InvalidInput
 
@@ -63,6 +63,16 @@ def check_kind(index: int, node: NodeProto, functions: Sequence[str]) -> None:
         or "Quantize" in op
     ):
         reason = _QUANTISED
+    elif any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+        reason = (
+            "control flow (a graph within a node) is not supported: export the network by tracing, "
+            "in evaluation mode, with torch.onnx.export of the module itself and not of a script"
+        )
+    elif "Sequence" in op or op.startswith("Optional"):
+        reason = (
+            "lists of tensors (sequences) are not supported: export the network by tracing, with "
+            "torch.cat or torch.stack of tensors known by then"
+        )
     elif domain in ("", "ai.onnx"):
         return
     elif op in functions:

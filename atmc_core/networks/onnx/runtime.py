@@ -69,6 +69,12 @@ def _refusals() -> Iterator[None]:
         yield
     except Exception as error:
         # onnxruntime has a dozen exception types with no other common base.
+        reason = str(error)[:500]
+        if "NOT_IMPLEMENTED" in reason:
+            reason += (
+                " (on a CPU it computes layers in float32 and float16 only: export the network in "
+                "float32)"
+            )
         raise InvalidInput(
-            "malformed_model", f"onnxruntime refuses it: {str(error)[:500]}", "model"
+            "malformed_model", f"onnxruntime refuses it: {reason}", "model"
         ) from error

@@ -37,9 +37,10 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(_IMAGES, *imported.graph.input_shape, generator=generator)
     document = imported.document
-    if document.batch is not None and document.batch > _IMAGES:
-        images = images.repeat(-(-document.batch // _IMAGES), 1, 1, 1)
-        images = images[: document.batch]
+    if document.batch is not None:
+        # A file with a fixed batch takes whole batches only.
+        count = -(-_IMAGES // document.batch) * document.batch
+        images = images.repeat(-(-count // _IMAGES), 1, 1, 1)[:count]
     output = imported.head.logits or document.output_name
     file = path if document.whole and not imported.head.logits else read_needed(path, output)
     theirs = runner(file, output, document.images.channels_last)(images)
