@@ -9,10 +9,17 @@ import onnxruntime
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
 
+from atmc_core import artifact
 from atmc_core.errors import InvalidInput
+from atmc_core.factors.splitting import plain
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.blueprint import ONNX
+from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.graph import Graph, build_module
 from atmc_core.networks.onnx.exporter import export
+from atmc_core.networks.onnx.importer import Imported
 from atmc_core.networks.onnx.operators import RULES
 from atmc_core.networks.onnx.verify import relative_difference, verify
 from tests.atmc_core.networks.onnx_files import read_onnx
@@ -453,6 +460,23 @@ def _file(name: str, path: Path) -> Path:
     return path
 
 
+def _through_an_artifact(network: nn.Module, imported: Imported, path: Path) -> nn.Module:
+    """The network as it is read from an artifact with all of its weights."""
+    factors = plain(dense_weights(network))
+    model = artifact.CompressedModel(
+        architecture=ONNX,
+        num_classes=imported.num_classes,
+        normalization=Normalization(),
+        factors=factors,
+        others=artifact.float_state(network, factors),
+        bits=32,
+        k=sum(weight.numel() for weight, _ in dense_weights(network).values()),
+        graph=imported.graph,
+    )
+    artifact.save(model, path)
+    return artifact.load(path).classifier()
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_path: Path) -> None:
     path, again = _file(name, tmp_path / "net.onnx"), tmp_path / "again.onnx"
@@ -472,13 +496,15 @@ def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_pa
     assert images.grad.any()
 
     network.load_state_dict(imported.tensors, strict=False)  # the norms' statistics have moved
-    assert export(network, (1, SIDE, SIDE), again, input_name="7", output_name="y") < 1e-5
+    compressed = _through_an_artifact(network.eval(), imported, tmp_path / "model.atmc")
+    assert export(compressed, (1, SIDE, SIDE), again, input_name="7", output_name="y") < 1e-5
     theirs = read_onnx(again)
     assert theirs.graph.input_name == "7"
     came_back = build_module(theirs.graph)
     came_back.load_state_dict(theirs.tensors, strict=False)
     with torch.no_grad():
         ours = network(images)
+        assert relative_difference(compressed.eval()(images), ours) < 1e-6
         assert relative_difference(came_back.eval()(images), ours) < 1e-5
 
 
