@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import NodeProto, TensorProto, ValueInfoProto
+from onnx import NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 from atmc_core.networks.onnx.refusals import malformed, shown
 
@@ -66,13 +66,15 @@ def read_images(value: ValueInfoProto, nodes: Sequence[NodeProto]) -> Images:
         InvalidInput: ``malformed_model`` if these are no images.
     """
     _check_type(value, nodes)
-    dims = value.type.tensor_type.shape.dim
+    dims = list(value.type.tensor_type.shape.dim)
     # Some exporters write an open size as -1.
     sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None for d in dims]
+    if not value.type.tensor_type.HasField("shape"):
+        sizes, dims = [None] * 4, [TensorShapeProto.Dimension()] * 4
     if len(sizes) != 4:
         raise malformed(
             f"the input {shown(value.name)} has {len(sizes)} dimensions; images are [N, C, H, W], "
-            "or [N, H, W, C]"
+            "or [N, H, W, C]: let the network take these, and reshape them itself"
         )
     if any(size is not None and not 1 <= size < _MAX_SIZE for size in sizes):
         raise malformed(f"the input {shown(value.name)} has the shape {sizes}")

@@ -1,5 +1,6 @@
 """Converts an ONNX file into a graph and its weights."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,24 +117,19 @@ class _Import:
         self.operations = document.operations
         self.head = Head()
         self._done: set[int] = set()
+        # The constants that were computed ahead, by the places of their operations.
+        self._early: dict[int, Array] = {}
         self._folded = 0
 
     def run(self) -> Imported:
-        self._fold_constants()
+        constants = self._find_constants()
         self.head = find_head(
-            self.operations, self.document.output_name, self._constants(), self.document.opset
+            self.operations, self.document.output_name, constants, self.document.opset
         )
         for place, operation in enumerate(self.operations):
             if place not in self._done:
                 self._convert(place, operation)
-        output = self.values.get(self.document.output_name)
-        if not isinstance(output, Value):
-            raise malformed("its output does not depend on the images")
-        if output.ndim != 2:
-            raise malformed(
-                f"its output is {['N', *output.shape]} for a batch of N; a classifier's is "
-                "[N, classes]"
-            )
+        output = self._scores()
         graph = self.builder.graph(output, self.document.input_name, self.document.output_name)
         used = {node.name for node in graph.nodes}
         tensors = {
@@ -143,41 +139,56 @@ class _Import:
         }
         return Imported(graph, tensors, output.shape[0], self.head, self.document)
 
-    def _fold_constants(self) -> None:
-        """Compute what does not depend on the images.
+    def _scores(self) -> Value:
+        """The output as ``[N, classes]``; axes of one entry behind the classes are left out."""
+        output = self.values.get(self.document.output_name)
+        if not isinstance(output, Value):
+            raise malformed("its output does not depend on the images")
+        if output.ndim > 2 and output.shape[0] == math.prod(output.shape):
+            of_output = Operation("Flatten", "the output", (), (), {})
+            return self.builder.function(of_output, "reshape", [output], shape=[output.shape[0]])
+        if output.ndim != 2:
+            sizes = ", ".join(map(str, output.shape))
+            raise malformed(f"its output is [N, {sizes}]; a classifier's is [N, classes]")
+        return output
 
-        It comes first, because groups of operations are recognised by their constants.
+    def _find_constants(self) -> dict[str, Array]:
+        """Compute what does not depend on the images, for all that looks ahead.
+
+        Constant nodes are done with this, because groups of operations are recognised by their
+        constants. What is computed from them counts as known when its place comes.
         """
+        constants = dict(self.document.constants)
         for place, operation in enumerate(self.operations):
             if operation.op == "Constant":
                 self._set(operation, [_constant(operation)])
                 self._done.add(place)
-            elif all(isinstance(self.values.get(n), np.ndarray) for n in operation.inputs if n):
-                operands = [self.values[name] if name else None for name in operation.inputs]
-                if self._fold(operation, operands):
-                    self._done.add(place)
+                constants[operation.outputs[0]] = _constant(operation)
+            elif all(name in constants for name in operation.inputs if name):
+                folded = self._fold(operation, [constants.get(name) for name in operation.inputs])
+                if folded is not None:
+                    self._early[place] = constants[operation.outputs[0]] = folded
+        return constants
 
-    def _fold(self, operation: Operation, operands: list[Operand | None]) -> bool:
-        """Compute an operation on constants; returns whether there is a rule for it."""
-        folded = fold(operation, [o for o in operands if not isinstance(o, Value)])
-        if folded is None:
-            return False
-        self._folded += folded.size
-        if self._folded > MAX_ELEMENTS:
-            raise malformed("it computes too many constants", operation.label)
-        self._set(operation, [folded])
-        return True
-
-    def _constants(self) -> dict[str, Array]:
-        return {name: v for name, v in self.values.items() if isinstance(v, np.ndarray)}
+    def _fold(self, operation: Operation, operands: list[Array | None]) -> Array | None:
+        """Compute an operation on constants; returns None if there is no rule for it."""
+        folded = fold(operation, operands)
+        if folded is not None:
+            self._folded += folded.size
+            if self._folded > MAX_ELEMENTS:
+                raise malformed("it computes too many constants", operation.label)
+        return folded
 
     def _convert(self, place: int, operation: Operation) -> None:
         """Add the operation at index ``place`` to the graph."""
         if self._keeps_channels_last(operation):
             return
         operands = [self._operand(operation, name) for name in operation.inputs]
-        constant = not any(isinstance(operand, Value) for operand in operands)
-        if constant and self._fold(operation, operands):
+        folded = self._early.get(place)
+        if folded is None and not any(isinstance(operand, Value) for operand in operands):
+            folded = self._fold(operation, [o for o in operands if not isinstance(o, Value)])
+        if folded is not None:
+            self._set(operation, [folded])
             return
         scores = self.head.scores(operation, operands)
         if scores is not None:

@@ -152,7 +152,9 @@ def choose_output(graph: GraphProto) -> str:
 def _may_be_scores(value: ValueInfoProto) -> bool:
     tensor = value.type.tensor_type
     kind = value.type.WhichOneof("value") in (None, "tensor_type")
-    ranks = len(tensor.shape.dim) == 2 or not tensor.HasField("shape")
+    # Axes of one entry may stand behind the classes.
+    behind = all(dim.dim_value == 1 for dim in tensor.shape.dim[2:])
+    ranks = (len(tensor.shape.dim) >= 2 and behind) or not tensor.HasField("shape")
     return kind and ranks and tensor.elem_type in (TensorProto.UNDEFINED, *_FLOATS)
 
 

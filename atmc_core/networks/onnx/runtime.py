@@ -12,6 +12,8 @@ from atmc_core.errors import InvalidInput
 
 # The level at which onnxruntime logs fatal errors only.
 _FATAL_ONLY = 4
+# Its words where it has no layer for a type of numbers.
+_TYPES_WITHOUT_LAYERS = ("NOT_IMPLEMENTED", "tensor(bfloat16)", "tensor(double)")
 # The types of images, by onnxruntime's names.
 _DTYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -39,14 +41,14 @@ def runner(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _FATAL_ONLY
-    with _refusals():
+    with _refusals(file):
         session = onnxruntime.InferenceSession(
             file if isinstance(file, bytes) else str(file),
             options,
             providers=["CPUExecutionProvider"],
         )
         (given,) = session.get_inputs()
-        batch = given.shape[0] if isinstance(given.shape[0], int) else None
+        batch = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
     names = None if output is None else [output]
     dtype = _DTYPES.get(given.type, np.float32)
 
@@ -54,7 +56,7 @@ def runner(
         if channels_last:
             images = images.permute(0, 2, 3, 1).contiguous()
         parts = [images] if batch is None else list(torch.split(images, batch))
-        with _refusals():
+        with _refusals(file):
             made = [
                 session.run(names, {given.name: part.numpy().astype(dtype)})[0] for part in parts
             ]
@@ -64,13 +66,17 @@ def runner(
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(file: Path | bytes) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         # onnxruntime has a dozen exception types with no other common base.
-        reason = str(error)[:500]
-        if "NOT_IMPLEMENTED" in reason:
+        reason = str(error)
+        if isinstance(file, Path):
+            # Where the file lies on this machine is nobody's business.
+            reason = reason.replace(str(file), "the file")
+        reason = reason[:500]
+        if any(word in reason for word in _TYPES_WITHOUT_LAYERS):
             reason += (
                 " (on a CPU it computes layers in float32 and float16 only: export the network in "
                 "float32)"

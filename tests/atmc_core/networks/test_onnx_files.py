@@ -114,6 +114,38 @@ def _branch() -> NodeProto:
                  else_branch=body("t", "Neg"))  # fmt: skip
 
 
+def _cntk() -> ModelProto:
+    """As in ONNX's own zoo: one image, weights that are inputs, too, and reshaped constants."""
+    model = _model(
+        [
+            _node("Reshape", "p193 s1", "w2"),
+            _node("Conv", "x w", "c", auto_pad="SAME_UPPER", strides=[2, 2], kernel_shape=[3, 3]),
+            _node("Add", "c p6", "q"),
+            _node("Relu", "q", "r"),
+            _node("MaxPool", "r", "m", kernel_shape=[2, 2], strides=[2, 2], auto_pad="NOTSET"),
+            _node("Dropout", "m", "o mask", ratio=0.5),
+            _node("Reshape", "o s2", "g"),
+            _node("MatMul", "g w2", "h"),
+            _node("Add", "h p194", "y"),
+        ],
+        images=(1, *IMAGES), opset=7,
+        p193=RNG.normal(0, 0.3, (4, 2, 2, CLASSES)).astype(np.float32), s1=np.array([16, CLASSES]),
+        p6=np.ones((4, 1, 1), np.float32), s2=np.array([1, 16]),
+        p194=np.ones((1, CLASSES), np.float32),
+    )  # fmt: skip
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+    return model
+
+
+def _without_shape() -> ModelProto:
+    model = _model([*BODY, _gemm()])
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    return model
+
+
 SOFTMAX = _node("Softmax", "e", "f")
 NHWC = ("n", 8, 8, 3)
 
@@ -122,7 +154,7 @@ TAKEN: dict[str, tuple[list[ModelProto], list[str]]] = {
     "opsets 9 to 23": ([_model([*BODY, _gemm()], opset=n) for n in (11, 17, 23)], []),
     "opsets 7 and 8": (
         [_model([*BODY, _node("Gemm", "d u v", "y", transB=1)], opset=n, v=np.ones(5, np.float32))
-         for n in (7, 8)],
+         for n in (7, 8)] + [_cntk()],
         [],
     ),
     "nodes in any order": ([_model([*BODY, _gemm()][::-1])], []),
@@ -162,7 +194,8 @@ TAKEN: dict[str, tuple[list[ModelProto], list[str]]] = {
     ),
     "images of open size": (
         [_model([*BODY, _gemm()], images=(None, None, "h", "w")),
-         _model([*BODY, _gemm()], images=(-1, 3, -1, -1))],
+         _model([*BODY, _gemm()], images=(-1, 3, -1, -1)),
+         _without_shape()],
         [],
     ),
     "a fixed batch": ([_model([*BODY, _gemm()], images=(n, *IMAGES)) for n in (1, 3, 16)], []),
@@ -190,6 +223,10 @@ TAKEN: dict[str, tuple[list[ModelProto], list[str]]] = {
             ),
         ],
         ["softmax_dropped"],
+    ),
+    "an output `[N, classes, 1, 1]`": (
+        [_model([*BODY[:3], _node("Conv", "c v", "y")], v=WEIGHTS["u"].reshape(CLASSES, 4, 1, 1))],
+        [],
     ),
     "images and weights in float16": (
         [
@@ -254,6 +291,18 @@ REFUSED: dict[str, tuple[list[ModelProto], str, str]] = {
                 outputs=("y", "z"))],
         "malformed_model",
         "'y', 'z' can all be the classes' scores: keep one",
+    ),
+    "layers in bfloat16 or double precision": (
+        [_model([_node("Cast", "x", "i", to=kind), _node("Cast", "w", "w1", to=kind),
+                 _node("Conv", "i w1", "a1"), _node("Cast", "a1", "a", to=FLOAT), *BODY[1:],
+                 _gemm()]) for kind in (TensorProto.BFLOAT16, TensorProto.DOUBLE)],
+        "malformed_model",
+        "export the network in float32",
+    ),
+    "images without an axis for the batch or the channels, or in one row": (
+        [_model([*BODY, _gemm()], images=shape) for shape in ((3, 8, 8), ("n", 192))],
+        "malformed_model",
+        "dimensions; images are",
     ),
     "control flow": (
         [_model([*BODY, _branch()], flag=np.array(True))],
