@@ -1,5 +1,6 @@
 """Each operator, in the forms that exporters write, gives what onnxruntime gives."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from atmc_core.networks.onnx.operators import RULES
 from atmc_core.networks.onnx.verify import relative_difference, verify
 from tests.atmc_core.networks.onnx_files import read_onnx
 
+FORMATS = Path(__file__).parents[3] / "docs" / "formats.md"
 CHANNELS, SIDE = 4, 6
 RNG = np.random.default_rng(0)
 
@@ -511,6 +513,8 @@ def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_pa
 def test_every_operator_that_is_known_is_among_them() -> None:
     tried = {node.op_type for nodes, _, _ in FORMS.values() for node in nodes}
     assert set(RULES) - tried == {"Softmax", "LogSoftmax"}
+    table = FORMATS.read_text().partition("### Operators")[2].partition("###")[0]
+    assert set(RULES) <= set(re.findall(r"\w+", table))
 
 
 @pytest.mark.parametrize(
