@@ -1,7 +1,7 @@
 """Checks for the objections that an auditor might have to the figures of a report."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +52,15 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
         _few_images(side["robust"]),
         *_logit_scale(state["probe"]),
     ]
+
+
+def network_checks(notes: Iterable[tuple[str, str]]) -> list[Check]:
+    """The checks that the import of the network has raised; none if it raised none.
+
+    Args:
+        notes: what was noted in reading the network, as pairs of a code and a sentence.
+    """
+    return [_check(code, True, message) for code, message in notes if code == "head_kept"]
 
 
 def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:

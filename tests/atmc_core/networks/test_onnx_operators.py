@@ -1,5 +1,6 @@
 """Each operator, in the forms that exporters write, gives what onnxruntime gives."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,22 @@ import onnxruntime
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
 
-from atmc_core.determinism import compute_repeatably
+from atmc_core import artifact
+from atmc_core.errors import InvalidInput
+from atmc_core.factors.splitting import plain
+from atmc_core.factors.views import dense_weights
+from atmc_core.networks.blueprint import ONNX
+from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.graph import Graph, build_module
 from atmc_core.networks.onnx.exporter import export
+from atmc_core.networks.onnx.importer import Imported
 from atmc_core.networks.onnx.operators import RULES
 from atmc_core.networks.onnx.verify import relative_difference, verify
 from tests.atmc_core.networks.onnx_files import read_onnx
 
+FORMATS = Path(__file__).parents[3] / "docs" / "formats.md"
 CHANNELS, SIDE = 4, 6
 RNG = np.random.default_rng(0)
 
@@ -453,6 +462,23 @@ def _file(name: str, path: Path) -> Path:
     return path
 
 
+def _through_an_artifact(network: nn.Module, imported: Imported, path: Path) -> nn.Module:
+    """The network as it is read from an artifact with all of its weights."""
+    factors = plain(dense_weights(network))
+    model = artifact.CompressedModel(
+        architecture=ONNX,
+        num_classes=imported.num_classes,
+        normalization=Normalization(),
+        factors=factors,
+        others=artifact.float_state(network, factors),
+        bits=32,
+        k=sum(weight.numel() for weight, _ in dense_weights(network).values()),
+        graph=imported.graph,
+    )
+    artifact.save(model, path)
+    return artifact.load(path).classifier()
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_path: Path) -> None:
     path, again = _file(name, tmp_path / "net.onnx"), tmp_path / "again.onnx"
@@ -463,12 +489,8 @@ def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_pa
     assert verify(network, path, imported) < 1e-5
 
     images = torch.rand(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    compute_repeatably()
-    try:
-        images.requires_grad_()
-        network.train()(images).square().sum().backward()
-    finally:
-        compute_repeatably(False)
+    images.requires_grad_()
+    network.train()(images).square().sum().backward()
     for tensor in (images, *network.parameters()):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
@@ -476,16 +498,115 @@ def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_pa
     assert images.grad.any()
 
     network.load_state_dict(imported.tensors, strict=False)  # the norms' statistics have moved
-    assert export(network, (1, SIDE, SIDE), again, input_name="7", output_name="y") < 1e-5
+    compressed = _through_an_artifact(network.eval(), imported, tmp_path / "model.atmc")
+    assert export(compressed, (1, SIDE, SIDE), again, input_name="7", output_name="y") < 1e-5
     theirs = read_onnx(again)
     assert theirs.graph.input_name == "7"
     came_back = build_module(theirs.graph)
     came_back.load_state_dict(theirs.tensors, strict=False)
     with torch.no_grad():
         ours = network(images)
+        assert relative_difference(compressed.eval()(images), ours) < 1e-6
         assert relative_difference(came_back.eval()(images), ours) < 1e-5
 
 
 def test_every_operator_that_is_known_is_among_them() -> None:
     tried = {node.op_type for nodes, _, _ in FORMS.values() for node in nodes}
     assert set(RULES) - tried == {"Softmax", "LogSoftmax"}
+    table = FORMATS.read_text().partition("### Operators")[2].partition("###")[0]
+    assert set(RULES) <= set(re.findall(r"\w+", table))
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "remedy"),
+    [
+        ("Sin", "m", "export the network with other layers in its place"),
+        ("ArgMax", "m", "cut the graph before it"),
+        ("OneHot", "m k k", "cut the graph before it"),
+        ("Round", "m", "has no gradient"),
+        ("LSTM", "m k k", "recurrent layers are not supported"),
+        ("ConvTranspose", "m w9", "export the network with other layers in its place"),
+    ],
+)
+def test_an_operator_that_is_not_known_is_refused_with_what_to_do(
+    op: str, inputs: str, remedy: str, tmp_path: Path
+) -> None:
+    nodes = [_node("Conv", "x w0", "m"), _node(op, inputs, "y", name="odd")]
+    weights = {"w0": _weights(C, 1, 3, 3), "k": _ints(1), "w9": _weights(C, 1, 3, 3)}
+    path = tmp_path / "net.onnx"
+    onnx.save(_model(nodes, weights, 12, "y"), path)
+    with pytest.raises(InvalidInput, match=remedy) as refused:
+        read_onnx(path)
+    assert refused.value.code == "unsupported_operator"
+    assert f"{op} node 'odd'" in refused.value.message
+
+
+REFUSED: dict[str, tuple[list[NodeProto], dict[str, np.ndarray], str]] = {
+    "a window within the padding": (
+        [_node("MaxPool", kernel_shape=[2, 2], pads=[0, 0, 3, 3])],
+        {},
+        "unsupported_operator",
+    ),
+    "an infinite factor": ([_node("Mul", "m a")], {"a": np.float32(np.inf)}, "non_finite_weights"),
+    "a bound that is no number": (
+        [_node("Clip", "m a")],
+        {"a": np.float32(np.nan)},
+        "non_finite_weights",
+    ),
+    "an infinite slope": ([_node("LeakyRelu", alpha=float("inf"))], {}, "malformed_model"),
+    "an infinite gain of one channel": (
+        [
+            _node("ReduceMax", "m", "r", axes=[1]),
+            _node("InstanceNormalization", "r a b"),
+        ],
+        {"a": np.array([np.inf], np.float32), "b": np.zeros(1, np.float32)},
+        "non_finite_weights",
+    ),
+    "groups that do not divide the channels": (
+        [_node("GroupNormalization", "m a a", num_groups=3)],
+        {"a": _weights(C)},
+        "malformed_model",
+    ),
+    "a resize to nothing": (
+        [_node("Resize", "m - s")],
+        {"s": np.array([1, 1, 0, 2], np.float32)},
+        "unsupported_operator",
+    ),
+    "a resize of billions": (
+        [_node("Resize", "m - s")],
+        {"s": np.array([1, 1, 1e9, 1e9], np.float32)},
+        "unsupported_operator",
+    ),
+    "an expansion of billions": (
+        [_node("GlobalAveragePool", "m", "g"), _node("Expand", "g s")],
+        {"s": _ints(1, C, 2**20, 2**20)},
+        "malformed_model",
+    ),
+    "blocks of nothing": (
+        [_node("SpaceToDepth", blocksize=0)],
+        {},
+        "unsupported_operator",
+    ),
+    "a norm over billions of channels": (
+        [_node("LRN", size=2**40 + 1)],
+        {},
+        "unsupported_operator",
+    ),
+    "a range of billions": (
+        [_node("Range", "a b c", "r"), _node("Mul", "m r")],
+        {"a": np.array(0), "b": np.array(2**40), "c": np.array(1)},
+        "malformed_model",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_hostile_operation_is_refused(name: str, tmp_path: Path) -> None:
+    nodes, weights, code = REFUSED[name]
+    nodes = [_node("Conv", "x w0", "m", pads=[1, 1, 1, 1]), *nodes]
+    opset = 21 if nodes[-1].op_type == "GroupNormalization" else 17
+    path = tmp_path / "net.onnx"
+    onnx.save(_model(nodes, {"w0": _weights(C, 1, 3, 3)} | weights, opset, "o"), path)
+    with pytest.raises(InvalidInput) as refused:
+        read_onnx(path)
+    assert refused.value.code == code
