@@ -21,6 +21,7 @@ from atmc_core.evaluation.plan import (
     probe_positions,
     shown_positions,
 )
+from atmc_core.evaluation.scale import scale_exponent, scaled
 from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.randomness import random_generator
 from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
@@ -50,7 +51,8 @@ class Evaluator:
       - ``seconds``, and ``forward`` and ``backward``, the images passed through the model;
       - ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
     - ``curve``: ``epsilons``, ``correct`` and, for each image, whether it is still ``standing``;
-    - ``probe``: the figures of ``probes.probe``, and ``effort``;
+    - ``probe``: the figures of ``probes.probe``, and ``effort``; also ``logit_exponent`` if the
+      attacks saw logits times that power of two (see ``scale``);
     - ``shown``: the adversarial examples of some images, and which attack found them.
 
     Args:
@@ -75,7 +77,7 @@ class Evaluator:
         seed: int,
     ) -> None:
         self.num_classes = num_classes
-        self.model = frozen_model(classifier.eval())
+        self.unscaled = frozen_model(classifier.eval())
         self.split, self.threat, self.evaluation, self.seed = split, threat, evaluation, seed
         self.attacks = report_attacks(threat, evaluation, num_classes)
         self.ball = ball(threat.norm, threat.epsilon)
@@ -86,6 +88,9 @@ class Evaluator:
         self.curve_positions = curve_positions(split.labels, evaluation, seed)
         self.probe_positions = probe_positions(split.labels, seed)
         self.shown_positions = shown_positions(split.labels)
+        images, _ = split.batch(self.probe_positions)
+        self.exponent = scale_exponent(self.unscaled, images)
+        self.model = scaled(self.unscaled, self.exponent)
         self._state = self._blank()
 
     def _blank(self) -> State:
@@ -278,7 +283,9 @@ class Evaluator:
         positions = self.probe_positions
         images, labels = self.split.batch(positions)
         right = self._state["clean"]["right"][positions]
-        probe = probes.probe(self.model, images, labels, right)
+        probe = probes.probe(self.unscaled, images, labels, right, attacked=self.model)
+        if self.exponent:
+            probe["logit_exponent"] = self.exponent
         standing = positions[worst_case(self._state)[positions]]
         stronger = pgd(self.ball, PROBE_EFFORT * self.evaluation.pgd_steps)
         fallen = int(self._fooled(stronger, standing, portion).sum())

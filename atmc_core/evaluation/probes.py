@@ -18,7 +18,9 @@ VANISHING = 1e-10
 _SUM_TOLERANCE = 1e-3
 
 
-def probe(model: Model, images: Tensor, labels: Tensor, right: Tensor) -> dict[str, Any]:
+def probe(
+    model: Model, images: Tensor, labels: Tensor, right: Tensor, *, attacked: Model | None = None
+) -> dict[str, Any]:
     """Compute the figures of a model on some images.
 
     Args:
@@ -26,6 +28,8 @@ def probe(model: Model, images: Tensor, labels: Tensor, right: Tensor) -> dict[s
         images: float ``[N, C, H, W]`` in [0, 1].
         labels: the true classes, int64 ``[N]``.
         right: whether the model classifies each image correctly, bool ``[N]`` on the CPU.
+        attacked: the model as the attacks see it, with logits of another scale; by default the
+            model itself.
 
     Returns:
         A dictionary with
@@ -40,7 +44,7 @@ def probe(model: Model, images: Tensor, labels: Tensor, right: Tensor) -> dict[s
     with torch.no_grad():
         first, second = model(images), model(images)
     change = (first - second).abs().max() / first.abs().max().clamp_min(1e-12)
-    gradient = _loss_gradient(model, images, labels).flatten(1).abs().amax(1).cpu()
+    gradient = _loss_gradient(attacked or model, images, labels).flatten(1).abs().amax(1).cpu()
     sums = first.sum(1)
     return {
         "images": len(images),

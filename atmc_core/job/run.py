@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from atmc_core import artifact
-from atmc_core.artifact.export import write_exports
+from atmc_core.artifact.export import try_onnx, write_exports
 from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
@@ -114,6 +114,8 @@ def prepare(
         # The plan is made once and kept: a resumed job that measured again might train for another
         # number of epochs.
         start = Position(Handover(agree_on(method.plan(inputs, emit))))
+        if spec.target is not None and distributed.is_first():
+            try_onnx(inputs.classifier, inputs.blueprint, emit)
     stages = method.stages(inputs, start.handover.plan, emit)
     emit({"type": "stage", "stage": VALIDATING, "status": "finished"})
     return Prepared(inputs, stages, checkpoints, start)

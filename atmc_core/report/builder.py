@@ -185,7 +185,10 @@ def _checks(
     found = [
         {"side": when} | check
         for when, state, side in sides
-        for check in checks.side_checks(state, side, findings.num_classes)
+        for check in (
+            *checks.side_checks(state, side, findings.num_classes),
+            *checks.network_checks(findings.notes),
+        )
     ]
     data = checks.data_checks(findings.data, findings.evaluated.images, findings.spec.threat)
     return found + [{"side": "data"} | check for check in data]

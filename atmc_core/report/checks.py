@@ -1,7 +1,7 @@
 """Checks for the objections that an auditor might have to the figures of a report."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -50,7 +50,17 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
         _changing_outputs(state["probe"]),
         _softmax(state["probe"]),
         _few_images(side["robust"]),
+        *_logit_scale(state["probe"]),
     ]
+
+
+def network_checks(notes: Iterable[tuple[str, str]]) -> list[Check]:
+    """The checks that the import of the network has raised; none if it raised none.
+
+    Args:
+        notes: what was noted in reading the network, as pairs of a code and a sentence.
+    """
+    return [_check(code, True, message) for code, message in notes if code == "head_kept"]
 
 
 def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
@@ -153,6 +163,24 @@ def _softmax(probe: dict[str, Any]) -> Check:
         f"The outputs {what}; a softmax inside the model makes gradients vanish and figures "
         "flatter it.",
     )
+
+
+def _logit_scale(probe: dict[str, Any]) -> list[Check]:
+    """The check of the logits' scale; none if it is usual."""
+    exponent = probe.get("logit_exponent", 0)
+    if not exponent:
+        return []
+    size, change = ("small", "multiplied") if exponent > 0 else ("large", "divided")
+    return [
+        _check(
+            "unusual_logit_scale",
+            True,
+            f"The logits are unusually {size}, so the gradients of the cross-entropy are of little "
+            f"use to an attack; all attacks saw them {change} by 2 to the power {abs(exponent)}, "
+            "which changes no decision.",
+            exponent=exponent,
+        )
+    ]
 
 
 def _few_images(robust: dict[str, Any]) -> Check:

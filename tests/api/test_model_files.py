@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from onnx import helper
 
 from api.inspection import ModelHeader, TensorHeader, read_model_header
 from api.inspection.pickle_outline import MAX_OPCODES
@@ -319,3 +320,23 @@ def test_the_directory_of_an_archive_may_not_claim_to_be_the_file() -> None:
     padding = bytes(30 * 2**20)
     content[end + 12 : end + 16] = len(padding).to_bytes(4, "little")
     assert refused(bytes(content[:end]) + padding + bytes(content[end:])).code == "malformed_model"
+
+
+@pytest.mark.parametrize(("version", "domain"), [(6, ""), (24, ""), (0, "ai.onnx"), (-1, "")])
+def test_an_opset_that_the_job_would_refuse_is_refused_at_once(version: int, domain: str) -> None:
+    problem = refused(_onnx(version, domain))
+    assert problem.code == "malformed_model"
+    assert "7 to 23 are known" in problem.detail
+    assert "convert_version" in problem.detail
+
+
+@pytest.mark.parametrize(("version", "domain"), [(7, ""), (23, "ai.onnx"), (1, "com.microsoft")])
+def test_an_opset_that_the_job_reads_is_not_refused(version: int, domain: str) -> None:
+    assert read(_onnx(version, domain)).format == "onnx"
+
+
+def _onnx(version: int, domain: str) -> bytes:
+    graph = helper.make_graph([], "net", [], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, version)])
+    content: bytes = model.SerializeToString()
+    return content

@@ -160,6 +160,104 @@ def _onnx() -> bytes:
     return content
 
 
+def _many_operators() -> bytes:
+    """Pools padded unevenly, norms, resizes, and a head that is left out."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["x", "turned"], ["t"], axis=3),
+        node("Conv", ["t", "w1"], ["c1"], auto_pad="SAME_UPPER"),
+        node("PRelu", ["c1", "slope"], ["a1"]),
+        node("MaxPool", ["a1"], ["p1"], kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+        node("GroupNormalization", ["p1", "g4", "z4"], ["n1"], num_groups=2),
+        node("LRN", ["n1"], ["n2"], size=3),
+        node("Resize", ["n2", "", "scales"], ["r1"], mode="linear"),
+        node("AveragePool", ["r1"], ["p2"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 1, 0]),
+        node("DepthToSpace", ["p2"], ["s1"], blocksize=2),
+        node("InstanceNormalization", ["s1", "g1", "z1"], ["n3"]),
+        node("Max", ["n3", "low"], ["m1"]),
+        node("Flatten", ["m1"], ["f1"]),
+        node("Selu", ["f1"], ["a2"]),
+        node("BatchNormalization", ["a2", "gf", "zf", "zf", "gf"], ["n4"]),
+        node("Gemm", ["n4", "w2"], ["z"], transB=1),
+        node("Exp", ["z"], ["e"]),
+        node("ReduceSum", ["e", "axis"], ["sum"]),
+        node("Div", ["e", "sum"], ["y"]),
+    ]
+    ones, zeros = np.ones(64, np.float32), np.zeros(64, np.float32)
+    constants = {
+        "turned": np.arange(7, -1, -1),
+        "w1": rng.normal(0, 0.3, (4, 1, 3, 3)).astype(np.float32),
+        "slope": np.full((4, 1, 1), 0.1, np.float32),
+        "g4": ones[:4],
+        "z4": zeros[:4],
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "g1": ones[:1],
+        "z1": zeros[:1],
+        "low": np.float32(-1e12),
+        "gf": ones,
+        "zf": zeros,
+        "w2": rng.normal(0, 0.2, (2, 64)).astype(np.float32),
+        "axis": np.array([1]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=8)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _old_onnx(opset: int, channels_last: bool) -> bytes:
+    """Nodes that are out of order or not needed, two outputs, a softmax, an old operator set."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Softmax", ["y"], ["p"], name="head", axis=1),
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["y"], name="scores", transB=1),
+        helper.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
+        helper.make_node("Flatten", ["p1"], ["flat"]),
+        helper.make_node("MaxPool", ["d1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Dropout", ["n1"], ["d1"]),
+        helper.make_node("BatchNormalization", ["c1", "g", "b", "m", "v"], ["n1"], name="norm"),
+        helper.make_node("Conv", ["t", "w1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])
+        if channels_last
+        else helper.make_node("Identity", ["x"], ["t"]),
+    ]
+    constants = {
+        "w1": rng.normal(0, 0.2, (4, 1, 3, 3)),
+        "w2": rng.normal(0, 0.2, (2, 64)),
+        "b2": np.zeros(2),
+        **dict.fromkeys("gv", np.ones(4)),
+        **dict.fromkeys("bm", np.zeros(4)),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [
+            helper.make_tensor_value_info(
+                "x", TensorProto.FLOAT, ["n", 8, 8, 1] if channels_last else ["n", 1, 8, 8]
+            ),
+            helper.make_tensor_value_info("keep_prob", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 2]),
+        ],
+        [numpy_helper.from_array(value.astype("f4"), name) for name, value in constants.items()]
+        + [numpy_helper.from_array(np.arange(4, dtype=np.uint8), "unused")],
+    )
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4
+    ).SerializeToString()
+    return content
+
+
 def models() -> dict[str, tuple[bytes, str]]:
     """One good file of each kind, with its architecture."""
     state = build("digits_cnn", 2).state_dict()
@@ -169,6 +267,9 @@ def models() -> dict[str, tuple[bytes, str]]:
         "safetensors model": (safetensors.torch.save(state), "digits_cnn"),
         "pt model": (buffer.getvalue(), "digits_cnn"),
         "ONNX": (_onnx(), "onnx"),
+        "ONNX of many operators": (_many_operators(), "onnx"),
+        "ONNX of opset 8": (_old_onnx(8, channels_last=False), "onnx"),
+        "ONNX, channels last": (_old_onnx(13, channels_last=True), "onnx"),
     }
 
 

@@ -3,6 +3,7 @@
 Layers become modules such as ``nn.Conv2d`` and ``nn.Linear``, so that other code can find them.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ def build_module(graph: Graph) -> fx.GraphModule:
     return fx.GraphModule(root, built)
 
 
+@cache
+def reserved_names() -> frozenset[str]:
+    """The names that no module or tensor of a graph may begin with: ``fx.GraphModule`` has them."""
+    own = set(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - set(dir(nn.Module()))
+    return frozenset({*own, "self"})
+
+
 def _emit(root: nn.Module, built: fx.Graph, node: Node, inputs: list[Any]) -> Any:
     if node.op == NUMBER:
         return float(node.options["value"])
@@ -73,6 +81,8 @@ def _tensor(node: Node) -> nn.Parameter | torch.Tensor:
 def _place(root: nn.Module, name: str, item: nn.Module | nn.Parameter | torch.Tensor) -> None:
     """Register a module or a tensor under its dotted name."""
     *path, last = name.split(".")
+    if (*path, last)[0] in reserved_names():
+        raise ValueError(f"the name {name!r} is reserved")
     parent = root
     for part in path:
         child = parent._modules.get(part)

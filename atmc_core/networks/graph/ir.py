@@ -6,6 +6,7 @@ It is read from the headers of artifacts, so it is checked like any other input.
 import base64
 import json
 import keyword
+import math
 import re
 import zlib
 from collections.abc import Mapping
@@ -22,11 +23,14 @@ _OPTION = re.compile(r"[a-z_]+")
 MAX_NODES = 20_000
 # The largest height, width or number of channels of the images is below this.
 _MAX_IMAGE_SIZE = 2**16
-# Names of the input and the output come from the uploaded file and are not used in code.
-_MAX_INPUT_NAME_LENGTH = 1000
-# The limits of an option: its magnitude if it is a number, its length if it is a text, and the
-# number of its items if it is a list.
-_MAX_NUMBER, _MAX_OPTION_LENGTH, _MAX_ITEMS = 2**31, 16, 16
+#: The longest name of the input or the output. These names come from the uploaded file and are not
+#: used in code.
+MAX_INPUT_NAME_LENGTH = 1000
+# The limits of an option: its magnitude if it is a whole number (a size) or any other number (a
+# float32), its length if it is a text, and the number of its items if it is a list.
+_MAX_WHOLE, _MAX_OPTION_LENGTH, _MAX_ITEMS = 2**31, 16, 16
+#: The largest number that a float32 holds.
+MAX_FLOAT = (2 - 2**-23) * 2.0**127
 # The largest size of a graph's JSON, in bytes.
 _MAX_JSON_BYTES = 2**24
 
@@ -120,7 +124,7 @@ class Graph:
         if not all(type(size) is int and 1 <= size < _MAX_IMAGE_SIZE for size in self.input_shape):
             raise _malformed(f"images of {list(self.input_shape)}")
         for text in (self.input_name, self.output_name):
-            if not isinstance(text, str) or len(text) > _MAX_INPUT_NAME_LENGTH:
+            if not isinstance(text, str) or len(text) > MAX_INPUT_NAME_LENGTH:
                 raise _malformed("the input or the output has no name")
         names: set[str] = set()
         for index, node in enumerate(self.nodes):
@@ -153,7 +157,9 @@ def _check_node(index: int, node: Node) -> None:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= _MAX_OPTION_LENGTH and value.isidentifier()
-    return isinstance(value, int | float) and abs(value) <= _MAX_NUMBER
+    if isinstance(value, int):
+        return abs(value) <= _MAX_WHOLE
+    return isinstance(value, float) and math.isfinite(value) and abs(value) <= MAX_FLOAT
 
 
 def _malformed(reason: str) -> InvalidInput:

@@ -5,20 +5,23 @@ no numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
-from atmc_core.networks.graph.ir import Graph, Node, is_name
+from atmc_core.networks.graph.build import reserved_names
+from atmc_core.networks.graph.ir import MAX_INPUT_NAME_LENGTH, Graph, Node, is_name
 from atmc_core.networks.graph.ops import BUFFER, FUNCTIONS, MODULES, NUMBER, PARAMETER
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
 #: A number that stands for the size of the batch if the ONNX graph computes with shapes.
 BATCH = -(2**40)
-# Shapes are computed for two images, because a batch of one would hide operations that mix images.
-_IMAGES = 2
+#: Shapes are computed for two images: a batch of one would hide operations that mix images.
+IMAGES = 2
 # The largest number of elements that one image may have at a node, to refuse absurd sizes.
 _MAX_ELEMENTS = 2**27
 # A constant of one element becomes a number if it has at most this many axes. With more, it would
@@ -68,7 +71,7 @@ class GraphBuilder:
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         self.input_shape = input_shape
-        self.images = Value(-1, torch.empty(_IMAGES, *input_shape, device="meta"))
+        self.images = Value(-1, torch.empty(IMAGES, *input_shape, device="meta"))
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         self.weighted = False
@@ -101,6 +104,7 @@ class GraphBuilder:
         if tensors:
             name = self._free_name(name, op)
             for key, array in tensors.items():
+                _require_finite(operation, array)
                 self.tensors[f"{name}.{key}"] = torch.from_numpy(array.copy())
         self.weighted |= op in ("conv", "linear")
         with torch.device("meta"):
@@ -125,7 +129,7 @@ class GraphBuilder:
         operands = [v if isinstance(v, Value) else self.constant(operation, v) for v in values]
         call, _ = FUNCTIONS[op]
         meta = self._run(operation, lambda: call(*(v.meta for v in operands), **options))
-        if meta.ndim < 1 or meta.shape[0] != _IMAGES:
+        if meta.ndim < 1 or meta.shape[0] != IMAGES:
             raise unsupported(operation, "it mixes the images of a batch")
         return self._add(Node(op, tuple(v.index for v in operands), options), meta)
 
@@ -135,6 +139,7 @@ class GraphBuilder:
         A tensor is trained with the network if it comes after the first layer. A tensor that comes
         before, such as a normalisation of the images, stays as it is.
         """
+        _require_finite(operation, array)
         if array.size == 1 and array.ndim <= _MAX_NUMBER_AXES:
             number = Node(NUMBER, (), {"value": float(array.reshape(()))})
             return self._add(number, torch.empty((), device="meta"))
@@ -145,11 +150,13 @@ class GraphBuilder:
         return self._add(node, torch.empty(array.shape, device="meta"))
 
     def graph(self, output: Value, input_name: str, output_name: str) -> Graph:
-        """The finished graph, with ``output`` as the logits."""
-        if output.index != len(self.nodes) - 1:
-            # Nodes after the output are not used.
-            del self.nodes[output.index + 1 :]
-        graph = Graph(tuple(self.nodes), self.input_shape, input_name, output_name)
+        """The finished graph, with ``output`` as the logits; too long names are replaced."""
+        nodes = _used_nodes(self.nodes, output.index)
+        if len(input_name) > MAX_INPUT_NAME_LENGTH:
+            input_name = "images" if output_name != "images" else "inputs"
+        if len(output_name) > MAX_INPUT_NAME_LENGTH:
+            output_name = "logits" if input_name != "logits" else "outputs"
+        graph = Graph(tuple(nodes), self.input_shape, input_name, output_name)
         graph.check()
         return graph
 
@@ -163,7 +170,7 @@ class GraphBuilder:
                 meta: Tensor = call()
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise malformed(f"{operation.label}: {error}", operation.label) from error
-        if meta.numel() > _IMAGES * _MAX_ELEMENTS:
+        if meta.numel() > IMAGES * _MAX_ELEMENTS:
             raise malformed(
                 f"{operation.label} makes {list(meta.shape[1:])} of an image: too large",
                 operation.label,
@@ -188,8 +195,31 @@ class GraphBuilder:
         plain = nn.Module()
         return (
             name in self._parts
+            or parts[0] in reserved_names()
             or bool(ancestors & self._names)
             or any(hasattr(plain, part) for part in parts)
+        )
+
+
+def _used_nodes(nodes: Sequence[Node], output: int) -> list[Node]:
+    """The nodes that an output is computed from; the last of them is the output."""
+    used = {output} - {-1}
+    for index in range(output, -1, -1):
+        if index in used:
+            used.update(each for each in nodes[index].inputs if each >= 0)
+    places = {old: new for new, old in enumerate(sorted(used))}
+    return [
+        replace(nodes[old], inputs=tuple(places.get(each, -1) for each in nodes[old].inputs))
+        for old in places
+    ]
+
+
+def _require_finite(operation: Operation, array: Array) -> None:
+    if not np.isfinite(array).all():
+        raise InvalidInput(
+            "non_finite_weights",
+            f"{operation.label}: its constant holds NaN or infinite values",
+            operation.label,
         )
 
 

@@ -1,17 +1,17 @@
 """Exports a network as an ONNX file."""
 
 import contextlib
-import copy
 import io
 import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from atmc_core.networks.onnx.adaptive import window_means
+from atmc_core.networks.onnx.names import Names
 from atmc_core.networks.onnx.runtime import runner
 from atmc_core.networks.onnx.verify import relative_difference
+from atmc_core.networks.onnx.writable import has_operators, writable
 
 #: The largest difference of onnxruntime's outputs from torch's, as a share of the largest output.
 TOLERANCE = 1e-5
@@ -53,20 +53,24 @@ def export(
         ExportFailed: if torch cannot export it, or the difference is above ``TOLERANCE``.
     """
     classifier = classifier.eval()
+    names = Names.safe(input_name, output_name)
+    network = writable(classifier)
     images = torch.rand(_IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _writable(classifier),
+                network,
                 (images[:2],),
                 path,
                 dynamo=False,
                 opset_version=_OPSET,
-                input_names=[input_name],
-                output_names=[output_name],
-                dynamic_axes={input_name: {0: "N"}, output_name: {0: "N"}},
+                input_names=[names.images],
+                output_names=[names.logits],
+                dynamic_axes={names.images: {0: "N"}, names.logits: {0: "N"}},
+                autograd_inlining=not has_operators(network),
             )
+        names.restore(path)
         theirs = runner(path)(images)
     except Exception as error:
         # The exporter and the runtime raise exceptions of many types.
@@ -79,33 +83,3 @@ def export(
         path.unlink()
         raise ExportFailed(f"onnxruntime's outputs would differ by {difference:.2g}")
     return difference
-
-
-def _writable(classifier: nn.Module) -> nn.Module:
-    """A copy in which modules that the exporter does not know are replaced by ones it knows."""
-    copied = copy.deepcopy(classifier)
-    for name, module in list(copied.named_modules()):
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            parent, _, own = name.rpartition(".")
-            setattr(copied.get_submodule(parent), own, _WindowMeans(module))
-    return copied
-
-
-class _WindowMeans(nn.Module):
-    """An adaptive average pool as a product with constant matrices on either side."""
-
-    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, maps: Tensor) -> Tensor:
-        # The exporter knows the pool itself if the new sizes divide the maps' sizes.
-        with torch.no_grad():
-            sizes = self.pool(torch.zeros(1, 1, *map(int, maps.shape[2:]))).shape[2:]
-        if all(int(own) % size == 0 for own, size in zip(maps.shape[2:], sizes, strict=True)):
-            pooled: Tensor = self.pool(maps)
-            return pooled
-        rows, columns = (
-            window_means(int(own), size) for own, size in zip(maps.shape[2:], sizes, strict=True)
-        )
-        return torch.from_numpy(rows) @ maps @ torch.from_numpy(columns.T.copy())

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from atmc_core.networks.onnx.builder import BATCH, IMAGES
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 
 #: The largest number of elements of one result, and of all results together.
@@ -33,7 +34,8 @@ def fold(operation: Operation, inputs: Sequence[Array | None]) -> Array | None:
     if rule is None:
         return None
     try:
-        result = np.asarray(rule(operation.attributes, *inputs))
+        with np.errstate(all="ignore"):
+            result = np.asarray(rule(operation.attributes, *inputs))
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise malformed(f"{operation.label}: {error}", operation.label) from error
     if result.size > MAX_ELEMENTS:
@@ -139,6 +141,39 @@ def _constant_of_shape(attributes: Mapping[str, Any], shape: Array) -> Array:
     return np.full(sizes, value.reshape(()))
 
 
+def _expand(attributes: Mapping[str, Any], x: Array, shape: Array) -> Array:
+    sizes = np.broadcast_shapes(x.shape, tuple(integers(shape)))
+    if np.prod([float(size) for size in sizes]) > MAX_ELEMENTS:
+        raise ValueError(f"the shape {list(sizes)}")
+    return np.broadcast_to(x, sizes)
+
+
+def _range(attributes: Mapping[str, Any], start: Array, limit: Array, step: Array) -> Array:
+    first, last, by = (float(each.reshape(())) for each in (start, limit, step))
+    if [first, last, by] == [0, BATCH, 1]:
+        # The places of the images in a batch, as many as shapes are computed for.
+        return np.arange(IMAGES)
+    if by == 0 or not abs((last - first) / by) < MAX_ELEMENTS:
+        raise ValueError("its list is too long")
+    return np.arange(first, last, by).astype(start.dtype)
+
+
+def _product(attributes: Mapping[str, Any], x: Array, axes: Array | None = None) -> Array:
+    along = attributes.get("axes") or (None if axes is None else integers(axes))
+    keep = bool(attributes.get("keepdims", 1))
+    return np.asarray(np.prod(x, None if along is None else tuple(along), keepdims=keep))
+
+
+def _reduced(call: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    def rule(*inputs: Array) -> Array:
+        result = inputs[0]
+        for other in inputs[1:]:
+            result = call(result, other)
+        return result
+
+    return _elementwise(rule)
+
+
 def _divide(x: Array, y: Array) -> Array:
     # A quotient of integers is rounded towards zero in ONNX.
     return np.trunc(x / y).astype(np.int64) if x.dtype.kind == y.dtype.kind == "i" else x / y
@@ -174,4 +209,18 @@ _RULES: Mapping[str, Callable[..., Array]] = {
     "Div": _elementwise(_divide),
     "Sqrt": _elementwise(np.sqrt),
     "Neg": _elementwise(np.negative),
+    "Abs": _elementwise(np.abs),
+    "Exp": _elementwise(np.exp),
+    "Log": _elementwise(np.log),
+    "Floor": _elementwise(np.floor),
+    "Ceil": _elementwise(np.ceil),
+    "Reciprocal": _elementwise(np.reciprocal),
+    "Equal": _elementwise(np.equal),
+    "Where": _elementwise(np.where),
+    "Max": _reduced(np.maximum),
+    "Min": _reduced(np.minimum),
+    "Sum": _reduced(np.add),
+    "Expand": _expand,
+    "Range": _range,
+    "ReduceProd": _product,
 }

@@ -1,4 +1,4 @@
-"""Rules for operations with weights: convolutions, linear layers, norms.
+"""Rules for operations with weights: convolutions, linear layers; norms are in ``norms``.
 
 Each rule adds an operation to the graph. It raises InvalidInput: ``unsupported_operator`` for a
 form that the graph does not have, ``malformed_model`` for operands that do not fit.
@@ -10,7 +10,6 @@ from atmc_core.networks.onnx.builder import GraphBuilder, Value, unsupported
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 from atmc_core.networks.onnx.operands import (
     Operands,
-    axis_of,
     constant_of,
     module_name,
     optional_of,
@@ -18,9 +17,6 @@ from atmc_core.networks.onnx.operands import (
     value_of,
 )
 from atmc_core.networks.onnx.pooling import symmetric_pads
-
-# PyTorch's default momentum of batch norms.
-_MOMENTUM = 0.1
 
 
 def conv(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
@@ -33,7 +29,7 @@ def conv(builder: GraphBuilder, operation: Operation, operands: Operands) -> Val
     kernel = list(weight.shape[2:])
     stride = pair_of(operation, "strides", [1, 1])
     dilation = pair_of(operation, "dilations", [1, 1])
-    value, padding = symmetric_pads(builder, operation, value, kernel, stride, dilation, 0.0)
+    value, padding = symmetric_pads(builder, operation, value, kernel, stride, dilation)
     options = {
         "inputs": weight.shape[1] * groups,
         "outputs": weight.shape[0],
@@ -114,43 +110,3 @@ def matmul(
     if weight.ndim != 2:
         raise unsupported(operation, f"a product with a constant of {weight.ndim} dimensions")
     return _linear(builder, operation, value, weight.T, bias)
-
-
-def batch_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
-    """BatchNormalization of ``[N, C, H, W]``: a BatchNorm2d."""
-    value = value_of(operation, operands)
-    if value.ndim != 4 or len(operation.outputs) > 1:
-        raise unsupported(operation, "only a norm of [N, C, H, W] in inference is known")
-    names = ("weight", "bias", "running_mean", "running_var")
-    tensors = {name: constant_of(operation, operands, i + 1) for i, name in enumerate(names)}
-    for name, tensor in tensors.items():
-        if tensor.shape != value.shape[:1]:
-            raise malformed(
-                f"{operation.label}: {name} is {list(tensor.shape)} for {value.shape[0]} channels",
-                operation.label,
-            )
-    options = {
-        "features": value.shape[0],
-        "eps": float(operation.attributes.get("epsilon", 1e-5)),
-        # The file's own momentum is not used: it has no meaning in a file for inference.
-        "momentum": _MOMENTUM,
-    }
-    return builder.module(operation, "batch_norm", value, options, tensors, module_name(operation))
-
-
-def layer_norm(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
-    """LayerNormalization over the last axes: a LayerNorm."""
-    value, scale = value_of(operation, operands), constant_of(operation, operands, 1)
-    bias = optional_of(operation, operands, 2)
-    axis = axis_of(operation, operation.attributes.get("axis", -1), value.ndim)
-    if scale.shape != value.meta.shape[axis:] or len(operation.outputs) > 1:
-        raise unsupported(operation, f"a scale of {list(scale.shape)} for {list(value.shape)}")
-    options = {
-        "shape": list(scale.shape),
-        "eps": float(operation.attributes.get("epsilon", 1e-5)),
-        "bias": int(bias is not None),
-    }
-    if bias is not None and bias.shape != scale.shape:
-        raise malformed(f"{operation.label} has a bias of {list(bias.shape)}", operation.label)
-    tensors = {"weight": scale} | ({} if bias is None else {"bias": bias})
-    return builder.module(operation, "layer_norm", value, options, tensors, module_name(operation))

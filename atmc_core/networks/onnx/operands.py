@@ -1,5 +1,6 @@
 """Access to the operands and attributes of an operation, with the checks that all rules share."""
 
+import math
 from collections.abc import Callable
 
 from atmc_core.networks.onnx.builder import GraphBuilder, Operand, Value, unsupported
@@ -88,3 +89,15 @@ def pair_of(operation: Operation, name: str, default: list[int]) -> list[int]:
     if len(found) != 2 or min(found) < 1 or max(found) > _MAX_WINDOW:
         raise unsupported(operation, f"{name} {found[:8]}; two of at least 1 are expected")
     return list(found)
+
+
+def number_of(operation: Operation, name: str, default: float) -> float:
+    """An attribute that is one number.
+
+    Raises:
+        InvalidInput: ``malformed_model`` if it is something else, or not finite.
+    """
+    found = operation.attributes.get(name, default)
+    if not isinstance(found, int | float) or not math.isfinite(found):
+        raise malformed(f"{operation.label} has the {name} {str(found)[:20]}", operation.label)
+    return float(found)

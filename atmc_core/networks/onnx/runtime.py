@@ -12,10 +12,21 @@ from atmc_core.errors import InvalidInput
 
 # The level at which onnxruntime logs fatal errors only.
 _FATAL_ONLY = 4
+# Its words where it has no layer for a type of numbers.
+_TYPES_WITHOUT_LAYERS = ("NOT_IMPLEMENTED", "tensor(bfloat16)", "tensor(double)")
+# The types of images, by onnxruntime's names.
+_DTYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-def runner(path: Path) -> Callable[[Tensor], Tensor]:
+def runner(
+    file: Path | bytes, output: str | None = None, channels_last: bool = False
+) -> Callable[[Tensor], Tensor]:
     """Open an ONNX file as a function.
+
+    Args:
+        file: the file, or its content.
+        output: the name of the output; the first one by default.
+        channels_last: whether the file takes images ``[N, H, W, C]``.
 
     Returns:
         A function from images float32 ``[N, C, H, W]`` on the CPU to outputs float32. If the file
@@ -30,19 +41,24 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _FATAL_ONLY
-    with _refusals():
+    with _refusals(file):
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            file if isinstance(file, bytes) else str(file),
+            options,
+            providers=["CPUExecutionProvider"],
         )
         (given,) = session.get_inputs()
-        batch = given.shape[0] if isinstance(given.shape[0], int) else None
-    dtype = np.float16 if given.type == "tensor(float16)" else np.float32
+        batch = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
+    names = None if output is None else [output]
+    dtype = _DTYPES.get(given.type, np.float32)
 
     def run(images: Tensor) -> Tensor:
+        if channels_last:
+            images = images.permute(0, 2, 3, 1).contiguous()
         parts = [images] if batch is None else list(torch.split(images, batch))
-        with _refusals():
+        with _refusals(file):
             made = [
-                session.run(None, {given.name: part.numpy().astype(dtype)})[0] for part in parts
+                session.run(names, {given.name: part.numpy().astype(dtype)})[0] for part in parts
             ]
         return torch.from_numpy(np.concatenate(made).astype(np.float32))
 
@@ -50,11 +66,21 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(file: Path | bytes) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         # onnxruntime has a dozen exception types with no other common base.
+        reason = str(error)
+        if isinstance(file, Path):
+            # Where the file lies on this machine is nobody's business.
+            reason = reason.replace(str(file), "the file")
+        reason = reason[:500]
+        if any(word in reason for word in _TYPES_WITHOUT_LAYERS):
+            reason += (
+                " (on a CPU it computes layers in float32 and float16 only: export the network in "
+                "float32)"
+            )
         raise InvalidInput(
-            "malformed_model", f"onnxruntime refuses it: {str(error)[:500]}", "model"
+            "malformed_model", f"onnxruntime refuses it: {reason}", "model"
         ) from error

@@ -5,11 +5,15 @@ The batch has to stay the first axis. See ``layers`` for what rules do.
 
 import numpy as np
 
+from atmc_core.networks.graph.ir import MAX_FLOAT
 from atmc_core.networks.onnx.builder import BATCH, GraphBuilder, Operand, Value, unsupported
 from atmc_core.networks.onnx.document import Array, Operation, malformed
 from atmc_core.networks.onnx.folding import integers, slices
 from atmc_core.networks.onnx.operands import Operands, axis_of, constant_of, optional_of, value_of
 from atmc_core.networks.onnx.pooling import MAX_PADDING
+
+# At most this many places of an axis are picked one by one.
+_MAX_PICKED = 256
 
 
 def _reshaped(
@@ -95,9 +99,10 @@ def pad(builder: GraphBuilder, operation: Operation, operands: Operands) -> Valu
     """Pad all axes but the batch's."""
     value, attributes = value_of(operation, operands), operation.attributes
     given, fill = optional_of(operation, operands, 1), optional_of(operation, operands, 2)
-    if optional_of(operation, operands, 3) is not None:
-        raise unsupported(operation, "axes")
     pads = list(attributes.get("pads", [])) if given is None else integers(given)
+    some = optional_of(operation, operands, 3)
+    if some is not None:
+        pads = _for_all_axes(operation, value, pads, integers(some))
     modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
     mode = attributes.get("mode", "constant")
     half = len(pads) // 2
@@ -111,9 +116,24 @@ def pad(builder: GraphBuilder, operation: Operation, operands: Operands) -> Valu
     while widths[-2:] == [0, 0] and len(widths) > 2:
         del widths[-2:]
     number = float(attributes.get("value", 0.0) if fill is None else fill.reshape(()))
+    # What infinity pads with is at most the largest number that a float32 holds; see ``ops.pad``.
+    number = min(max(number, -MAX_FLOAT), MAX_FLOAT)
     return builder.function(
         operation, "pad", [value], widths=widths, mode=modes[mode], value=number
     )
+
+
+def _for_all_axes(
+    operation: Operation, value: Value, pads: list[int], axes: list[int]
+) -> list[int]:
+    """The pads of all axes, before and after, given those of some."""
+    if len(pads) != 2 * len(axes) or not all(-value.ndim <= axis < value.ndim for axis in axes):
+        raise malformed(f"{operation.label} has the axes {axes[:8]}", operation.label)
+    result = [0] * (2 * value.ndim)
+    for place, axis in enumerate(axes):
+        result[axis % value.ndim] = pads[place]
+        result[axis % value.ndim + value.ndim] = pads[place + len(axes)]
+    return result
 
 
 def concat(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
@@ -140,8 +160,11 @@ def slice_axes(builder: GraphBuilder, operation: Operation, operands: Operands) 
         )
     for axis, part in found:
         start, stop, step = part.indices(value.meta.shape[axis])
-        if axis == 0 or step < 1:
-            raise unsupported(operation, "it works along the batch, or backwards")
+        if axis == 0:
+            raise unsupported(operation, "it works along the batch")
+        if step < 1:
+            value = _picked(builder, operation, value, axis, list(range(start, stop, step)))
+            continue
         value = builder.function(
             operation, "slice", [value], dim=axis, start=start, stop=stop, step=step
         )
@@ -149,20 +172,54 @@ def slice_axes(builder: GraphBuilder, operation: Operation, operands: Operands) 
 
 
 def gather(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
-    """Gather of a single index along an axis: a slice."""
+    """Gather of one or several indices along an axis: slices."""
     value, at = value_of(operation, operands), constant_of(operation, operands, 1)
     axis = axis_of(operation, operation.attributes.get("axis", 0), value.ndim)
     size = value.meta.shape[axis]
-    if at.size != 1 or not -size <= int(at.reshape(())) < size:
-        raise unsupported(operation, "only one place of an axis can be gathered")
-    start = int(at.reshape(())) % size
-    part = builder.function(
-        operation, "slice", [value], dim=axis, start=start, stop=start + 1, step=1
-    )
+    if at.ndim > 1 and at.size > 1:
+        raise unsupported(operation, "its indices have to be a list")
+    if not all(-size <= int(index) < size for index in at.reshape(-1)[:_MAX_PICKED]):
+        raise malformed(f"{operation.label} gathers what is not there", operation.label)
+    places = [int(index) % size for index in at.reshape(-1)[: _MAX_PICKED + 1]]
+    part = _picked(builder, operation, value, axis, places)
     if at.ndim:
         return part
     sizes = [n for place, n in enumerate(part.shape, start=1) if place != axis]
     return _reshaped(builder, operation, part, [BATCH, *sizes], False)
+
+
+def _picked(
+    builder: GraphBuilder, operation: Operation, value: Value, axis: int, places: list[int]
+) -> Value:
+    """Certain places along an axis: a slice for each run of them, put together."""
+    if not 1 <= len(places) <= _MAX_PICKED:
+        raise unsupported(
+            operation, f"from 1 to {_MAX_PICKED} places of an axis can be picked or turned around"
+        )
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([place, place + 1])
+    parts = [
+        builder.function(operation, "slice", [value], dim=axis, start=start, stop=stop, step=1)
+        for start, stop in runs
+    ]
+    return parts[0] if len(parts) == 1 else builder.function(operation, "concat", parts, dim=axis)
+
+
+def expand(builder: GraphBuilder, operation: Operation, operands: Operands) -> Value:
+    """Expand to constant sizes."""
+    value, sizes = value_of(operation, operands), integers(constant_of(operation, operands, 1))
+    if len(sizes) < value.ndim:
+        sizes = [1] * (value.ndim - len(sizes)) + sizes
+    if len(sizes) > value.ndim:
+        raise unsupported(operation, "it adds axes in front of the batch")
+    shape = [max(own, wanted) for own, wanted in zip(value.shape, sizes[1:], strict=True)]
+    if shape == list(value.shape):
+        return value
+    return builder.function(operation, "expand", [value], shape=shape)
 
 
 def split(builder: GraphBuilder, operation: Operation, operands: Operands) -> list[Operand]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
+from atmc_core.networks.onnx.document import read_needed
 from atmc_core.networks.onnx.importer import Imported
 from atmc_core.networks.onnx.runtime import runner
 
@@ -35,14 +36,19 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(_IMAGES, *imported.graph.input_shape, generator=generator)
-    if imported.document.batch is not None and imported.document.batch > _IMAGES:
-        images = images.repeat(-(-imported.document.batch // _IMAGES), 1, 1, 1)
-        images = images[: imported.document.batch]
-    theirs = runner(path)(images)
+    document = imported.document
+    if document.batch is not None:
+        # A file with a fixed batch takes whole batches only.
+        count = -(-_IMAGES // document.batch) * document.batch
+        images = images.repeat(-(-count // _IMAGES), 1, 1, 1)[:count]
+    output = imported.head.logits or document.output_name
+    file = path if document.whole and not imported.head.logits else read_needed(path, output)
+    theirs = runner(file, output, document.images.channels_last)(images)
     with torch.no_grad():
         ours = network.eval()(images)
-    if imported.dropped:
-        ours, theirs = _comparable(ours, theirs, imported.dropped)
+    if theirs[0].numel() == ours[0].numel():
+        # Axes of one entry may stand behind the classes.
+        theirs = theirs.reshape(ours.shape)
     if theirs.shape != ours.shape or not torch.isfinite(theirs).all():
         raise InvalidInput(
             "malformed_model",
@@ -51,7 +57,7 @@ def verify(network: nn.Module, path: Path, imported: Imported) -> float:
             "model",
         )
     difference = relative_difference(ours, theirs)
-    tolerance = _HALF_TOLERANCE if imported.document.half else TOLERANCE
+    tolerance = _HALF_TOLERANCE if document.half else TOLERANCE
     if not difference <= tolerance:
         raise InvalidInput(
             "malformed_model",
@@ -70,8 +76,3 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
         theirs: the outputs to compare with, ``[N, classes]``.
     """
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1))
-
-
-def _comparable(ours: Tensor, theirs: Tensor, dropped: str) -> tuple[Tensor, Tensor]:
-    """Both outputs for the comparison, with the dropped softmax applied to our logits."""
-    return (ours.log_softmax(1) if dropped.startswith("Log") else ours.softmax(1)), theirs

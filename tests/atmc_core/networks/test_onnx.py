@@ -22,21 +22,29 @@ from tests.atmc_core.networks.onnx_files import read_onnx
 
 
 def _export(
-    network: nn.Module, path: Path, shape: tuple[int, int, int] = (3, 32, 32), dynamo: bool = False
+    network: nn.Module,
+    path: Path,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    dynamo: bool = False,
+    channels_last: bool = False,
+    fixed: int = 0,
 ) -> Path:
+    """Export by one of torch's exporters; ``fixed`` is the size of the batch, 0 leaves it open."""
+    memory = torch.channels_last if channels_last else torch.contiguous_format
     dtype = next(network.parameters()).dtype
-    images = torch.rand(2, *shape).to(dtype)
+    images = torch.rand(fixed or 2, *shape).to(dtype).contiguous(memory_format=memory)
+    network = network.eval().to(memory_format=memory)  # type: ignore[call-overload]
     names = {"input_names": ["pixels"], "output_names": ["scores"]}
     if dynamo:
-        dynamic = ({0: torch.export.Dim.DYNAMIC},)
+        dynamic = None if fixed else ({0: torch.export.Dim.DYNAMIC},)
         torch.onnx.export(
-            network.eval(), (images,), path, dynamo=True, opset_version=18,
+            network, (images,), path, dynamo=True, opset_version=18,
             dynamic_shapes=dynamic, external_data=False, verbose=False, **names,
         )  # fmt: skip
     else:
         torch.onnx.export(
-            network.eval(), (images,), path, dynamo=False, opset_version=17,
-            dynamic_axes={"pixels": {0: "n"}}, **names,
+            network, (images,), path, dynamo=False, opset_version=17,
+            dynamic_axes={} if fixed else {"pixels": {0: "n"}}, **names,
         )  # fmt: skip
     return path
 
@@ -105,30 +113,46 @@ def test_adaptive_pools_of_any_size_come_in_and_go_out_and_in_again(
     assert read_onnx(ours).graph.nodes == read_onnx(theirs).graph.nodes
 
 
-FAMILIES = {
-    "resnet18": 32,
-    "mobilenet_v3_small": 32,
-    "efficientnet_b0": 32,
-    "densenet121": 32,
-    "regnet_y_400mf": 32,
-    "convnext_tiny": 32,
-    "vgg11_bn": 32,
-    "squeezenet1_1": 32,
-    "shufflenet_v2_x0_5": 32,
-}
+FAMILIES = (
+    "resnet18",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "densenet121",
+    "regnet_y_400mf",
+    "convnext_tiny",
+    "vgg11_bn",
+    "squeezenet1_1",
+    "shufflenet_v2_x0_5",
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("fixed", [0, 2], ids=["batch open", "batch fixed"])
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("dynamo", [False, True], ids=["older exporter", "newer exporter"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nine_families_come_in_from_both_exporters(
-    family: str, dynamo: bool, tmp_path: Path
+def test_nine_families_come_in_however_they_are_exported(
+    family: str, dynamo: bool, last: bool, fixed: int, tmp_path: Path
 ) -> None:
     # The older exporter cannot pool a single pixel to VGG's 7 x 7.
-    size = 224 if family == "vgg11_bn" and not dynamo else FAMILIES[family]
+    size = 224 if family == "vgg11_bn" and not dynamo else 32
     network = build(f"torchvision/{family}", 10)
-    path = _export(network, tmp_path / "net.onnx", (3, size, size), dynamo)
+    path = _export(network, tmp_path / "net.onnx", (3, size, size), dynamo, last, fixed)
     assert _import_and_train(path)[0] < 1e-4
+
+
+@pytest.mark.parametrize("fixed", [0, 1, 2], ids=["batch open", "one image", "two images"])
+@pytest.mark.parametrize("dynamo", [False, True], ids=["older exporter", "newer exporter"])
+def test_a_network_in_channels_last_memory_comes_in(
+    dynamo: bool, fixed: int, tmp_path: Path
+) -> None:
+    """The newer exporter writes its pool as a gather over the entries of the whole batch."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    )
+    path = _export(network, tmp_path / "net.onnx", (3, 8, 8), dynamo, True, fixed)
+    assert _import_and_train(path)[0] < 1e-5
+    assert "mean" in [node.op for node in read_onnx(path).graph.nodes]
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
@@ -159,9 +183,9 @@ def _model(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> onnx.ModelProt
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def _flat_linear(product: str = "y") -> list[onnx.NodeProto]:
+def _flat_linear(product: str = "y", images: str = "x") -> list[onnx.NodeProto]:
     return [
-        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Flatten", [images], ["f"]),
         helper.make_node("Gemm", ["f", "w"], [product], name="fc", transB=1),
     ]
 
@@ -187,7 +211,7 @@ def _enormous() -> onnx.ModelProto:
 
 def _cycle() -> onnx.ModelProto:
     nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
-    return _model([*nodes, *_flat_linear()], w=WEIGHT)
+    return _model([*nodes, *_flat_linear(images="b")], w=WEIGHT)
 
 
 REFUSED = {
@@ -231,7 +255,7 @@ REFUSED |= {
     "constants that double and double": (
         _model(
             [helper.make_node("Concat", [f"c{i}"] * 16, [f"c{i + 1}"], axis=0) for i in range(9)]
-            + _flat_linear(),
+            + [*_flat_linear("h"), helper.make_node("Add", ["h", "c9"], ["y"])],
             c0=np.ones(2, np.float32),
             w=WEIGHT,
         ),
@@ -239,7 +263,11 @@ REFUSED |= {
     ),
     "a gather of too much": (
         _model(
-            [helper.make_node("Gather", ["w", "at"], ["g"]), *_flat_linear()],
+            [
+                helper.make_node("Gather", ["w", "at"], ["g"]),
+                *_flat_linear("h"),
+                helper.make_node("Add", ["h", "g"], ["y"]),
+            ],
             at=np.zeros(2**24 + 1, np.int64),
             w=np.ones((3, 16), np.float32),
         ),
@@ -262,11 +290,13 @@ def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_constants_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["s"], [f"c{i}"]) for i in range(20)]
-    model = _model([*nodes, *_flat_linear()], s=np.array([2**8, 2**8]), w=WEIGHT)
+    added = [helper.make_node("Add", ["h" if i == 0 else f"h{i}", f"c{i}"],
+                              ["y" if i == 19 else f"h{i + 1}"]) for i in range(20)]  # fmt: skip
+    model = _model([*nodes, *_flat_linear("h"), *added], s=np.array([1, 3]), w=WEIGHT)
     path = tmp_path / "net.onnx"
     path.write_bytes(model.SerializeToString())
     read_onnx(path)
-    monkeypatch.setattr("atmc_core.networks.onnx.importer.MAX_ELEMENTS", 2**20)
+    monkeypatch.setattr("atmc_core.networks.onnx.importer.MAX_ELEMENTS", 50)
     with pytest.raises(InvalidInput, match="too many constants"):
         read_onnx(path)
 
