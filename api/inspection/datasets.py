@@ -20,7 +20,7 @@ from atmc_spec.datasets.kinds import (
     unknown_file,
 )
 from atmc_spec.datasets.layout import class_folders, parquet_splits
-from atmc_spec.datasets.members import base_name, clean_name, form_of, is_ignored, those_of
+from atmc_spec.datasets.members import base_name, form_of, listing, those_of
 
 _NUMPY_TYPES = {
     "U8": "uint8",
@@ -64,32 +64,28 @@ def read_dataset_header(file: BinaryIO, max_inflated_bytes: int) -> dict[str, Ar
 
 def _zip(file: BinaryIO, max_inflated_bytes: int) -> dict[str, ArrayHeader]:
     archive = UntrustedArchive(file, code="malformed_dataset", what="zip file", ignores_case=False)
-    members: dict[str, str] = {}
-    for member, entry in archive.members.items():
-        name = clean_name(member)
-        if is_ignored(name):
-            continue
-        if stat.S_ISLNK(entry.external_attr >> 16):
+    names = list(archive.members)
+    found = listing(names)
+    members = {name: names[position] for name, position in found.files.items()}
+    for name, member in members.items():
+        if stat.S_ISLNK(archive.members[member].external_attr >> 16):
             raise archive.malformed(f"{clip(name)!r} is a symbolic link; send the file", clip(name))
-        if name in members:
-            raise archive.malformed(f"{clip(name)!r} is in it twice", clip(name))
-        members[name] = member
     inflated_bytes = sum(member.file_size for member in archive.members.values())
     if inflated_bytes > max_inflated_bytes:
         detail = (
             f"The files take {inflated_bytes} bytes unpacked, {max_inflated_bytes} are allowed."
         )
         raise Problem("dataset_too_large", f"{detail} Send fewer images.")
-    files = sorted(name for name in members if not name.endswith("/"))
+    files = sorted(members)
     form = form_of(files)
     if form == "folders":
-        class_folders(files, [name.rstrip("/") for name in members if name.endswith("/")])
-    elif form != "cifar":
-        found = those_of(form, files)
-        if form == "arrays":
-            return read_npz_header(archive, _arrays(archive, found, members))
-        if form == "parquet":
-            parquet_splits(found)
+        class_folders(files, found.folders)
+    elif form == "arrays":
+        return read_npz_header(archive, _arrays(archive, those_of(form, files), members))
+    elif form == "parquet":
+        parquet_splits(those_of(form, files))
+    elif form == "idx":
+        those_of(form, files)
     return {}
 
 

@@ -5,13 +5,13 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from atmc_core.errors import InvalidInput
-from atmc_spec.datasets.members import clean_name, is_ignored
+from atmc_spec.datasets.members import listing
 
 #: The largest number of members.
 MAX_MEMBERS = 5_000_000
@@ -39,12 +39,11 @@ class Archive(ABC):
     managers and the like leave behind, are not seen.
 
     Attributes:
-        folders: the names of the folders that the archive has entries for, without the slash.
+        folders: the names of the folders, as in ``Listing``.
     """
 
-    def __init__(self) -> None:
-        self._sizes: dict[str, int] = {}
-        self.folders: list[str] = []
+    _sizes: Mapping[str, int]
+    folders: tuple[str, ...]
 
     def names(self) -> Iterator[str]:
         """The names of the files, sorted, so that the order inside the archive does not matter."""
@@ -87,21 +86,6 @@ class Archive(ABC):
         except _BROKEN as error:
             raise _malformed(f"{name[:120]!r} is broken ({error})", name) from error
 
-    def _found(self, raw: str, size: int, *, is_folder: bool) -> str | None:
-        """Take a member up; returns its clean name, or None for one that is not seen."""
-        name = clean_name(raw)
-        if is_ignored(name):
-            return None
-        if is_folder or name.endswith("/"):
-            self.folders.append(name.rstrip("/"))
-            return None
-        if name in self._sizes:
-            raise _malformed(f"{name[:120]!r} is in it twice", name)
-        if len(self._sizes) >= MAX_MEMBERS:
-            raise _malformed(f"it has more than {MAX_MEMBERS:,} members")
-        self._sizes[name] = size
-        return name
-
 
 class ZipArchive(Archive):
     """A zip file.
@@ -115,17 +99,18 @@ class ZipArchive(Archive):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise _malformed(f"it is not a whole zip file ({error})") from error
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        for member in self._zip.infolist():
-            name = self._found(member.filename, member.file_size, is_folder=member.is_dir())
-            if name is not None:
-                _check_zip(member)
-                self._members[name] = member
+        members = self._zip.infolist()
+        _check_count(len(members))
+        found = listing(member.filename for member in members)
+        self._members = {name: members[position] for name, position in found.files.items()}
+        for member in self._members.values():
+            _check_zip(member)
+        self._sizes = {name: member.file_size for name, member in self._members.items()}
+        self.folders = found.folders
 
     def open(self, name: str) -> IO[bytes]:
         return self._zip.open(self._members[name])
@@ -142,39 +127,39 @@ class TarArchive(Archive):
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._members: dict[str, tarfile.TarInfo] = {}
         guard = _HeaderGuard(file)
         try:
-            self._list(guard)
+            members = self._list(guard)
         except InvalidInput:
             raise
         except (*_BROKEN, MemoryError, RecursionError) as error:
             raise _malformed(f"it is not a whole tar file ({error})") from error
         guard.left = None
+        found = listing(f"{each.name}/" if each.isdir() else each.name for each in members)
+        self._members = {name: members[position] for name, position in found.files.items()}
+        for member in self._members.values():
+            _check_tar(member)
+        self._sizes = {name: member.size for name, member in self._members.items()}
+        self.folders = found.folders
 
-    def _list(self, guard: "_HeaderGuard") -> None:
+    def _list(self, guard: "_HeaderGuard") -> list[tarfile.TarInfo]:
         self._tar = tarfile.TarFile(fileobj=guard, encoding="utf-8", errors="replace")  # type: ignore[arg-type]
-        offset = -1
+        members: list[tarfile.TarInfo] = []
         while True:
             guard.left = _MAX_TAR_HEADER
             member = self._tar.next()
             if member is None:
                 break
             # A size below zero leads back, and TarFile around in circles.
-            if member.size < 0 or self._tar.offset <= offset:
+            if member.size < 0 or (members and member.offset <= members[-1].offset):
                 raise _malformed("a member claims a size below zero")
-            offset = self._tar.offset
-            # TarFile keeps every member, which is not needed here.
-            self._tar.members = []  # type: ignore[attr-defined]
-            name = self._found(member.name, member.size, is_folder=member.isdir())
-            if name is not None:
-                _check_tar(member)
-                self._members[name] = member
+            members.append(member)
+            _check_count(len(members))
         # TarFile ends without a word at a header that it cannot read.
         guard.seek(self._tar.offset)
         if guard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise _malformed(f"the tar file breaks off behind {len(self._members):,} files")
+            raise _malformed(f"the tar file breaks off behind {len(members):,} members")
+        return members
 
     def open(self, name: str) -> IO[bytes]:
         file = self._tar.extractfile(self._members[name])
@@ -192,7 +177,7 @@ class _HeaderGuard:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.left: int | None = _MAX_TAR_HEADER
-        self.seek, self.tell = file.seek, file.tell
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         """Read as the file does.
@@ -205,6 +190,11 @@ class _HeaderGuard:
                 raise _malformed("the header of one of its members is too large")
             self.left -= size
         return self._file.read(size)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_MEMBERS:
+        raise _malformed(f"it has more than {MAX_MEMBERS:,} members")
 
 
 def _check_zip(member: zipfile.ZipInfo) -> None:

@@ -1,6 +1,7 @@
 """Decodes untrusted PNG and JPEG images."""
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -12,6 +13,8 @@ from atmc_spec.datasets.kinds import HEAD_BYTES, kind_of
 
 #: The largest number of pixels of an image: more than any classifier takes, and still harmless.
 MAX_PIXELS = 4096 * 4096
+# What Python shows of an object without a text of its own.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _FORMATS = ("PNG", "JPEG")
 # Pillow's name of a JPEG with further, small pictures behind it, as phones and cameras write them.
 _JPEG_WITH_PREVIEWS = "MPO"
@@ -58,7 +61,9 @@ def decode(content: bytes, channels: int | None, name: str) -> NDArray[np.uint8]
         raise _bad(name, _unidentified(content[:HEAD_BYTES])) from error
     except Exception as error:
         # For broken files the decoders raise exceptions of many types.
-        raise _bad(name, f"it cannot be decoded as PNG or JPEG ({error})") from error
+        raise _bad(
+            name, f"it cannot be decoded as PNG or JPEG ({_ADDRESS.sub('', str(error))})"
+        ) from error
 
 
 def _array(image: Image.Image, channels: int | None) -> NDArray[np.uint8]:

@@ -21,7 +21,6 @@ FEWER_CLASSES = "fewer_classes_than_outputs"
 _TURNED = (
     ". The array seems to be [N, C, H, W]: write it as [N, H, W, C], by .transpose(0, 2, 3, 1)"
 )
-_UNLABELLED = ". Where -1 means that an image has no label, leave that split out"
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def check_against(data: DataSet, input_shape: tuple[int, int, int], num_classes:
             raise InvalidInput(
                 "label_out_of_range",
                 f"labels run from {low} to {high}; the network has {num_classes} classes, "
-                f"0 to {num_classes - 1}{_named(data.class_names)}{_UNLABELLED if low < 0 else ''}",
+                f"0 to {num_classes - 1}{_named(data.class_names)}{_remedy(low, high, num_classes)}",
                 f"y_{name}",
             )
     if len(data.class_names) > num_classes:
@@ -183,6 +182,14 @@ def check_against(data: DataSet, input_shape: tuple[int, int, int], num_classes:
             "trained on these",
             "dataset",
         )
+
+
+def _remedy(low: int, high: int, num_classes: int) -> str:
+    if low < 0:
+        return ". Where -1 means that an image has no label, leave that split out"
+    if low == 1 and high == num_classes:
+        return ". Labels count from 0: where these count from 1, subtract 1"
+    return ""
 
 
 def _named(class_names: tuple[str, ...]) -> str:

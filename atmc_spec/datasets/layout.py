@@ -85,7 +85,7 @@ def class_folders(files: Iterable[str], folders: Iterable[str]) -> ClassFolders:
     places = {name: _place(name, parts, with_splits=with_splits) for name, parts in found.items()}
     seen = set(places.values()) | _empty_classes(empty, with_splits=with_splits)
     classes = {class_name for _, class_name in seen}
-    _check_classes(classes, with_splits=with_splits)
+    _check_classes({name for _, name in places.values()}, with_splits=with_splits)
     if with_splits:
         _check_splits_agree(seen)
     return ClassFolders(places, tuple(sorted(classes)))
@@ -187,6 +187,7 @@ def _empty_classes(empty: list[Parts], *, with_splits: bool) -> set[tuple[str, s
 
 
 def _check_classes(classes: set[str], *, with_splits: bool) -> None:
+    """Check that the folders with images are classes, and several."""
     if not with_splits and all(split_of(n.rstrip("0123456789")) or _says_no(n) for n in classes):
         raise _malformed(
             f"its folders are {listed(sorted(classes))}, which are no classes but splits or "
@@ -197,8 +198,8 @@ def _check_classes(classes: set[str], *, with_splits: bool) -> None:
     if len(classes) == 1:
         name = next(iter(classes))
         raise _malformed(
-            f"there is a single class folder, {name[:80]!r}: put the images of each class into a "
-            "folder of its own, CLASS/ or train/CLASS/",
+            f"there is a single class folder with images, {name[:80]!r}: put the images of each "
+            "class into a folder of its own, CLASS/ or train/CLASS/",
             "dataset",
         )
 

@@ -1,7 +1,8 @@
 """The names of an archive's members: which are safe, which count, and which form they make."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -64,6 +65,52 @@ _DRIVE = re.compile(r"[A-Za-z]:(/|$)")
 _CIFAR_10 = re.compile(r"(data_batch_\d|test_batch|batches\.meta)")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The members of an archive that count.
+
+    Attributes:
+        files: for each file's clean name its position among all members.
+        folders: the names of the folders, without the slash, that the archive has entries for, or
+            that something hidden lies in.
+    """
+
+    files: Mapping[str, int]
+    folders: tuple[str, ...]
+
+
+def listing(names: Iterable[str]) -> Listing:
+    """Sort the members of an archive; those that are hidden or litter are left out.
+
+    Args:
+        names: the members' names as they stand in the archive, those of folders with a slash (or a
+            backslash) at the end.
+
+    Raises:
+        InvalidInput: ``malformed_dataset`` if a name leads out of the archive, or is there twice.
+    """
+    files: dict[str, int] = {}
+    folders: set[str] = set()
+    for position, raw in enumerate(names):
+        name = clean_name(raw)
+        is_folder, parts = name.endswith("/"), PurePosixPath(name).parts
+        if not is_ignored(name):
+            if is_folder:
+                folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+            elif files.setdefault(name, position) != position:
+                raise InvalidInput(
+                    "malformed_dataset",
+                    f"the archive cannot be used: {name[:120]!r} is in it twice",
+                    name[:120],
+                )
+        elif not is_folder and len(parts) > 1 and _is_hidden(parts[-1]):
+            # A version control system keeps an empty folder by a hidden file, as .gitkeep.
+            folder = "/".join(parts[:-1])
+            if not is_ignored(f"{folder}/"):
+                folders.add(folder)
+    return Listing(files, tuple(sorted(folders)))
+
+
 def clean_name(name: str) -> str:
     """A member's name with forward slashes, as every archive should have them.
 
@@ -92,11 +139,15 @@ def clean_name(name: str) -> str:
 def is_ignored(name: str) -> bool:
     """Whether a member, by its clean name, is hidden, litter, or a text on the data set."""
     parts = PurePosixPath(name).parts
-    if not parts or any(part.startswith(".") or part.lower() in _LITTER for part in parts):
+    if not parts or any(map(_is_hidden, parts)):
         return True
     stem, _, suffix = parts[-1].lower().partition(".")
     is_text = not suffix or f".{suffix}" in _TEXTS
     return not name.endswith("/") and stem in _COMPANIONS and is_text
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part.lower() in _LITTER
 
 
 def is_image(name: str) -> bool:
