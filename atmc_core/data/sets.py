@@ -170,8 +170,8 @@ def check_against(data: DataSet, input_shape: tuple[int, int, int], num_classes:
         if low < 0 or high >= num_classes:
             raise InvalidInput(
                 "label_out_of_range",
-                f"labels run from {low} to {high}; the network has {num_classes} classes, "
-                f"0 to {num_classes - 1}{_named(data.class_names)}{_remedy(low, high, num_classes)}",
+                f"labels run from {low} to {high}; the network has {num_classes} classes, 0 to "
+                f"{num_classes - 1}{_named(data.class_names)}{_remedy(low, high, num_classes)}",
                 f"y_{name}",
             )
     if len(data.class_names) > num_classes:
