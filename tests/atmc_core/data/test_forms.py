@@ -232,6 +232,13 @@ FORMS: dict[str, tuple[Callable[[], bytes], tuple[str, ...], bool]] = {
 }
 
 
+def test_the_table_in_the_docs_has_these_rows() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    table = page.split("| what is sent | how it is taken |\n|---|---|\n")[1].split("\n\n")[0]
+    told = [line.split(" | ")[0].removeprefix("| ").replace("`", "") for line in table.split("\n")]
+    assert sorted(told) == sorted(FORMS)
+
+
 def inspected(content: bytes) -> None:
     read_dataset_header(io.BytesIO(content), 2**30)
 
