@@ -20,7 +20,7 @@ from atmc_spec.datasets.kinds import (
     unknown_file,
 )
 from atmc_spec.datasets.layout import class_folders, parquet_splits
-from atmc_spec.datasets.members import base_name, form_of, listing, those_of
+from atmc_spec.datasets.members import array_name, form_of, listing, those_of
 
 _NUMPY_TYPES = {
     "U8": "uint8",
@@ -93,7 +93,7 @@ def _arrays(
     archive: UntrustedArchive, found: Collection[str], members: dict[str, str]
 ) -> dict[str, str]:
     """The members that are arrays, by the arrays' names."""
-    arrays = {base_name(name).removesuffix(".npy"): members[name] for name in found}
+    arrays = {array_name(name): members[name] for name in found}
     # Readers of arrays differ in whether they ignore the case.
     if len({name.casefold() for name in arrays}) < len(found):
         raise archive.malformed("two arrays have the same name, or names that differ by case only")

@@ -95,7 +95,8 @@ def _check_names(arrays: Mapping[str, ArrayHeader]) -> None:
     pairs = ((f"x_{name[2:]}", f"y_{name[2:]}") for name in OPTIONAL if name in arrays)
     for name in (*REQUIRED, *(each for pair in pairs for each in pair)):
         if name not in arrays:
-            raise _bad(name, f"{name!r} is missing, the file has {', '.join(arrays) or 'no array'}")
+            found = clip(", ".join(arrays), 300) or "no array"
+            raise _bad(name, f"{name!r} is missing, the file has {found}")
 
 
 def _check_split(arrays: Mapping[str, ArrayHeader], x: str, y: str) -> None:

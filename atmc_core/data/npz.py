@@ -20,9 +20,8 @@ from atmc_core.data.collector import Reading
 from atmc_core.data.sets import DataSet
 from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
-from atmc_spec.datasets.members import base_name, those_of
+from atmc_spec.datasets.members import array_name, those_of
 
-_SUFFIX = ".npy"
 # NumPy's parser of the header, by the version of the .npy format.
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 # The exceptions that reading a broken file raises.
@@ -68,7 +67,7 @@ def read_npz(archive: Archive, members: list[str], reading: Reading) -> Source:
     Raises:
         InvalidInput: as ``load_npz``.
     """
-    named = {base_name(member).removesuffix(_SUFFIX): member for member in members}
+    named = {array_name(member): member for member in members}
     if len(named) < len(members):
         raise InvalidInput("malformed_dataset", "two arrays have the same name", "dataset")
     try:

@@ -41,7 +41,9 @@ def wrong_labels(name: str, dtype: str, shape: Sequence[int]) -> str | None:
     Labels ``[N, 1]`` can be used, too.
     """
     found = f"{name} is {dtype} {list(shape)}; expected integers [N]"
-    if len(shape) == 2 and shape[1] > 1:
+    if len(shape) == 2 and shape[0] == 1 != shape[1]:
+        return f"{found}. Write {name}.reshape(-1)"
+    if len(shape) == 2 and shape[1] != 1:
         return f"{found}. Where a row is one label of {shape[1]}, write {name}.argmax(axis=1)"
     if len(shape) not in (1, 2):
         return f"{found}, one label for each image"

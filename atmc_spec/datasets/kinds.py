@@ -60,14 +60,18 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a single PNG image", _ONE_IMAGE),
     (b"\xff\xd8\xff", "a single JPEG image", _ONE_IMAGE),
     (b"GIF8", "a GIF image", "Save it as PNG."),
-    (b"BM", "a BMP image", "Save it as PNG."),
     (b"II*\0", "a TIFF image", "Save it as PNG."),
     (b"MM\0*", "a TIFF image", "Save it as PNG."),
     (b"%PDF", "a PDF", _PAGE),
     (b"\x7fELF", "a program", _PAGE),
-    (b"MZ", "a program", _PAGE),
     (b"version https://git-lfs", "a pointer of Git LFS", "Fetch the file itself: git lfs pull."),
     (b"<?xml", "XML", _PAGE),
+    (b"\xff\xfe", "text in UTF-16", _PAGE),
+)
+# What may as well begin a text.
+_SHORT: tuple[tuple[bytes, str, str], ...] = (
+    (b"BM", "a BMP image", "Save it as PNG."),
+    (b"MZ", "a program", _PAGE),
 )
 # What stands at another place than the beginning: where, what, and the same words.
 _INSIDE: tuple[tuple[int, bytes, str, str], ...] = (
@@ -145,7 +149,8 @@ def kind_of(head: bytes) -> tuple[str, str] | None:
         return "a web page", _PAGE
     if head[:1] == b"\x08" and b"onnx" in head.lower():
         return "an ONNX file", _MODEL
-    return _text(head)
+    found = (entry[1:] for entry in _SHORT if head.startswith(entry[0]))
+    return _text(head) or next(found, None)
 
 
 def unknown_file(head: bytes) -> InvalidInput:

@@ -79,7 +79,9 @@ def class_folders(files: Iterable[str], folders: Iterable[str]) -> ClassFolders:
     """
     found = {name: _image_parts(name) for name in files}
     if not found:
-        raise _malformed("the archive has no images", "dataset")
+        raise _malformed(
+            "the archive has no images, not counting hidden files and folders", "dataset"
+        )
     found, empty = _unwrapped(found, [PurePosixPath(name).parts for name in folders])
     with_splits = any(len(p) == _WITH_SPLIT and split_of(p[0]) for p in found.values())
     places = {name: _place(name, parts, with_splits=with_splits) for name, parts in found.items()}

@@ -19,9 +19,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _LITTER = {
     "__macosx",
     "__pycache__",
+    "@__thumb",
     "@eadir",
     "@recently-snapshot",
     "@recycle",
+    "@sharebin",
     "@synoresource",
     "@tmp",
     "#recycle",
@@ -30,6 +32,8 @@ _LITTER = {
     "recycler",
     "system volume information",
     "lost+found",
+    "network trash folder",
+    "temporary items",
     "desktop.ini",
     "ehthumbs.db",
     "ehthumbs_vista.db",
@@ -150,6 +154,11 @@ def _is_hidden(part: str) -> bool:
     return part.startswith(".") or part.lower() in _LITTER
 
 
+def array_name(name: str) -> str:
+    """The name of the array in a ``.npy`` file, as NumPy calls it."""
+    return base_name(name)[: -len(".npy")]
+
+
 def is_image(name: str) -> bool:
     """Whether a member's suffix is that of an image that is read."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
@@ -171,10 +180,10 @@ def form_of(names: Iterable[str]) -> Form:
     bases = {base_name(name) for name in names}
     if any(map(_CIFAR_10.fullmatch, bases)) or {"meta", "train", "test"} <= bases:
         return "cifar"
-    if any(name.endswith(".npy") for name in names):
-        return "arrays"
-    if any(name.endswith(".parquet") for name in names):
-        return "parquet"
+    for form in ("arrays", "parquet"):
+        suffix, _ = _SUFFIXES[form]
+        if suffix and any(name.lower().endswith(suffix) for name in names):
+            return form
     if any(map(is_idx, names)) and not any(map(is_image, names)):
         return "idx"
     return "folders"
@@ -193,7 +202,7 @@ def those_of(form: Form, names: Iterable[str]) -> list[str]:
     suffix, what = _SUFFIXES[form]
     found = []
     for name in names:
-        if is_idx(name) if suffix is None else name.endswith(suffix):
+        if is_idx(name) if suffix is None else name.lower().endswith(suffix):
             found.append(name)
         elif PurePosixPath(name).suffix.lower() not in _TEXTS:
             raise InvalidInput(

@@ -232,7 +232,9 @@ def test_fewer_class_names_than_outputs_are_a_note_and_a_warning_of_the_report(
 
 def test_more_class_names_than_outputs_are_refused_with_the_list(tmp_path: Path) -> None:
     data = replace(_load(tmp_path), class_names=("ant", "bee", "cat", "dog", "images"))
-    with pytest.raises(InvalidInput, match=r"5 classes.*has 4.*ant, bee, cat, dog, images") as error:
+    with pytest.raises(
+        InvalidInput, match=r"5 classes.*has 4.*ant, bee, cat, dog, images"
+    ) as error:
         check_against(data, (3, 6, 5), 4)
     assert error.value.code == "label_out_of_range"
     with pytest.raises(InvalidInput, match="0 to 2; the data's are ant, bee, cat, dog"):

@@ -413,6 +413,20 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str, tuple[str, ...]]] = {
         "bad_array",
         ("float32 [12, 3]", "y_test.argmax(axis=1)"),
     ),
+    "labels in one row": (lambda: npz(y_train=np.array([LABELS])), "bad_array", ("reshape(-1)",)),
+    "another case of y_test": (
+        lambda: zipped(
+            {f"{n}.npy": npy(a) for n, a in arrays().items() if n != "y_test"}
+            | {"Y_test.npy": npy(np.array(LABELS))}
+        ),
+        "bad_array",
+        ("y_test",),
+    ),
+    "a model's tensors": (
+        lambda: safetensors.numpy.save({"conv1.weight": IMAGES, "conv1.bias": IMAGES}),
+        "bad_array",
+        ("x_train", "conv1.weight"),
+    ),
     "labels as text": (
         lambda: npz(y_train=np.array(NAMES)[LABELS]),
         "bad_array",
@@ -437,6 +451,8 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
     "CSV": (b"label,p0\n1,2\n", "CSV"),
     "JSON": (b'{"a": 1}', "JSON"),
+    "a table that begins as a BMP": (b"BMI,age\n20,30\n", "CSV"),
+    "BMP": (encoded(7, "BMP"), "a BMP image"),
     "text": (b"hello\n", "text"),
     "a page": (b"\n<!DOCTYPE html><html>", "web page"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
