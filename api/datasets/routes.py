@@ -54,10 +54,11 @@ async def create(
 ) -> JSONResponse:
     """Stream the file to the store and look into its arrays' headers.
 
-    Class folders, MNIST's idx files, CIFAR's batches, all in a zip or tar, and Parquet in Hugging
-    Face's image layout are decoded by the job. In arrays, images are uint8 `[N, H, W]` or
-    `[N, H, W, C]`, labels integers `[N]`; only `x_train` and `y_train` are required. The same bytes
-    are stored once, however often they are sent. A large file is better sent to `POST /uploads` first, and named here in JSON.
+    Class folders, MNIST's idx files, CIFAR's batches, all in a zip or tar, and Parquet in
+    Hugging Face's image layout are decoded by the job. In arrays, images are uint8 `[N, H, W]`
+    or `[N, H, W, C]`, labels integers `[N]`; only `x_train` and `y_train` are required. The
+    same bytes are stored once, however often they are sent. A large file is better sent to
+    `POST /uploads` first, and named here in JSON.
     """
     act = partial(_record, services)
     if is_json(request):

@@ -146,7 +146,7 @@ def _unwrapped(found: dict[str, Parts], empty: list[Parts]) -> tuple[dict[str, P
             return found, empty
         top = tops.pop()
         # test_images/ alone is somebody's name for the whole; test/ alone is a split.
-        if depth == _WITH_SPLIT and (top in SPLIT_NAMES or split_of(top) == "train"):
+        if depth == _WITH_SPLIT and (top.lower() in SPLIT_NAMES or split_of(top) == "train"):
             return found, empty
         found = {name: parts[1:] for name, parts in found.items()}
         empty = [parts[1:] for parts in empty if parts[0] == top and len(parts) > 1]

@@ -1,12 +1,25 @@
 """Archives of data sets in the forms in which they are published and packed."""
 
+import gzip
 import io
+import json
 import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pyarrow as arrow
+from PIL import Image
+from pyarrow import parquet
+
+SIDE = 8
+LABELS = [0, 1, 2] * 4
+# All pixels of an image say its class, so that a moved label shows.
+VALUES = np.array([40, 120, 200], np.uint8)
+IMAGES = np.broadcast_to(VALUES[LABELS][:, None, None, None], (12, SIDE, SIDE, 3)).copy()
+NAMES = ("ant", "bee", "cat")
 
 
 def zipped(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -93,3 +106,65 @@ def cifar_100(images: np.ndarray, labels: list[int], names: list[str]) -> dict[s
     meta = python_2_pickle({"fine_label_names": names, "coarse_label_names": ["all"]})
     files = {"train": part, "test": part, "meta": meta, "file.txt~": b""}
     return {f"cifar-100-python/{name}": content for name, content in files.items()}
+
+
+def encoded(value: int, form: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.full((SIDE, SIDE, 3), value, np.uint8)
+    if options.pop("previews", False):
+        small = Image.fromarray(pixels[: SIDE // 2, : SIDE // 2] // 2)
+        options |= {"save_all": True, "append_images": [small]}
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def folders(prefix: str = "", classes: tuple[str, ...] = NAMES, n: int = 4) -> dict[str, bytes]:
+    """``n`` images of each class, the classes in the order of ``VALUES``."""
+    return {
+        f"{prefix}{name}/{i}.png": encoded(int(value))
+        for name, value in zip(classes, VALUES, strict=False)
+        for i in range(n)
+    }
+
+
+def flat(folder: str, n: int = 3) -> dict[str, bytes]:
+    return {f"{folder}/{i}.png": encoded(7) for i in range(n)}
+
+
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    labels = np.array(LABELS)
+    named = {"x_train": IMAGES, "y_train": labels, "x_test": IMAGES, "y_test": labels}
+    return named | changes
+
+
+def npz(**changes: np.ndarray) -> bytes:
+    return zipped({f"{name}.npy": npy(array) for name, array in arrays(**changes).items()})
+
+
+def rows(names: tuple[str, ...] = ()) -> bytes:
+    """A Parquet file in the layout of Hugging Face's hub."""
+    images = [{"bytes": encoded(int(VALUES[label])), "path": None} for label in LABELS]
+    table = arrow.table({"image": images, "label": LABELS})
+    if names:
+        info = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def cifar_images() -> np.ndarray:
+    return np.broadcast_to(VALUES[LABELS][:, None, None, None], (12, 3, 32, 32)).copy()
+
+
+def idx_files() -> dict[str, bytes]:
+    images, labels = idx(IMAGES[..., 0]), idx(np.array(LABELS, np.uint8))
+    return {
+        "train-images-idx3-ubyte.gz": gzip.compress(images),
+        "train-labels-idx1-ubyte": labels,
+        "t10k-images.idx3-ubyte": images,
+        "t10k-labels-idx1-ubyte.gz": gzip.compress(labels),
+    }
+
+
+SETS = {"train": rows(NAMES), "test": rows(NAMES)}

@@ -18,8 +18,16 @@ import pytest
 from atmc_core.data import Reading, inflation, load_dataset, pickles
 from atmc_core.data.pickles import read_pickle
 from atmc_core.errors import InvalidInput
-from tests.atmc_core.data.data_files import cifar_10, python_2_pickle, tarred
-from tests.atmc_core.data.test_forms import LABELS, NAMES, cifar_images, encoded, folders
+from tests.atmc_core.data.data_files import (
+    LABELS,
+    NAMES,
+    cifar_10,
+    cifar_images,
+    encoded,
+    folders,
+    python_2_pickle,
+    tarred,
+)
 
 GOOD = tarred(folders())
 
