@@ -10,7 +10,15 @@ from torch import Tensor
 
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
-from atmc_core.data import Augmentation, DataSet, Reading, Split, check_against, load_dataset
+from atmc_core.data import (
+    Augmentation,
+    DataSet,
+    Reading,
+    Split,
+    check_against,
+    load_dataset,
+    note_missing_classes,
+)
 from atmc_core.evaluation.plan import evaluated_indices
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView, compressible_weights
@@ -150,6 +158,7 @@ def load_inputs(
     data = load_dataset(dataset, fraction, spec.seed, reading)
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    data = note_missing_classes(data, loaded.blueprint.num_classes)
     augmentation = Augmentation(spec.training.flip, spec.training.shift)
     augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from api.inspection import read_dataset_header, read_model_header
 from api.problems import CODES, Problem
 from tests.api import files
+from tests.atmc_core.data.data_files import tarred, zipped
 
 LIMIT = 10_000
 
@@ -63,6 +64,11 @@ GOOD = {
     "safetensors": files.safetensors_file({"a": np.zeros((2, 3), "float32"), "b": np.zeros(2)}),
     "torch": files.torch_file(SMALL_STATE),
     "npz": files.npz_file(files.images(3)),
+    "zip of folders": zipped({f"set\\train\\{c}\\1.png": b"x" for c in "ab"} | {"README.md": b""}),
+    "zip of Parquet": zipped({"data/train-0.parquet": b"PAR1", "data/.gitattributes": b""}),
+    "tar": tarred({"a/1.png": b"x", "b/1.png": b"y"}),
+    "tar.gz": tarred({"a/1.png": b"x", "b/1.png": b"y"}, "gz"),
+    "tar.xz": tarred({"a/1.png": b"x", "b/1.png": b"y"}, "xz"),
     "npz stored": files.npz_file(files.images(3), compressed=False),
 }
 
