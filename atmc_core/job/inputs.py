@@ -59,7 +59,8 @@ class Inputs:
     @property
     def device(self) -> torch.device:
         """The device on which the job computes."""
-        return next(self.classifier.parameters()).device
+        # Of a buffer, since a network that is only evaluated may have no parameters.
+        return self.classifier.device
 
     @property
     def report_seed(self) -> int:

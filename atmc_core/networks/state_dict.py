@@ -45,7 +45,7 @@ def read_state_dicts(path: Path) -> list[StateDict[Tensor]]:
     except pickle.UnpicklingError as error:
         raise InvalidInput(
             "malformed_model",
-            "the .pt file is broken, or holds more than tensors and plain data, and nothing else is "
+            "the .pt file is broken, or holds more than tensors and plain data, which is not "
             "unpickled: send the state dict alone, torch.save(model.state_dict(), path)",
             "model",
         ) from error
