@@ -18,6 +18,7 @@ from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
+from atmc_core.report.checks import Check
 from atmc_core.solver.support import Channels, Structure
 from atmc_spec import JobSpec, Target
 
@@ -35,6 +36,7 @@ class Inputs:
         data: the same images, on the job's device as far as they fit there.
         classifier: the uploaded classifier, on the device; training changes it in place.
         results: the folder that the job writes its results to.
+        checks: checks for the report that were raised before anything was evaluated.
     """
 
     spec: JobSpec
@@ -45,6 +47,7 @@ class Inputs:
     data: DataSet
     classifier: Classifier
     results: Path
+    checks: tuple[Check, ...] = ()
 
     @property
     def artifact(self) -> Path:
