@@ -17,8 +17,8 @@ from atmc_core.networks.classifier import Normalization
 _COLOUR: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = (
     ("ImageNet's", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ("CIFAR's", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
-    ("Caffe's", (0.485, 0.456, 0.406), (1 / 255,) * 3),
 )
+_CAFFE = ("Caffe's", (0.485, 0.456, 0.406), (1 / 255,) * 3)
 _GREY: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = (
     ("MNIST's", (0.1307,), (0.3081,)),
 )
@@ -88,6 +88,8 @@ def image_readings(given: Normalization, channels: int) -> list[ImageReading]:
     numbers = list(_COLOUR if channels == 3 else _GREY if channels == 1 else ())
     numbers.append(("from -1 to 1", (0.5,) * channels, (0.5,) * channels))
     numbers.append(("pixels from 0 to 255", (0.0,) * channels, (1 / _WHITE,) * channels))
+    if channels == 3:
+        numbers.append(_CAFFE)
     found = [ImageReading("", given)]
     if given.mean and max(map(abs, (*given.mean, *given.std))) > _LARGEST:
         mean, std = (tuple(n / _WHITE for n in part) for part in (given.mean, given.std))

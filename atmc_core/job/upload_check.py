@@ -35,7 +35,7 @@ _DEVIATIONS = 3.0
 # Accuracy above chance, as a share of what there is above chance (Cohen's kappa): below the first
 # number the upload is at chance; below the second the usual mistakes are tried.
 _AT_CHANCE, _DOUBTFUL = 0.05, 0.5
-# Another reading is named if it adds so much to that share.
+# Another reading is named if it is beyond doubt itself, and adds so much to that share.
 _BETTER = 0.2
 # Validation images are far below training images if they reach less than this part of their share.
 _FAR_BELOW = 0.5
@@ -193,7 +193,8 @@ class _Look:
         clearly = [
             each
             for each in others
-            if each[1].above >= before.above + _BETTER and each[1].exceeds(before.right)
+            if each[1].above >= max(_DOUBTFUL, before.above + _BETTER)
+            and each[1].exceeds(before.right)
         ]
         best = max((share.right for _, share in clearly), default=0.0)
         return next((each for each in clearly if each[1].right >= best - _SAME), None)
