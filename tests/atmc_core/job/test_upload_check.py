@@ -114,9 +114,17 @@ def test_the_normalisation_that_would_be_right_is_named(
     assert found["figures"]["better_accuracy"] > 0.9
 
 
+class Noise(nn.Module):
+    """Says whatever the last digits of the pixels' sum say."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        said = (images.double().sum((1, 2, 3)) * 1e4).long() % CLASSES
+        return nn.functional.one_hot(said, CLASSES).float()
+
+
 def test_where_no_reading_is_right_the_usual_causes_are_named() -> None:
-    own, data = data_set()
-    found, _ = look(inputs(Nearest(torch.rand_like(own), CIFAR), data, CIFAR))
+    _, data = data_set()
+    found, _ = look(inputs(Noise(), data, CIFAR))
     assert found is not None
     assert found["code"] == "upload_at_chance"
     assert "no more than by guessing. The usual causes: a normalisation" in found["message"]
