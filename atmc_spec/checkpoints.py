@@ -20,6 +20,8 @@ _MAX_DEPTH = 16
 _OF_TRAINING = ("optim", "sched", "scaler", "rng")
 # How many of a file's other entries a message names, from each dictionary and in all.
 _NAMED = 6
+# How many characters of a place a message shows.
+_PLACE_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ class StateDict(Generic[T]):
     @property
     def place(self) -> str:
         """The path as Python subscripts, ``['ema']['shadow']``; empty at the top."""
-        return "".join(
-            f"[{clip(key)!r}]" if isinstance(key, str) else f"[{key}]" for key in self.path
-        )
+        keys = (f"[{clip(key)!r}]" if isinstance(key, str) else f"[{key}]" for key in self.path)
+        return clip("".join(keys), _PLACE_WIDTH)
 
     @property
     def others(self) -> str:

@@ -7,6 +7,8 @@ from api.problems import Problem
 from api.text import clip
 from atmc_spec.checkpoints import Path, find_state_dicts
 
+# The command to type leads no deeper than this.
+_DEEPEST = 4
 # The keys under which frameworks save a whole network.
 _NETWORKS = ("model", "ema", "net", "network", "state_dict")
 # Keys that a person may be told to type: whatever else an uploaded file calls its parts.
@@ -30,7 +32,9 @@ def unsafe(name: str, outline: object = None) -> Problem:
 def _conversion(outline: object) -> str:
     """The command that takes the state dict out of a file with an outline."""
     found = [
-        each for each in find_state_dicts(outline, as_tensor) if all(map(_is_typeable, each.path))
+        each
+        for each in find_state_dicts(outline, as_tensor)
+        if len(each.path) <= _DEEPEST and all(map(_is_typeable, each.path))
     ]
     entries = outline if isinstance(outline, dict) else {}
     modules = [key for key in _NETWORKS if isinstance(entries.get(key), Foreign)]
