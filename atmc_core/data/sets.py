@@ -35,7 +35,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
-        """A copy whose images and labels are in the device's memory."""
+        """The split with all images and labels in the device's memory."""
         images = self.images.to(device, copy=self.mapped)
         return Split(images, self.labels.to(device))
 
@@ -84,7 +84,7 @@ class DataSet:
     notes: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: torch.device) -> "DataSet":
-        """A copy with all labels on the device, and the images of as many splits as fit there.
+        """The data set with all labels on the device, and the images of as many splits as fit.
 
         The smallest splits are moved first; the images of the others stay in their memory maps.
         """
