@@ -85,6 +85,9 @@ class Share:
     @property
     def at_chance(self) -> bool:
         """Whether the images are right no more often than by guessing."""
+        # Of a handful of images even all that are right may be luck: that is no reason for alarm.
+        if self.above >= _DOUBTFUL:
+            return False
         return self.above < _AT_CHANCE or not self.exceeds(self.chance)
 
 
@@ -147,8 +150,8 @@ class _Look:
             words, share = better
             figures |= {"better_accuracy": share.right, "better_images": share.count}
             would = (
-                f" With {words} it is right on {_percent(share.right)} of {share.count}; as it is, "
-                "nothing is changed."
+                f" With {words} it is right on {_percent(share.right)} of {share.count}; what "
+                "was given was not changed."
             )
         if self.share.at_chance:
             text = f"{_found(self.share)}, which is no more than by guessing.{would or _CAUSES}"

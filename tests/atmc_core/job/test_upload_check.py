@@ -241,6 +241,10 @@ def test_few_images_raise_no_alarm() -> None:
         data, train=data.train.select(torch.arange(12)), val=data.val.select(torch.arange(3))
     )
     assert look(inputs(Nearest(own, CIFAR), few, CIFAR)) == (None, [])
+    fewer = replace(
+        few, train=data.train.select(torch.arange(2)), val=few.val.select(torch.tensor([0]))
+    )
+    assert look(inputs(Nearest(own, CIFAR), fewer, CIFAR)) == (None, [])
 
 
 def test_the_given_reading_comes_first() -> None:
