@@ -26,6 +26,7 @@ from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
+from atmc_core.report.checks import Check
 from atmc_core.solver.support import Channels, Structure
 from atmc_spec import JobSpec, Target
 
@@ -43,6 +44,7 @@ class Inputs:
         data: the same images, on the job's device as far as they fit there.
         classifier: the uploaded classifier, on the device; training changes it in place.
         results: the folder that the job writes its results to.
+        checks: checks for the report that were raised before anything was evaluated.
     """
 
     spec: JobSpec
@@ -53,6 +55,7 @@ class Inputs:
     data: DataSet
     classifier: Classifier
     results: Path
+    checks: tuple[Check, ...] = ()
 
     @property
     def artifact(self) -> Path:
@@ -67,7 +70,8 @@ class Inputs:
     @property
     def device(self) -> torch.device:
         """The device on which the job computes."""
-        return next(self.classifier.parameters()).device
+        # Of a buffer, since a network that is only evaluated may have no parameters.
+        return self.classifier.device
 
     @property
     def report_seed(self) -> int:

@@ -81,6 +81,11 @@ def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
     return found + [_check(FEWER_CLASSES, True, message, classes=names) for message in missing]
 
 
+def raised_check(code: str, message: str, **figures: Any) -> Check:
+    """A check that was raised before anything was evaluated."""
+    return _check(code, True, message, **figures)
+
+
 def _check(code: str, raised: bool | None, message: str, **figures: Any) -> Check:
     status = {True: "raised", False: "passed", None: "not_run"}[raised]
     return {"code": code, "status": status, "message": message, "figures": figures}

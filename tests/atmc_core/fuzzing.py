@@ -263,7 +263,16 @@ def models() -> dict[str, tuple[bytes, str]]:
     state = build("digits_cnn", 2).state_dict()
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    pruned = {
+        "model.fc1.weight_orig": state["fc1.weight"],
+        "model.fc1.weight_mask": torch.ones_like(state["fc1.weight"]),
+    } | {f"model.{name}": tensor for name, tensor in state.items() if name != "fc1.weight"}
+    checkpoint = io.BytesIO()
+    optimizer = {"state": {0: {"step": torch.zeros(())}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, "net": [{"ema": pruned}]}, checkpoint)
     return {
+        "checkpoint": (checkpoint.getvalue(), "digits_cnn"),
+        "pruned safetensors": (safetensors.torch.save(pruned), "digits_cnn"),
         "safetensors model": (safetensors.torch.save(state), "digits_cnn"),
         "pt model": (buffer.getvalue(), "digits_cnn"),
         "ONNX": (_onnx(), "onnx"),
