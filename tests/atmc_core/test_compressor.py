@@ -230,6 +230,25 @@ def test_an_evaluation_falls_with_the_radius_and_repeats() -> None:
         evaluate(network, IMAGES, LABELS, epsilons=[0.1], pgd_stepz=5)
 
 
+@pytest.mark.parametrize("factor", [1e5, 1e-5])
+def test_a_factor_on_the_logits_hides_nothing_from_the_attacks(factor: float) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            return factor * self.network(images)
+
+    network = _mine()
+    torch.manual_seed(0)
+    _train(network, Compressor(network, density=1.0, bits=32, steps=60), 60)
+    asked: Any = {"attacks": ["pgd"], "epsilons": [0.02], "pgd_steps": 5}
+    (plain,), (scaled,) = (evaluate(n, IMAGES, LABELS, **asked) for n in (network, Scaled(network)))
+    assert scaled.clean == plain.clean
+    assert scaled.robust.value <= plain.robust.value + 1 / len(IMAGES)
+
+
 def test_a_file_says_which_network_it_wants(tmp_path: Path) -> None:
     compressor = Compressor(_mine(), density=0.2, bits=4, steps=0)
     compressor.freeze()
