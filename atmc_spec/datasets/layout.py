@@ -3,9 +3,10 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
-from atmc_spec.datasets.members import base_name, is_image
+from atmc_spec.datasets.members import base_name, is_image, path_parts
 from atmc_spec.errors import InvalidInput
 
 #: The split that a folder's or a file's name means, in lower case and as short as can be.
@@ -24,6 +25,7 @@ _LENGTHENED = re.compile(r"(?:partial[-_ ])?(.+?)[-_ ]?(?:set|split|data|images|
 # Names of folders that are no classes where all others are splits: test1, images, unlabelled.
 _NO_CLASSES = {"all", "data", "extra", "images", "image", "imgs", "img", "unlabeled", "unlabelled"}
 _NO_CLASSES |= {"eval", "evaluation", "holdout", "unsup", "unsupervised", "predict", "pictures"}
+_MAX_SPLIT_NAME = 40
 _LISTED = 20
 _ITSELF = "if this is the data, send it itself"
 _TO_PNG = "save it as PNG"
@@ -59,6 +61,12 @@ class ClassFolders:
 
 def split_of(name: str) -> str | None:
     """The split (``train``, ``val`` or ``test``) that a folder's name means, or None."""
+    return _split_of(name) if len(name) <= _MAX_SPLIT_NAME else None
+
+
+# Every image of an archive asks, and few folders are above them all.
+@lru_cache(1000)
+def _split_of(name: str) -> str | None:
     found = _LENGTHENED.fullmatch(name.lower())
     return SPLIT_NAMES.get(found[1]) if found else None
 
@@ -82,7 +90,7 @@ def class_folders(files: Iterable[str], folders: Iterable[str]) -> ClassFolders:
         raise _malformed(
             "the archive has no images, not counting hidden files and folders", "dataset"
         )
-    found, empty = _unwrapped(found, [PurePosixPath(name).parts for name in folders])
+    found, empty = _unwrapped(found, [path_parts(name) for name in folders])
     with_splits = any(len(p) == _WITH_SPLIT and split_of(p[0]) for p in found.values())
     places = {name: _place(name, parts, with_splits=with_splits) for name, parts in found.items()}
     seen = set(places.values()) | _empty_classes(empty, with_splits=with_splits)
@@ -134,7 +142,7 @@ def _image_parts(name: str) -> Parts:
             + remedy,
             name,
         )
-    return PurePosixPath(name).parts
+    return path_parts(name)
 
 
 def _unwrapped(found: dict[str, Parts], empty: list[Parts]) -> tuple[dict[str, Parts], list[Parts]]:
@@ -181,9 +189,9 @@ def _empty_classes(empty: list[Parts], *, with_splits: bool) -> set[tuple[str, s
     """The splits and classes of folders that the archive has entries for, empty or not."""
     found: set[tuple[str, str]] = set()
     for parts in empty:
-        if with_splits and len(parts) == _WITH_SPLIT - 1 and (split := split_of(parts[0])):
+        if with_splits and len(parts) >= _WITH_SPLIT - 1 and (split := split_of(parts[0])):
             found.add((split, parts[1]))
-        elif not with_splits and len(parts) == 1:
+        elif not with_splits:
             found.add(("train", parts[0]))
     return found
 

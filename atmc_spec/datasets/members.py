@@ -65,6 +65,7 @@ _SUFFIXES: dict[Form, tuple[str | None, str]] = {
     "idx": (None, "idx files"),
     "parquet": (".parquet", "Parquet files"),
 }
+_MAX_FOLDERS = 64
 _DRIVE = re.compile(r"[A-Za-z]:(/|$)")
 _CIFAR_10 = re.compile(r"(data_batch_\d|test_batch|batches\.meta)")
 
@@ -97,10 +98,10 @@ def listing(names: Iterable[str]) -> Listing:
     folders: set[str] = set()
     for position, raw in enumerate(names):
         name = clean_name(raw)
-        is_folder, parts = name.endswith("/"), PurePosixPath(name).parts
+        is_folder, parts = name.endswith("/"), path_parts(name)
         if not is_ignored(name):
             if is_folder:
-                folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+                folders.add(name.rstrip("/"))
             elif files.setdefault(name, position) != position:
                 raise InvalidInput(
                     "malformed_dataset",
@@ -122,9 +123,16 @@ def clean_name(name: str) -> str:
     The name of a folder ends in a slash.
 
     Raises:
-        InvalidInput: ``malformed_dataset`` if there is no name, or it leads out of the archive.
+        InvalidInput: ``malformed_dataset`` if there is no name, or it leads out of the archive, or
+            lies in more than 64 folders.
     """
     slashed = name.replace("\\", "/")
+    if slashed.count("/") > _MAX_FOLDERS:
+        raise InvalidInput(
+            "malformed_dataset",
+            f"the archive cannot be used: {name[:120]!r} lies in more than {_MAX_FOLDERS} folders",
+            name[:120],
+        )
     parts = [part for part in slashed.split("/") if part not in ("", ".")]
     leads_out = slashed.startswith("/") or ".." in parts or _DRIVE.match(slashed)
     if leads_out or "\0" in name:
@@ -142,12 +150,18 @@ def clean_name(name: str) -> str:
 
 def is_ignored(name: str) -> bool:
     """Whether a member, by its clean name, is hidden, litter, or a text on the data set."""
-    parts = PurePosixPath(name).parts
+    parts = path_parts(name)
     if not parts or any(map(_is_hidden, parts)):
         return True
+    if name.endswith("/"):
+        return False
     stem, _, suffix = parts[-1].lower().partition(".")
-    is_text = not suffix or f".{suffix}" in _TEXTS
-    return not name.endswith("/") and stem in _COMPANIONS and is_text
+    return stem in _COMPANIONS and (not suffix or f".{suffix}" in _TEXTS)
+
+
+def path_parts(name: str) -> tuple[str, ...]:
+    """The folders of a clean name, and the file's name; there may be millions of names."""
+    return tuple(name.rstrip("/").split("/")) if name else ()
 
 
 def _is_hidden(part: str) -> bool:
@@ -161,7 +175,7 @@ def array_name(name: str) -> str:
 
 def is_image(name: str) -> bool:
     """Whether a member's suffix is that of an image that is read."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_idx(name: str) -> bool:
