@@ -282,6 +282,12 @@ def test_nothing_of_value_is_told_where_no_state_dict_is_seen() -> None:
     assert "save the state dict in it alone" in problem.detail
 
 
+def test_a_file_without_tensors_is_told_what_it_has() -> None:
+    problem = refused({"epoch": 3, "seen": {1, 2}, "type": torch.float16})
+    assert problem.code == "malformed_model"
+    assert "'epoch' (a int), 'seen' (a plain value), 'type' (a plain value)" in problem.detail
+
+
 def test_no_command_holds_words_of_an_upload_that_a_shell_would_run() -> None:
     state = network().state_dict()
     problem = refused({"$(touch it)`ls`": state, "args": argparse.Namespace()})
