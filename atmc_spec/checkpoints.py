@@ -17,7 +17,7 @@ Path = tuple[str | int, ...]
 # Nothing is looked for deeper than this.
 _MAX_DEPTH = 16
 # What lies under a key with one of these in it belongs to training, not to the network.
-_OF_TRAINING = ("optim", "sched", "scaler", "rng")
+_OF_TRAINING = ("optimizer", "optimiser", "scheduler", "scaler", "rng_state")
 # How many of a file's other entries a message names, from each dictionary and in all.
 _NAMED = 6
 # How many characters of a place a message shows.

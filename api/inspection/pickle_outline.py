@@ -38,6 +38,8 @@ from api.text import clip
 
 # 20,000 tensors take less; more opcodes only cost time.
 MAX_OPCODES = 1_000_000
+# A tuple may be a key if it has no more entries.
+MAX_KEY = 8
 
 # `torch.load(weights_only=True)`, which reads the file later, reads these and no others.
 PROTOCOLS = (2, 3)
@@ -286,8 +288,8 @@ class _Machine:
             raise malformed("it sets items of something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a nested tuple can take for ever, so only plain keys are taken.
-            if not isinstance(key, str | int | float | None):
-                raise malformed("a key is neither a string nor a number")
+            if not (_is_plain(key) or _is_short(key)):
+                raise malformed("a key is neither a string nor a number, nor a few of these")
             target[key] = value
 
 
@@ -341,6 +343,14 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent_id,
 }
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | None)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) <= MAX_KEY and all(map(_is_plain, value))
 
 
 def _dotted(argument: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 from api.inspection.archives import UntrustedArchive
 from api.inspection.headers import ITEM_BYTES, ModelHeader, TensorHeader
 from api.inspection.pickle_outline import malformed, read_outline
-from api.inspection.pickle_values import Storage, StoredTensor, as_tensor
+from api.inspection.pickle_values import Global, Storage, StoredTensor, Value, as_tensor
 from api.problems import Problem
 from api.text import clip
 from atmc_spec.checkpoints import StateDict, find_state_dicts
@@ -112,6 +112,8 @@ def _without_tensors(outline: Any) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Value | Global):
+        return "plain value"
     return "tensor" if isinstance(value, StoredTensor) else type(value).__name__
 
 

@@ -249,6 +249,7 @@ def test_a_normalisation_among_the_tensors_is_told() -> None:
         (lambda s: {"acc": np.float64(0.9), "ema": {"shadow": s}}, "['ema']['shadow']"),
         (lambda s: network(), ".state_dict()"),
         (lambda s: {"epoch": 3, "model": network()}, "['model'].state_dict()"),
+        (lambda s: {name: tensor.numpy() for name, tensor in s.items()}, ".items()}"),
         (lambda s: {"model": s, "args": argparse.Namespace(a=[1, {2: 3}, (None,)])}, "['model']"),
     ],
 )
@@ -264,6 +265,27 @@ def test_the_command_that_takes_the_tensors_out_does_so(
     torch.save(made, "model.pt")
     exec(problem.detail.partition('python -c "')[2].rstrip('"'))
     assert by_api((tmp_path / "state_dict.pt").read_bytes()) == ""
+
+
+def test_quantised_and_sparse_tensors_are_called_that() -> None:
+    quantised = torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)
+    for tensor, said in ((quantised, "quantised"), (torch.eye(2).to_sparse(), "sparse")):
+        problem = refused({"weight": tensor})
+        assert problem.code == "malformed_model"
+        assert f"holds {said} tensors" in problem.detail
+        assert "float32" in problem.detail
+
+
+def test_nothing_of_value_is_told_where_no_state_dict_is_seen() -> None:
+    problem = refused({"epoch": 3, "args": argparse.Namespace(lr=0.1)})
+    assert problem.code == UNSAFE
+    assert "save the state dict in it alone" in problem.detail
+
+
+def test_a_file_without_tensors_is_told_what_it_has() -> None:
+    problem = refused({"epoch": 3, "seen": {1, 2}, "type": torch.float16})
+    assert problem.code == "malformed_model"
+    assert "'epoch' (a int), 'seen' (a plain value), 'type' (a plain value)" in problem.detail
 
 
 def test_no_command_holds_words_of_an_upload_that_a_shell_would_run() -> None:
