@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from onnx import helper
 
 from api.inspection import ModelHeader, TensorHeader, read_model_header
 from api.inspection.pickle_outline import MAX_OPCODES
@@ -154,11 +155,16 @@ def test_torchscript_is_refused_with_the_command_that_converts_it() -> None:
     assert "torch.jit.load" in problem.detail
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_a_nested_state_dict_is_refused_with_the_line_that_unpacks_it(key: str) -> None:
-    problem = refused(files.torch_file({key: {"a": torch.zeros(2)}, "epoch": 3}))
-    assert (problem.code, problem.param) == ("malformed_model", key)
-    assert f"torch.load('model.pt')['{key}']" in problem.detail
+def test_a_nested_state_dict_is_found_and_what_is_beside_it_is_measured() -> None:
+    made = {"epoch": 3, "model": {"a": torch.zeros(2)}, "optimizer": {"m": torch.ones(3)}}
+    header = read(files.torch_file(made))
+    (found,) = header.state_dicts
+    assert (found.path, found.beside) == (("model",), ("epoch", "optimizer"))
+    assert header.tensors == found.tensors == {"a": TensorHeader("F32", (2,))}
+    with zipfile.ZipFile(io.BytesIO(files.torch_file(made))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    cut = members | {"archive/data/1": members["archive/data/1"][:-4]}
+    assert "should take 12 bytes and has 8" in refused(files.zip_file(cut)).detail
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -319,3 +325,23 @@ def test_the_directory_of_an_archive_may_not_claim_to_be_the_file() -> None:
     padding = bytes(30 * 2**20)
     content[end + 12 : end + 16] = len(padding).to_bytes(4, "little")
     assert refused(bytes(content[:end]) + padding + bytes(content[end:])).code == "malformed_model"
+
+
+@pytest.mark.parametrize(("version", "domain"), [(6, ""), (24, ""), (0, "ai.onnx"), (-1, "")])
+def test_an_opset_that_the_job_would_refuse_is_refused_at_once(version: int, domain: str) -> None:
+    problem = refused(_onnx(version, domain))
+    assert problem.code == "malformed_model"
+    assert "7 to 23 are known" in problem.detail
+    assert "convert_version" in problem.detail
+
+
+@pytest.mark.parametrize(("version", "domain"), [(7, ""), (23, "ai.onnx"), (1, "com.microsoft")])
+def test_an_opset_that_the_job_reads_is_not_refused(version: int, domain: str) -> None:
+    assert read(_onnx(version, domain)).format == "onnx"
+
+
+def _onnx(version: int, domain: str) -> bytes:
+    graph = helper.make_graph([], "net", [], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, version)])
+    content: bytes = model.SerializeToString()
+    return content

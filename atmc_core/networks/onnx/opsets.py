@@ -3,11 +3,10 @@
 from onnx import ModelProto, checker, version_converter
 
 from atmc_core.networks.onnx.refusals import malformed
+from atmc_spec.files import ONNX_OPSETS, opset_reason
 
-#: The versions of ONNX's operator set that are known.
-OPSETS = range(9, 24)
-# The versions that onnx's own converter is asked to raise.
-_RAISED = range(7, 9)
+# The oldest version of ONNX's operator set that is read; onnx's own converter raises older ones.
+_OLDEST_READ = 9
 # What the converter cannot do ends in one of these; it is written in C++.
 _FAILURES = (
     RuntimeError,
@@ -27,18 +26,14 @@ def opset_of(model: ModelProto) -> int:
     versions = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
     if not versions:
         raise malformed("it imports no ONNX operator set")
-    if versions[0] not in OPSETS and versions[0] not in _RAISED:
-        raise malformed(
-            f"opset {versions[0]}; {_RAISED[0]} to {OPSETS[-1]} are known: export again with "
-            "torch.onnx.export(..., opset_version=18), or convert it with "
-            "onnx.version_converter.convert_version(model, 18)"
-        )
+    if versions[0] not in ONNX_OPSETS:
+        raise malformed(opset_reason(versions[0]))
     return int(versions[0])
 
 
 def is_raised(opset: int) -> bool:
     """Whether a file with this operator set has to be converted before it is read."""
-    return opset in _RAISED
+    return opset < _OLDEST_READ
 
 
 def raised(model: ModelProto) -> ModelProto:
@@ -53,10 +48,10 @@ def raised(model: ModelProto) -> ModelProto:
     """
     try:
         checker.check_model(model)
-        return version_converter.convert_version(model, OPSETS[0])
+        return version_converter.convert_version(model, _OLDEST_READ)
     except _FAILURES as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise malformed(
-            f"its old operator set cannot be raised to {OPSETS[0]} ({reason}): export again with "
-            "torch.onnx.export(..., opset_version=18)"
+            f"its old operator set cannot be raised to {_OLDEST_READ} ({reason}): export again "
+            "with torch.onnx.export(..., opset_version=18)"
         ) from error
