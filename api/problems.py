@@ -67,6 +67,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "pt2_refused": "Exported programs are not accepted",
         "malformed_model": "The model file cannot be read",
         "tensor_mismatch": "The tensors do not fit the architecture",
+        "several_state_dicts": "More than one state dict fits the architecture",
         "malformed_dataset": "The data set file cannot be read",
         "object_array": "The data set holds Python objects",
         "bad_array": "An array of the data set is not usable",
@@ -109,6 +110,7 @@ MODEL_CODES = (
     "pt2_refused",
     "malformed_model",
     "tensor_mismatch",
+    "several_state_dicts",
 )
 """Refusals of a network's file by its content."""
 DATASET_CODES = ("malformed_dataset", "object_array", "bad_array", "dataset_too_large")

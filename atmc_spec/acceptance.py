@@ -42,7 +42,11 @@ class Threshold:
 
 
 class Accept(SpecModel):
-    """Thresholds that the result is held against; a job that misses one has not failed."""
+    """Thresholds that the result is held against; a job that misses one has not failed.
+
+    All but ``upload_accuracy``, to which the upload is held: a job that misses that one fails at
+    its beginning.
+    """
 
     robust_accuracy: Annotated[
         Number | None,
@@ -54,9 +58,18 @@ class Accept(SpecModel):
     file_ratio: Annotated[
         Number | None, Field(gt=0, le=1, description="the largest share of the dense file's bytes")
     ] = None
+    upload_accuracy: Annotated[
+        Number | None,
+        Field(
+            ge=0,
+            le=1,
+            description="the least clean accuracy of the upload, on up to 1,000 training and "
+            "validation images: below it the job fails before it trains",
+        ),
+    ] = None
 
     def thresholds(self) -> list[Threshold]:
-        """The thresholds that are given."""
+        """The thresholds for the result that are given."""
         return read_thresholds(self.to_json())
 
 

@@ -182,7 +182,7 @@ class Training(SpecModel):
         ),
     ] = defaults.IMPORTANCE
     rank_fraction: Annotated[
-        Number, Field(ge=0, le=1, description="share of the rows that U and V have as a basis")
+        Number, Field(ge=0, le=1, description="share of the rows that form the basis of U and V")
     ] = defaults.RANK_FRACTION
     validation_fraction: Annotated[
         Number,

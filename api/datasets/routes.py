@@ -37,8 +37,8 @@ CALL = "POST /datasets"
         {
             "file": FILE
             | {
-                "description": "`.npz` or safetensors of arrays, Parquet, or a zip of class "
-                "folders, idx or Parquet files"
+                "description": "`.npz` or safetensors of arrays, Parquet, or a zip or tar of class "
+                "folders, idx or Parquet files, or CIFAR's python version"
             }
         },
         required=("file",),
@@ -54,10 +54,11 @@ async def create(
 ) -> JSONResponse:
     """Stream the file to the store and look into its arrays' headers.
 
-    A zip of class folders, of MNIST's idx files, or Parquet in Hugging Face's image layout is
-    decoded by the job. In arrays, images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels integers
-    `[N]`; only `x_train` and `y_train` are required. The same bytes are stored once, however often
-    they are sent. A large file is better sent to `POST /uploads` first, and named here in JSON.
+    Class folders, MNIST's idx files, CIFAR's batches, all in a zip or tar, and Parquet in
+    Hugging Face's image layout are decoded by the job. In arrays, images are uint8 `[N, H, W]`
+    or `[N, H, W, C]`, labels integers `[N]`; only `x_train` and `y_train` are required. The
+    same bytes are stored once, however often they are sent. A large file is better sent to
+    `POST /uploads` first, and named here in JSON.
     """
     act = partial(_record, services)
     if is_json(request):

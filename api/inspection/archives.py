@@ -14,6 +14,9 @@ MAX_READ_BYTES = 24 * 2**20
 
 _ENCRYPTED = 0x1
 
+# Methods of compression that some tools choose, by their numbers in a zip file.
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}
+
 # zipfile and zlib raise these, beside BadZipFile, when sizes, offsets, names or streams are lies.
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -30,10 +33,11 @@ _UNREADABLE = (
 class UntrustedArchive:
     """The members of a zip file by name, each verified to lie inside the file and to be readable.
 
-    Every refusal is a Problem with the given `code`; `what` names the file in its message.
+    Every refusal is a Problem with the given `code`; `what` names the file in its message. Names
+    that differ by case only are refused where that is ignored by some who read such a file.
     """
 
-    def __init__(self, file: BinaryIO, *, code: str, what: str) -> None:
+    def __init__(self, file: BinaryIO, *, code: str, what: str, ignores_case: bool = True) -> None:
         self._code = code
         self._what = what
         too_much = self.malformed(
@@ -45,13 +49,17 @@ class UntrustedArchive:
         except _UNREADABLE as error:
             raise self.malformed(f"it is not a whole zip file ({clip(str(error))})") from error
         self.members: dict[str, zipfile.ZipInfo] = {}
-        folded = set()
+        folded: dict[str, str] = {}
         for member in self._zip.infolist():
             self._check(member, reader.size)
             # Zip readers differ in which of two equal names they find, some ignoring the case.
-            if member.filename.casefold() in folded:
+            name = member.filename.casefold() if ignores_case else member.filename
+            if (other := folded.setdefault(name, member.filename)) != member.filename:
+                raise self.malformed(
+                    f"the members {clip(other)!r} and {clip(member.filename)!r} differ by case only"
+                )
+            if member.filename in self.members:
                 raise self.malformed(f"the member {clip(member.filename)!r} occurs twice")
-            folded.add(member.filename.casefold())
             self.members[member.filename] = member
 
     def read(self, name: str, limit: int) -> bytes:
@@ -71,7 +79,10 @@ class UntrustedArchive:
         if member.flag_bits & _ENCRYPTED:
             raise self.malformed(f"the member {name!r} is encrypted; write it without a password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise self.malformed(f"the member {name!r} is compressed by an unusual method")
+            raise self.malformed(
+                f"the member {name!r} is compressed by an unusual method "
+                f"({_METHODS.get(member.compress_type, member.compress_type)}); pack it by deflate"
+            )
         if member.header_offset + member.compress_size > file_bytes:
             raise self.malformed(
                 f"the member {name!r} reaches past the end of the file: truncated?"

@@ -1,8 +1,12 @@
 """The header of an uploaded file, in one vocabulary for every format."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from atmc_spec.checkpoints import StateDict
+from atmc_spec.state_dicts import TensorHeader
+
+__all__ = ["ITEM_BYTES", "ArrayHeader", "ModelHeader", "TensorHeader", "is_shape"]
 
 # Bytes an element takes, by the name that safetensors uses for its type.
 ITEM_BYTES = {
@@ -33,24 +37,21 @@ MAX_LENGTH = 2**48
 
 
 @dataclass(frozen=True, slots=True)
-class TensorHeader:
-    """The type (`"F32"`, as safetensors names it) and shape of one stored tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """The number of numbers in it."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """The tensors of a model file by name, and the format that its content (not its name) is."""
+    """The tensors of a model file by name, and the format that its content (not its name) is.
+
+    Of a file that holds more than one state dict, `tensors` are the largest one's, and `nested` has
+    all of them.
+    """
 
     format: Literal["safetensors", "torch", "onnx"]
     tensors: dict[str, TensorHeader]
+    nested: tuple[StateDict[TensorHeader], ...] = ()
+
+    @property
+    def state_dicts(self) -> tuple[StateDict[TensorHeader], ...]:
+        """All state dicts of the file."""
+        return self.nested or (StateDict((), self.tensors),)
 
 
 @dataclass(frozen=True, slots=True)

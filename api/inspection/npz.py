@@ -3,15 +3,15 @@
 import io
 import math
 import tokenize
-from typing import BinaryIO
+from collections.abc import Mapping
 
-import numpy as np
 from numpy.lib import format as npy
 
 from api.inspection.archives import UntrustedArchive
 from api.inspection.headers import ArrayHeader, is_shape
 from api.problems import Problem
 from api.text import clip
+from atmc_spec.datasets.arrays import wrong_images, wrong_labels
 
 REQUIRED = ("x_train", "y_train")
 OPTIONAL = ("x_test", "y_test", "x_val", "y_val")
@@ -32,31 +32,34 @@ _UNREADABLE = (
 )
 
 
-def read_npz_header(file: BinaryIO, max_inflated_bytes: int) -> dict[str, ArrayHeader]:
+def read_npz_header(
+    archive: UntrustedArchive, members: Mapping[str, str]
+) -> dict[str, ArrayHeader]:
     """Return type and shape of each array of a data set.
 
-    Raises `malformed_dataset`, `dataset_too_large`, `object_array` or `bad_array`, the latter
-    with the array's name as `param`. Images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels are
-    integers `[N]`. That the splits are not empty and fit the model is the job's to check.
+    `members` has the names of the `.npy` files by their arrays' names. Raises `malformed_dataset`,
+    `object_array` or `bad_array`, the latter with the array's name as `param`.
     """
-    archive = UntrustedArchive(file, code="malformed_dataset", what=".npz file")
     arrays = {}
-    inflated = sum(member.file_size for member in archive.members.values())
-    if inflated > max_inflated_bytes:
-        raise Problem(
-            "dataset_too_large",
-            f"The data set takes {inflated} bytes once unpacked, {max_inflated_bytes} are allowed. "
-            "Send fewer images.",
-        )
-    for member in archive.members:
-        name = member.removesuffix(".npy")
+    for name, member in members.items():
         if name not in REQUIRED + OPTIONAL:
             raise _bad(name, f"{clip(name)!r} is not an array of a data set")
         arrays[name] = _read_array_header(archive, member, name)
-    _check_names(arrays)
-    for suffix in sorted(name[2:] for name in arrays if name.startswith("x_")):
-        _check_split(arrays, f"x_{suffix}", f"y_{suffix}")
+    check_splits(arrays)
     return arrays
+
+
+def check_splits(arrays: Mapping[str, ArrayHeader]) -> None:
+    """Check types and shapes of the arrays of a data set, of which others are not looked at.
+
+    Images are uint8 `[N, H, W]` or `[N, H, W, C]`, labels are integers `[N]` or `[N, 1]`. That the
+    splits are not empty and fit the model is the job's to check. Raises `bad_array` with the
+    array's name as `param`.
+    """
+    _check_names(arrays)
+    for x, y in (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")):
+        if x in arrays:
+            _check_split(arrays, x, y)
 
 
 def _read_array_header(archive: UntrustedArchive, member: str, name: str) -> ArrayHeader:
@@ -88,25 +91,22 @@ def _read_array_header(archive: UntrustedArchive, member: str, name: str) -> Arr
     return ArrayHeader(str(dtype), shape)
 
 
-def _check_names(arrays: dict[str, ArrayHeader]) -> None:
+def _check_names(arrays: Mapping[str, ArrayHeader]) -> None:
     pairs = ((f"x_{name[2:]}", f"y_{name[2:]}") for name in OPTIONAL if name in arrays)
     for name in (*REQUIRED, *(each for pair in pairs for each in pair)):
         if name not in arrays:
-            raise _bad(name, f"{name!r} is missing, the file has {', '.join(arrays) or 'no array'}")
+            found = clip(", ".join(arrays), 300) or "no array"
+            raise _bad(name, f"{name!r} is missing, the file has {found}")
 
 
-def _check_split(arrays: dict[str, ArrayHeader], x: str, y: str) -> None:
+def _check_split(arrays: Mapping[str, ArrayHeader], x: str, y: str) -> None:
     images, labels = arrays[x], arrays[y]
-    if images.dtype != "uint8" or len(images.shape) not in (3, 4):
-        raise _bad(x, f"{x!r} is {_describe(images)}; expected uint8 [N, H, W] or [N, H, W, C]")
-    if not np.issubdtype(np.dtype(labels.dtype), np.integer) or len(labels.shape) != 1:
-        raise _bad(y, f"{y!r} is {_describe(labels)}; expected integers [N]")
+    if wrong := wrong_images(x, images.dtype, images.shape):
+        raise _bad(x, wrong)
+    if wrong := wrong_labels(y, labels.dtype, labels.shape):
+        raise _bad(y, wrong)
     if images.shape[0] != labels.shape[0]:
         raise _bad(y, f"{y!r} has {labels.shape[0]} labels for {images.shape[0]} images in {x!r}")
-
-
-def _describe(array: ArrayHeader) -> str:
-    return f"{array.dtype} {list(array.shape)}"
 
 
 def _bad(param: str, reason: str) -> Problem:

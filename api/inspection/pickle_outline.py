@@ -1,19 +1,38 @@
-"""Reads the outline of a pickled state dict without unpickling it.
+"""Reads the outline of a pickled checkpoint without unpickling it.
 
 `torch.save` writes the names, shapes and types of the tensors as a pickle. A pickle is a program;
-this module interprets the few opcodes that a state dict needs, and on inert values only: there is
-nothing here that could be called. Any global outside `ALLOWED_GLOBALS` is refused by name.
+this module interprets the few opcodes that a state dict and plain data need, and on inert values
+only: there is nothing here that could be called. Any global outside `ALLOWED_GLOBALS` is refused by
+name; until the end it stands for an object of which nothing is known, so that the refusal can say
+where in the file the state dict is.
 """
 
 import math
 import pickletools
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from api.inspection.headers import ITEM_BYTES, TensorHeader, is_shape
+from api.inspection.headers import TensorHeader, is_shape
+from api.inspection.pickle_values import (
+    ALLOWED_GLOBALS,
+    COUNTER,
+    ORDERED_DICT,
+    REBUILD_PARAMETERS,
+    REBUILD_TENSOR,
+    REBUILD_VIEW,
+    STORAGE_DTYPES,
+    UNTYPED_STORAGE,
+    VALUES,
+    VIEW_DTYPES,
+    Foreign,
+    Global,
+    Storage,
+    StoredTensor,
+    Value,
+)
+from api.inspection.unsafe_pickle import unsafe
 from api.problems import Problem
 from api.text import clip
 
@@ -23,80 +42,13 @@ MAX_OPCODES = 1_000_000
 # `torch.load(weights_only=True)`, which reads the file later, reads these and no others.
 PROTOCOLS = (2, 3)
 
-STORAGE_DTYPES = {
-    "torch.BoolStorage": "BOOL",
-    "torch.ByteStorage": "U8",
-    "torch.CharStorage": "I8",
-    "torch.ShortStorage": "I16",
-    "torch.HalfStorage": "F16",
-    "torch.BFloat16Storage": "BF16",
-    "torch.IntStorage": "I32",
-    "torch.FloatStorage": "F32",
-    "torch.LongStorage": "I64",
-    "torch.DoubleStorage": "F64",
-    "torch.ComplexFloatStorage": "C64",
-}
-# The younger types have no storage of their own: a tensor of theirs is a view of plain bytes.
-UNTYPED_STORAGE = "torch.storage.UntypedStorage"
-VIEW_DTYPES = {
-    "torch.uint16": "U16",
-    "torch.uint32": "U32",
-    "torch.uint64": "U64",
-    "torch.float8_e4m3fn": "F8_E4M3",
-    "torch.float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "torch.float8_e5m2": "F8_E5M2",
-    "torch.float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "torch.float8_e8m0fnu": "F8_E8M0",
-}
-ORDERED_DICT = "collections.OrderedDict"
-REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
-REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-REBUILD_VIEW = "torch._utils._rebuild_tensor_v3"
-ALLOWED_GLOBALS = {
-    *(ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, REBUILD_VIEW),
-    *(UNTYPED_STORAGE, *STORAGE_DTYPES, *VIEW_DTYPES),
-}
 
-CONVERT_MODULE = (
-    "Send tensors only: torch.save(model.state_dict(), 'state_dict.pt') or "
-    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors'). Where only the file is "
-    'left and you trust it: python -c "import torch; torch.save(torch.load('
-    "'model.pt', weights_only=False).state_dict(), 'state_dict.pt')\""
-)
+def read_outline(pickle: bytes) -> tuple[Any, list[Storage]]:
+    """Return what the pickle describes, and all storages that it refers to.
 
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """A member of the archive, `data/{key}`, that holds `elements` numbers of type `dtype`."""
-
-    dtype: str
-    key: str
-    elements: int
-
-    def viewed(self, dtype: str) -> "Storage":
-        """Return the same bytes as numbers of another type."""
-        size = self.elements * ITEM_BYTES[self.dtype]
-        return Storage(dtype, self.key, size // ITEM_BYTES[dtype])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor and the storage that it is a view of."""
-
-    header: TensorHeader
-    storage: Storage
-
-
-@dataclass(frozen=True, slots=True)
-class _Global:
-    name: str
-
-
-def read_outline(pickle: bytes) -> Any:
-    """Return what the pickle describes: dicts, lists, tuples, numbers, strings, `StoredTensor`s.
-
-    Raises `unsafe_pickle` for a global that is not a tensor's, `malformed_model` for anything
-    that torch.save does not write.
+    It describes dicts, lists, tuples, numbers, strings and `StoredTensor`s. Raises `unsafe_pickle`
+    for a global that is neither a tensor's nor a plain value's, `malformed_model` for anything that
+    torch.save does not write.
     """
     try:
         return _interpret(pickle)
@@ -111,11 +63,25 @@ def _refuse_code(pickle: bytes) -> None:
     with suppress(ValueError):
         for opcode, argument, _ in islice(pickletools.genops(pickle), MAX_OPCODES):
             if opcode.name in ("GLOBAL", "INST"):
-                _allowed(_dotted(str(argument)))
+                name = _dotted(str(argument))
+                if name not in ALLOWED_GLOBALS:
+                    raise unsafe(name)
 
 
-def _interpret(pickle: bytes) -> Any:
+def _interpret(pickle: bytes) -> tuple[Any, list[Storage]]:
     machine = _Machine()
+    try:
+        outline = _run(machine, pickle)
+    except Problem:
+        if machine.foreign:
+            raise unsafe(machine.foreign) from None
+        raise
+    if machine.foreign:
+        raise unsafe(machine.foreign, outline)
+    return outline, list(machine.storages)
+
+
+def _run(machine: "_Machine", pickle: bytes) -> Any:
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
             if count == MAX_OPCODES:
@@ -144,6 +110,9 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.protocol = 0
+        # The first global that is not allowed.
+        self.foreign = ""
+        self.storages: dict[Storage, None] = {}
 
     def execute(self, opcode: str, argument: Any) -> None:
         if opcode in _LITERALS:
@@ -191,19 +160,32 @@ class _Machine:
         self.stack.append(self.memo[index])
 
     def push_global(self, name: str) -> None:
-        self.stack.append(_allowed(_dotted(name)))
+        self._push_named(_dotted(name))
 
     def push_stack_global(self, _: None) -> None:
         name, module = self.pop(), self.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise malformed("a global has no name")
-        self.stack.append(_allowed(f"{module}.{name}"))
+        self._push_named(f"{module}.{name}")
+
+    def _push_named(self, name: str) -> None:
+        if name in ALLOWED_GLOBALS:
+            self.stack.append(Global(name))
+            return
+        self.foreign = self.foreign or name
+        self.stack.append(Foreign())
 
     def refuse_instance(self, name: str) -> None:
-        raise _unsafe(_dotted(name))
+        raise unsafe(_dotted(name))
+
+    def new_object(self, _: None) -> None:
+        arguments, kind = self.pop(), self.pop()
+        if not (isinstance(kind, Foreign) and isinstance(arguments, tuple)):
+            self.refuse_call(None)
+        self.stack.append(kind)
 
     def refuse_call(self, _: None) -> None:
-        raise _unsafe("a class that it would instantiate")
+        raise unsafe(self.foreign or "a class that it would instantiate")
 
     def tuple_to_mark(self, _: None) -> None:
         self.stack.append(tuple(self.pop_to_mark()))
@@ -224,17 +206,25 @@ class _Machine:
     def reduce(self, _: None) -> None:
         arguments, function = self.pop(), self.pop()
         match function, arguments:
-            case _Global(name), () if name == ORDERED_DICT:
+            case Foreign(), tuple():
+                self.stack.append(function)
+            case Global(name), () if name == ORDERED_DICT:
                 self.stack.append({})
-            case _Global(name), (StoredTensor() as tensor, *_) if name == REBUILD_PARAMETER:
+            case Global(name), (dict() as counts,) if name == COUNTER:
+                self.stack.append(counts)
+            case Global(name), tuple() if name in VALUES:
+                self.stack.append(Value())
+            case Global(name), (StoredTensor() as tensor, *_) if name in REBUILD_PARAMETERS:
                 self.stack.append(tensor)
-            case _Global(name), (Storage() as storage, offset, shape, stride, *_) if (
+            case Global(name), (Foreign(), *_) if name.startswith("torch._utils."):
+                self.stack.append(Foreign())
+            case Global(name), (Storage() as storage, offset, shape, stride, *_) if (
                 name == REBUILD_TENSOR
             ):
                 self.stack.append(_tensor(storage, offset, shape, stride))
             case (
-                _Global(name),
-                (Storage() as storage, offset, shape, stride, _, _, _Global(dtype), *_),
+                Global(name),
+                (Storage() as storage, offset, shape, stride, _, _, Global(dtype), *_),
             ) if name == REBUILD_VIEW and dtype in VIEW_DTYPES:
                 viewed = storage.viewed(VIEW_DTYPES[dtype])
                 self.stack.append(_tensor(viewed, offset, shape, stride))
@@ -244,21 +234,29 @@ class _Machine:
     def build(self, _: None) -> None:
         # A module's state_dict carries `_metadata` (versions of its layers); loading ignores it.
         state = self.pop()
+        if isinstance(self._top(), Foreign):
+            return
         if not (isinstance(state, dict) and isinstance(self._top(), dict)):
             raise malformed("it sets attributes on something that is not a dict")
 
     def persistent_id(self, _: None) -> None:
         match self.pop():
-            case ("storage", _Global(name), str(key), str(), elements) if (
+            case ("storage", Global(name), str(key), str(), elements) if (
                 name in STORAGE_DTYPES and is_shape([elements])
             ):
-                self.stack.append(Storage(STORAGE_DTYPES[name], key, elements))
-            case ("storage", _Global(name), str(key), str(), size) if (
+                self._push_storage(Storage(STORAGE_DTYPES[name], key, elements))
+            case ("storage", Global(name), str(key), str(), size) if (
                 name == UNTYPED_STORAGE and is_shape([size])
             ):
-                self.stack.append(Storage("U8", key, size))
+                self._push_storage(Storage("U8", key, size))
+            case ("storage", Foreign(), *_):
+                self.stack.append(Foreign())
             case _:
                 raise malformed("it refers to a storage of a kind that is not read")
+
+    def _push_storage(self, storage: Storage) -> None:
+        self.storages[storage] = None
+        self.stack.append(storage)
 
     def _check_protocol(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -274,18 +272,22 @@ class _Machine:
         return self.stack[-1]
 
     def _extend(self, items: list[Any]) -> None:
+        if isinstance(self._top(), Foreign):
+            return
         if not isinstance(self._top(), list):
             raise malformed("it appends to something that is not a list")
         self._top().extend(items)
 
     def _update(self, items: list[Any]) -> None:
         target = self._top()
+        if isinstance(target, Foreign):
+            return
         if not isinstance(target, dict) or len(items) % 2:
             raise malformed("it sets items of something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a nested tuple can take for ever, so only plain keys are taken.
-            if not isinstance(key, str | int):
-                raise malformed("a key is not a string")
+            if not isinstance(key, str | int | float | None):
+                raise malformed("a key is neither a string nor a number")
             target[key] = value
 
 
@@ -320,7 +322,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "STACK_GLOBAL": _Machine.push_stack_global,
     "INST": _Machine.refuse_instance,
     "OBJ": _Machine.refuse_call,
-    "NEWOBJ": _Machine.refuse_call,
+    "NEWOBJ": _Machine.new_object,
     "NEWOBJ_EX": _Machine.refuse_call,
     "EXT1": _Machine.refuse_call,
     "EXT2": _Machine.refuse_call,
@@ -344,20 +346,6 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 def _dotted(argument: str) -> str:
     # pickletools joins module and name by a space.
     return argument.replace(" ", ".", 1)
-
-
-def _allowed(name: str) -> _Global:
-    if name not in ALLOWED_GLOBALS:
-        raise _unsafe(name)
-    return _Global(name)
-
-
-def _unsafe(name: str) -> Problem:
-    return Problem(
-        "unsafe_pickle",
-        f"The pickle in the .pt file refers to {clip(name)}, so loading it could run code; "
-        f"nothing was run. {CONVERT_MODULE}",
-    )
 
 
 def _tensor(storage: Storage, offset: Any, shape: Any, stride: Any) -> StoredTensor:

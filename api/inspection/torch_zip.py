@@ -3,13 +3,18 @@
 from typing import Any, BinaryIO
 
 from api.inspection.archives import UntrustedArchive
-from api.inspection.headers import ITEM_BYTES, ModelHeader
-from api.inspection.pickle_outline import StoredTensor, malformed, read_outline
+from api.inspection.headers import ITEM_BYTES, ModelHeader, TensorHeader
+from api.inspection.pickle_outline import malformed, read_outline
+from api.inspection.pickle_values import Storage, StoredTensor, as_tensor
 from api.problems import Problem
 from api.text import clip
+from atmc_spec.checkpoints import StateDict, find_state_dicts
 
 # 20,000 tensors fit.
 MAX_PICKLE_BYTES = 8 * 2**20
+
+# How many entries of a file without tensors a message lists.
+_LISTED = 5
 
 CONVERT_TORCHSCRIPT = (
     'python -c "import torch; torch.save(torch.jit.load('
@@ -26,7 +31,7 @@ CONVERT_LEGACY = (
 
 
 def read_torch_header(file: BinaryIO) -> ModelHeader:
-    """Return names, types and shapes of a saved state dict.
+    """Return names, types and shapes of the state dicts in a saved file.
 
     Raises `torchscript_refused`, `pt2_refused`, `unsafe_pickle` or `malformed_model`. The pickle is
     interpreted, never unpickled; the storages are only measured.
@@ -39,11 +44,20 @@ def read_torch_header(file: BinaryIO) -> ModelHeader:
             f"its data.pkl has {archive.members[name].file_size} bytes, "
             f"{MAX_PICKLE_BYTES} are allowed"
         )
-    outline = read_outline(archive.read(name, MAX_PICKLE_BYTES))
-    tensors = _state_dict(outline)
-    for key, tensor in tensors.items():
-        _check_storage(archive, folder, key, tensor)
-    return ModelHeader("torch", {key: tensor.header for key, tensor in tensors.items()})
+    outline, storages = read_outline(archive.read(name, MAX_PICKLE_BYTES))
+    found = find_state_dicts(outline, as_tensor)
+    if not found:
+        raise malformed(_without_tensors(outline))
+    for each in found:
+        for key, tensor in each.tensors.items():
+            _check_storage(archive, folder, key, tensor.storage)
+    # What is no part of a state dict is loaded, too: an optimiser's moments.
+    for storage in storages:
+        _check_storage(archive, folder, storage.key, storage)
+    read = [_headers_of(each) for each in found]
+    largest = dict(max(read, key=lambda each: len(each.tensors)).tensors)
+    flat = len(read) == 1 and not read[0].path and not read[0].beside
+    return ModelHeader("torch", largest, () if flat else tuple(read))
 
 
 def legacy_pickle() -> Problem:
@@ -83,35 +97,30 @@ def _is_index(name: str) -> bool:
     return name.count("/") == 1 and name.endswith("/data.pkl")
 
 
-def _state_dict(outline: Any) -> dict[str, StoredTensor]:
+def _headers_of(found: StateDict[StoredTensor]) -> StateDict[TensorHeader]:
+    headers = {key: tensor.header for key, tensor in found.tensors.items()}
+    return StateDict(found.path, headers, found.beside)
+
+
+def _without_tensors(outline: Any) -> str:
+    """Say what a file has instead of a state dict."""
     if not isinstance(outline, dict):
-        raise malformed(f"it holds a {_kind(outline)}")
-    for key, value in outline.items():
-        if isinstance(value, dict) and any(isinstance(v, StoredTensor) for v in value.values()):
-            raise Problem(
-                "malformed_model",
-                f"The state dict is nested under {clip(str(key))!r}. Send it alone: "
-                f"torch.save(torch.load('model.pt')[{clip(str(key))!r}], 'state_dict.pt')",
-                clip(str(key)),
-            )
-        if not isinstance(key, str):
-            raise malformed(f"its key {key} is not a string", str(key))
-        if not isinstance(value, StoredTensor):
-            raise malformed(f"its entry {clip(key)!r} is a {_kind(value)}, not a tensor", key)
-    return outline
+        return f"it holds a {_kind(outline)}"
+    entries = [f"{clip(str(key))!r} (a {_kind(value)})" for key, value in outline.items()]
+    listed = ", ".join(entries[:_LISTED]) + (" and more" if len(entries) > _LISTED else "")
+    return f"it holds no tensors by name, only {listed}" if entries else "it is empty"
 
 
 def _kind(value: Any) -> str:
     return "tensor" if isinstance(value, StoredTensor) else type(value).__name__
 
 
-def _check_storage(archive: UntrustedArchive, folder: str, key: str, tensor: StoredTensor) -> None:
-    storage = tensor.storage
+def _check_storage(archive: UntrustedArchive, folder: str, name: str, storage: Storage) -> None:
     member = archive.members.get(f"{folder}data/{storage.key}")
     expected = storage.elements * ITEM_BYTES[storage.dtype]
     if member is None or member.file_size != expected:
         found = "is missing" if member is None else f"has {member.file_size} bytes"
         raise archive.malformed(
-            f"the data of {clip(key)!r} should take {expected} bytes and {found}: truncated?",
-            clip(key),
+            f"the data of {clip(name)!r} should take {expected} bytes and {found}: truncated?",
+            clip(name),
         )

@@ -26,8 +26,8 @@ def check_model(
 ) -> Fit:
     """Fit the tensors and the normalization to the architecture.
 
-    Raises `no_worker`, `unknown_architecture`, `tensor_mismatch`, or `invalid_value` for a
-    normalization of another number of channels.
+    Raises `no_worker`, `unknown_architecture`, `tensor_mismatch`, `several_state_dicts`, or
+    `invalid_value` for a normalization of another number of channels.
     """
     document = find_architecture(session, architecture)
     if (header.format == "onnx") != (architecture == "onnx"):
@@ -39,7 +39,7 @@ def check_model(
         )
     if normalization is not None:
         _check_channels(normalization, architecture, document)
-    return fit(header.tensors, architecture, document)
+    return fit(header.state_dicts, architecture, document)
 
 
 def keep_model(

@@ -46,7 +46,8 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
     response_model=ModelView,
     openapi_extra=file_body(
         {
-            "file": FILE | {"description": "safetensors, a `.pt` of tensors only, or ONNX"},
+            "file": FILE
+            | {"description": "safetensors, a `.pt` of tensors and plain data, or ONNX"},
             "architecture": {"type": "string", "examples": ["lenet"]},
             "normalization": {"$ref": "#/components/schemas/Normalization"},
         },

@@ -56,7 +56,7 @@ class NumberOrFraction(click.ParamType[float | str]):
 @click.command()
 @click.option("--model", type=_FILE, required=True, help="A state dict, or an ONNX file.")
 @click.option("--architecture", required=True, help="Its network; see `atmc architectures`.")
-@click.option("--data", type=_FILE, required=True, help=".npz, Parquet, or a zip of class folders.")
+@click.option("--data", type=_FILE, required=True, help=".npz, Parquet, zip or tar of folders.")
 @click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
 @click.option("--density", type=float, help="Non-zeros over dense weights, above 0 to 1.")
 @click.option("--k", type=int, help="Number of non-zeros, instead of --density.")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # The search for k ends when k is known up to this share of it.
 _TOLERANCE = 1e-3
-# How much room a further non-zero takes is measured on the last of them, this share of all. The
-# estimate is trusted for at most as many further ones.
+# The room that a further non-zero takes is estimated from the last non-zeros, this share of all.
+# The estimate is used for at most as many further ones.
 _MARGIN = 0.1
 # The file is trimmed by one entry in this many at a time.
 _TRIMMED_AT_ONCE = 1000

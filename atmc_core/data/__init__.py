@@ -5,9 +5,18 @@ from atmc_core.data.collector import Reading
 from atmc_core.data.feed import training_batches
 from atmc_core.data.npz import load_npz
 from atmc_core.data.read import load_dataset
-from atmc_core.data.sets import SPLITS, DataSet, Split, check_against, hold_out
+from atmc_core.data.sets import (
+    FEWER_CLASSES,
+    SPLITS,
+    DataSet,
+    Split,
+    check_against,
+    hold_out,
+    note_missing_classes,
+)
 
 __all__ = [
+    "FEWER_CLASSES",
     "SPLITS",
     "UNCHANGED",
     "Augmentation",
@@ -18,5 +27,6 @@ __all__ = [
     "hold_out",
     "load_dataset",
     "load_npz",
+    "note_missing_classes",
     "training_batches",
 ]

@@ -11,6 +11,7 @@ from atmc_core.data.sets import SPLITS
 from atmc_core.data.source import Source
 from atmc_core.data.spool import PART_BYTES
 from atmc_core.errors import InvalidInput
+from atmc_spec.datasets.arrays import wrong_images, wrong_labels
 
 
 class Rows(Protocol):
@@ -45,7 +46,7 @@ def read_arrays(arrays: Mapping[str, Rows], reading: Reading) -> Source:
     Args:
         arrays: ``x_train`` and ``y_train``, and the same with ``val`` and ``test`` if there are
             such splits. Images are uint8 ``[N, H, W, C]`` or ``[N, H, W]``, labels integers
-            ``[N]``.
+            ``[N]`` or ``[N, 1]``.
         reading: how the data set is read.
 
     Raises:
@@ -66,22 +67,21 @@ def _checked(arrays: Mapping[str, Rows], name: str) -> tuple[Rows, Rows]:
         if key not in arrays:
             raise InvalidInput("bad_array", f"{key} is missing; found: {', '.join(arrays)}", key)
     images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
-    if images.dtype != np.uint8 or len(images.shape) not in (3, 4):
+    for key, wrong in (
+        (f"x_{name}", wrong_images(f"x_{name}", str(images.dtype), images.shape)),
+        (f"y_{name}", wrong_labels(f"y_{name}", str(labels.dtype), labels.shape)),
+    ):
+        if wrong:
+            raise InvalidInput("bad_array", wrong, key)
+    if labels.shape[0] != images.shape[0]:
         raise InvalidInput(
             "bad_array",
-            f"x_{name} is {images.dtype} {list(images.shape)}: expected uint8 [N, H, W, C]",
-            f"x_{name}",
-        )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise InvalidInput(
-            "bad_array",
-            f"y_{name} is {labels.dtype} {list(labels.shape)}: expected integers "
-            f"[{images.shape[0]}]",
+            f"y_{name} has {labels.shape[0]} labels for {images.shape[0]} images in x_{name}",
             f"y_{name}",
         )
     if not images.shape[0]:
         raise InvalidInput("empty_split", f"the {name} split holds no images", f"x_{name}")
-    if 0 in images.shape:
+    if 0 in (*images.shape, *labels.shape):
         raise InvalidInput("bad_array", f"x_{name} is {list(images.shape)}", f"x_{name}")
     return images, labels
 
@@ -91,7 +91,7 @@ def _collect(collector: Collector, images: Rows, labels: Rows, name: str) -> Non
     row_bytes = height * width * (images.shape[3] if len(images.shape) == 4 else 1)
     check_size(count * row_bytes)
     collector.expect(count)
-    values = np.concatenate(list(labels.parts(count))).astype(np.int64)
+    values = np.concatenate(list(labels.parts(count))).astype(np.int64).reshape(-1)
     start, size = 0, max(1, PART_BYTES // row_bytes)
     for part in images.parts(size):
         nhwc = part.reshape(len(part), height, width, -1)

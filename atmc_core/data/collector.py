@@ -14,6 +14,7 @@ from atmc_core.errors import InvalidInput
 
 #: The largest size of all decoded images together.
 MAX_BYTES = 48 * 2**30
+_MAX_LABEL = 2**63
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Collector:
 
         Raises:
             InvalidInput: ``image_shape_mismatch`` if the shape differs from that of earlier images;
-                ``dataset_too_large`` if all images together are too large.
+                ``label_out_of_range`` if a label is no int64; ``dataset_too_large`` if all images
+                together are too large.
         """
         if self._first is None:
             self._first = (images.shape[1:], name)
@@ -78,6 +80,10 @@ class Collector:
                 f"{name[:120]!r} is {list(images.shape[1:])} and {first[:120]!r} {list(shape)} "
                 "(channels, height, width): make all images one size, the network's",
                 name[:120],
+            )
+        if not -_MAX_LABEL <= min(labels, default=0) <= max(labels, default=0) < _MAX_LABEL:
+            raise InvalidInput(
+                "label_out_of_range", f"a label of {name[:120]!r} has over 64 bits", name[:120]
             )
         self._bytes += images.nbytes
         check_size(self._bytes)

@@ -118,8 +118,7 @@ class _ByGpu(_Direct):
         self.device = device
         self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         shape = (size, *images.shape[1:])
-        # The parts that wait, the one that is being gathered, and the one whose copy may not have
-        # finished need a buffer each.
+        # Up to _AHEAD + 1 parts wait, and the copy of the one before them may not have finished.
         self.rooms = [
             torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(_AHEAD + 2)
         ]

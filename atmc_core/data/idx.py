@@ -1,4 +1,4 @@
-"""Reads a zip of idx files, MNIST's format; each file may be gzipped."""
+"""Reads an archive of idx files, MNIST's format; each file may be gzipped."""
 
 import math
 import zlib
@@ -27,19 +27,19 @@ _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 _KINDS: Mapping[str, str] = {"images": "x", "labels": "y"}
 
 
-def is_idx(name: str) -> bool:
-    """Whether a member's name is that of an idx file, as MNIST's are called."""
-    return "idx" in name.rsplit("/", 1)[-1]
-
-
-def read_idx(archive: Archive, reading: Reading) -> Source:
+def read_idx(archive: Archive, members: list[str], reading: Reading) -> Source:
     """Read the files ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and ``t10k-...``.
+
+    Args:
+        archive: the archive.
+        members: the names of the idx files in it.
+        reading: how the data set is read.
 
     Raises:
         InvalidInput: ``malformed_dataset`` or ``bad_array``, with the member's name.
     """
     arrays: dict[str, Rows] = {}
-    for member in archive.names():
+    for member in members:
         base = member.rsplit("/", 1)[-1].lower()
         split = next((s for prefix, s in _SPLITS.items() if base.startswith(prefix)), None)
         kind = next((k for word, k in _KINDS.items() if word in base), None)

@@ -1,17 +1,23 @@
 """Decodes untrusted PNG and JPEG images."""
 
 import io
+import re
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from atmc_core.errors import InvalidInput
+from atmc_spec.datasets.kinds import HEAD_BYTES, kind_of
 
 #: The largest number of pixels of an image: more than any classifier takes, and still harmless.
 MAX_PIXELS = 4096 * 4096
+# What Python shows of an object without a text of its own.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _FORMATS = ("PNG", "JPEG")
+# Pillow's name of a JPEG with further, small pictures behind it, as phones and cameras write them.
+_JPEG_WITH_PREVIEWS = "MPO"
 # Pillow's modes for grey images of 16 bits.
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 _MAX_SIXTEEN_BIT = 65535
@@ -23,7 +29,7 @@ def decode(content: bytes, channels: int | None, name: str) -> NDArray[np.uint8]
     """Decode an image.
 
     Sixteen bits are reduced to eight, CMYK is converted to RGB, and transparent pixels are blended
-    with black.
+    with black. Of a photograph with small pictures behind it (MPO) the first picture is taken.
 
     Args:
         content: the encoded image.
@@ -44,15 +50,20 @@ def decode(content: bytes, channels: int | None, name: str) -> NDArray[np.uint8]
             # Only the header has been read so far, and no memory allocated for pixels.
             if image.width * image.height > MAX_PIXELS:
                 raise _bad(name, f"it claims {image.width} x {image.height} pixels")
-            if getattr(image, "n_frames", 1) > 1:
+            several = image.format != _JPEG_WITH_PREVIEWS and getattr(image, "n_frames", 1) > 1
+            if several:
                 raise _bad(name, "it has several frames; send each as a file of its own")
             image.load()
             return _array(image, channels)
     except InvalidInput:
         raise
+    except UnidentifiedImageError as error:
+        raise _bad(name, _unidentified(content[:HEAD_BYTES])) from error
     except Exception as error:
         # For broken files the decoders raise exceptions of many types.
-        raise _bad(name, f"it cannot be decoded as PNG or JPEG ({error})") from error
+        raise _bad(
+            name, f"it cannot be decoded as PNG or JPEG ({_ADDRESS.sub('', str(error))})"
+        ) from error
 
 
 def _array(image: Image.Image, channels: int | None) -> NDArray[np.uint8]:
@@ -69,6 +80,15 @@ def _array(image: Image.Image, channels: int | None) -> NDArray[np.uint8]:
         pixels[None] if grey_wanted else pixels.transpose(2, 0, 1)
     )
     return array
+
+
+def _unidentified(head: bytes) -> str:
+    """What a file is that is neither PNG nor JPEG, or not as far as its header goes."""
+    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "it begins as PNG or JPEG, but its header is broken: send it again"
+    found = kind_of(head)
+    what = f"it is {found[0]}" if found else "it is of no known kind"
+    return f"{what}, whatever its name says, where PNG or JPEG is expected"
 
 
 def _bad(name: str, reason: str) -> InvalidInput:

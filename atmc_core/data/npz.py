@@ -1,6 +1,7 @@
 """Reads data sets that are arrays in an ``.npz`` or a safetensors file."""
 
 import math
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,17 +14,26 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from atmc_core.data.arrays import Rows, WholeArray, read_arrays
+from atmc_core.data.archive import Archive, ZipArchive
+from atmc_core.data.arrays import WholeArray, read_arrays
 from atmc_core.data.collector import Reading
 from atmc_core.data.sets import DataSet
 from atmc_core.data.source import Source, complete
 from atmc_core.errors import InvalidInput
+from atmc_spec.datasets.members import array_name, those_of
 
-_SUFFIX = ".npy"
 # NumPy's parser of the header, by the version of the .npy format.
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 # The exceptions that reading a broken file raises.
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    ValueError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+)
 
 
 def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
@@ -41,18 +51,27 @@ def load_npz(path: Path, *, validation_fraction: float, seed: int) -> DataSet:
         InvalidInput: ``malformed_dataset``, ``bad_array`` or ``empty_split``, with the array's
             name.
     """
-    return complete(read_npz(path, Reading()), validation_fraction, seed)
+    archive = ZipArchive(path)
+    members = those_of("arrays", archive.names())
+    return complete(read_npz(archive, members, Reading()), validation_fraction, seed)
 
 
-def read_npz(path: Path, reading: Reading) -> Source:
-    """Read the splits of an ``.npz`` file; errors as in ``load_npz``."""
+def read_npz(archive: Archive, members: list[str], reading: Reading) -> Source:
+    """Read the splits of an ``.npz`` file, or of another archive of ``.npy`` files.
+
+    Args:
+        archive: the archive.
+        members: the names of the ``.npy`` files in it; those in a folder are called without it.
+        reading: how the data set is read.
+
+    Raises:
+        InvalidInput: as ``load_npz``.
+    """
+    named = {array_name(member): member for member in members}
+    if len(named) < len(members):
+        raise InvalidInput("malformed_dataset", "two arrays have the same name", "dataset")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.endswith(_SUFFIX)]
-            arrays: dict[str, Rows] = {
-                name.removesuffix(_SUFFIX): _Member(archive, name) for name in members
-            }
-            return read_arrays(arrays, reading)
+        return read_arrays({n: _Member(archive, member) for n, member in named.items()}, reading)
     except (*_BROKEN, RuntimeError) as error:
         if isinstance(error, InvalidInput):
             raise
@@ -62,7 +81,7 @@ def read_npz(path: Path, reading: Reading) -> Source:
 class _Member:
     """``Rows`` of an array in an ``.npz`` file, which are inflated as they are read."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+    def __init__(self, archive: Archive, name: str) -> None:
         self._archive, self._name = archive, name
 
     @cached_property

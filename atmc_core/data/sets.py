@@ -10,11 +10,17 @@ from torch import Tensor
 from atmc_core.data.room import room_for_images
 from atmc_core.data.spool import PART_BYTES, Spool
 from atmc_core.errors import InvalidInput
+from atmc_spec.datasets.layout import listed
 
 #: The names of the splits.
 SPLITS = ("train", "val", "test")
 #: The largest value of a pixel.
 WHITE = 255
+#: The code of a note on data that names fewer classes than the network has outputs.
+FEWER_CLASSES = "fewer_classes_than_outputs"
+_TURNED = (
+    ". The array seems to be [N, C, H, W]: write it as [N, H, W, C], by .transpose(0, 2, 3, 1)"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
-        """A copy whose images and labels are in the device's memory."""
+        """The split with all images and labels in the device's memory."""
         images = self.images.to(device, copy=self.mapped)
         return Split(images, self.labels.to(device))
 
@@ -84,7 +90,7 @@ class DataSet:
     notes: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: torch.device) -> "DataSet":
-        """A copy with all labels on the device, and the images of as many splits as fit there.
+        """The data set with all labels on the device, and the images of as many splits as fit.
 
         The smallest splits are moved first; the images of the others stay in their memory maps.
         """
@@ -153,17 +159,57 @@ def check_against(data: DataSet, input_shape: tuple[int, int, int], num_classes:
         split: Split = getattr(data, name)
         shape = tuple(split.images.shape[1:])
         if shape != input_shape:
+            turned = (*shape[1:], shape[0]) == input_shape
             raise InvalidInput(
                 "image_shape_mismatch",
                 f"images are {list(shape)} (channels, height, width); "
-                f"the network takes {list(input_shape)}",
+                f"the network takes {list(input_shape)}{_TURNED if turned else ''}",
                 f"x_{name}",
             )
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= num_classes:
             raise InvalidInput(
                 "label_out_of_range",
-                f"labels run from {low} to {high}; the network has {num_classes} classes, "
-                f"0 to {num_classes - 1}",
+                f"labels run from {low} to {high}; the network has {num_classes} classes, 0 to "
+                f"{num_classes - 1}{_named(data.class_names)}{_remedy(low, high, num_classes)}",
                 f"y_{name}",
             )
+    if len(data.class_names) > num_classes:
+        raise InvalidInput(
+            "label_out_of_range",
+            f"the data has {len(data.class_names)} classes; the network has {num_classes}"
+            f"{_named(data.class_names)}. Leave out what is no class, or send the network that was "
+            "trained on these",
+            "dataset",
+        )
+
+
+def _remedy(low: int, high: int, num_classes: int) -> str:
+    if low < 0:
+        return ". Where -1 means that an image has no label, leave that split out"
+    if low == 1 and high == num_classes:
+        return ". Labels count from 0: where these count from 1, subtract 1"
+    return ""
+
+
+def _named(class_names: tuple[str, ...]) -> str:
+    return f"; the data's are {listed(class_names)}" if class_names else ""
+
+
+def note_missing_classes(data: DataSet, num_classes: int) -> DataSet:
+    """Add a note to a data set that names fewer classes than a classifier has."""
+    message = missing_classes(data.class_names, num_classes)
+    if message is None:
+        return data
+    return replace(data, notes=(*data.notes, (FEWER_CLASSES, message)))
+
+
+def missing_classes(class_names: tuple[str, ...], num_classes: int) -> str | None:
+    """What to say of a data set that names fewer classes than a classifier has; else None."""
+    if not 0 < len(class_names) < num_classes:
+        return None
+    return (
+        f"The data names {len(class_names)} classes ({listed(class_names)}), the network has "
+        f"{num_classes} outputs. Labels number the names in this order: where a class is missing "
+        "in between, all labels behind it are wrong. Add it, be it as an empty folder."
+    )

@@ -40,7 +40,7 @@ class Spool:
         """
         self._shape = images.shape[1:]
         self._count += len(images)
-        with self._room():
+        with disk_has_room(f"{self._count:,} decoded images take"):
             self._file.write(np.ascontiguousarray(images).data)
 
     def images(self) -> Tensor:
@@ -49,20 +49,27 @@ class Spool:
         Nothing can be added afterwards.
         """
         shape = (self._count, *self._shape)
-        with self._room():
+        with disk_has_room(f"{self._count:,} decoded images take"):
             self._file.flush()
         with self._file as file:
             return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-                raise
-            raise InvalidInput(
-                "dataset_too_large",
-                f"{self._count:,} decoded images take more than the disk has room for: send fewer",
-                "dataset",
-            ) from error
+
+@contextmanager
+def disk_has_room(what: str) -> Iterator[None]:
+    """Refuse a data set if what is written in the block finds the disk full.
+
+    Args:
+        what: the beginning of the refusal: "... take".
+
+    Raises:
+        InvalidInput: ``dataset_too_large``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        raise InvalidInput(
+            "dataset_too_large", f"{what} more than the disk has room for: send fewer", "dataset"
+        ) from error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from atmc_core.attacks import ball, frozen_copy, is_within
 from atmc_core.attacks.base import Model
 from atmc_core.evaluation.attacks import ReportAttack, report_attacks
+from atmc_core.evaluation.scale import scale_exponent, scaled
 from atmc_core.evaluation.statistics import Estimate, wilson
 from atmc_core.randomness import random_generator
 from atmc_spec.names import AttackName, Norm
@@ -57,7 +58,8 @@ def evaluate(
 
     The attacks are those of a job's report (``GET /attacks`` lists them), with the same defaults.
     An image that has fallen within a radius counts as fallen within the larger ones, too, because
-    their balls contain the same perturbation.
+    their balls contain the same perturbation. Logits of an unusual scale are brought to a usual
+    one for the attacks, as in a report (``evaluation.scale``).
 
     Args:
         network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``. It is evaluated in
@@ -103,10 +105,12 @@ def evaluate(
         clean = _right(model, images, labels, batch_size, device)
         with torch.no_grad():
             num_classes = model(images[:1].to(device)).shape[1]
+        told = (images[:batch_size].to(device), labels[:batch_size].to(device))
+        attacked = scaled(model, scale_exponent(model, *told))
         found, standing = {}, clean
         for epsilon in sorted(threats):
             chosen = report_attacks(threats[epsilon], evaluation, num_classes)
-            search = _Search(model, images, labels, batch_size, device, seed)
+            search = _Search(attacked, images, labels, batch_size, device, seed)
             found[epsilon] = search.within(threats[epsilon].norm, epsilon, chosen, standing, clean)
             standing = found[epsilon].right
     finally:

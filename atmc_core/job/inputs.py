@@ -10,7 +10,15 @@ from torch import Tensor
 
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
-from atmc_core.data import Augmentation, DataSet, Reading, Split, check_against, load_dataset
+from atmc_core.data import (
+    Augmentation,
+    DataSet,
+    Reading,
+    Split,
+    check_against,
+    load_dataset,
+    note_missing_classes,
+)
 from atmc_core.evaluation.plan import evaluated_indices
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView, compressible_weights
@@ -18,6 +26,7 @@ from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
+from atmc_core.report.checks import Check
 from atmc_core.solver.support import Channels, Structure
 from atmc_spec import JobSpec, Target
 
@@ -35,6 +44,7 @@ class Inputs:
         data: the same images, on the job's device as far as they fit there.
         classifier: the uploaded classifier, on the device; training changes it in place.
         results: the folder that the job writes its results to.
+        checks: checks for the report that were raised before anything was evaluated.
     """
 
     spec: JobSpec
@@ -45,6 +55,7 @@ class Inputs:
     data: DataSet
     classifier: Classifier
     results: Path
+    checks: tuple[Check, ...] = ()
 
     @property
     def artifact(self) -> Path:
@@ -59,7 +70,8 @@ class Inputs:
     @property
     def device(self) -> torch.device:
         """The device on which the job computes."""
-        return next(self.classifier.parameters()).device
+        # Of a buffer, since a network that is only evaluated may have no parameters.
+        return self.classifier.device
 
     @property
     def report_seed(self) -> int:
@@ -150,6 +162,7 @@ def load_inputs(
     data = load_dataset(dataset, fraction, spec.seed, reading)
     loaded = upload.load(data.test.images.shape[1:])
     check_against(data, loaded.blueprint.input_shape, loaded.blueprint.num_classes)
+    data = note_missing_classes(data, loaded.blueprint.num_classes)
     augmentation = Augmentation(spec.training.flip, spec.training.shift)
     augmentation.check(*loaded.blueprint.input_shape[1:])
     return loaded, data

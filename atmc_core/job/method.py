@@ -1,5 +1,6 @@
 """Classes of methods: a method checks what is asked, plans its training and lists its stages."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,9 +108,11 @@ class CompressionMethod(TrainingMethod):
         """Check that the target can be met.
 
         Raises:
-            InvalidInput: if k is out of range, not even the least fits ``max_bytes``, or whole
-                channels are asked for and ``torch.fx`` cannot trace the network.
+            InvalidInput: if there are no weights to compress, k is out of range, not even the least
+                fits ``max_bytes``, or whole channels are asked for and ``torch.fx`` cannot trace
+                the network.
         """
+        check_weights(inputs)
         budget = inputs.budget
         budget.check(self.least(budget))
         k, structure = budget.target.given_k(budget.most), budget.structure
@@ -145,6 +148,24 @@ class CompressionMethod(TrainingMethod):
                 shared=True,
             ),
         ]
+
+
+def check_weights(inputs: Inputs) -> None:
+    """Check that the network has weights that a method could train and store.
+
+    Raises:
+        InvalidInput: ``unsupported_network`` if it has no convolution and no linear layer, or one
+            without entries.
+    """
+    empty = [name for name, view in inputs.views.items() if not math.prod(view.shape)]
+    if inputs.views and not empty:
+        return
+    found = f"{empty[0]} has no entries" if empty else "it has no convolution and no linear layer"
+    raise InvalidInput(
+        "unsupported_network",
+        f"the network cannot be compressed: {found}; the method evaluate takes it as it is",
+        empty[0] if empty else "model",
+    )
 
 
 def evaluate_upload(inputs: Inputs) -> StagePlan:

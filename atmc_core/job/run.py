@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from atmc_core.job.inputs import Inputs, load_inputs
 from atmc_core.job.methods import all_methods
 from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
 from atmc_core.job.progress import emit_progress, throttled_progress
+from atmc_core.job.upload_check import look_at_upload
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import Findings, build, write
 from atmc_core.report.builder import Compressed
@@ -105,6 +106,7 @@ def prepare(
     emit({"type": "stage", "stage": VALIDATING, "status": "started"})
     folder.mkdir(parents=True, exist_ok=True)
     inputs = _read(spec, model, dataset, folder, device, emit)
+    inputs = replace(inputs, checks=tuple(look_at_upload(inputs, emit)))
     method = all_methods()[spec.method]
     method.check(inputs)
     report_attacks(spec.threat, spec.evaluation, inputs.num_classes)
@@ -181,6 +183,7 @@ def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None)
         indices=inputs.indices,
         evaluated=inputs.evaluated,
         found=handover.before,
+        raised=inputs.checks,
         compressed=compressed,
         seed=inputs.report_seed,
         seconds=handover.seconds,

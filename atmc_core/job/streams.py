@@ -4,4 +4,4 @@ A stream is named by the job's seed and one of these numbers (see ``random_gener
 must stay as they are, since others would change the bytes of every artifact.
 """
 
-DENSE, COMPRESS, FINISH, SELECT, REPORT = range(5)
+DENSE, COMPRESS, FINISH, SELECT, REPORT, UPLOAD_CHECK = range(6)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,11 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self._identity = not normalization.mean
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the classifier lies, be it without parameters."""
+        return cast(Tensor, self.mean).device
 
     def forward(self, images: Tensor) -> Tensor:
         if not self._identity:

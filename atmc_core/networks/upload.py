@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.errors import InvalidInput
-from atmc_core.networks.architectures import Architecture, bind_num_classes, get_architecture
+from atmc_core.networks.architectures import Architecture, get_architecture
 from atmc_core.networks.architectures.torchvision_models import PREFIX, check_supported
 from atmc_core.networks.blueprint import ONNX, Blueprint
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.networks.state_dict import load_tensors, read_state_dict
+from atmc_core.networks.state_dict import fit_tensors, load_tensors, read_state_dicts
+from atmc_spec.checkpoints import StateDict
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ModelInput:
     """An uploaded network.
 
     Attributes:
-        path: the file: a state dict (safetensors, or ``.pt`` of tensors only), or ONNX.
+        path: the file: a state dict (safetensors, or ``.pt`` of tensors and plain data), or ONNX.
         architecture: a known architecture's name, or ``onnx``.
         normalization: the normalisation in front of the network.
     """
@@ -79,26 +80,26 @@ def open_upload(model: ModelInput) -> Upload:
     """
     if model.architecture == ONNX:
         return _OnnxUpload(model.path)
-    return _StateDictUpload(get_architecture(model.architecture), read_state_dict(model.path))
+    return _StateDictUpload(get_architecture(model.architecture), read_state_dicts(model.path))
 
 
 class _StateDictUpload(Upload):
-    def __init__(self, architecture: Architecture, tensors: dict[str, Tensor]) -> None:
-        self.architecture, self.tensors = architecture, tensors
+    def __init__(self, architecture: Architecture, found: Sequence[StateDict[Tensor]]) -> None:
+        self.architecture, self.found = architecture, found
         self.input_shape = architecture.input_shape
 
     def load(self, images: Sequence[int]) -> Loaded:
-        name, tensors = self.architecture.name, self.tensors
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        num_classes = bind_num_classes(name, shapes)
-        _check_classes(num_classes)
+        name = self.architecture.name
+        expected = self.architecture.describe()["tensors"]
+        tensors, fitted = fit_tensors(self.found, name, expected)
+        check_finite(tensors)
+        num_classes = fitted.dimensions["num_classes"]
         blueprint = Blueprint(name, num_classes, self.architecture.shape_for(images))
         network = blueprint.build()
         if name.startswith(PREFIX):
             check_supported(name, network, blueprint.input_shape)
-        check_state(network.state_dict(), tensors)
         load_tensors(network, tensors, strict=False)
-        return Loaded(blueprint, network.train())
+        return Loaded(blueprint, network.train(), fitted.notes)
 
 
 class _OnnxUpload(Upload):
@@ -124,31 +125,14 @@ class _OnnxUpload(Upload):
         return Loaded(blueprint, network.train(), imported.notes)
 
 
-def check_state(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Check that an uploaded state dict fits a network and is finite.
-
-    Args:
-        expected: the network's state dict.
-        tensors: the uploaded one. Only the counters of batch norms may be missing from it.
+def check_finite(tensors: dict[str, Tensor]) -> None:
+    """Check that an uploaded state dict holds numbers alone.
 
     Raises:
-        InvalidInput: ``tensor_mismatch`` or ``non_finite_weights``, with the tensor's name.
+        InvalidInput: ``non_finite_weights``, with the tensor's name.
     """
-    for name, tensor in expected.items():
-        if name not in tensors:
-            if name.endswith("num_batches_tracked"):
-                continue
-            raise InvalidInput("tensor_mismatch", f"{name} is missing", name)
-        if tensors[name].shape != tensor.shape:
-            raise InvalidInput(
-                "tensor_mismatch",
-                f"{name} is {list(tensors[name].shape)}; expected {list(tensor.shape)}",
-                name,
-            )
-    for name in tensors:
-        if name not in expected:
-            raise InvalidInput("tensor_mismatch", f"{name} is no tensor of the network", name)
-        if not torch.isfinite(tensors[name]).all():
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
             raise InvalidInput("non_finite_weights", f"{name} holds NaN or infinite values", name)
 
 

@@ -51,6 +51,7 @@ class Findings:
         indices: the positions of the evaluated images in the test split, int64 ``[N]``.
         evaluated: the evaluated images.
         found: the results of the evaluation of the upload (see ``Evaluator``).
+        raised: checks of the upload that were raised before it was evaluated.
         compressed: the results of compression; None for a job that only evaluates.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
@@ -65,6 +66,7 @@ class Findings:
     indices: Tensor
     evaluated: Split
     found: dict[str, Any]
+    raised: tuple[checks.Check, ...]
     compressed: Compressed | None
     seed: int
     seconds: float
@@ -191,7 +193,8 @@ def _checks(
         )
     ]
     data = checks.data_checks(findings.data, findings.evaluated.images, findings.spec.threat)
-    return found + [{"side": "data"} | check for check in data]
+    early = [{"side": "before"} | check for check in findings.raised]
+    return early + found + [{"side": "data"} | check for check in data]
 
 
 def _evaluation(findings: Findings, labels: Tensor) -> dict[str, Any]:

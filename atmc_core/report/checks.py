@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from atmc_core.data import DataSet, Split
+from atmc_core.data import FEWER_CLASSES, DataSet, Split
 from atmc_core.evaluation.statistics import images_for
 from atmc_spec import Threat
 
@@ -74,7 +74,16 @@ def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
     Returns:
         As ``side_checks``.
     """
-    return [_epsilon(threat, tuple(images.shape[1:])), _overlap(data, images)]
+    found = [_epsilon(threat, tuple(images.shape[1:])), _overlap(data, images)]
+    # Whoever reads the report looks at its warnings first, and this one may explain all figures.
+    missing = [message for code, message in data.notes if code == FEWER_CLASSES]
+    names = len(data.class_names)
+    return found + [_check(FEWER_CLASSES, True, message, classes=names) for message in missing]
+
+
+def raised_check(code: str, message: str, **figures: Any) -> Check:
+    """A check that was raised before anything was evaluated."""
+    return _check(code, True, message, **figures)
 
 
 def _check(code: str, raised: bool | None, message: str, **figures: Any) -> Check:

@@ -89,8 +89,8 @@ def check_network(network: nn.Module, names: list[str]) -> None:
         names: the names of its convolutions' and linear layers' weights.
 
     Raises:
-        ValueError: if there are none, one is no plain parameter or needs no gradient, or some
-            parameter is not float32.
+        ValueError: if there are none, one is no plain parameter, is empty or needs no gradient, or
+            some parameter is not float32.
     """
     if not names:
         raise ValueError("the network has no convolution (Conv2d) and no linear layer to compress")
@@ -101,5 +101,9 @@ def check_network(network: nn.Module, names: list[str]) -> None:
     for name in names:
         if name not in parameters:
             raise ValueError(f"{name} is no plain parameter: remove its parametrisation first")
+        if not parameters[name].numel():
+            raise ValueError(
+                f"{name} is empty, {list(parameters[name].shape)}: leave its layer out"
+            )
         if not parameters[name].requires_grad:
             raise ValueError(f"{name} needs no gradient: call requires_grad_() on it first")

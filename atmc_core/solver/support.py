@@ -261,7 +261,9 @@ class _Sides:
 
     def kept(self, alive: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each row stays, bool ``[groups, rows]``, and each column, bool ``[columns]``."""
-        return alive[self.rows] | (self.rows < 0), alive[self.columns] | (self.columns < 0)
+        # The last entry is for channels that can never go, whose class is -1.
+        stays = torch.cat([alive, torch.ones(1, dtype=torch.bool)])
+        return stays[self.rows], stays[self.columns]
 
     def size(self, alive: Tensor) -> int:
         """The number of dense weights in the rows and columns that stay."""

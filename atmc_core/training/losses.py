@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD as GradientAscent
-from atmc_core.attacks import Attack, ball, frozen_copy
+from atmc_core.attacks import Attack, frozen_copy
 from atmc_core.training.step import MixedLoss
-from atmc_spec.defaults import training_step_size
+from atmc_core.training.trainer import training_attack
 from atmc_spec.names import Norm
 
 
@@ -30,9 +30,7 @@ def PGD(  # the attack's usual name, since whoever writes a loop looks for that
         >>> PGD("linf", 8 / 255, steps=2).step_size == 8 / 255
         True
     """
-    return GradientAscent(
-        ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps)
-    )
+    return training_attack(norm, epsilon, steps, step_size)
 
 
 def adversarial_loss(

@@ -10,6 +10,7 @@ import pytest
 from api.inspection import ArrayHeader, read_dataset_header
 from api.problems import Problem
 from tests.api import files
+from tests.atmc_core.data.data_files import tarred
 
 LIMIT = 2**30
 
@@ -171,3 +172,27 @@ def test_a_data_set_that_is_cut_anywhere_is_malformed() -> None:
     content = files.npz_file()
     for length in range(0, len(content) - 1, 41):
         assert refused(content[:length]).code == "malformed_dataset"
+
+
+def test_a_tar_larger_than_the_limit_is_refused() -> None:
+    problem = refused(tarred({"ant/1.png": bytes(20_000)}), limit=10_000)
+    assert problem.code == "dataset_too_large"
+    assert "10000 are allowed" in problem.detail
+
+
+def test_a_symbolic_link_in_a_zip_is_refused_by_name() -> None:
+    link = zipfile.ZipInfo("cat/link.png")
+    link.external_attr = 0o120777 << 16
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    problem = refused(file.getvalue())
+    assert (problem.code, problem.param) == ("malformed_dataset", "cat/link.png")
+    assert "symbolic link" in problem.detail
+
+
+def test_arrays_whose_names_differ_by_case_only_are_refused() -> None:
+    members = {f"{name}.npy": npy_of(array) for name, array in files.images().items()}
+    problem = refused(files.zip_file(members | {"X_train.npy": npy_of(np.zeros(2))}))
+    assert problem.code == "malformed_dataset"
+    assert "case" in problem.detail

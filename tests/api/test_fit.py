@@ -94,7 +94,19 @@ def test_a_key_that_utf_8_cannot_hold_is_told_escaped() -> None:
     problem.detail.encode()
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
-def test_a_wrapper_s_prefix_is_recognised(prefix: str) -> None:
-    problem = refused({prefix + key: tensor for key, tensor in GOOD.items()})
-    assert f"Remove the prefix '{prefix}'" in problem.detail
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.net.", "_orig_mod.module."])
+def test_a_prefix_of_all_names_is_left_out(prefix: str) -> None:
+    tensors = {prefix + key: tensor for key, tensor in GOOD.items()}
+    assert fit(tensors, "net", ARCHITECTURE) == Fit({"num_classes": 10}, 196)
+
+
+def test_what_does_not_fit_behind_a_prefix_is_told_with_the_prefix() -> None:
+    tensors = {f"model.{key}": tensor for key, tensor in GOOD.items() if key != "fc.bias"}
+    problem = refused(tensors | {"model.head.bias": GOOD["fc.bias"]})
+    assert "behind the prefix 'model.': 1 missing keys (fc.bias)" in problem.detail
+    assert "1 unexpected keys (model.head.bias)" in problem.detail
+
+
+def test_a_long_prefix_and_many_names_cost_no_time() -> None:
+    names = [f"{'a.' * 10_000}{number}.fc.weight" for number in range(200)]
+    refused(dict.fromkeys(names, GOOD["fc.weight"]))

@@ -1,5 +1,6 @@
 """Whatever bytes come, the inspections return a header or refuse with a problem of their own."""
 
+import argparse
 import io
 import json
 import pickle
@@ -15,9 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.inspection import read_dataset_header, read_model_header
+from api.inspection import fit, read_dataset_header, read_model_header
 from api.problems import CODES, Problem
 from tests.api import files
+from tests.atmc_core.data.data_files import tarred, zipped
 
 LIMIT = 10_000
 
@@ -33,7 +35,12 @@ def read_dataset(file: io.BytesIO) -> Any:
     return read_dataset_header(file, LIMIT)
 
 
-READERS: list[Callable[[io.BytesIO], Any]] = [read_model_header, read_dataset]
+def read_and_fit(file: io.BytesIO) -> Any:
+    document = {"tensors": FITTED, "compressible": ["a.weight"]}
+    return fit(read_model_header(file).state_dicts, "net", document)
+
+
+READERS: list[Callable[[io.BytesIO], Any]] = [read_model_header, read_and_fit, read_dataset]
 
 
 def read_safely(content: bytes) -> None:
@@ -44,7 +51,7 @@ def read_safely(content: bytes) -> None:
             problem = refusal(read, content)
         if problem is not None:
             assert problem.code in CODES
-            assert len(problem.detail) < 1000
+            assert len(problem.detail) < 1600
             assert problem.param is None or len(problem.param) < 100
             # It can be sent, whatever stood in the file.
             json.loads(problem.response().body)
@@ -59,10 +66,28 @@ def refusal(read: Callable[[io.BytesIO], Any], content: bytes) -> Problem | None
 
 
 SMALL_STATE = {"a.weight": torch.zeros(3, 2), "a.bias": torch.zeros(3, dtype=torch.float16)}
+FITTED = {"a.weight": {"shape": [3, 2]}, "a.bias": {"shape": ["num_classes"]}}
+PRUNED = {"module.a.weight_orig": torch.ones(3, 2), "module.a.weight_mask": torch.ones(3, 2)}
+CHECKPOINT = {
+    "epoch": 3,
+    "optimizer": {"state": {0: {"step": torch.zeros(())}}, "param_groups": [{"lr": 0.1}]},
+    "names": ["ant", ("bee", None)],
+    "model": PRUNED | {"module.a.bias": torch.zeros(3)},
+}
 GOOD = {
+    "checkpoint": files.torch_file(CHECKPOINT),
+    "checkpoint with an object": files.torch_file(CHECKPOINT | {"args": argparse.Namespace(a=1)}),
+    "pruned safetensors": files.safetensors_file(
+        {name: tensor.numpy() for name, tensor in CHECKPOINT["model"].items()}  # type: ignore[attr-defined]
+    ),
     "safetensors": files.safetensors_file({"a": np.zeros((2, 3), "float32"), "b": np.zeros(2)}),
     "torch": files.torch_file(SMALL_STATE),
     "npz": files.npz_file(files.images(3)),
+    "zip of folders": zipped({f"set\\train\\{c}\\1.png": b"x" for c in "ab"} | {"README.md": b""}),
+    "zip of Parquet": zipped({"data/train-0.parquet": b"PAR1", "data/.gitattributes": b""}),
+    "tar": tarred({"a/1.png": b"x", "b/1.png": b"y"}),
+    "tar.gz": tarred({"a/1.png": b"x", "b/1.png": b"y"}, "gz"),
+    "tar.xz": tarred({"a/1.png": b"x", "b/1.png": b"y"}, "xz"),
     "npz stored": files.npz_file(files.images(3), compressed=False),
 }
 

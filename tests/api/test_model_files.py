@@ -155,11 +155,16 @@ def test_torchscript_is_refused_with_the_command_that_converts_it() -> None:
     assert "torch.jit.load" in problem.detail
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_a_nested_state_dict_is_refused_with_the_line_that_unpacks_it(key: str) -> None:
-    problem = refused(files.torch_file({key: {"a": torch.zeros(2)}, "epoch": 3}))
-    assert (problem.code, problem.param) == ("malformed_model", key)
-    assert f"torch.load('model.pt')['{key}']" in problem.detail
+def test_a_nested_state_dict_is_found_and_what_is_beside_it_is_measured() -> None:
+    made = {"epoch": 3, "model": {"a": torch.zeros(2)}, "optimizer": {"m": torch.ones(3)}}
+    header = read(files.torch_file(made))
+    (found,) = header.state_dicts
+    assert (found.path, found.beside) == (("model",), ("epoch", "optimizer"))
+    assert header.tensors == found.tensors == {"a": TensorHeader("F32", (2,))}
+    with zipfile.ZipFile(io.BytesIO(files.torch_file(made))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    cut = members | {"archive/data/1": members["archive/data/1"][:-4]}
+    assert "should take 12 bytes and has 8" in refused(files.zip_file(cut)).detail
 
 
 def entry(**changes: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import json
 import resource
 import struct
 import sys
+import tarfile
 import time
 import traceback
 import warnings
@@ -35,12 +36,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
 
-from atmc_core.data import Reading
+from atmc_core.data import Reading, load_dataset
 from atmc_core.errors import InvalidInput
 from atmc_core.job.inputs import load_inputs
 from atmc_core.networks.architectures import build
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import CompressionSpec, Target, Threat
+from tests.atmc_core.data.data_files import cifar_10, npy, tarred, zipped
+from tests.atmc_core.data.data_files import idx as idx_file
 
 #: No case may take longer.
 _CASE_S = 30
@@ -52,31 +55,11 @@ SPEC = CompressionSpec(
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form)
+    """An image; MPO has a small picture behind the first."""
+    buffer, image = io.BytesIO(), Image.fromarray(pixels)
+    behind: dict[str, Any] = {"save_all": True, "append_images": [image.resize((4, 4))]}
+    image.save(buffer, form, **behind if form == "MPO" else {})
     return buffer.getvalue()
-
-
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def _idx(array: np.ndarray) -> bytes:
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + array.tobytes()
-    )
 
 
 def data_sets() -> dict[str, bytes]:
@@ -85,7 +68,7 @@ def data_sets() -> dict[str, bytes]:
     images = rng.integers(0, 256, (24, 8, 8), dtype=np.uint8)
     labels = (np.arange(24) % 2).astype(np.uint8)
     arrays = {"x_train": images, "y_train": labels, "x_test": images[:4], "y_test": labels[:4]}
-    arrays_npy = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+    arrays_npy = {f"{name}.npy": npy(array) for name, array in arrays.items()}
     names = [f"{('ant', 'cat')[i % 2]}/{i}" for i in range(24)]
     rows = arrow.table(
         {
@@ -96,13 +79,30 @@ def data_sets() -> dict[str, bytes]:
     table = io.BytesIO()
     parquet.write_table(rows, table)
     idx = {
-        "train-images-idx3-ubyte": _idx(images),
-        "train-labels-idx1-ubyte.gz": gzip.compress(_idx(labels)),
+        "train-images-idx3-ubyte": idx_file(images),
+        "train-labels-idx1-ubyte.gz": gzip.compress(idx_file(labels)),
     }
+    pngs = {f"{n}.png": encoded(i) for n, i in zip(names, images, strict=True)}
+    rgb = np.repeat(rng.integers(0, 256, (12, 1, 32, 32), dtype=np.uint8), 3, 1)
+    cifar = cifar_10(rgb, [0, 1] * 6, ["ant", "cat"])
     return {
+        "tar": tarred(pngs),
+        "tar.gz": tarred(pngs, "gz"),
+        "tar.bz2": tarred(pngs, "bz2"),
+        "tar.xz": tarred(pngs, "xz"),
+        "tar of arrays": tarred(arrays_npy),
+        "tar of CIFAR": tarred(cifar),
+        "zip of CIFAR": zipped(cifar, zipfile.ZIP_STORED),
+        "zip of split folders": zipped(
+            {f"set\\{split}\\{n}": png for split in ("train", "test") for n, png in pngs.items()}
+            | {"README.md": b"#", "set/train/.gitkeep": b"", "set/train/cat/": b""}
+        ),
+        "zip of MPO": zipped(
+            {f"{n}.jpg": encoded(i, "MPO") for n, i in zip(names, images, strict=True)}
+        ),
         "npz": zipped(arrays_npy),
         "npz stored": zipped(arrays_npy, zipfile.ZIP_STORED),
-        "zip of PNG": zipped({f"{n}.png": encoded(i) for n, i in zip(names, images, strict=True)}),
+        "zip of PNG": zipped(pngs),
         "zip of JPEG": zipped(
             {f"{n}.jpg": encoded(i, "JPEG") for n, i in zip(names, images, strict=True)}
         ),
@@ -263,7 +263,16 @@ def models() -> dict[str, tuple[bytes, str]]:
     state = build("digits_cnn", 2).state_dict()
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    pruned = {
+        "model.fc1.weight_orig": state["fc1.weight"],
+        "model.fc1.weight_mask": torch.ones_like(state["fc1.weight"]),
+    } | {f"model.{name}": tensor for name, tensor in state.items() if name != "fc1.weight"}
+    checkpoint = io.BytesIO()
+    optimizer = {"state": {0: {"step": torch.zeros(())}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, "net": [{"ema": pruned}]}, checkpoint)
     return {
+        "checkpoint": (checkpoint.getvalue(), "digits_cnn"),
+        "pruned safetensors": (safetensors.torch.save(pruned), "digits_cnn"),
         "safetensors model": (safetensors.torch.save(state), "digits_cnn"),
         "pt model": (buffer.getvalue(), "digits_cnn"),
         "ONNX": (_onnx(), "onnx"),
@@ -276,10 +285,14 @@ def models() -> dict[str, tuple[bytes, str]]:
 def mutated(content: bytes, rng: Generator) -> bytes:
     """The content with a few bytes, sizes or parts of it changed.
 
-    Half of the zips are changed inside a member, under checksums that are right again.
+    Half of the archives are changed inside a member, under checksums that are right again, and
+    some tars in a header.
     """
-    if content[:2] == b"PK" and rng.random() < 0.5:
+    is_zip, is_tar = content[:2] == b"PK", content[257:262] == b"ustar"
+    if (is_zip or is_tar) and rng.random() < 0.5:
         return _changed_inside(content, rng)
+    if is_tar and rng.random() < 0.5:
+        return _changed_header(content, rng)
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         CHANGES[rng.integers(len(CHANGES))](changed, rng)
@@ -287,12 +300,38 @@ def mutated(content: bytes, rng: Generator) -> bytes:
 
 
 def _changed_inside(content: bytes, rng: Generator) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    is_zip = content[:2] == b"PK"
+    members = _zip_members(content) if is_zip else _tar_members(content)
     for name in rng.choice(sorted(members), rng.integers(1, 3)):
         changed = mutated(members[name], rng)
         members[name] = _right_checksums(changed) if rng.random() < 0.5 else changed
-    return zipped(members)
+    return zipped(members) if is_zip else tarred(members)
+
+
+def _zip_members(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _tar_members(content: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return {each.name: archive.extractfile(each).read() for each in archive}  # type: ignore[union-attr]
+
+
+def _changed_header(content: bytes, rng: Generator) -> bytes:
+    """A tar with some bytes of one header changed, and the header's checksum right again."""
+    changed = bytearray(content)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        starts = [each.offset for each in archive]
+    start = int(rng.choice(starts))
+    for _ in range(rng.integers(1, 4)):
+        # Names, modes, sizes and kinds stand in the first 160 bytes.
+        place = start + rng.integers(0, 160)
+        changed[place] = rng.choice([*b"\0 -07xgLKS5", rng.integers(0, 256)])
+    changed[start + 148 : start + 156] = b" " * 8
+    checksum = sum(changed[start : start + 512])
+    changed[start + 148 : start + 156] = f"{checksum:06o}\0 ".encode()
+    return bytes(changed)
 
 
 def _right_checksums(content: bytes) -> bytes:
@@ -357,6 +396,10 @@ def run(folder: Path, cases: int, seed: int) -> dict[str, Any]:
 
     def read(name: str, content: bytes) -> None:
         case.write_bytes(content)
+        if "CIFAR" in name:
+            # No network here is as large as these images.
+            load_dataset(case, 0.1, 0, Reading(folder=folder))
+            return
         if name in networks:
             inputs = ModelInput(case, networks[name][1]), good_data
         else:

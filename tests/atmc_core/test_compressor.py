@@ -230,6 +230,26 @@ def test_an_evaluation_falls_with_the_radius_and_repeats() -> None:
         evaluate(network, IMAGES, LABELS, epsilons=[0.1], pgd_stepz=5)
 
 
+@pytest.mark.parametrize("factor", [1e5, 1e-5])
+def test_a_factor_on_the_logits_hides_nothing_from_the_attacks(factor: float) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            return factor * self.network(images)
+
+    network = _mine()
+    torch.manual_seed(0)
+    _train(network, Compressor(network, density=1.0, bits=32, steps=60), 60)
+    asked: Any = {"attacks": ["pgd"], "epsilons": [0.1], "pgd_steps": 5}
+    (plain,), (scaled,) = (evaluate(n, IMAGES, LABELS, **asked) for n in (network, Scaled(network)))
+    assert scaled.clean == plain.clean
+    assert plain.robust.value < plain.clean.value - 0.2
+    assert scaled.robust.value <= plain.robust.value + 1 / len(IMAGES)
+
+
 def test_a_file_says_which_network_it_wants(tmp_path: Path) -> None:
     compressor = Compressor(_mine(), density=0.2, bits=4, steps=0)
     compressor.freeze()
@@ -297,6 +317,77 @@ def test_a_network_that_cannot_be_compressed_is_refused() -> None:
     fixed.stem.weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"stem\.weight needs no gradient"):
         Compressor(fixed, k=1, bits=4, steps=1)
+
+
+BARE: dict[str, Callable[[], nn.Module]] = {
+    "one layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)),
+    "the layer itself": lambda: nn.Sequential(nn.Linear(64, 10, bias=False))[0],
+    "two convolutions": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(4, 10, 6, bias=False),
+        nn.Flatten(),
+    ),
+    "a frozen bias": lambda: nn.Sequential(nn.Flatten(), frozen(nn.Linear(64, 10), "bias")),
+    "one weight": lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(1, 1, bias=False)),
+    "zeros": lambda: nn.Sequential(nn.Flatten(), zeros(nn.Linear(64, 10, bias=False))),
+}
+
+
+def frozen(layer: nn.Linear, name: str) -> nn.Linear:
+    layer.get_parameter(name).requires_grad_(False)
+    return layer
+
+
+def zeros(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+@pytest.mark.parametrize("kind", BARE)
+@pytest.mark.parametrize("structure", ["element", "channel"])
+@pytest.mark.parametrize(
+    ("bits", "steps", "factorize"), [(32, 0, True), (16, 2, True), (4, 2, False), (1, 2, True)]
+)
+def test_a_network_without_biases_and_norms_is_compressed(
+    kind: str, structure: Any, bits: Any, steps: int, factorize: bool, tmp_path: Path
+) -> None:
+    network = BARE[kind]()
+    images = IMAGES.flatten(1) if isinstance(network, nn.Linear) else IMAGES
+    compressor = Compressor(
+        network, density=1.0, bits=bits, steps=steps, structure=structure, factorize=factorize
+    )
+
+    def step() -> None:
+        network(images).square().mean().backward()
+        compressor.step()
+
+    for _ in range(steps):
+        step()
+    compressor.freeze()
+    step()
+    assert compressor.nonzeros() <= compressor.k
+    compressor.load_state_dict(compressor.state_dict())
+    compressor.save(tmp_path / "model.atmc")
+    again = load(tmp_path / "model.atmc", network=BARE[kind]())
+    with torch.no_grad():
+        assert torch.allclose(again(images), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (nn.Flatten(), "no convolution"),
+        (nn.LayerNorm(64), "no convolution"),
+        (nn.Conv1d(1, 1, 1), "no convolution"),
+        (nn.Sequential(frozen(nn.Linear(4, 2), "weight")), "0.weight needs no gradient"),
+        (nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 0)), r"1.weight is empty, \[0, 2\]"),
+    ],
+)
+def test_a_network_with_nothing_to_compress_is_refused(network: nn.Module, said: str) -> None:
+    for structure in ("element", "channel"):
+        with pytest.raises(ValueError, match=said):
+            Compressor(network, density=1.0, bits=4, steps=1, structure=structure)  # type: ignore[arg-type]
 
 
 def test_what_comes_in_the_wrong_order_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from atmc_core.errors import InvalidInput
 from atmc_core.events import Emit
 from atmc_core.job.inputs import Inputs
-from atmc_core.job.method import TrainingMethod
+from atmc_core.job.method import TrainingMethod, check_weights
 from atmc_core.job.pipeline import StagePlan
 from atmc_core.job.planning import fit_epochs
 from atmc_core.job.setup import TrainingSetup
@@ -22,8 +22,9 @@ class Dense(TrainingMethod):
         """Check that the target asks for no compression.
 
         Raises:
-            InvalidInput: if it asks for compression, or k is out of range.
+            InvalidInput: if it asks for compression, k is out of range, or there are no weights.
         """
+        check_weights(inputs)
         budget = inputs.budget
         budget.check()
         if budget.target.bits != FLOAT_BITS or not budget.holds_all():

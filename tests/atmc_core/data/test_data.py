@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,20 @@ import pytest
 import safetensors.numpy
 import torch
 
-from atmc_core.data import Split, check_against, hold_out, load_dataset, load_npz
+from atmc_core.data import (
+    FEWER_CLASSES,
+    Reading,
+    Split,
+    check_against,
+    hold_out,
+    load_dataset,
+    load_npz,
+    note_missing_classes,
+)
+from atmc_core.data.collector import Collector
 from atmc_core.errors import InvalidInput
+from atmc_core.report.checks import data_checks
+from atmc_spec import Threat
 
 
 def _arrays(**changes: Any) -> dict[str, Any]:
@@ -194,3 +207,59 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, tmp_path / "data.npz"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert said == "dataset_too_large\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "raised"),
+    [((), False), (("a", "b", "c", "d"), False), (("a", "b", "c"), True)],
+    ids=["no names", "as many as outputs", "fewer"],
+)
+def test_fewer_class_names_than_outputs_are_a_note_and_a_warning_of_the_report(
+    names: tuple[str, ...], raised: bool, tmp_path: Path
+) -> None:
+    few = {"y_train": np.arange(40) % 3, "y_test": np.arange(8) % 3}
+    data = replace(_load(tmp_path, **few), class_names=names)
+    check_against(data, (3, 6, 5), 4)
+    noted = note_missing_classes(data, 4)
+    assert (FEWER_CLASSES in dict(noted.notes)) == raised
+    checks = data_checks(noted, noted.test.images, Threat(norm="linf", epsilon=0.1))
+    found = {check["code"]: check for check in checks}
+    assert (FEWER_CLASSES in found) == raised
+    if raised:
+        assert found[FEWER_CLASSES]["status"] == "raised"
+        assert "3 classes (a, b, c), the network has 4 outputs" in found[FEWER_CLASSES]["message"]
+
+
+def test_more_class_names_than_outputs_are_refused_with_the_list(tmp_path: Path) -> None:
+    data = replace(_load(tmp_path), class_names=("ant", "bee", "cat", "dog", "images"))
+    with pytest.raises(
+        InvalidInput, match=r"5 classes.*has 4.*ant, bee, cat, dog, images"
+    ) as error:
+        check_against(data, (3, 6, 5), 4)
+    assert error.value.code == "label_out_of_range"
+    with pytest.raises(InvalidInput, match="0 to 2; the data's are ant, bee, cat, dog"):
+        check_against(data, (3, 6, 5), 3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(1, "subtract 1"), (-1, "leave that split out")],
+)
+def test_labels_that_do_not_count_from_zero_are_told_of(
+    shift: int, words: str, tmp_path: Path
+) -> None:
+    data = _load(tmp_path, y_train=np.arange(40) % 4 + shift, y_test=np.arange(8) % 4 + shift)
+    with pytest.raises(InvalidInput, match=words):
+        check_against(data, (3, 6, 5), 4)
+
+
+def test_images_of_another_order_are_told_of(tmp_path: Path) -> None:
+    turned = {n: _arrays()[n].transpose(0, 3, 1, 2).copy() for n in ("x_train", "x_test")}
+    with pytest.raises(InvalidInput, match=r"seems to be \[N, C, H, W\]"):
+        check_against(_load(tmp_path, **turned), (3, 6, 5), 4)
+
+
+def test_a_label_past_64_bits_is_refused(tmp_path: Path) -> None:
+    collector = Collector(Reading(folder=tmp_path))
+    with pytest.raises(InvalidInput, match="64 bits"):
+        collector.extend("train", np.zeros((1, 3, 2, 2), np.uint8), [2**63], "rows")

@@ -114,7 +114,7 @@ FAMILIES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", get_args(names.Structure))
+@pytest.mark.parametrize("kind", get_args(names.StructureName))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
     family: str, kind: str

@@ -8,13 +8,17 @@ from typing import Any, get_args
 
 import jsonschema
 import pytest
+import torch
 
 from atmc_core.job import methods
 from atmc_core.job.catalogue import catalogue
 from atmc_core.job.methods import all_methods, all_specs
+from atmc_core.job.run import run
+from atmc_core.networks.upload import ModelInput
 from atmc_core.report.schema import schema
-from atmc_spec import SPECS
-from benchmarks.small_job import fill_folder
+from atmc_spec import SPECS, read_spec
+from benchmarks.small_job import ARCHITECTURE, fill_folder
+from tests.atmc_core.job.whole_jobs import read_report
 
 #: Pruning of a network whose weights were made smaller before: a method of somebody else's.
 SHRUNK = """
@@ -89,21 +93,39 @@ def test_a_file_of_its_own_adds_a_method_to_the_catalogue(
 def test_the_worker_s_child_runs_a_method_that_is_a_file_of_its_own(
     folder: Path, tmp_path: Path
 ) -> None:
-    def run(spec: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-        place = tmp_path / f"{spec['method']}-{spec.get('share')}"
-        fill_folder(place, spec)
-        subprocess.run([sys.executable, "-c", CHILD, place, folder], check=True)
-        outcome = json.loads((place / "outcome.json").read_text())
-        assert outcome["status"] == "succeeded", outcome
-        report = json.loads((place / "results" / "report.json").read_text())
-        return (place / "results" / "model.atmc").read_bytes(), report
-
-    shrunk, report = run(SPEC | {"share": 0.5})
+    place = tmp_path / "job"
+    fill_folder(place, SPEC | {"share": 0.5})
+    subprocess.run([sys.executable, "-c", CHILD, place, folder], check=True)
+    outcome = json.loads((place / "outcome.json").read_text())
+    assert outcome["status"] == "succeeded", outcome
+    report = read_report(place)
     assert (report["method"], report["spec"]["share"]) == ("shrunk", 0.5)
     jsonschema.validate(report, schema())
     assert 0 < report["headline"]["nonzeros"] <= report["headline"]["k"] == 3_816
-    # With nothing made smaller it is the method that it derives from.
-    assert run(SPEC)[0] == run(SPEC | {"method": "ap"})[0] != shrunk
+
+
+def test_a_method_is_the_one_that_it_derives_from_where_it_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+    fill_folder(tmp_path, SPEC)
+    model = ModelInput(tmp_path / "inputs" / "model.safetensors", ARCHITECTURE)
+
+    def artifact(name: str, changes: dict[str, Any]) -> bytes:
+        spec = read_spec(SPEC | changes, all_specs())
+        place, device = tmp_path / name, torch.device("cpu")
+        run(
+            spec,
+            model,
+            tmp_path / "inputs" / "dataset.npz",
+            place,
+            device=device,
+            emit=lambda _: None,
+        )
+        return (place / "results" / "model.atmc").read_bytes()
+
+    same = artifact("same", {})
+    assert artifact("pruning", {"method": "ap"}) == same != artifact("shrunk", {"share": 0.5})
 
 
 def test_two_methods_of_one_name_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,29 @@ def test_what_does_not_come_in_is_named(variant: str, tmp_path: Path) -> None:
     assert refused.value.code == code
 
 
+def test_all_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
+    state = build("torchvision/squeezenet1_1", 3).state_dict()
+    renamed = {name.replace("classifier.1", "head"): tensor for name, tensor in state.items()}
+    safetensors.torch.save_file(renamed, tmp_path / "net.safetensors")
+    upload = open_upload(ModelInput(tmp_path / "net.safetensors", "torchvision/squeezenet1_1"))
+    with pytest.raises(InvalidInput) as refused:
+        upload.load((3, 64, 64))
+    assert refused.value.code == "tensor_mismatch"
+    assert "2 missing keys (classifier.1.weight, classifier.1.bias)" in refused.value.message
+    assert "2 unexpected keys (head.bias, head.weight)" in refused.value.message
+
+
+def test_a_checkpoint_comes_in_by_name(tmp_path: Path) -> None:
+    state = build("torchvision/squeezenet1_1", 3).state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "net.pt")
+    loaded = open_upload(ModelInput(tmp_path / "net.pt", "torchvision/squeezenet1_1")).load(
+        (3, 64, 64)
+    )
+    assert [code for code, _ in loaded.notes] == ["state_dict_nested", "prefix_stripped"]
+    assert all(torch.equal(t, state[name]) for name, t in loaded.network.state_dict().items())
+
+
 def test_images_that_do_not_pass_through_are_refused(tmp_path: Path) -> None:
     state = build("torchvision/squeezenet1_1", 3).state_dict()
     safetensors.torch.save_file(state, tmp_path / "net.safetensors")

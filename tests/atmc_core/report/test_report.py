@@ -302,7 +302,7 @@ class TestRefuses:
             tensors[name] = tensors[name][:1].clone()
         safetensors.torch.save_file(tensors, tmp_path / "one.safetensors")
         model = ModelInput(tmp_path / "one.safetensors", "digits_cnn")
-        with pytest.raises(InvalidInput, match="at least 2") as refused:
+        with pytest.raises(InvalidInput, match="num_classes >= 2") as refused:
             run_job(self.DOCUMENT, model, digits_path, tmp_path)
         assert refused.value.code == "tensor_mismatch"
 

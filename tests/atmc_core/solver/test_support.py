@@ -80,7 +80,7 @@ def test_what_is_dropped_stays_away_and_choosing_again_changes_nothing() -> None
     structure.shrink(factors, 38_160)
     assert torch.equal(structure.state_dict(), first)
     again = Channels(network)
-    again.read(factors)
+    again.adopt(factors)
     assert torch.equal(again.state_dict(), first)
 
 
