@@ -105,7 +105,8 @@ def evaluate(
         clean = _right(model, images, labels, batch_size, device)
         with torch.no_grad():
             num_classes = model(images[:1].to(device)).shape[1]
-        attacked = scaled(model, scale_exponent(model, images[:batch_size].to(device)))
+        told = (images[:batch_size].to(device), labels[:batch_size].to(device))
+        attacked = scaled(model, scale_exponent(model, *told))
         found, standing = {}, clean
         for epsilon in sorted(threats):
             chosen = report_attacks(threats[epsilon], evaluation, num_classes)

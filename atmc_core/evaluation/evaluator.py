@@ -88,8 +88,8 @@ class Evaluator:
         self.curve_positions = curve_positions(split.labels, evaluation, seed)
         self.probe_positions = probe_positions(split.labels, seed)
         self.shown_positions = shown_positions(split.labels)
-        images, _ = split.batch(self.probe_positions)
-        self.exponent = scale_exponent(self.unscaled, images)
+        probed = split.batch(self.probe_positions)
+        self.exponent = scale_exponent(self.unscaled, *probed)
         self.model = scaled(self.unscaled, self.exponent)
         self._state = self._blank()
 

@@ -16,28 +16,34 @@ from atmc_core.attacks.base import Model
 # The usual range of the median margin (see ``scale_exponent``), and the margin that one beyond it
 # is brought to: PGD finds the most there on the networks of docs/notes/results.md.
 _LEAST, _MOST, _WANTED = 0.25, 64.0, 8.0
-# At most so many images tell the scale.
-_IMAGES = 100
+# The scale is told if a model is right on this share of the images beyond chance. One that has
+# learned nothing has small logits because it knows nothing.
+_LEARNED = 0.25
 
 
 @torch.no_grad()
-def scale_exponent(model: Model, images: Tensor) -> int:
+def scale_exponent(model: Model, images: Tensor, labels: Tensor) -> int:
     """The power of two that brings a model's logits to a usual scale.
 
-    The scale is told by the median over images of the largest logit minus the second largest one.
+    The scale is told by the median, over the images that the model classifies correctly, of the
+    largest logit minus the second largest one.
 
     Args:
         model: maps images to logits ``[N, classes]``.
         images: float ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
 
     Returns:
-        The exponent; 0 if the scale is usual, or cannot be told because logits are equal or not
-        finite.
+        The exponent; 0 if the scale is usual, or cannot be told: the model is not much better than
+        chance, or its logits are equal or not finite.
     """
-    logits = model(images[:_IMAGES])
+    logits = model(images)
     if logits.ndim != 2 or logits.shape[1] < 2 or not torch.isfinite(logits).all():
         return 0
-    top = logits.double().topk(2, dim=1).values
+    right, chance = logits.argmax(1) == labels, 1 / logits.shape[1]
+    if float(right.float().mean()) < chance + _LEARNED * (1 - chance):
+        return 0
+    top = logits[right].double().topk(2, dim=1).values
     margin = float((top[:, 0] - top[:, 1]).median())
     if margin == 0 or _LEAST <= margin <= _MOST:
         return 0

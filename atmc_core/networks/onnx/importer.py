@@ -186,7 +186,7 @@ class _Import:
         operands = [self._operand(operation, name) for name in operation.inputs]
         folded = self._early.get(place)
         if folded is None and not any(isinstance(operand, Value) for operand in operands):
-            folded = self._fold(operation, [o for o in operands if not isinstance(o, Value)])
+            folded = self._fold(operation, _constants_of(operands))
         if folded is not None:
             self._set(operation, [folded])
             return
@@ -202,6 +202,12 @@ class _Import:
             value = adaptive_pool(self.builder, operation, operands[pool.pooled], pool.size)
             self._set(self.operations[pool.places[-1]], [value])
             return
+        if operation.op == "Dropout" and any(
+            o is not None and o.any() for o in _constants_of(operands[2:3])
+        ):
+            raise unsupported(
+                operation, "it is in training mode: call model.eval() and export again"
+            )
         if operation.op not in RULES:
             raise unsupported(operation, why_not(operation.op))
         made = self._apply(place, operation, operands)
@@ -324,3 +330,7 @@ def _constant(operation: Operation) -> Array:
         if name in attributes:
             return np.array(attributes[name], dtype)
     raise unsupported(operation, "a constant that is neither a number nor a tensor")
+
+
+def _constants_of(operands: Sequence[Operand | None]) -> list[Array | None]:
+    return [operand for operand in operands if not isinstance(operand, Value)]

@@ -69,10 +69,13 @@ def test_the_median_margin_tells_the_scale(margin: float, exponent: int) -> None
     def model(images: Tensor) -> Tensor:
         return logits.float()
 
-    assert scale_exponent(model, torch.zeros(3, 1, 2, 2)) == exponent
+    images = torch.zeros(3, 1, 2, 2)
+    assert scale_exponent(model, images, torch.tensor([1, 0, 1])) == exponent
+    assert scale_exponent(model, images, torch.tensor([0, 1, 0])) == 0  # it has learned nothing
     changed = scaled(model, exponent)(torch.zeros(3, 1, 2, 2))
     assert torch.equal(changed.argmax(1), logits.argmax(1))
 
 
 def test_outputs_that_are_not_finite_are_left_to_the_evaluation() -> None:
-    assert scale_exponent(lambda images: images.flatten(1) * torch.inf, torch.ones(2, 1, 1, 3)) == 0
+    images, labels = torch.ones(2, 1, 1, 3), torch.zeros(2, dtype=torch.int64)
+    assert scale_exponent(lambda images: images.flatten(1) * torch.inf, images, labels) == 0

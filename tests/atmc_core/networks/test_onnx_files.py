@@ -233,6 +233,9 @@ TAKEN: dict[str, tuple[list[ModelProto], list[str]]] = {
             _model([*BODY, _gemm("e"), _node("Cast", "e", "y", to=FLOAT)],
                    kind=TensorProto.FLOAT16, w=WEIGHTS["w"].astype(np.float16),
                    u=WEIGHTS["u"].astype(np.float16)),
+            _model([_node("Cast", "x", "i", to=TensorProto.FLOAT16), _node("Conv", "i w", "a"),
+                    *BODY[1:], _gemm("e"), _node("Cast", "e", "y", to=FLOAT)],
+                   w=WEIGHTS["w"].astype(np.float16), u=WEIGHTS["u"].astype(np.float16)),
         ],
         ["half_precision_widened"],
     ),
@@ -303,6 +306,12 @@ REFUSED: dict[str, tuple[list[ModelProto], str, str]] = {
         [_model([*BODY, _gemm()], images=shape) for shape in ((3, 8, 8), ("n", 192))],
         "malformed_model",
         "dimensions; images are",
+    ),
+    "a dropout in training mode": (
+        [_model([*BODY, _node("Dropout", "d r t", "h"), _node("Gemm", "h u", "y", transB=1)],
+                r=np.float32(0.5), t=np.array(True))],
+        "unsupported_operator",
+        r"Dropout node number 4: .* model\.eval\(\)",
     ),
     "control flow": (
         [_model([*BODY, _branch()], flag=np.array(True))],
@@ -385,7 +394,7 @@ def test_files_of_this_kind_are_refused(row: str, place: int, tmp_path: Path) ->
 
 def test_the_docs_have_these_rows() -> None:
     text = Path("docs/formats.md").read_text()
-    section = text[text.index("### ONNX files") : text.index("## Images")]
+    section = text[text.index("### ONNX files") : text.index("### Operators")]
     rows = re.findall(r"^\| ([^|]+?) \|", section, re.MULTILINE)
     assert [row for row in rows if row not in ("a file with", "---")] == [*TAKEN, *REFUSED]
 
