@@ -1,8 +1,9 @@
 # PYTHON: any Python 3.11 or newer. PIP_ARGS: extra arguments for pip (an index of CPU-only torch builds, say).
 PYTHON ?= python3
 PIP_ARGS ?=
-# How many processes share the quick tests; 0 runs them one after the other in one.
-TEST_PROCESSES ?= 2
+# How many processes share the quick tests: one more than there are cores, since some wait for
+# servers; 0 runs them one after the other in one.
+TEST_PROCESSES ?= 3
 BIN := .venv/bin
 PACKAGES := api worker keeper jobstore atmc_core atmc_spec atmc_client launcher benchmarks examples tests
 
@@ -24,7 +25,7 @@ serve: setup
 	@exec $(BIN)/atmc serve
 
 test: setup
-	@echo 'Running the quick tests in $(TEST_PROCESSES) processes: several minutes on two cores.'
+	@echo 'Running the quick tests in $(TEST_PROCESSES) processes: eight minutes on two cores.'
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m 'not slow'
 
 test-slow: setup
