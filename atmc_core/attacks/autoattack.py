@@ -5,8 +5,7 @@ parameter-free attacks" (2020), section 6: the standard version.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -55,15 +54,6 @@ class AutoAttackState:
     batch: int
     forward_images: dict[str, int]
     backward_images: dict[str, int]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copies of all fields (tensors, numbers, dictionaries of numbers), for ``torch.save``."""
-        return {field.name: _copied(getattr(self, field.name)) for field in fields(self)}
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of ``state_dict``."""
-        return cls(**{name: _copied(value) for name, value in state.items()})
 
 
 @dataclass(frozen=True)
@@ -156,8 +146,9 @@ class AutoAttack(Attack):
     ) -> Iterator[AutoAttackState]:
         """Continue from ``state``, which is changed in place and yielded after every batch.
 
-        A run can be interrupted there: from a saved ``state.state_dict()`` and the same model,
-        images and labels, it yields the same adversarial images as an undisturbed run.
+        A run can be interrupted there: from a saved state, whose fields are tensors and plain
+        values, and the same model, images and labels, it yields the same adversarial images as an
+        undisturbed run.
 
         Args:
             model: the attacked model; see ``Attack.run``.
@@ -210,9 +201,3 @@ class AutoAttack(Attack):
             (state.backward_images, counting.backward_images),
         ):
             total[name] = total.get(name, 0) + count
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    return dict(value) if isinstance(value, dict) else value
