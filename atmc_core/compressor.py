@@ -18,6 +18,7 @@ from atmc_core.networks.blueprint import OWN, Blueprint
 from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.arguments import (
+    check_name,
     check_network,
     check_numbers,
     given_k,
@@ -116,6 +117,7 @@ class Compressor(Trainable, torch.optim.Optimizer):
         check_network(network, list(views))
         self.num_weights = sum(weight.numel() for weight, _ in dense_weights(network).values())
         self.k = given_k(density, k, self.num_weights)
+        check_name("density_schedule", density_schedule, DensitySchedule)
         check_numbers(bits, steps, rank_fraction, rho, dual_interval, shrink_fraction)
         self.network, self.bits = network, bits
         self._make_optimizer = given_optimizer(optimizer, lr)

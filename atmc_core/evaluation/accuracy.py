@@ -151,7 +151,9 @@ class _Search:
             tried = ensemble if report.ensemble else standing
             right = tried.clone()
             generator = random_generator(self.device, self.seed, place)
-            for part in torch.split(tried.nonzero()[:, 0], self.batch_size):
+            rows = tried.nonzero()[:, 0]
+            # Splitting nothing gives one empty part, which no attack takes.
+            for part in torch.split(rows, self.batch_size) if len(rows) else ():
                 images = self.images[part].to(self.device)
                 labels = self.labels[part].to(self.device)
                 adversarial = report.attack.run(self.model, images, labels, generator=generator)

@@ -27,6 +27,16 @@ def given_optimizer(optimizer: OptimizerFactory | None, lr: float) -> OptimizerF
     return optimizer
 
 
+def check_name(argument: str, given: object, names: object) -> None:
+    """Check that an argument is one of the names of a ``Literal``.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if given not in get_args(names):
+        raise ValueError(f"{argument} is {given!r}: it must be one of {', '.join(get_args(names))}")
+
+
 def given_structure(
     structure: StructureName | Structure, network: nn.Module, importance: Importance
 ) -> Structure:
@@ -34,9 +44,12 @@ def given_structure(
 
     Raises:
         InvalidInput: for ``channel`` and a network that ``torch.fx`` cannot trace.
+        ValueError: if there is no such structure or importance.
     """
     if isinstance(structure, Structure):
         return structure
+    check_name("structure", structure, StructureName)
+    check_name("importance", importance, Importance)
     return Channels(network) if structure == "channel" else Structure(importance)
 
 
@@ -52,8 +65,10 @@ def given_k(density: float | None, k: int | None, num_weights: int) -> int:
         if not 0 < density <= 1:
             raise ValueError(f"density is {density}: it must be above 0 and at most 1")
         k = round(density * num_weights)
-    if k is None or not 1 <= k <= num_weights:
-        raise ValueError(f"k is {k}: it must be from 1 to {num_weights}, the number of weights")
+    if not isinstance(k, int) or not 1 <= k <= num_weights:
+        raise ValueError(
+            f"k is {k}: it must be a whole number from 1 to {num_weights}, the number of weights"
+        )
     return k
 
 
@@ -72,7 +87,10 @@ def check_numbers(
     """
     for holds, message in (
         (bits in get_args(Bits), f"bits is {bits}: it must be 1 to 8, 16 or 32"),
-        (steps >= 0, f"steps is {steps}: it must not be negative"),
+        (
+            isinstance(steps, int) and steps >= 0,
+            f"steps is {steps}: it must be a whole number, not negative",
+        ),
         (0 < rank_fraction <= 1, f"rank_fraction is {rank_fraction}: it must be in (0, 1]"),
         (rho > 0, f"rho is {rho}: it must be above 0"),
         (dual_interval >= 1, f"dual_interval is {dual_interval}: it must be at least 1"),

@@ -86,6 +86,8 @@ def training_attack(norm: Norm, epsilon: float, steps: int, step_size: float | N
     Raises:
         ValueError: if a number is not positive, or there is no such norm.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: it must be at least 1")
     return PGD(ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps))
 
 

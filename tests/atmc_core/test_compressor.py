@@ -230,6 +230,19 @@ def test_an_evaluation_falls_with_the_radius_and_repeats() -> None:
         evaluate(network, IMAGES, LABELS, epsilons=[0.1], pgd_stepz=5)
 
 
+def test_where_nothing_stands_there_is_nothing_left_to_attack() -> None:
+    network = _mine().eval()
+    wrong = (network(IMAGES).argmax(1) + 1) % 10
+    asked: Any = {"attacks": ["pgd", "autoattack"], "epsilons": [0.1, 0.2]}
+    found = evaluate(network, IMAGES, wrong, **asked)
+    assert [each.robust.value for each in found] == [0, 0]
+
+
+def test_training_takes_a_step_at_least() -> None:
+    with pytest.raises(ValueError, match="steps is 0"):
+        PGD("linf", 0.1, steps=0)
+
+
 @pytest.mark.parametrize("factor", [1e5, 1e-5])
 def test_a_factor_on_the_logits_hides_nothing_from_the_attacks(factor: float) -> None:
     class Scaled(nn.Module):
@@ -299,6 +312,11 @@ def test_a_name_of_ones_own_needs_no_network_to_read(tmp_path: Path) -> None:
         ({"k": 10**9}, "k is 1000000000"),
         ({"k": 5, "bits": 9}, "bits is 9"),
         ({"k": 5, "steps": -1}, "steps is -1"),
+        ({"k": 5, "steps": 2.5}, "steps is 2.5"),
+        ({"k": 5.5}, "k is 5.5"),
+        ({"k": 5, "structure": "chanel"}, "structure is 'chanel': it must be one of element"),
+        ({"k": 5, "importance": "lmp"}, "importance is 'lmp'"),
+        ({"k": 5, "density_schedule": "cubik"}, "density_schedule is 'cubik'"),
         ({"k": 5, "lr": 0.0}, "lr is 0.0"),
         ({"k": 5, "shrink_fraction": 2.0}, "shrink_fraction is 2.0"),
     ],
