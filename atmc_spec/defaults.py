@@ -3,8 +3,9 @@
 This module does not import pydantic, so the solver can use it without.
 """
 
-from atmc_spec.names import DensitySchedule, Importance
+from atmc_spec.names import Backward, DensitySchedule, Importance
 
+BACKWARD: Backward = "smooth"
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4

@@ -9,6 +9,7 @@ MAX_CODEBOOK_BITS = 8
 #: The bits of a weight that is not quantised, and of one value of a codebook.
 FLOAT_BITS = 32
 Norm = Literal["linf", "l2"]
+Backward = Literal["smooth", "plain"]
 MethodName = Literal["nap", "da", "ap", "al0", "alr", "atmc", "evaluate"]
 AttackName = Literal[
     "fgsm",

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from atmc_spec.base import SpecModel, broken
-from atmc_spec.defaults import training_step_size
-from atmc_spec.names import Norm
+from atmc_spec.defaults import BACKWARD, training_step_size
+from atmc_spec.names import Backward, Norm
 from atmc_spec.values import Number, Whole
 
 # The largest radius, since images are in [0, 1].
@@ -34,6 +34,15 @@ class Threat(SpecModel):
         Number | None,
         Field(gt=0, le=1, description="of those steps; by default 2 epsilon / steps"),
     ] = None
+
+    backward: Annotated[
+        Backward,
+        Field(
+            description="the gradients that those steps climb: smooth lets a maximum, as in max "
+            "pooling, share its gradient among all values, so that the network cannot learn to "
+            "hide from the attack; plain takes the network's own"
+        ),
+    ] = BACKWARD
 
     @field_validator("epsilon", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from torch import Tensor
 from atmc_core.attacks.base import Attack, Model, require_positive
 from atmc_core.attacks.losses import Loss, cross_entropy, loss_named
 from atmc_core.attacks.norms import Ball
+from atmc_core.attacks.smooth import smoothed
 
 
 def input_gradient(
@@ -39,6 +40,8 @@ class PGD(Attack):
         random_start: whether to start at a random point of the ball, or at the image itself.
         loss: what is climbed: "ce" (cross-entropy), "cw" (margin of the logits) or "dlr"
             (difference of logits ratio); see ``atmc_core.attacks.losses``.
+        temperature: that of smooth backward passes (see ``smooth.smoothed``); None climbs the
+            model's own gradients.
 
     Raises:
         ValueError: if a number is not positive, there is no such loss, or ``run`` gets no images.
@@ -50,9 +53,12 @@ class PGD(Attack):
     step_size: float
     random_start: bool = True
     loss: str = "ce"
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         require_positive(steps=self.steps, step_size=self.step_size)
+        if self.temperature is not None:
+            require_positive(temperature=self.temperature)
         loss_named(self.loss)
 
     def run(
@@ -83,7 +89,7 @@ class PGD(Attack):
             FloatingPointError: if the model's gradients at the points are not finite.
         """
         loss = self.objective(model, images)
-        gradient = input_gradient(model, points, labels, loss)
+        gradient = input_gradient(self.seen(model), points, labels, loss)
         if not torch.isfinite(gradient).all():
             raise FloatingPointError("the model returns NaN or infinite outputs or gradients")
         points = self.ball.ascend(points, gradient, self.step_size, images)
@@ -92,6 +98,10 @@ class PGD(Attack):
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """The points where the ascent from ``images`` starts, ``[N, C, H, W]``."""
         return self.ball.random(images, generator) if self.random_start else images
+
+    def seen(self, model: Model) -> Model:
+        """The model whose gradients are climbed: the same function as ``model``."""
+        return model if self.temperature is None else smoothed(model, self.temperature)
 
     def objective(self, model: Model, images: Tensor) -> Loss:
         """The loss that is climbed from ``images``, ``[N, C, H, W]``."""
@@ -116,6 +126,7 @@ class PGD(Attack):
         Returns:
             The new points, ``[N, C, H, W]`` in [0, 1].
         """
+        model = self.seen(model)
         for _ in range(steps):
             gradient = input_gradient(model, points, labels, loss)
             points = self.ball.ascend(points, gradient, self.step_size, images)

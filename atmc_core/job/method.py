@@ -64,7 +64,9 @@ class TrainingMethod(Method):
 
     def attack(self, threat: Threat) -> PGD | None:
         """The attack of training, which also chooses between epochs; None means clean training."""
-        return training_attack(threat.norm, threat.epsilon, threat.steps, threat.step_size)
+        return training_attack(
+            threat.norm, threat.epsilon, threat.steps, threat.step_size, threat.backward
+        )
 
     def stages(self, inputs: Inputs, plan: TrainingPlan, emit: Emit) -> Sequence[StagePlan]:
         setup = set_up_training(inputs, self.attack(inputs.spec.threat), plan)

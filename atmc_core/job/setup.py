@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from atmc_core.attacks import PGD, ball
+from atmc_core.attacks import PGD
 from atmc_core.events import Emit
 from atmc_core.job.costs import training_flops
 from atmc_core.job.inputs import Inputs
@@ -60,8 +60,9 @@ def _inner_attack(spec: JobSpec, attack: PGD | None) -> PGD | None:
     """The attack of the training step, which for TRADES climbs the divergence of the outputs."""
     if attack is None or spec.training.loss == "mix":
         return attack
-    threat = spec.threat
-    return DivergencePGD(ball(threat.norm, threat.epsilon), threat.steps, threat.training_step_size)
+    return DivergencePGD(
+        attack.ball, attack.steps, attack.step_size, temperature=attack.temperature
+    )
 
 
 def _loss(spec: JobSpec) -> StepLoss:

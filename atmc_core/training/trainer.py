@@ -1,7 +1,7 @@
 """Adversarial training epoch by epoch, the same for every way of holding the weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,15 @@ from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import Trainable
 from atmc_core.training import distributed
 from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
-from atmc_spec.defaults import training_step_size
-from atmc_spec.names import Norm, ScheduleName
+from atmc_spec.defaults import BACKWARD, training_step_size
+from atmc_spec.names import Backward, Norm, ScheduleName
 
 # The learning rate rises over the first twentieth of the steps.
 _WARMUP_PART = 20
 # What the step schedule multiplies the learning rate by at each of its two drops.
 _DROP = 0.1
+#: The temperature of training's attack, by which gradients it climbs.
+TEMPERATURES: Mapping[Backward, float | None] = {"smooth": 0.1, "plain": None}
 # The last numbers of an epoch's random streams, one for each purpose.
 _ORDER, _NOISE = 0, 1
 
@@ -75,20 +77,33 @@ def adversarial_step(
     return loss
 
 
-def training_attack(norm: Norm, epsilon: float, steps: int, step_size: float | None = None) -> PGD:
+def training_attack(
+    norm: Norm,
+    epsilon: float,
+    steps: int,
+    step_size: float | None = None,
+    backward: Backward = BACKWARD,
+) -> PGD:
     """The PGD attack of a training step.
 
     Args:
         epsilon: the ball's radius, for images in [0, 1].
         steps: the number of gradient steps.
         step_size: the length of each, in the ball's norm; ``training_step_size`` by default.
+        backward: which gradients the attack climbs, ``smooth`` ones (see ``attacks.smooth``) or the
+            network's own.
 
     Raises:
         ValueError: if a number is not positive, or there is no such norm.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}: it must be at least 1")
-    return PGD(ball(norm, epsilon), steps, step_size or training_step_size(epsilon, steps))
+    return PGD(
+        ball(norm, epsilon),
+        steps,
+        step_size or training_step_size(epsilon, steps),
+        temperature=TEMPERATURES[backward],
+    )
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:

@@ -1,0 +1,293 @@
+"""Smooth backward passes: the gradients of a smoother function than the one that is computed.
+
+Max pooling passes its gradient to the winner of each window alone, and rounding passes none at all.
+A network can learn to hide behind that: its loss has no gradient in many pixels, so an attack finds
+nothing although there is something to be found. Here outputs stay as they are, to the bit, and only
+gradients change (backward pass differentiable approximation, BPDA):
+
+- a maximum passes its gradient to all values, in shares by a softmax of them over a temperature,
+  as the logarithm of a sum of exponentials does;
+- rounding passes its gradient on unchanged.
+
+Source: Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security" (ICML
+2018), section 4.1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from atmc_core.attacks.base import Model
+from atmc_core.attacks.pooling import halve
+from atmc_core.attacks.windows import Windows, adaptive
+
+# Added to divisors, which may be zero.
+_TINY = 1e-12
+# On a CPU a backward pass takes about so many numbers at a time, which stay in the cache. (Measured
+# for LeNet's first pooling: 43 us an image instead of 75 us.)
+_AT_ONCE = 2**18
+
+# Given maps, their maxima, the inverse temperature of each image and the gradient in the maxima, it
+# returns the gradient in the maps.
+_Shares = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class SmoothBackward(TorchFunctionMode):
+    """A context in which maxima and roundings get smooth backward passes.
+
+    Operations are recognised as they are called, whichever module calls them. Only those are
+    touched whose gradient is needed.
+
+    Args:
+        temperature: that of the softmax by which a maximum shares its gradient, above 0, in units
+            of the standard deviation of an image's maxima, so that no factor on a layer matters.
+
+    Attributes:
+        count: how many operations have got another backward pass so far.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.temperature = temperature
+        self.count = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        smooth = _SMOOTH.get(func)
+        if smooth is None or not (torch.is_grad_enabled() and args[0].requires_grad):
+            return func(*args, **kwargs)
+        result = smooth(func, self.temperature, *args, **kwargs)
+        if result is NotImplemented:
+            return func(*args, **kwargs)
+        self.count += 1
+        return result
+
+
+def smoothed(model: Model, temperature: float) -> Model:
+    """The same function as a model's, with smooth backward passes (see ``SmoothBackward``)."""
+
+    def run(images: Tensor) -> Tensor:
+        with SmoothBackward(temperature):
+            return model(images)
+
+    return run
+
+
+class _Maximum(torch.autograd.Function):
+    """Passes on maxima that are known already; their gradient goes to the maps, in shares."""
+
+    @staticmethod
+    def forward(
+        context: Any, maps: Tensor, maxima: Tensor, shares: _Shares, temperature: float
+    ) -> Tensor:
+        context.save_for_backward(maps, maxima)
+        context.shares, context.temperature = shares, temperature
+        return maxima.view_as(maxima)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        maps, maxima = context.saved_tensors
+        inverse = _inverse_temperature(maps, maxima, context.temperature)
+        images = len(maps)
+        if maps.device.type == "cpu":
+            images = max(1, _AT_ONCE * len(maps) // max(maps.numel(), 1))
+        parts = [each.split(images) for each in (maps, maxima, inverse, gradients[0])]
+        found = [context.shares(*part) for part in zip(*parts, strict=True)]
+        return found[0] if len(found) == 1 else torch.cat(found), None, None, None
+
+
+def _inverse_temperature(maps: Tensor, maxima: Tensor, temperature: float) -> Tensor:
+    """One over the temperature of each image, in the unit of the maps, ``[N, 1, ...]``."""
+    # Channels come last in memory, so no value moves.
+    values = (maxima if maxima[0].numel() > 1 else maps).movedim(1, -1).flatten(1)
+    count = values.shape[1]
+    mean = values.sum(1) / count
+    square = torch.linalg.vector_norm(values, dim=1).square() / count
+    deviation = (square - mean.square()).clamp_min_(0).sqrt_()
+    return (1 / (deviation * temperature + _TINY)).view(-1, *[1] * (maps.ndim - 1))
+
+
+def _shares_of(maps: Tensor, maxima: Tensor, inverse: Tensor) -> Tensor:
+    return torch.sub(maps, maxima).mul_(inverse).exp_()
+
+
+def _over_axes(axes: tuple[int, ...]) -> _Shares:
+    """The shares of maxima over whole axes, which the maxima have with a length of 1."""
+
+    def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
+        weights = _shares_of(maps, maxima, inverse)
+        return weights.mul_(gradient / weights.sum(axes, keepdim=True))
+
+    return shares
+
+
+def _over_tiles(windows: Windows) -> _Shares:
+    """The shares of maxima over two-dimensional windows that lie side by side."""
+
+    def spread(values: Tensor) -> Tensor:
+        rows, columns = (n * k for n, k in zip(values.shape[2:], windows.kernel, strict=True))
+        return F.interpolate(values, (rows, columns), mode="nearest")
+
+    def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
+        below = spread(maxima)
+        rows, columns = below.shape[2:]
+        weights = torch.sub(maps[:, :, :rows, :columns], below, out=below).mul_(inverse).exp_()
+        sums = F.avg_pool2d(weights, windows.kernel, divisor_override=1)
+        weights.mul_(spread(gradient / sums))
+        # Rows and columns that fill no window have no part in any maximum.
+        rest = (0, maps.shape[3] - columns, 0, maps.shape[2] - rows)
+        return F.pad(weights, rest) if any(rest) else weights
+
+    return shares
+
+
+def _over_windows(windows: Windows) -> _Shares:
+    """The shares of maxima over any windows."""
+
+    def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
+        counts = maxima.shape[2:]
+        padded, places = windows.padded(maps, counts), list(windows.parts(counts))
+        weights = [_shares_of(padded[..., *place], maxima, inverse) for place in places]
+        ratio = gradient / torch.stack(weights).sum(0)
+        result = torch.zeros_like(padded)
+        for weight, place in zip(weights, places, strict=True):
+            result[..., *place] += weight.mul_(ratio)
+        return windows.inside(result, maps.shape[2:])
+
+    return shares
+
+
+def _apply(maps: Tensor, maxima: Tensor, shares: _Shares, temperature: float) -> Tensor:
+    result = _Maximum.apply(maps, maxima, shares, temperature)  # type: ignore[no-untyped-call]
+    return cast(Tensor, result)
+
+
+def _pool(axes: int) -> Callable[..., Any]:
+    """The smooth form of a max pooling over so many axes."""
+
+    def pool(
+        func: Callable[..., Any],
+        temperature: float,
+        maps: Tensor,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        if maps.ndim != axes + 2:
+            return NotImplemented
+        windows = Windows.read(axes, kernel_size, stride, padding, dilation)
+        tile = axes == 2 and windows.tile and not ceil_mode
+        with torch.no_grad():
+            found: Any
+            if tile and windows.kernel == (2, 2) and func is F.max_pool2d:
+                found = halve(maps)
+            else:
+                found = func(maps, kernel_size, stride, padding, dilation, ceil_mode)
+        shares = _over_tiles(windows) if tile else _over_windows(windows)
+        if isinstance(found, Tensor):
+            return _apply(maps, found, shares, temperature)
+        return _apply(maps, found[0], shares, temperature), found[1]
+
+    return pool
+
+
+def _adaptive_pool2d(
+    func: Callable[..., Any],
+    temperature: float,
+    maps: Tensor,
+    output_size: Any,
+    return_indices: bool = False,
+) -> Any:
+    """The smooth form of an adaptive max pooling, as maxima over slices."""
+    if maps.ndim != 4 or func is not F.adaptive_max_pool2d:
+        return NotImplemented
+    sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+    rows, columns = (
+        adaptive(size, size if count is None else count)
+        for size, count in zip(maps.shape[2:], sizes, strict=True)
+    )
+    cells = [[_amax(temperature, maps[:, :, r, c], (2, 3)) for c in columns] for r in rows]
+    return torch.cat([torch.cat(row, 3) for row in cells], 2)
+
+
+def _amax(temperature: float, maps: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The maxima over some axes, which stay with a length of 1."""
+    with torch.no_grad():
+        maxima = maps.amax(axes, keepdim=True)
+    return _apply(maps, maxima, _over_axes(axes), temperature)
+
+
+def _largest(
+    func: Callable[..., Any],
+    temperature: float,
+    maps: Tensor,
+    dim: int | Sequence[int] | Tensor | None = None,
+    keepdim: bool = False,
+) -> Any:
+    """The smooth form of a maximum over axes (``amax``, ``max``) or of two tensors."""
+    if isinstance(dim, Tensor):
+        return _larger(func, temperature, maps, dim)
+    if dim is None or dim == ():
+        return NotImplemented
+    axes = tuple(a % maps.ndim for a in ((dim,) if isinstance(dim, int) else dim))
+    if 0 in axes:  # an image's temperature is its own
+        return NotImplemented
+    maxima = _amax(temperature, maps, axes)
+    maxima = maxima if keepdim else maxima.squeeze(axes)
+    if func in (torch.max, Tensor.max):
+        with torch.no_grad():
+            return torch.return_types.max((maxima, func(maps, dim, keepdim)[1]))  # type: ignore[attr-defined]
+    return maxima
+
+
+def _larger(func: Callable[..., Any], temperature: float, one: Tensor, other: Tensor) -> Any:
+    """The smooth form of the larger of two tensors, entry by entry."""
+    if not isinstance(other, Tensor) or one.shape != other.shape or one.ndim < 2:
+        return NotImplemented
+    return _amax(temperature, torch.stack((one, other), -1), (one.ndim,)).squeeze(-1)
+
+
+def _negated(smooth: Callable[..., Any]) -> Callable[..., Any]:
+    raise NotImplementedError
+
+
+def _rounded(func: Callable[..., Any], temperature: float, values: Tensor, **options: Any) -> Any:
+    """The smooth form of a rounding: its gradient goes on unchanged."""
+    return _Rounding.apply(values, func, options)  # type: ignore[no-untyped-call]
+
+
+class _Rounding(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor, func: Callable[..., Any], options: Any) -> Tensor:
+        return cast(Tensor, func(values, **options))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0], None, None
+
+
+# The smooth form of each function. It gets the function, the temperature and the function's own
+# arguments, and returns NotImplemented where it does not know the case.
+_SMOOTH: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    **dict.fromkeys([F.max_pool1d, torch.max_pool1d, F.max_pool1d_with_indices], _pool(1)),
+    **dict.fromkeys([F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices], _pool(2)),
+    **dict.fromkeys([F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices], _pool(3)),
+    F.adaptive_max_pool2d: _adaptive_pool2d,
+    **dict.fromkeys([torch.amax, Tensor.amax, torch.max, Tensor.max], _largest),
+    **dict.fromkeys([torch.maximum, Tensor.maximum], _larger),
+    **dict.fromkeys([torch.round, Tensor.round, torch.floor, Tensor.floor], _rounded),
+    **dict.fromkeys([torch.ceil, Tensor.ceil, torch.trunc, Tensor.trunc], _rounded),
+}
