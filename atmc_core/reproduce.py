@@ -137,10 +137,15 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
 def _relevant_spec(report: Report) -> JobSpec:
     """The report's spec without the training settings, on which the evaluation does not depend.
 
-    They are left out because this release may have other rules for them and refuse them.
+    They are left out because this release may have other rules for them and refuse them. The
+    attacks are those that ran: this release may add others to the level.
     """
     fraction = report["spec"]["training"]["validation_fraction"]
-    asked = report["spec"] | {"training": {"validation_fraction": fraction}}
+    ran = [attack["name"] for attack in report["before"]["attacks"] if not attack["member"]]
+    asked = report["spec"] | {
+        "training": {"validation_fraction": fraction},
+        "evaluation": report["spec"]["evaluation"] | {"attacks": ran},
+    }
     return read_spec(asked, all_specs())
 
 

@@ -10,7 +10,7 @@ from atmc_spec.values import Number, Whole
 
 #: The four attacks that ``autoattack`` stands for, in the order in which they run.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
-_QUICK: tuple[AttackName, ...] = ("fgsm", "pgd")
+_QUICK: tuple[AttackName, ...] = ("fgsm", "pgd", "pgd_smooth")
 _ALL: tuple[AttackName, ...] = (*_QUICK, "pgd_cw", "pgd_dlr", "wrm", "autoattack")
 # The fewest classes for which the difference of logits ratio is defined.
 _DLR_CLASSES = 3
@@ -31,8 +31,8 @@ class Evaluation(SpecModel):
     level: Annotated[
         Level,
         Field(
-            description="quick: FGSM and PGD on up to 1,000 images; standard: all attacks on up "
-            "to 1,000; full: all attacks on up to 10,000"
+            description="quick: FGSM, PGD and PGD on smooth backward passes on up to 1,000 images; "
+            "standard: all attacks on up to 1,000; full: all attacks on up to 10,000"
         ),
     ] = "quick"
     attacks: Annotated[
@@ -55,6 +55,15 @@ class Evaluation(SpecModel):
     ] = None
     pgd_steps: Annotated[Whole, Field(ge=1, le=10_000, description="PGD steps")] = 20
     pgd_restarts: Annotated[Whole, Field(ge=1, le=1000, description="PGD random starts")] = 2
+    smooth_restarts: Annotated[
+        Whole,
+        Field(
+            ge=1,
+            le=1000,
+            description="runs of pgd_smooth, of pgd_steps steps each, which differ in temperature, "
+            "loss and step size",
+        ),
+    ] = 4
     wrm_steps: Annotated[Whole, Field(ge=1, le=10_000, description="WRM steps")] = 15
     wrm_gamma: Annotated[
         Number,

@@ -22,6 +22,7 @@ AttackName = Literal[
     "apgd_t",
     "fab_t",
     "square",
+    "pgd_smooth",
 ]
 Level = Literal["quick", "standard", "full"]
 StructureName = Literal["element", "channel"]

@@ -36,29 +36,33 @@ class Attack(ABC):
             The perturbed images, float ``[N, C, H, W]`` in [0, 1]; some may not fool the model.
         """
 
-    def repeat(self, times: int) -> "Repeated":
-        """The same attack from up to ``times`` random starts; see ``Repeated``."""
-        return Repeated(self, times)
+    def repeat(self, times: int) -> "InTurn":
+        """The same attack from up to ``times`` random starts; see ``InTurn``.
+
+        Raises:
+            ValueError: if ``times`` is below 1.
+        """
+        if times < 1:
+            raise ValueError(f"times is {times}: it must be at least 1")
+        return InTurn((self,) * times)
 
 
 @dataclass(frozen=True)
-class Repeated(Attack):
-    """An attack that is restarted on the images on which it has not fooled the model yet.
+class InTurn(Attack):
+    """Attacks that run one after the other, each on the images that do not fool the model yet.
 
     Attributes:
-        attack: the attack.
-        times: how often it is run at most.
+        attacks: the attacks in running order.
 
     Raises:
-        ValueError: if ``times`` is below 1.
+        ValueError: if there are none.
     """
 
-    attack: Attack
-    times: int
+    attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"times is {self.times}: it must be at least 1")
+        if not self.attacks:
+            raise ValueError("there are no attacks to run in turn")
 
     def run(
         self,
@@ -68,13 +72,14 @@ class Repeated(Attack):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        result = self.attack.run(model, images, labels, generator=generator)
-        for _ in range(self.times - 1):
+        first, *others = self.attacks
+        result = first.run(model, images, labels, generator=generator)
+        for attack in others:
             with torch.no_grad():
                 standing = (model(result).argmax(1) == labels).nonzero()[:, 0]
             if not len(standing):
                 break
-            result[standing] = self.attack.run(
+            result[standing] = attack.run(
                 model, images[standing], labels[standing], generator=generator
             )
         return result

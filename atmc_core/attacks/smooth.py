@@ -44,14 +44,14 @@ class SmoothBackward(TorchFunctionMode):
 
     Args:
         temperature: that of the softmax by which a maximum shares its gradient, above 0, in units
-            of the standard deviation of an image's maxima, so that no factor on a layer matters.
+            of the standard deviation of an image's values there; so no factor on a layer matters.
 
     Attributes:
         count: how many operations have got another backward pass so far.
     """
 
     def __init__(self, temperature: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.temperature = temperature
         self.count = 0
 
@@ -62,25 +62,39 @@ class SmoothBackward(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        smooth = _SMOOTH.get(func)
-        if smooth is None or not (torch.is_grad_enabled() and args[0].requires_grad):
-            return func(*args, **kwargs)
-        result = smooth(func, self.temperature, *args, **kwargs)
-        if result is NotImplemented:
-            return func(*args, **kwargs)
-        self.count += 1
-        return result
+        kwargs = dict(kwargs or {})
+        smooth = _SMOOTH.get(func) if torch.is_grad_enabled() else None
+        if smooth is not None:
+            values = args[0] if args else kwargs.pop("input")
+            if values.requires_grad:
+                result = smooth(func, self.temperature, values, *args[1:], **kwargs)
+                if result is not NotImplemented:
+                    self.count += 1
+                    return result
+            args = (values, *args[1:])
+        return func(*args, **kwargs)
 
 
 def smoothed(model: Model, temperature: float) -> Model:
-    """The same function as a model's, with smooth backward passes (see ``SmoothBackward``)."""
+    """A model that computes the same, with smooth backward passes (see ``SmoothBackward``)."""
 
     def run(images: Tensor) -> Tensor:
         with SmoothBackward(temperature):
             return model(images)
 
     return run
+
+
+def has_edges(model: Model, images: Tensor) -> bool:
+    """Whether smooth backward passes differ from the model's own: it takes maxima, or rounds.
+
+    Args:
+        model: maps images to logits ``[N, classes]``; differentiable in its input.
+        images: at least one, float ``[N, C, H, W]`` in [0, 1].
+    """
+    with SmoothBackward(1.0) as smooth, torch.enable_grad():
+        model(images[:1].detach().requires_grad_())
+    return bool(smooth.count)
 
 
 class _Maximum(torch.autograd.Function):
@@ -108,13 +122,20 @@ class _Maximum(torch.autograd.Function):
 
 def _inverse_temperature(maps: Tensor, maxima: Tensor, temperature: float) -> Tensor:
     """One over the temperature of each image, in the unit of the maps, ``[N, 1, ...]``."""
+    deviation = _deviation(maps)
+    # Maps that are padded with minus infinity have no deviation, but their maxima do.
+    deviation = torch.where(deviation.isfinite(), deviation, _deviation(maxima))
+    inverse: Tensor = (deviation * temperature + _TINY).reciprocal()
+    return inverse.view(-1, *[1] * (maps.ndim - 1))
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """The standard deviation of each image's values, ``[N]``."""
     # Channels come last in memory, so no value moves.
-    values = (maxima if maxima[0].numel() > 1 else maps).movedim(1, -1).flatten(1)
-    count = values.shape[1]
-    mean = values.sum(1) / count
-    square = torch.linalg.vector_norm(values, dim=1).square() / count
-    deviation = (square - mean.square()).clamp_min_(0).sqrt_()
-    return (1 / (deviation * temperature + _TINY)).view(-1, *[1] * (maps.ndim - 1))
+    rows = values.movedim(1, -1).flatten(1)
+    count = rows.shape[1]
+    square = torch.linalg.vector_norm(rows, dim=1).square() / count
+    return (square - (rows.sum(1) / count).square()).clamp_min(0).sqrt()
 
 
 def _shares_of(maps: Tensor, maxima: Tensor, inverse: Tensor) -> Tensor:
@@ -157,11 +178,11 @@ def _over_windows(windows: Windows) -> _Shares:
     def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
         counts = maxima.shape[2:]
         padded, places = windows.padded(maps, counts), list(windows.parts(counts))
-        weights = [_shares_of(padded[..., *place], maxima, inverse) for place in places]
+        weights = [_shares_of(padded[place], maxima, inverse) for place in places]
         ratio = gradient / torch.stack(weights).sum(0)
         result = torch.zeros_like(padded)
         for weight, place in zip(weights, places, strict=True):
-            result[..., *place] += weight.mul_(ratio)
+            result[place] += weight.mul_(ratio)
         return windows.inside(result, maps.shape[2:])
 
     return shares
@@ -230,38 +251,37 @@ def _amax(temperature: float, maps: Tensor, axes: tuple[int, ...]) -> Tensor:
     return _apply(maps, maxima, _over_axes(axes), temperature)
 
 
-def _largest(
-    func: Callable[..., Any],
-    temperature: float,
-    maps: Tensor,
-    dim: int | Sequence[int] | Tensor | None = None,
-    keepdim: bool = False,
-) -> Any:
-    """The smooth form of a maximum over axes (``amax``, ``max``) or of two tensors."""
-    if isinstance(dim, Tensor):
-        return _larger(func, temperature, maps, dim)
-    if dim is None or dim == ():
-        return NotImplemented
-    axes = tuple(a % maps.ndim for a in ((dim,) if isinstance(dim, int) else dim))
-    if 0 in axes:  # an image's temperature is its own
-        return NotImplemented
-    maxima = _amax(temperature, maps, axes)
-    maxima = maxima if keepdim else maxima.squeeze(axes)
-    if func in (torch.max, Tensor.max):
+def _extreme(sign: int) -> Callable[..., Any]:
+    """The smooth form of the largest (1) or smallest (-1) values over axes, or of two tensors."""
+
+    def extreme(
+        func: Callable[..., Any],
+        temperature: float,
+        values: Tensor,
+        dim: int | Sequence[int] | Tensor | None = None,
+        keepdim: bool = False,
+        *,
+        other: Tensor | None = None,
+    ) -> Any:
+        other = dim if isinstance(dim, Tensor) else other
+        if other is not None:
+            if values.shape != other.shape or values.ndim < 2:
+                return NotImplemented
+            pair = torch.stack((values, other), -1)
+            return sign * _amax(temperature, sign * pair, (values.ndim,)).squeeze(-1)
+        if dim is None or isinstance(dim, Tensor):
+            return NotImplemented
+        axes = tuple(axis % values.ndim for axis in ((dim,) if isinstance(dim, int) else dim))
+        # An image's temperature is its own, so images must stay apart.
+        if not axes or 0 in axes:
+            return NotImplemented
+        found = sign * _amax(temperature, sign * values, axes)
+        found = found if keepdim else found.squeeze(axes)
         with torch.no_grad():
-            return torch.return_types.max((maxima, func(maps, dim, keepdim)[1]))  # type: ignore[attr-defined]
-    return maxima
+            plain = func(values, dim, keepdim)
+        return found if isinstance(plain, Tensor) else type(plain)((found, plain[1]))
 
-
-def _larger(func: Callable[..., Any], temperature: float, one: Tensor, other: Tensor) -> Any:
-    """The smooth form of the larger of two tensors, entry by entry."""
-    if not isinstance(other, Tensor) or one.shape != other.shape or one.ndim < 2:
-        return NotImplemented
-    return _amax(temperature, torch.stack((one, other), -1), (one.ndim,)).squeeze(-1)
-
-
-def _negated(smooth: Callable[..., Any]) -> Callable[..., Any]:
-    raise NotImplementedError
+    return extreme
 
 
 def _rounded(func: Callable[..., Any], temperature: float, values: Tensor, **options: Any) -> Any:
@@ -286,8 +306,10 @@ _SMOOTH: Mapping[Callable[..., Any], Callable[..., Any]] = {
     **dict.fromkeys([F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices], _pool(2)),
     **dict.fromkeys([F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices], _pool(3)),
     F.adaptive_max_pool2d: _adaptive_pool2d,
-    **dict.fromkeys([torch.amax, Tensor.amax, torch.max, Tensor.max], _largest),
-    **dict.fromkeys([torch.maximum, Tensor.maximum], _larger),
+    **dict.fromkeys([torch.amax, Tensor.amax, torch.max, Tensor.max], _extreme(1)),
+    **dict.fromkeys([torch.maximum, Tensor.maximum], _extreme(1)),
+    **dict.fromkeys([torch.amin, Tensor.amin, torch.min, Tensor.min], _extreme(-1)),
+    **dict.fromkeys([torch.minimum, Tensor.minimum], _extreme(-1)),
     **dict.fromkeys([torch.round, Tensor.round, torch.floor, Tensor.floor], _rounded),
     **dict.fromkeys([torch.ceil, Tensor.ceil, torch.trunc, Tensor.trunc], _rounded),
 }

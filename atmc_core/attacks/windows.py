@@ -3,11 +3,15 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# The index of a part of maps, along their last axes.
+_Part = tuple[EllipsisType | slice, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Windows:
         """Whether the windows lie side by side, without gaps, overlaps and padding."""
         return self.kernel == self.stride and not any(self.padding) and set(self.dilation) == {1}
 
-    def parts(self, counts: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    def parts(self, counts: Sequence[int]) -> Iterator[_Part]:
         """Yield an index of padded maps for each place in a window: that place of all windows.
 
         Args:
@@ -57,9 +61,12 @@ class Windows:
         """
         for place in itertools.product(*map(range, self.kernel)):
             starts = [each * dilation for each, dilation in zip(place, self.dilation, strict=True)]
-            yield tuple(
-                slice(start, start + (count - 1) * stride + 1, stride)
-                for start, count, stride in zip(starts, counts, self.stride, strict=True)
+            yield (
+                ...,
+                *(
+                    slice(start, start + (count - 1) * stride + 1, stride)
+                    for start, count, stride in zip(starts, counts, self.stride, strict=True)
+                ),
             )
 
     def padded(self, maps: Tensor, counts: Sequence[int]) -> Tensor:
@@ -78,9 +85,10 @@ class Windows:
         return F.pad(maps, widths, value=-torch.inf) if any(widths) else maps
 
     def inside(self, padded: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The part of padded maps that is the maps, ``[..., *sizes]``: the inverse of ``padded``."""
+        """The inverse of ``padded``: the part of padded maps that is the maps, of these sizes."""
         ends = [before + size for before, size in zip(self.padding, sizes, strict=True)]
-        return padded[..., *map(slice, self.padding, ends)]
+        part: _Part = (..., *map(slice, self.padding, ends))
+        return padded[part]
 
 
 def adaptive(size: int, count: int) -> list[slice]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atmc_core.attacks import ball, frozen_copy, is_within
+from atmc_core.attacks import ball, frozen_copy, has_edges, is_within
 from atmc_core.attacks.base import Model
 from atmc_core.evaluation.attacks import ReportAttack, report_attacks
 from atmc_core.evaluation.scale import scale_exponent, scaled
@@ -49,7 +49,7 @@ def evaluate(
     *,
     epsilons: Sequence[float],
     norm: Norm = "linf",
-    attacks: Sequence[AttackName] = ("pgd", "autoattack"),
+    attacks: Sequence[AttackName] = ("pgd", "pgd_smooth", "autoattack"),
     batch_size: int = 500,
     seed: int = 0,
     **settings: float,
@@ -107,9 +107,10 @@ def evaluate(
             num_classes = model(images[:1].to(device)).shape[1]
         told = (images[:batch_size].to(device), labels[:batch_size].to(device))
         attacked = scaled(model, scale_exponent(model, *told))
+        edges = has_edges(model, told[0])
         found, standing = {}, clean
         for epsilon in sorted(threats):
-            chosen = report_attacks(threats[epsilon], evaluation, num_classes)
+            chosen = report_attacks(threats[epsilon], evaluation, num_classes, edges=edges)
             search = _Search(attacked, images, labels, batch_size, device, seed)
             found[epsilon] = search.within(threats[epsilon].norm, epsilon, chosen, standing, clean)
             standing = found[epsilon].right
@@ -145,9 +146,12 @@ class _Search:
                 attacked.
             clean: the images that are right without an attack, bool ``[N]``.
         """
-        limits, shares, ensemble = ball(norm, epsilon), {}, standing
-        worst = standing
+        limits, worst, ensemble = ball(norm, epsilon), standing, standing
+        shares: dict[str, float] = {}
         for place, (name, report) in enumerate(attacks.items()):
+            if report.same_as:
+                shares[name] = shares[report.same_as]
+                continue
             tried = ensemble if report.ensemble else standing
             right = tried.clone()
             generator = random_generator(self.device, self.seed, place)
@@ -162,7 +166,7 @@ class _Search:
                 if report.within_threat:
                     fooled &= is_within(limits, limits.size(adversarial - images))
                 right[part] = ~fooled.cpu()
-            shares[str(name)] = right.float().mean().item()
+            shares[name] = right.float().mean().item()
             if report.ensemble:
                 ensemble = right
             if report.within_threat:

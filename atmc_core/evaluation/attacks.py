@@ -1,8 +1,9 @@
 """The attacks of a report, with the settings that a job's spec gives them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
-from atmc_core.attacks import FGSM, PGD, WRM, Attack, AutoAttack, Ball, ball
+from atmc_core.attacks import FGSM, PGD, WRM, Attack, AutoAttack, Ball, InTurn, ball
 from atmc_core.errors import InvalidInput
 from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
@@ -14,6 +15,9 @@ _MEMBER_BATCH = 256
 _FGSM_PASSES = 3
 # PGD's steps add up to this many radii (Madry et al., 2018).
 _PGD_PATH = 2.5
+# The runs of ``pgd_smooth`` in their order: temperature, loss, and how many radii the steps add up
+# to. Together they find the most on the networks of docs/notes/results.md.
+_SMOOTH_RUNS = ((0.1, "ce", 2.5), (0.3, "cw", 6.0), (0.1, "cw", 2.5), (0.03, "ce", 6.0))
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ReportAttack:
             robust accuracy.
         ensemble: whether the attack runs as a member of AutoAttack, on the images that the members
             before it left standing.
+        same_as: the attack, before this one in running order, whose outcome is also this one's,
+            because it climbs the same gradients; then this one is not run.
     """
 
     name: AttackName
@@ -38,10 +44,11 @@ class ReportAttack:
     passes: float
     within_threat: bool = True
     ensemble: bool = False
+    same_as: AttackName | None = None
 
 
 def report_attacks(
-    threat: Threat, evaluation: Evaluation, num_classes: int
+    threat: Threat, evaluation: Evaluation, num_classes: int, *, edges: bool = True
 ) -> dict[AttackName, ReportAttack]:
     """The attacks of the report by name, in running order; AutoAttack is its four members.
 
@@ -49,6 +56,7 @@ def report_attacks(
         threat: the ball that the attacks search.
         evaluation: which attacks are run, and with which settings.
         num_classes: the number of classes of the network.
+        edges: whether smooth backward passes differ from the network's own (``has_edges``).
 
     Raises:
         InvalidInput: ``invalid_value`` if a requested attack needs more classes.
@@ -64,7 +72,28 @@ def report_attacks(
     for name in evaluation.attack_names(num_classes):
         for attack in _expanded(name, limits, evaluation, num_classes):
             attacks[attack.name] = attack
+    if not edges and {"pgd", "pgd_smooth"} <= attacks.keys():
+        smooth = attacks["pgd_smooth"]
+        settings = smooth.settings | {"restarts": 0}
+        attacks["pgd_smooth"] = replace(smooth, settings=settings, passes=0, same_as="pgd")
     return attacks
+
+
+def smooth_pgd(limits: Ball, steps: int, restarts: int) -> InTurn:
+    """PGD on smooth backward passes, in runs that differ in temperature, loss and step size.
+
+    Args:
+        limits: the ball.
+        steps: the number of gradient steps of each run.
+        restarts: the number of runs, each on what the ones before it left standing.
+    """
+    runs = islice(cycle(_SMOOTH_RUNS), restarts)
+    return InTurn(
+        tuple(
+            PGD(limits, steps, path * limits.epsilon / steps, loss=loss, temperature=temperature)
+            for temperature, loss, path in runs
+        )
+    )
 
 
 def pgd(limits: Ball, steps: int, loss: str = "ce") -> PGD:
@@ -88,6 +117,11 @@ def _expanded(
             return [ReportAttack(name, FGSM(limits), {}, _FGSM_PASSES)]
         case "pgd" | "pgd_cw" | "pgd_dlr":
             return [_pgd(name, limits, evaluation)]
+        case "pgd_smooth":
+            steps, restarts = evaluation.pgd_steps, evaluation.smooth_restarts
+            smooth = smooth_pgd(limits, steps, restarts)
+            counts: dict[str, float] = {"steps": steps, "restarts": restarts}
+            return [ReportAttack(name, smooth, counts, 2 * steps * restarts)]
         case "wrm":
             settings = {"gamma": evaluation.wrm_gamma, "steps": evaluation.wrm_steps}
             attack = WRM(gamma=evaluation.wrm_gamma, steps=evaluation.wrm_steps)

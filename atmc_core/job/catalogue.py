@@ -29,6 +29,15 @@ ATTACKS: dict[AttackName, tuple[str, tuple[str, ...]]] = {
         "PGD on the difference of logits ratio (Croce and Hein, 2020); from three classes on",
         ("pgd_steps", "pgd_restarts"),
     ),
+    "pgd_smooth": (
+        (
+            "PGD whose gradients flow through all values that a maximum was taken of, as in max "
+            "pooling, and through rounding (BPDA; Athalye et al., 2018); it runs several times, "
+            "with different temperatures, losses and step sizes. Where there is nothing to "
+            "smooth, PGD's outcome stands for it"
+        ),
+        ("pgd_steps", "smooth_restarts"),
+    ),
     "wrm": (
         (
             "Ascent on the loss against the squared length of the perturbation, within no ball "

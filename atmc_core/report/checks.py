@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atmc_core.data import FEWER_CLASSES, DataSet, Split
@@ -22,6 +23,9 @@ USUAL_EPSILON = {
 _FEW = 0.01
 # Square may fool the model on this share of further images, as in AutoAttack's own check.
 _SQUARE_MARGIN = 0.002
+# PGD on smooth backward passes may fool the model on this share of further images. (On networks that
+# were trained against it, it finds up to 3 % more than PGD, on those that hide from PGD 8 to 22 %.)
+_MASKED = 0.05
 # Outputs of two equal runs may differ by this share of the largest output.
 _OUTPUT_CHANGE = 1e-4
 # Half the width that the interval of the robust accuracy may have.
@@ -45,6 +49,7 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
     return [
         _vanishing_gradients(state["probe"]),
         _square(state),
+        _masked_gradients(state),
         _above_chance(side["curve"], num_classes),
         _effort(state["probe"]["effort"]),
         _changing_outputs(state["probe"]),
@@ -125,6 +130,33 @@ def _square(state: dict[str, Any]) -> Check:
         "white-box attack; when it finds many, gradients are masked.",
         images=extra,
         count=len(white),
+    )
+
+
+def _masked_gradients(state: dict[str, Any]) -> Check:
+    code, attacks = "masked_gradients", state["attacks"]
+    plain = [attacks[name] for name in ("pgd", "pgd_cw", "pgd_dlr") if name in attacks]
+    if "pgd_smooth" not in attacks or not plain:
+        message = "PGD and PGD on smooth backward passes did not both run; every level has both."
+        return _check(code, None, message)
+    if not state["edges"]:
+        return _check(
+            code,
+            None,
+            "The network takes no maxima and rounds nothing, so there is nothing to smooth: its "
+            "gradients are its own in PGD on smooth backward passes, too.",
+        )
+    withstood = torch.stack([found["right"] for found in plain]).all(0)
+    extra, count = int((withstood & ~attacks["pgd_smooth"]["right"]).sum()), len(withstood)
+    raised = extra / count > _MASKED
+    return _check(
+        code,
+        raised,
+        f"{'Gradients are masked: s' if raised else 'S'}mooth backward passes, which change no "
+        f"output, fool the model on {extra} of {count:,} images that withstand PGD on its own "
+        "gradients.",
+        images=extra,
+        count=count,
     )
 
 

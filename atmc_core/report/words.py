@@ -9,6 +9,7 @@ ATTACKS = {
     "pgd": "PGD",
     "pgd_cw": "PGD on the CW margin",
     "pgd_dlr": "PGD on DLR",
+    "pgd_smooth": "PGD, smooth backward pass",
     "wrm": "WRM",
     "autoattack": "AutoAttack",
     "apgd_ce": "APGD-CE",

@@ -16,7 +16,6 @@ from atmc_core.attacks import (
     Attack,
     AutoAttack,
     Ball,
-    Repeated,
     Square,
     ball,
 )
@@ -155,7 +154,7 @@ def test_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="norm is 'l1'"):
         ball("l1", 0.1)
     with pytest.raises(ValueError, match="times is 0"):
-        Repeated(FGSM(ball("linf", 0.1)), 0)
+        FGSM(ball("linf", 0.1)).repeat(0)
     with pytest.raises(ValueError, match="loss is 'hinge'"):
         PGD(ball("linf", 0.1), 1, 0.1, loss="hinge")
     with pytest.raises(ValueError, match="loss is 'l3'"):
