@@ -125,17 +125,19 @@ def _inverse_temperature(maps: Tensor, maxima: Tensor, temperature: float) -> Te
     deviation = _deviation(maps)
     # Maps that are padded with minus infinity have no deviation, but their maxima do.
     deviation = torch.where(deviation.isfinite(), deviation, _deviation(maxima))
-    inverse: Tensor = (deviation * temperature + _TINY).reciprocal()
-    return inverse.view(-1, *[1] * (maps.ndim - 1))
+    inverse = 1 / (deviation * temperature + _TINY)
+    return inverse.to(maps.dtype).view(-1, *([1] * (maps.ndim - 1)))
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """The standard deviation of each image's values, ``[N]``."""
+    """The standard deviation of each image's values, float32 ``[N]``."""
     # Channels come last in memory, so no value moves.
     rows = values.movedim(1, -1).flatten(1)
     count = rows.shape[1]
-    square = torch.linalg.vector_norm(rows, dim=1).square() / count
-    return (square - (rows.sum(1) / count).square()).clamp_min(0).sqrt()
+    mean = rows.sum(1, dtype=torch.float32) / count
+    norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+    variance: Tensor = norm.square() / count - mean.square()
+    return variance.clamp_min(0).sqrt()
 
 
 def _shares_of(maps: Tensor, maxima: Tensor, inverse: Tensor) -> Tensor:
