@@ -1,7 +1,7 @@
 """Clean and robust accuracy of any network, by the attacks that a job's report runs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Robustness:
         attacks: for each attack by name, the share of images that it left standing. The members of
             AutoAttack run one after the other, each on what the ones before it left.
         right: whether each image is classified correctly under every attack, bool ``[N]``.
+        right_under: the same under each attack by name, so that attacks can be combined.
 
     Example:
         >>> import torch
@@ -40,6 +41,7 @@ class Robustness:
     robust: Estimate
     attacks: dict[str, float]
     right: Tensor
+    right_under: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def evaluate(
@@ -52,6 +54,7 @@ def evaluate(
     attacks: Sequence[AttackName] = ("pgd", "pgd_smooth", "autoattack"),
     batch_size: int = 500,
     seed: int = 0,
+    progress: Callable[[str], object] = lambda line: None,
     **settings: float,
 ) -> list[Robustness]:
     """Measure clean and robust accuracy at each radius.
@@ -72,6 +75,7 @@ def evaluate(
         attacks: the attacks' names; ``autoattack`` stands for its four members.
         batch_size: the number of images that are attacked at a time.
         seed: seeds everything that is drawn at random.
+        progress: is called with a line of text before each batch of each attack.
         settings: further settings of the attacks, under the names that they have in a spec's
             ``evaluation``: ``pgd_steps``, ``pgd_restarts``, ``square_queries`` and so on.
 
@@ -111,7 +115,7 @@ def evaluate(
         found, standing = {}, clean
         for epsilon in sorted(threats):
             chosen = report_attacks(threats[epsilon], evaluation, num_classes, edges=edges)
-            search = _Search(attacked, images, labels, batch_size, device, seed)
+            search = _Search(attacked, images, labels, batch_size, device, seed, progress)
             found[epsilon] = search.within(threats[epsilon].norm, epsilon, chosen, standing, clean)
             standing = found[epsilon].right
     finally:
@@ -127,6 +131,7 @@ class _Search:
     batch_size: int
     device: torch.device
     seed: int
+    progress: Callable[[str], object]
 
     def within(
         self,
@@ -147,10 +152,10 @@ class _Search:
             clean: the images that are right without an attack, bool ``[N]``.
         """
         limits, worst, ensemble = ball(norm, epsilon), standing, standing
-        shares: dict[str, float] = {}
+        right_under: dict[str, Tensor] = {}
         for place, (name, report) in enumerate(attacks.items()):
             if report.same_as:
-                shares[name] = shares[report.same_as]
+                right_under[name] = right_under[report.same_as]
                 continue
             tried = ensemble if report.ensemble else standing
             right = tried.clone()
@@ -158,6 +163,7 @@ class _Search:
             rows = tried.nonzero()[:, 0]
             # Splitting nothing gives one empty part, which no attack takes.
             for part in torch.split(rows, self.batch_size) if len(rows) else ():
+                self.progress(f"{name}: image {int(part[0])}, {int(right.sum())} standing")
                 images = self.images[part].to(self.device)
                 labels = self.labels[part].to(self.device)
                 adversarial = report.attack.run(self.model, images, labels, generator=generator)
@@ -166,7 +172,7 @@ class _Search:
                 if report.within_threat:
                     fooled &= is_within(limits, limits.size(adversarial - images))
                 right[part] = ~fooled.cpu()
-            shares[name] = right.float().mean().item()
+            right_under[name] = right
             if report.ensemble:
                 ensemble = right
             if report.within_threat:
@@ -176,8 +182,9 @@ class _Search:
             epsilon,
             wilson(int(clean.sum()), count),
             wilson(int(worst.sum()), count),
-            shares,
+            {name: right.float().mean().item() for name, right in right_under.items()},
             worst,
+            right_under,
         )
 
 
