@@ -99,7 +99,7 @@ class AtmcSpec(CompressionSpec):
 class EvaluatedThreat(Threat):
     """The threat of an evaluation, against which nothing is trained."""
 
-    unused = ("steps", "step_size")
+    unused = ("steps", "step_size", "backward")
 
 
 class NoTraining(Training):

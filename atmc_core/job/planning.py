@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import torch
 
-from atmc_core.attacks import PGD, Attack, ball
+from atmc_core.attacks import PGD, Attack
 from atmc_core.data import Split
 from atmc_core.events import Emit
 from atmc_core.job.costs import epoch_cost, image_cost
@@ -20,7 +20,7 @@ from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.step import make_step
-from atmc_core.training.trainer import adversarial_step, selection_accuracy
+from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
 
 # A classifier counts as robust if it keeps, under attack, this share of the accuracy that it has
 # above chance on clean images.
@@ -76,8 +76,12 @@ def recognise(inputs: Inputs, attack: PGD) -> Recognition:
         )
 
     threat = inputs.spec.threat
-    at_twice = PGD(
-        ball(threat.norm, 2 * threat.epsilon), threat.steps, 2 * threat.training_step_size
+    at_twice = training_attack(
+        threat.norm,
+        2 * threat.epsilon,
+        threat.steps,
+        2 * threat.training_step_size,
+        threat.backward,
     )
     clean, robust = accuracy(None), accuracy(attack)
     twice, chance = accuracy(at_twice), 1 / inputs.num_classes

@@ -174,7 +174,7 @@ def test_a_fraction_out_of_range_is_refused(epsilon: str) -> None:
 
 def test_a_level_chooses_attacks_and_images_and_each_can_be_overridden() -> None:
     assert Evaluation().level == "quick"
-    assert Evaluation().attack_names(10) == ("fgsm", "pgd")
+    assert Evaluation().attack_names(10) == ("fgsm", "pgd", "pgd_smooth")
     assert (Evaluation().image_limit, Evaluation(level="full").image_limit) == (1_000, 10_000)
     chosen = Evaluation.read({"level": "full", "attacks": ["pgd"], "max_images": 50})
     assert (chosen.attack_names(10), chosen.image_limit) == (("pgd",), 50)
@@ -197,6 +197,7 @@ def test_an_evaluation_alone_needs_no_target() -> None:
         ("training.robust_epochs", {"training": {"robust_epochs": 3}}),
         ("threat.steps", {"threat": {"norm": "linf", "epsilon": 0.1, "steps": 9}}),
         ("threat.step_size", {"threat": {"norm": "linf", "epsilon": 0.1, "step_size": 0.1}}),
+        ("threat.backward", {"threat": {"norm": "linf", "epsilon": 0.1, "backward": "plain"}}),
         ("accept.file_ratio", {"accept": {"file_ratio": 0.1}}),
         ("accept.clean_accuracy_drop", {"accept": {"clean_accuracy_drop": 0.1}}),
     ],

@@ -37,9 +37,13 @@ def _evaluated(classifier: nn.Module, split: Split, evaluation: Evaluation) -> d
     return evaluator.state()
 
 
-def _statuses(state: dict[str, Any], split: Split) -> dict[str, str]:
+def _checks(state: dict[str, Any], split: Split) -> dict[str, dict[str, Any]]:
     figures = side(state, split.labels, 10, THREAT)
-    return {check["code"]: check["status"] for check in side_checks(state, figures, 10)}
+    return {check["code"]: check for check in side_checks(state, figures, 10)}
+
+
+def _statuses(state: dict[str, Any], split: Split) -> dict[str, str]:
+    return {code: check["status"] for code, check in _checks(state, split).items()}
 
 
 @pytest.fixture
@@ -155,6 +159,35 @@ def test_masked_gradients_are_seen_by_both_checks_for_them(
     assert statuses["outputs_change_between_runs"] == "passed"
 
 
+def test_smooth_backward_passes_find_what_masked_gradients_hide(
+    digits_classifier: Classifier, sample: Split
+) -> None:
+    state = _evaluated(Masked(digits_classifier), sample, QUICK)
+    masked = _checks(state, sample)["masked_gradients"]
+    assert masked["status"] == "raised"
+    assert masked["message"].startswith("Gradients are masked: ")
+    smooth, plain = (state["attacks"][name]["right"] for name in ("pgd_smooth", "pgd"))
+    assert masked["figures"] == {"images": int((plain & ~smooth).sum()), "count": len(sample)}
+    assert int(worst_case(state).sum()) <= int(smooth.sum()) < int(plain.sum())
+
+
+def test_where_nothing_is_to_be_smoothed_pgds_outcome_stands(sample: Split) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    classifier = Classifier(network, Normalization(), 1)
+    state = _evaluated(classifier, sample, QUICK)
+    smooth, plain = state["attacks"]["pgd_smooth"], state["attacks"]["pgd"]
+    assert torch.equal(smooth["right"], plain["right"])
+    assert smooth["forward"] == smooth["backward"] == 0 < plain["forward"]
+    assert smooth["settings"]["restarts"] == 0
+    check = _checks(state, sample)["masked_gradients"]
+    assert check["status"] == "not_run"
+    assert "nothing to smooth" in check["message"]
+    # Asked for alone it is run: no attack at all would flatter the network.
+    alone = _evaluated(classifier, sample, Evaluation(attacks=("pgd_smooth",), curve_steps=2))
+    assert alone["attacks"]["pgd_smooth"]["forward"] > 0
+
+
 def test_accuracy_that_stays_above_chance_is_raised(
     digits_classifier: Classifier, sample: Split
 ) -> None:
@@ -197,9 +230,11 @@ def _soundest() -> tuple[dict[str, Any], dict[str, Any]]:
     """A state and figures of 1,000 images that no check objects to."""
     standing, fallen = torch.ones(1000, dtype=torch.bool), torch.arange(1000) < 600
     state = {
+        "edges": True,
         "clean": {"right": standing},
         "attacks": {
             "pgd": {"right": fallen, "within_threat": True},
+            "pgd_smooth": {"right": fallen.clone(), "within_threat": True},
             "square": {"right": fallen.clone(), "within_threat": True},
             "wrm": {"right": ~standing, "within_threat": False},
         },
@@ -224,6 +259,14 @@ def _soundest() -> tuple[dict[str, Any], dict[str, Any]]:
             "square_beats_white_box",
             # Three of the 600 that withstand PGD.
             lambda state, _: state["attacks"]["square"]["right"].__setitem__(slice(3), False),
+        ),
+        (
+            "masked_gradients",
+            # 51 of the 600 that withstand PGD, a twentieth of all 1,000; Square finds them, too.
+            lambda state, _: [
+                state["attacks"][name]["right"].__setitem__(slice(51), False)
+                for name in ("pgd_smooth", "square")
+            ],
         ),
         (
             "above_chance_at_large_epsilon",
