@@ -3,10 +3,9 @@
     python -m benchmarks.proof [NAME ...] [--images 1000] [--write]
 
 All networks in ``benchmarks/results/networks`` (or the named ones) are attacked on the first test
-images of their data set: by PGD (40 steps, 5 random starts), by PGD on smooth backward passes (40
-steps, 8 runs that differ in temperature, loss and step size) and by AutoAttack as it is published.
-In the worst case an image has to withstand all of them. With the same number of images on a CPU,
-the figures are the same to the last image. A network takes 5 to 15 minutes on one core.
+images of their data set, by the attacks of ``benchmarks.accuracy.worst_case``. With the same number
+of images on a CPU, the figures are the same to the last image. A network takes 5 to 15 minutes on
+one core.
 
 Prints all rows as one JSON line; ``--write`` also puts them into
 ``benchmarks/results/mnist-truth.json``, where rows of other networks stay.
@@ -21,15 +20,12 @@ from typing import Any
 
 import torch
 
-from atmc_core import artifact, evaluate
-from atmc_core.data import Split
+from atmc_core import artifact
 from atmc_core.determinism import compute_repeatably
 from atmc_core.factors.views import dense_weights
 from atmc_core.networks.classifier import Classifier, Normalization
-from atmc_core.networks.removal import compact
 from atmc_core.networks.upload import ModelInput, open_upload
-from atmc_spec.names import AttackName
-from benchmarks.accuracy import first_images
+from benchmarks.accuracy import first_images, worst_case
 from benchmarks.datasets import unpacked
 from benchmarks.machine import commit
 from benchmarks.options import count
@@ -38,10 +34,6 @@ from benchmarks.timing import print_result, say
 
 NETWORKS = RESULTS / "networks"
 TRUTH = RESULTS / "mnist-truth.json"
-# The number of images in a batch.
-AT_ONCE = 250
-ATTACKS: Sequence[AttackName] = ("pgd", "pgd_smooth", "autoattack")
-SETTINGS: dict[str, Any] = {"pgd_steps": 40, "pgd_restarts": 5, "smooth_restarts": 8}
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def row(path: Path, images: int) -> dict[str, Any]:
         "network": path.stem,
         **sizes,
         "seed": int(path.stem.rpartition("seed")[2]),
-        **accuracies(classifier, test, kind.epsilon),
+        **worst_case(classifier, test, kind.epsilon),
         "images": len(test),
         "commit": commit(),
     }
@@ -133,36 +125,6 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
     classifier = upload.load((1, 28, 28)).classifier(Normalization())
     weights = sum(weight.numel() for weight, _ in dense_weights(classifier.network).values())
     return classifier, {"nominal_ratio": 1.0, "bits": 32, "nonzeros": weights, **sizes}
-
-
-def accuracies(classifier: Classifier, test: Split, epsilon: float) -> dict[str, float]:
-    """The accuracies of a network: clean, under each attack alone, and in the worst case.
-
-    ``square_alone`` is the share of images that withstand everything but Square.
-    """
-    images, labels = test.batch(torch.arange(len(test)))
-    (found,) = evaluate(
-        # Without its dead channels the classifier computes the same and is faster.
-        compact(classifier.eval()),
-        images,
-        labels,
-        epsilons=[epsilon],
-        attacks=ATTACKS,
-        batch_size=AT_ONCE,
-        progress=lambda line: say(f"  {line}"),
-        **SETTINGS,
-    )
-    under = found.right_under
-    white = torch.stack([right for name, right in under.items() if name != "square"]).all(0)
-    return {
-        "clean_accuracy": found.clean.value,
-        "pgd_accuracy": found.attacks["pgd"],
-        "smooth_accuracy": found.attacks["pgd_smooth"],
-        # Square is the last of AutoAttack's members, each of which attacks what is left.
-        "autoattack_accuracy": found.attacks["square"],
-        "worst_accuracy": found.robust.value,
-        "square_alone": float((white & ~under["square"]).double().mean()),
-    }
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
