@@ -140,7 +140,7 @@ def _deviation(values: Tensor) -> Tensor:
     return variance.clamp_min(0).sqrt()
 
 
-def _shares_of(maps: Tensor, maxima: Tensor, inverse: Tensor) -> Tensor:
+def _weights(maps: Tensor, maxima: Tensor, inverse: Tensor) -> Tensor:
     return torch.sub(maps, maxima).mul_(inverse).exp_()
 
 
@@ -148,7 +148,7 @@ def _over_axes(axes: tuple[int, ...]) -> _Shares:
     """The shares of maxima over whole axes, which the maxima have with a length of 1."""
 
     def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
-        weights = _shares_of(maps, maxima, inverse)
+        weights = _weights(maps, maxima, inverse)
         return weights.mul_(gradient / weights.sum(axes, keepdim=True))
 
     return shares
@@ -164,7 +164,7 @@ def _over_tiles(windows: Windows) -> _Shares:
     def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
         below = spread(maxima)
         rows, columns = below.shape[2:]
-        weights = torch.sub(maps[:, :, :rows, :columns], below, out=below).mul_(inverse).exp_()
+        weights = _weights(maps[:, :, :rows, :columns], below, inverse)
         sums = F.avg_pool2d(weights, windows.kernel, divisor_override=1)
         weights.mul_(spread(gradient / sums))
         # Rows and columns that fill no window have no part in any maximum.
@@ -180,7 +180,7 @@ def _over_windows(windows: Windows) -> _Shares:
     def shares(maps: Tensor, maxima: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
         counts = maxima.shape[2:]
         padded, places = windows.padded(maps, counts), list(windows.parts(counts))
-        weights = [_shares_of(padded[place], maxima, inverse) for place in places]
+        weights = [_weights(padded[place], maxima, inverse) for place in places]
         ratio = gradient / torch.stack(weights).sum(0)
         result = torch.zeros_like(padded)
         for weight, place in zip(weights, places, strict=True):

@@ -7,11 +7,17 @@ from atmc_core.attacks import PGD as GradientAscent
 from atmc_core.attacks import Attack, frozen_copy
 from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import training_attack
-from atmc_spec.names import Norm
+from atmc_spec.defaults import BACKWARD
+from atmc_spec.names import Backward, Norm
 
 
 def PGD(  # the attack's usual name, since whoever writes a loop looks for that
-    norm: Norm, epsilon: float, *, steps: int = 7, step_size: float | None = None
+    norm: Norm,
+    epsilon: float,
+    *,
+    steps: int = 7,
+    step_size: float | None = None,
+    backward: Backward = BACKWARD,
 ) -> GradientAscent:
     """Make the attack of adversarial training: projected gradient ascent on the cross-entropy.
 
@@ -22,15 +28,18 @@ def PGD(  # the attack's usual name, since whoever writes a loop looks for that
         epsilon: the ball's radius, for images in [0, 1]; 8 / 255 for 8 grey levels.
         steps: the number of gradient steps from a random start.
         step_size: the length of each step, in the ball's norm; by default ``2 * epsilon / steps``.
+        backward: the gradients to climb. ``smooth`` lets a maximum, as in max pooling, share its
+            gradient among all values, so that the network cannot learn to hide from the attack;
+            ``plain`` takes the network's own.
 
     Raises:
-        ValueError: if a number is not positive, or there is no such norm.
+        ValueError: if a number is not positive, or there is no such norm or kind of gradients.
 
     Example:
         >>> PGD("linf", 8 / 255, steps=2).step_size == 8 / 255
         True
     """
-    return training_attack(norm, epsilon, steps, step_size)
+    return training_attack(norm, epsilon, steps, step_size, backward)
 
 
 def adversarial_loss(

@@ -94,10 +94,12 @@ def training_attack(
             network's own.
 
     Raises:
-        ValueError: if a number is not positive, or there is no such norm.
+        ValueError: if a number is not positive, or there is no such norm or kind of gradients.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}: it must be at least 1")
+    if backward not in TEMPERATURES:
+        raise ValueError(f"backward is {backward!r}: it must be one of {', '.join(TEMPERATURES)}")
     return PGD(
         ball(norm, epsilon),
         steps,

@@ -262,9 +262,9 @@ def _soundest() -> tuple[dict[str, Any], dict[str, Any]]:
         ),
         (
             "masked_gradients",
-            # 51 of the 600 that withstand PGD, a twentieth of all 1,000; Square finds them, too.
+            # Of the 600 that withstand PGD 61, over 6 % of all 1,000; Square finds them, too.
             lambda state, _: [
-                state["attacks"][name]["right"].__setitem__(slice(51), False)
+                state["attacks"][name]["right"].__setitem__(slice(61), False)
                 for name in ("pgd_smooth", "square")
             ],
         ),
