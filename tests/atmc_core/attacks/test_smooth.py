@@ -200,7 +200,7 @@ def test_no_operation_waits_for_a_device(images: Tensor) -> None:
 def test_a_compiled_network_stays_whole(images: Tensor) -> None:
     """As recorded steps are compiled on a GPU; here without a compiler for a device."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(3, 1))
+    model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2, 1))
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(
         _gradient(smoothed(compiled, 0.1), images), _gradient(smoothed(model, 0.1), images)
