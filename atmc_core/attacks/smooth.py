@@ -264,8 +264,13 @@ def _extreme(sign: int) -> Callable[..., Any]:
         keepdim: bool = False,
         *,
         other: Tensor | None = None,
+        axis: int | Sequence[int] | None = None,  # NumPy's name for ``dim``, which PyTorch takes
+        **others: Any,
     ) -> Any:
         other = dim if isinstance(dim, Tensor) else other
+        dim = dim if axis is None else axis
+        if others:
+            return NotImplemented
         if other is not None:
             if values.shape != other.shape or values.ndim < 2:
                 return NotImplemented

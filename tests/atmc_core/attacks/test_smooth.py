@@ -31,6 +31,7 @@ MAXIMA: dict[str, Callable[[Tensor], Tensor]] = {
     "amin": lambda x: torch.amin(x, 1, keepdim=True),
     "max over channels": lambda x: x.max(1).values,
     "min over channels": lambda x: torch.min(x, dim=1, keepdim=True)[0],
+    "max over an axis": lambda x: torch.max(x, axis=1)[0],
     "larger of two": lambda x: torch.maximum(x[:, :2], x[:, 2:]),
     "smaller of two": lambda x: torch.min(x[:, :2], x[:, 2:]),
     "maxout": lambda x: x[:, :2].max(x[:, 2:]),
