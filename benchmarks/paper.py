@@ -2,6 +2,7 @@
 
     python -m benchmarks.paper --dataset mnist --methods al0 atmc --densities 0.05 0.01 --bits 8 32
 
+The data sets are read as their authors publish them, where they are (``benchmarks.datasets``).
 The dense network (the row DA) is trained once, or given by ``--robust``. The methods that compress
 a robust network start from it; NAP starts from its own clean training. ``--bits`` applies to ATMC;
 the other systems are float32, as in the paper.
@@ -63,6 +64,8 @@ FIGURES = (
 class Setting:
     """The paper's setting for a data set, and how it is run here.
 
+    Fashion-MNIST is not in the paper: it gets MNIST's network and a radius of 0.1.
+
     Attributes:
         architecture: the network.
         epsilon: the radius of the attack in linf, in pixel values.
@@ -71,6 +74,7 @@ class Setting:
         gpu_batch: the batch size of training on a GPU.
         evaluated_at_once: the batch size of the evaluation on a GPU.
         augmentation: the settings of random changes of training images.
+        classes: the number of classes.
     """
 
     architecture: str
@@ -80,11 +84,18 @@ class Setting:
     gpu_batch: int
     evaluated_at_once: int
     augmentation: dict[str, Any]
+    classes: int = 10
 
 
+_PHOTOGRAPHS = {"flip": True, "shift": 4}
 SETTINGS = {
     "mnist": Setting("lenet", 76 / 255, 16, "float32", 256, 5000, {}),
-    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, {"flip": True, "shift": 4}),
+    "cifar10": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, _PHOTOGRAPHS),
+    "cifar100": Setting("resnet34", 4 / 255, 7, "auto", 512, 1000, _PHOTOGRAPHS, classes=100),
+    # Neither flip nor shift: a digit is no digit in the mirror, and beside many a digit of a house
+    # number lies its neighbour, which a shift would bring towards the middle.
+    "svhn": Setting("wide_resnet_16_8", 4 / 255, 7, "auto", 512, 1000, {}),
+    "fashion_mnist": Setting("lenet", 0.1, 7, "float32", 256, 5000, {}),
 }
 
 
@@ -149,11 +160,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options on which the dense network, and so everything after it, depends."""
     parser.set_defaults(training={})
     parser.add_argument("--dataset", choices=SETS, default="mnist")
-    parser.add_argument("--architecture", help="default: the paper's")
+    parser.add_argument("--architecture", help="default: the paper's; such as small_cnn")
     parser.add_argument("--epsilon", type=_number, help="such as 8/255; default: the paper's")
     parser.add_argument("--train-images", type=count, default=None if has_gpu() else _CPU_IMAGES)
     parser.add_argument("--test-images", type=count, help="the first N only; default: all")
-    parser.add_argument("--steps", type=count, help="PGD steps in training; default 4, on a GPU 16")
+    parser.add_argument(
+        "--steps", type=count, help="PGD steps in training; default 4, on a GPU the paper's"
+    )
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
     parser.add_argument("--robust", type=_file, help="start from this state dict, not from our DA")
@@ -248,7 +261,7 @@ def fresh_network(arguments: argparse.Namespace) -> Path:
     path = work_folder(arguments) / "fresh.safetensors"
     if not path.exists():
         torch.manual_seed(arguments.seed)
-        network = build(arguments.architecture, 10)
+        network = build(arguments.architecture, SETTINGS[arguments.dataset].classes)
         _save(network.state_dict(), path)
     return path
 

@@ -1,5 +1,6 @@
 """The paper's table on a few images: whole jobs, kept rows, the file and the figure."""
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from atmc_core.determinism import compute_repeatably
 from atmc_core.job import run as job
 from benchmarks import paper, table
+from benchmarks.datasets import SETS
 
 ROW = {
     "method",
@@ -77,6 +80,15 @@ def test_rows_are_whole_jobs_and_are_kept(
 
     monkeypatch.setattr(job, "run", refuse)
     assert _table([*asked, *rows], monkeypatch) == first
+
+
+def test_a_network_begins_with_the_data_set_s_number_of_classes(tmp_path: Path) -> None:
+    asked = {"dataset": "cifar100", "architecture": "mobilenet_v2", "name": "few", "seed": 0}
+    arguments = argparse.Namespace(**asked, work=tmp_path)
+    table.work_folder(arguments).mkdir()
+    weights = safetensors.torch.load_file(paper.fresh_network(arguments))
+    assert weights["linear.weight"].shape == (100, 1280)
+    assert paper.SETTINGS.keys() == SETS.keys()
 
 
 @pytest.mark.parametrize(

@@ -36,3 +36,37 @@ def lenet(num_classes: int) -> nn.Module:
             fc2=nn.Linear(500, num_classes),
         )
     )
+
+
+def small_cnn(num_classes: int) -> nn.Module:
+    """The SmallCNN of TRADES for 28x28 grey images, no dropout; 311,600 weights at 10 classes.
+
+    Source: Zhang et al., "Theoretically principled trade-off between robustness and accuracy"
+    (2019). The tensors have the names of the authors' code, so their checkpoints fit.
+    """
+    features = OrderedDict(
+        conv1=nn.Conv2d(1, 32, 3),
+        relu1=nn.ReLU(),
+        conv2=nn.Conv2d(32, 32, 3),
+        relu2=nn.ReLU(),
+        maxpool1=nn.MaxPool2d(2),
+        conv3=nn.Conv2d(32, 64, 3),
+        relu3=nn.ReLU(),
+        conv4=nn.Conv2d(64, 64, 3),
+        relu4=nn.ReLU(),
+        maxpool2=nn.MaxPool2d(2),
+    )
+    classifier = OrderedDict(
+        fc1=nn.Linear(64 * 4 * 4, 200),
+        relu1=nn.ReLU(),
+        fc2=nn.Linear(200, 200),
+        relu2=nn.ReLU(),
+        fc3=nn.Linear(200, num_classes),
+    )
+    return nn.Sequential(
+        OrderedDict(
+            feature_extractor=nn.Sequential(features),
+            flatten=nn.Flatten(),
+            classifier=nn.Sequential(classifier),
+        )
+    )

@@ -53,7 +53,9 @@ def _compared(classifier: Classifier, shape: tuple[int, ...]) -> tuple[Classifie
     return small, (before - after).abs().max() / before.abs().max()
 
 
-@pytest.mark.parametrize("architecture", ["lenet", "digits_cnn", "resnet18", "wide_resnet_16_8"])
+@pytest.mark.parametrize(
+    "architecture", ["lenet", "digits_cnn", "small_cnn", "resnet18", "wide_resnet_16_8"]
+)
 def test_dead_rows_go_and_outputs_stay(architecture: str) -> None:
     classifier = _classifier(architecture)
     _kill_rows(classifier.network, 0.6)
