@@ -11,7 +11,8 @@ Each row is a whole job in a folder of its own, and resumes where it stopped. Fi
 kept. Several runs may share a folder if they compute different rows. Every compressed network is
 read back from its artifact. It is evaluated on the test split under the paper's PGD (with the
 paper's number of steps, from a random start). The images that this left standing are also attacked
-by PGD-40 with 5 restarts (or as the options say).
+by PGD-40 with 5 restarts (or as the options say). With ``--worst-images N`` the first N images are
+also attacked by PGD, smooth PGD and AutoAttack (see ``accuracy.worst_case``).
 
 Without a GPU the defaults are 20,000 training images, 4 PGD steps and few epochs; with a GPU they
 are all images and the paper's steps. The file contains the settings. The benchmark writes
@@ -40,7 +41,7 @@ from atmc_core.job import run as job
 from atmc_core.networks.architectures import build
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import JobSpec, read_spec
-from benchmarks.accuracy import first_images, papers_attacks, standing_after
+from benchmarks.accuracy import first_images, papers_attacks, standing_after, worst_case
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import commit, device, has_gpu
 from benchmarks.options import count
@@ -173,6 +174,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--batch-size", type=count, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
+    parser.add_argument(
+        "--worst-images", type=count, help="attack the first N by everything there is, too"
+    )
     parser.add_argument("--strong-steps", type=count, default=40, help="of the harder PGD")
     parser.add_argument("--strong-restarts", type=count, default=5, help="of the harder PGD")
     parser.add_argument("--seed", type=int, default=0)
@@ -314,6 +318,10 @@ def _row(arguments: argparse.Namespace, system: System, start: Path) -> None:
     row["density"] = value if kind == "density" else round(headline["k"] / weights, 5)
     row |= {name: headline[name] for name in FIGURES}
     row |= evaluate(arguments, model)
+    if arguments.worst_images:
+        few = first_images(images(arguments), arguments.worst_images)
+        found = worst_case(model.classifier().to(device()), few, arguments.epsilon)
+        row["worst_case"] = found | {"images": len(few)}
     row["seconds"] = round(headline["seconds"], 1)
     row["evaluation_seconds"] = round(time.monotonic() - began, 1)
     (folder / "row.json").write_text(json.dumps(row))
