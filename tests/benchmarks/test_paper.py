@@ -47,7 +47,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
     threads, repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     few = "--steps 1 --epochs 1 --finish-epochs 1 --dense-epochs 1 --batch-size 16 --threads 1"
-    strong = "--strong-steps 2 --strong-restarts 2"
+    strong = "--strong-steps 2 --strong-restarts 2 --worst-images 16"
     yield [*few.split(), *strong.split(), "--name", "few", "--work", str(tmp_path / "work")]
     torch.set_num_threads(threads)
     compute_repeatably(repeatable)
@@ -71,6 +71,11 @@ def test_rows_are_whole_jobs_and_are_kept(
     for row in first["rows"]:
         assert row.keys() >= ROW
         assert row["pgd_accuracy"] <= row["paper_pgd_accuracy"] <= row["clean_accuracy"]
+        worst = row["worst_case"]
+        attacked = [worst[f"{name}_accuracy"] for name in ("pgd", "smooth", "autoattack")]
+        assert worst["worst_accuracy"] <= min(attacked)
+        assert max(attacked) <= worst["clean_accuracy"]
+        assert worst["images"] == 16
     assert 0.0099 < first["rows"][1]["nominal_ratio"] <= 0.01
     assert first.keys() >= {"settings", "hardware", "torch"}
     assert "<svg" in (table.RESULTS / "mnist-few.svg").read_text()
