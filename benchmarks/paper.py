@@ -39,6 +39,7 @@ from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.job import run as job
 from atmc_core.networks.architectures import build
+from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import JobSpec, read_spec
 from benchmarks.accuracy import first_images, papers_attacks, standing_after, worst_case
@@ -170,7 +171,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
-    parser.add_argument("--robust", type=_file, help="start from this state dict, not from our DA")
+    parser.add_argument(
+        "--robust",
+        type=_file,
+        help="start from this state dict, or with --architecture onnx this file, not from our DA",
+    )
+    parser.add_argument("--mean", nargs="+", type=float, default=[], help="of a normalisation")
+    parser.add_argument("--std", nargs="+", type=float, default=[], help="of a normalisation")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--batch-size", type=count, help="default 128, more on a GPU")
     parser.add_argument("--validation-fraction", type=float, default=0.1)
@@ -333,7 +340,11 @@ def _compressed(arguments: argparse.Namespace, system: System, start: Path) -> P
     if not (folder / "headline.json").exists():
         headline = job.run(
             _spec(arguments, system),
-            ModelInput(start, arguments.architecture),
+            ModelInput(
+                start,
+                arguments.architecture,
+                Normalization(tuple(arguments.mean), tuple(arguments.std)),
+            ),
             images(arguments),
             folder,
             device=device(),

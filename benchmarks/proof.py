@@ -110,9 +110,9 @@ def row(path: Path, images: int) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
+def read(path: Path) -> tuple[Classifier, dict[str, float]]:
     """Read a network from its file; returns it with its sizes."""
-    sizes: dict[str, Any] = {"file_bytes": path.stat().st_size}
+    sizes: dict[str, float] = {"file_bytes": path.stat().st_size}
     if path.suffix == ".atmc":
         model = artifact.load(path)
         return model.classifier(), {
