@@ -247,13 +247,16 @@ def test_each_option_makes_a_difference(bench: Bench) -> None:
         "short": {"max_grad_norm": 0.1},
         "magnitude": {"importance": "magnitude"},
     }
+    own = {"threat": SPEC["threat"] | {"backward": "plain"}}
+    changes = {name: (option, {}) for name, option in options.items()}
+    changes |= {f"{name}, own gradients": (options[name], own) for name in ("plain", "trades")}
     results = set()
-    for name, option in options.items():
+    for name, (option, threat) in changes.items():
         training = _training(compression_epochs=1, finish_epochs=0, **option)
         with pytest.raises(Killed):
-            bench.run(name, _at_the_artifact, training=training)
+            bench.run(name, _at_the_artifact, training=training, **threat)
         results.add(_result(bench.folder / name))
-    assert len(results) == len(options)
+    assert len(results) == len(changes)
 
 
 def _at_the_artifact(event: dict[str, Any]) -> bool:
