@@ -182,7 +182,7 @@ class _Search:
             epsilon,
             wilson(int(clean.sum()), count),
             wilson(int(worst.sum()), count),
-            {name: right.float().mean().item() for name, right in right_under.items()},
+            {name: int(right.sum()) / count for name, right in right_under.items()},
             worst,
             right_under,
         )
