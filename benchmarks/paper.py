@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors.torch
@@ -42,6 +42,8 @@ from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import JobSpec, read_spec
+from atmc_spec.defaults import BACKWARD
+from atmc_spec.names import Backward
 from benchmarks.accuracy import first_images, papers_attacks, standing_after, worst_case
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import commit, device, has_gpu
@@ -168,6 +170,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-images", type=count, help="the first N only; default: all")
     parser.add_argument(
         "--steps", type=count, help="PGD steps in training; default 4, on a GPU the paper's"
+    )
+    parser.add_argument(
+        "--backward",
+        choices=get_args(Backward),
+        default=BACKWARD,
+        help="the gradients that training's attack climbs (default: %(default)s)",
     )
     parser.add_argument("--clean-weight", type=float, default=0.25, help="in the training loss")
     parser.add_argument("--dense-epochs", type=int, default=60 if has_gpu() else 40)
@@ -379,6 +387,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
                 "norm": "linf",
                 "epsilon": arguments.epsilon,
                 "steps": arguments.steps,
+                "backward": arguments.backward,
             },
             "training": training,
             # The benchmark evaluates the artifact itself, so the job's evaluation is short.
