@@ -107,7 +107,7 @@ class Variant:
             it is.
         importance: how entries are compared.
         shrink_fraction: the share of the steps over which the budget shrinks.
-        backward: which gradients the attack climbs.
+        backward: which gradients the attack climbs, if not those of ``--backward``.
         path: how many radii the attack's steps add up to.
     """
 
@@ -115,7 +115,7 @@ class Variant:
     rank_fraction: float | None = None
     importance: Importance = defaults.IMPORTANCE
     shrink_fraction: float = defaults.SHRINK_FRACTION
-    backward: Backward = defaults.BACKWARD
+    backward: Backward | None = None
     path: float = 2.0
 
 
@@ -160,7 +160,7 @@ def _run(
             arguments.epsilon,
             arguments.steps,
             variant.path * arguments.epsilon / arguments.steps,
-            variant.backward,
+            variant.backward or arguments.backward,
         ),
         loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
