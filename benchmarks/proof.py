@@ -131,7 +131,8 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
     """Put rows into the file of results, in place of older ones of the same networks."""
     before = json.loads(TRUTH.read_text())["rows"] if TRUTH.exists() else []
     merged = {each["network"]: each for each in [*before, *rows]}
-    TRUTH.write_text(json.dumps({"rows": [merged[name] for name in sorted(merged)]}, indent=1))
+    text = json.dumps({"rows": [merged[name] for name in sorted(merged)]}, indent=1)
+    TRUTH.write_text(text + "\n")
 
 
 if __name__ == "__main__":
