@@ -227,23 +227,29 @@ def _pool(axes: int) -> Callable[..., Any]:
     return pool
 
 
-def _adaptive_pool2d(
-    func: Callable[..., Any],
-    temperature: float,
-    maps: Tensor,
-    output_size: Any,
-    return_indices: bool = False,
-) -> Any:
-    """The smooth form of an adaptive max pooling, as maxima over slices."""
-    if maps.ndim != 4 or func is not F.adaptive_max_pool2d:
-        return NotImplemented
-    sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
-    rows, columns = (
-        adaptive(size, size if count is None else count)
-        for size, count in zip(maps.shape[2:], sizes, strict=True)
-    )
-    cells = [[_amax(temperature, maps[:, :, r, c], (2, 3)) for c in columns] for r in rows]
-    return torch.cat([torch.cat(row, 3) for row in cells], 2)
+def _adaptive_pool(axes: int) -> Callable[..., Any]:
+    """The smooth form of an adaptive max pooling over so many axes: maxima axis by axis."""
+
+    def pool(
+        func: Callable[..., Any],
+        temperature: float,
+        maps: Tensor,
+        output_size: Any,
+        return_indices: bool = False,
+    ) -> Any:
+        if maps.ndim != axes + 2:
+            return NotImplemented
+        sizes = (output_size,) * axes if isinstance(output_size, int) else tuple(output_size)
+        found = maps
+        for axis, size in enumerate(sizes, 2):
+            windows = adaptive(maps.shape[axis], maps.shape[axis] if size is None else size)
+            parts = [found.narrow(axis, w.start, w.stop - w.start) for w in windows]
+            found = torch.cat([_amax(temperature, part, (axis,)) for part in parts], axis)
+        with torch.no_grad():
+            plain = func(maps, output_size)
+        return found if isinstance(plain, Tensor) else (found, plain[1])
+
+    return pool
 
 
 def _amax(temperature: float, maps: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -312,7 +318,12 @@ _SMOOTH: Mapping[Callable[..., Any], Callable[..., Any]] = {
     **dict.fromkeys([F.max_pool1d, torch.max_pool1d, F.max_pool1d_with_indices], _pool(1)),
     **dict.fromkeys([F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices], _pool(2)),
     **dict.fromkeys([F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices], _pool(3)),
-    F.adaptive_max_pool2d: _adaptive_pool2d,
+    **dict.fromkeys(
+        [F.adaptive_max_pool1d, torch.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices],
+        _adaptive_pool(1),
+    ),
+    **dict.fromkeys([F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices], _adaptive_pool(2)),
+    **dict.fromkeys([F.adaptive_max_pool3d, F.adaptive_max_pool3d_with_indices], _adaptive_pool(3)),
     **dict.fromkeys([torch.amax, Tensor.amax, torch.max, Tensor.max], _extreme(1)),
     **dict.fromkeys([torch.maximum, Tensor.maximum], _extreme(1)),
     **dict.fromkeys([torch.amin, Tensor.amin, torch.min, Tensor.min], _extreme(-1)),

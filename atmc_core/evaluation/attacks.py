@@ -16,7 +16,7 @@ _FGSM_PASSES = 3
 # PGD's steps add up to this many radii (Madry et al., 2018).
 _PGD_PATH = 2.5
 # The runs of ``pgd_smooth`` in their order: temperature, loss, and how many radii the steps add up
-# to. Together they find the most on the networks of docs/notes/results.md.
+# to. Chosen after docs/notes/results.md, with the margin for DLR, which needs three classes.
 _SMOOTH_RUNS = ((0.1, "ce", 2.5), (0.3, "cw", 6.0), (0.1, "cw", 2.5), (0.03, "ce", 6.0))
 
 
