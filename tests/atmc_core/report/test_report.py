@@ -251,6 +251,25 @@ def test_anyone_gets_the_same_figures_from_the_report(
         assert (result["differences"], result["same_file"]) == ([], True)
 
 
+def test_a_report_of_before_is_repeated_with_the_attacks_that_it_has(
+    compressed: Path,
+    digits_model: ModelInput,
+    digits_path: Path,
+    evaluate: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    report = read_report(compressed)
+    attacks = report["before"]["attacks"]
+    assert "pgd_smooth" in {attack["name"] for attack in attacks}
+    report["before"]["attacks"] = [each for each in attacks if each["name"] != "pgd_smooth"]
+    changed = tmp_path / "report.json"
+    changed.write_text(json.dumps(report))
+    _, out, _ = evaluate(changed, digits_model.path, "--data", digits_path, "--json")
+    figures = json.loads(out)["figures"]
+    names = [attack["name"] for attack in figures["attacks"]]
+    assert names == [attack["name"] for attack in report["before"]["attacks"]]
+
+
 def test_a_figure_that_differs_is_an_error_and_so_is_other_data(
     compressed: Path,
     digits_model: ModelInput,
