@@ -19,6 +19,7 @@ RANK_FRACTION = 0.01
 CLEAN_WEIGHT = 0.5
 TRADES_BETA = 6.0
 EMA_DECAY = 0.99
+TEACHER_WEIGHT = 0.5
 
 
 def training_step_size(epsilon: float, steps: int) -> float:

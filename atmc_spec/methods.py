@@ -15,6 +15,7 @@ _OF_ADVERSARIAL_TRAINING = ("loss", "clean_weight", "beta")
 _OF_MOVING_SUPPORTS = ("rho", "dual_interval", "density_schedule", "shrink_fraction")
 _OF_FACTORS = ("rank_fraction",)
 _OF_SUPPORTS = ("compression_epochs", "finish_epochs", "importance")
+_OF_TEACHERS = ("teacher_weight",)
 
 
 class EntriesTarget(Target):
@@ -26,13 +27,13 @@ class EntriesTarget(Target):
 class CleanPruningTraining(Training):
     """Clean training with a support that is chosen once."""
 
-    unused = (*_OF_ADVERSARIAL_TRAINING, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+    unused = (*_OF_ADVERSARIAL_TRAINING, *_OF_TEACHERS, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class DenseTraining(Training):
     """Training without compression."""
 
-    unused = (*_OF_SUPPORTS, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
+    unused = (*_OF_SUPPORTS, *_OF_TEACHERS, *_OF_MOVING_SUPPORTS, *_OF_FACTORS)
 
 
 class PruningTraining(Training):

@@ -103,6 +103,16 @@ class Training(SpecModel):
         Number | None,
         Field(gt=0, le=1000, description="TRADES' weight of the divergence; by default 6"),
     ] = None
+    teacher_weight: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=1,
+            description="of the trained dense network as a teacher of the compressed one: that of "
+            "the divergence of the adversarial outputs from the teacher's on the clean images, "
+            "beside the loss (Goldblum et al., 2020)",
+        ),
+    ] = defaults.TEACHER_WEIGHT
     averaging: Annotated[
         Averaging | None,
         Field(

@@ -20,6 +20,8 @@ from atmc_core.job.streams import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
+from atmc_core.training.distillation import DistilledLoss, as_teacher
+from atmc_core.training.step import StepLoss
 from atmc_core.training.trainer import Trainer, TrainerOptions, selection_accuracy, steps_per_epoch
 from atmc_spec import JobSpec
 from atmc_spec.names import FLOAT_BITS
@@ -61,6 +63,7 @@ class TrainingStage(Stage):
         epochs: how many epochs the stage has.
         stream: the number of the stage's random stream (``streams``).
         peak_rate: the highest learning rate.
+        loss: the loss of a step; by default the setup's.
     """
 
     def __init__(
@@ -71,12 +74,13 @@ class TrainingStage(Stage):
         epochs: int,
         stream: int,
         peak_rate: float,
+        loss: StepLoss | None = None,
     ) -> None:
         training, effort = inputs.spec.training, setup.plan.effort
         self.inputs, self.setup, self.net = inputs, setup, net
         options = TrainerOptions(
             attack=setup.inner_attack,
-            loss=setup.loss,
+            loss=loss or setup.loss,
             schedule=effort.schedule,
             batch_size=training.batch_size,
             epochs=epochs,
@@ -211,6 +215,18 @@ class CompressedStage(TrainingStage):
         handover.compressed = CompressedState(**self.best)
 
 
+def taught(inputs: Inputs, setup: TrainingSetup, handover: Handover) -> StepLoss:
+    """The setup's loss, in which the dense network that was handed over has its say as a teacher.
+
+    It has none with ``teacher_weight`` 0, and in clean training.
+    """
+    assert handover.network is not None
+    weight = inputs.spec.training.teacher_weight
+    if setup.attack is None or not weight:
+        return setup.loss
+    return DistilledLoss(setup.loss, as_teacher(inputs.classifier, handover.network), weight)
+
+
 class MovingStage(CompressedStage):
     """Trains under both constraints by ADMM; the support is chosen again after every step."""
 
@@ -228,7 +244,8 @@ class MovingStage(CompressedStage):
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
+        loss = taught(inputs, setup, handover)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, loss)
 
     def select(self) -> float | None:
         # The k that fits a file or a ratio depends on where the non-zeros are now.
@@ -248,7 +265,8 @@ class FixedStage(CompressedStage):
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate)
+        loss = taught(inputs, setup, handover)
+        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, loss)
 
 
 class FinishStage(CompressedStage):
@@ -259,7 +277,8 @@ class FinishStage(CompressedStage):
         structure, bits = inputs.new_structure(), inputs.target.bits
         net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
         peak_rate = _FINISHING_RATE * inputs.spec.training.learning_rate
-        super().__init__(inputs, setup, net, setup.plan.effort.finish_epochs, FINISH, peak_rate)
+        epochs, loss = setup.plan.effort.finish_epochs, taught(inputs, setup, handover)
+        super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, loss)
         self.select()  # the network before fine-tuning is a candidate, too
 
 

@@ -90,4 +90,4 @@ def adversarial_loss(
     finally:
         network.train(training)
     loss = MixedLoss(clean_weight)
-    return loss(network(torch.cat([images, found]) if loss.on_clean else found), labels)
+    return loss(network(torch.cat([images, found]) if loss.on_clean else found), labels, images)

@@ -27,7 +27,7 @@ class StepLoss(ABC):
     on_clean: bool = True
 
     @abstractmethod
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         """Compute the loss of a batch of N images.
 
         Args:
@@ -35,6 +35,7 @@ class StepLoss(ABC):
                 adversarial ones. In clean training, and if ``on_clean`` is false, there is only one
                 kind, ``[N, classes]``.
             labels: the true classes, int64 ``[N]``.
+            images: the clean images, float ``[N, C, H, W]`` in [0, 1].
 
         Returns:
             The loss, a scalar.
@@ -55,7 +56,7 @@ class MixedLoss(StepLoss):
     def on_clean(self) -> bool:  # type: ignore[override]
         return self.clean_weight > 0
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         losses = [F.cross_entropy(part, labels) for part in torch.split(logits, len(labels))]
         return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
 
@@ -135,12 +136,12 @@ class Step:
 
     def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """As ``gradients``, but the attack starts at ``start``, ``[N, C, H, W]``."""
+        adversarial = None
         if self.attack is not None:
             model = self.quick(frozen_model(self.classifier.eval()))
             adversarial = self.attack.run_from(start, model, images, labels)
-            images = torch.cat([images, adversarial]) if self.loss.on_clean else adversarial
         self.classifier.train()
-        return self._backward(self.trained, images, labels)
+        return self._backward(images, adversarial, labels)
 
     @cached_property
     def trained(self) -> Model:
@@ -160,8 +161,14 @@ class Step:
 
         return run
 
-    def _backward(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
-        loss = self.loss(model(images), labels)
+    def _backward(self, images: Tensor, adversarial: Tensor | None, labels: Tensor) -> Tensor:
+        if adversarial is None:
+            trained_on = images
+        elif self.loss.on_clean:
+            trained_on = torch.cat([images, adversarial])
+        else:
+            trained_on = adversarial
+        loss = self.loss(self.trained(trained_on), labels, images)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -210,13 +217,13 @@ class RecordedStep(Step):
         Returns:
             The loss, a scalar on the device.
         """
+        adversarial = None
         if self.attack is not None:
             objective = self.attack.objective(model, images)
             adversarial = self.attack.climb(
                 model, start, images, labels, objective, self.attack.steps
             )
-            images = torch.cat([images, adversarial]) if self.loss.on_clean else adversarial
-        return self._backward(self.trained, images, labels)
+        return self._backward(images, adversarial, labels)
 
 
 class _Recording:
