@@ -64,8 +64,6 @@ def test_a_teacher_stays_as_it_is_while_its_pupil_is_trained() -> None:
         classifier, PGD(ball("linf", 0.1), 2, 0.1), DistilledLoss(MixedLoss(0), teacher, 1.0)
     )
     net, generator = DenseWeights(classifier.network), torch.Generator().manual_seed(0)
-    losses = [
-        float(adversarial_step(net, step, IMAGES, LABELS, 0.1, generator)) for _ in range(30)
-    ]
+    losses = [float(adversarial_step(net, step, IMAGES, LABELS, 0.1, generator)) for _ in range(30)]
     assert losses[-1] < losses[0] / 2
     assert torch.equal(teacher(IMAGES), before)
