@@ -6,6 +6,7 @@ All variants start from the same robust LeNet (``benchmarks.paper`` trains and k
 seed they see the same batches and random starts, and they have the same k and number of epochs.
 Each differs from AL0 in one thing:
 
+- ``untaught`` learns from the labels alone, not from the dense network as a teacher;
 - ``plain`` attacks with the network's own gradients, not with smooth backward passes;
 - ``short-steps`` attacks with the paper's steps, 1.25 epsilon / steps long, not 2;
 - ``atmc-R`` holds the weights as U, V and C, which are first split with a share R of the rows as
@@ -41,6 +42,7 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.support import Structure
+from atmc_core.training.distillation import DistilledLoss, as_teacher
 from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import Trainer, TrainerOptions, steps_per_epoch, training_attack
 from atmc_spec import defaults
@@ -66,6 +68,7 @@ def main() -> None:
     paper.prepare(arguments)
     variants = [
         Variant("al0"),
+        Variant("untaught", teacher_weight=0.0),
         Variant("plain", backward="plain"),
         Variant("short-steps", path=1.25),
         *(Variant(f"atmc-{rank}", rank_fraction=rank) for rank in arguments.ranks),
@@ -109,6 +112,7 @@ class Variant:
         shrink_fraction: the share of the steps over which the budget shrinks.
         backward: which gradients the attack climbs, if not those of ``--backward``.
         path: how many radii the attack's steps add up to.
+        teacher_weight: the weight of the dense network as a teacher.
     """
 
     name: str
@@ -117,6 +121,7 @@ class Variant:
     shrink_fraction: float = defaults.SHRINK_FRACTION
     backward: Backward | None = None
     path: float = 2.0
+    teacher_weight: float = defaults.TEACHER_WEIGHT
 
 
 def _kept(
@@ -137,6 +142,7 @@ def _run(
     network = build(arguments.architecture, 10)
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
     classifier = Classifier(network, Normalization(), channels=1).to(device())
+    teacher = as_teacher(classifier, network.state_dict())
     weights = dense_weights(network)
     rank = variant.rank_fraction
     factors = plain(weights) if rank is None else interpolative(weights, rank)
@@ -162,7 +168,7 @@ def _run(
             variant.path * arguments.epsilon / arguments.steps,
             variant.backward or arguments.backward,
         ),
-        loss=MixedLoss(arguments.clean_weight),
+        loss=DistilledLoss(MixedLoss(arguments.clean_weight), teacher, variant.teacher_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
