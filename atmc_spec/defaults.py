@@ -19,7 +19,7 @@ RANK_FRACTION = 0.01
 CLEAN_WEIGHT = 0.5
 TRADES_BETA = 6.0
 EMA_DECAY = 0.99
-TEACHER_WEIGHT = 0.5
+TEACHER_WEIGHT = 1.0
 
 
 def training_step_size(epsilon: float, steps: int) -> float:

@@ -108,9 +108,9 @@ class Training(SpecModel):
         Field(
             ge=0,
             le=1,
-            description="of the trained dense network as a teacher of the compressed one: that of "
-            "the divergence of the adversarial outputs from the teacher's on the clean images, "
-            "beside the loss (Goldblum et al., 2020)",
+            description="of the trained dense network as a teacher of the compressed one: its "
+            "probabilities for the clean image are so much of the label that is learned and "
+            "attacked, the true class is the rest (Zi et al., 2021)",
         ),
     ] = defaults.TEACHER_WEIGHT
     averaging: Annotated[

@@ -6,7 +6,7 @@ All variants start from the same robust LeNet (``benchmarks.paper`` trains and k
 seed they see the same batches and random starts, and they have the same k and number of epochs.
 Each differs from AL0 in one thing:
 
-- ``untaught`` learns from the labels alone, not from the dense network as a teacher;
+- ``untaught`` learns from the true labels, not from the dense network as a teacher;
 - ``plain`` attacks with the network's own gradients, not with smooth backward passes;
 - ``short-steps`` attacks with the paper's steps, 1.25 epsilon / steps long, not 2;
 - ``atmc-R`` holds the weights as U, V and C, which are first split with a share R of the rows as
@@ -42,8 +42,8 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.support import Structure
-from atmc_core.training.distillation import DistilledLoss, as_teacher
 from atmc_core.training.step import MixedLoss
+from atmc_core.training.teacher import Teacher
 from atmc_core.training.trainer import Trainer, TrainerOptions, steps_per_epoch, training_attack
 from atmc_spec import defaults
 from atmc_spec.names import Backward, Importance
@@ -142,7 +142,7 @@ def _run(
     network = build(arguments.architecture, 10)
     network.load_state_dict(safetensors.torch.load_file(paper.robust_network(arguments)))
     classifier = Classifier(network, Normalization(), channels=1).to(device())
-    teacher = as_teacher(classifier, network.state_dict())
+    teacher = Teacher.copied(classifier, network.state_dict(), variant.teacher_weight)
     weights = dense_weights(network)
     rank = variant.rank_fraction
     factors = plain(weights) if rank is None else interpolative(weights, rank)
@@ -168,13 +168,14 @@ def _run(
             variant.path * arguments.epsilon / arguments.steps,
             variant.backward or arguments.backward,
         ),
-        loss=DistilledLoss(MixedLoss(arguments.clean_weight), teacher, variant.teacher_weight),
+        loss=MixedLoss(arguments.clean_weight),
         schedule="cosine",
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
         peak_rate=arguments.learning_rate,
         stream=(seed, 1),
         max_grad_norm=defaults.MAX_GRAD_NORM,
+        teacher=teacher,
     )
     trainer = Trainer(classifier, net, data.train, options)
     for epoch in range(arguments.epochs):

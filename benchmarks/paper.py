@@ -103,25 +103,30 @@ SETTINGS = {
 }
 
 
+#: What a row's name says of each kind of target.
+_KINDS = {"density": "", "nominal_ratio": "nominal-", "max_bytes": "bytes-"}
+
+
 @dataclass(frozen=True)
 class System:
     """One row of the table.
 
     Attributes:
         method: the method.
-        size: the kind of the target, ``density`` or ``nominal_ratio``, and its value.
+        size: the kind of the target, ``density``, ``nominal_ratio`` or ``max_bytes``, and its
+            value.
         bits: the bits of a non-zero.
     """
 
     method: str
-    size: tuple[str, float]
+    size: tuple[str, float | int]
     bits: int
 
     @property
     def name(self) -> str:
         """The row's name, which is unique and can be a folder's."""
         kind, value = self.size
-        return f"{self.method}-{'nominal-' if kind == 'nominal_ratio' else ''}{value}-{self.bits}"
+        return f"{self.method}-{_KINDS[kind]}{value}-{self.bits}"
 
 
 #: The evaluation's place in the run, for random numbers.
@@ -141,6 +146,7 @@ def main() -> None:
     parser.add_argument(
         "--nominal-ratios", nargs="*", type=float, default=[], help="more sizes, of atmc"
     )
+    parser.add_argument("--max-bytes", nargs="*", type=count, default=[], help="more, of atmc")
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4, 32], help="of atmc")
     parser.add_argument("--epochs", type=int, default=30 if has_gpu() else 3, help="of compression")
     parser.add_argument("--finish-epochs", type=int, default=10 if has_gpu() else 1)
@@ -259,9 +265,11 @@ def systems(arguments: argparse.Namespace) -> Iterator[System]:
         if method == "da":
             yield DENSE
             continue
+        sizes: list[tuple[str, float | int]]
         sizes = [("density", density) for density in arguments.densities]
         if method == "atmc":
             sizes += [("nominal_ratio", ratio) for ratio in arguments.nominal_ratios]
+            sizes += [("max_bytes", limit) for limit in arguments.max_bytes]
         for size in sizes:
             for bits in arguments.bits if method == "atmc" else [32]:
                 yield System(method, size, bits)

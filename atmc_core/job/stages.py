@@ -20,8 +20,7 @@ from atmc_core.job.streams import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
-from atmc_core.training.distillation import DistilledLoss, as_teacher
-from atmc_core.training.step import StepLoss
+from atmc_core.training.teacher import Teacher
 from atmc_core.training.trainer import Trainer, TrainerOptions, selection_accuracy, steps_per_epoch
 from atmc_spec import JobSpec
 from atmc_spec.names import FLOAT_BITS
@@ -63,7 +62,7 @@ class TrainingStage(Stage):
         epochs: how many epochs the stage has.
         stream: the number of the stage's random stream (``streams``).
         peak_rate: the highest learning rate.
-        loss: the loss of a step; by default the setup's.
+        teacher: makes the labels soft; None trains on the true ones.
     """
 
     def __init__(
@@ -74,13 +73,13 @@ class TrainingStage(Stage):
         epochs: int,
         stream: int,
         peak_rate: float,
-        loss: StepLoss | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         training, effort = inputs.spec.training, setup.plan.effort
         self.inputs, self.setup, self.net = inputs, setup, net
         options = TrainerOptions(
             attack=setup.inner_attack,
-            loss=loss or setup.loss,
+            loss=setup.loss,
             schedule=effort.schedule,
             batch_size=training.batch_size,
             epochs=epochs,
@@ -89,6 +88,7 @@ class TrainingStage(Stage):
             max_grad_norm=training.max_grad_norm,
             speed=setup.speed,
             augmentation=Augmentation(training.flip, training.shift),
+            teacher=teacher,
         )
         self.trainer = Trainer(inputs.classifier, net, inputs.data.train, options, self.after_step)
         self.average = None
@@ -215,16 +215,16 @@ class CompressedStage(TrainingStage):
         handover.compressed = CompressedState(**self.best)
 
 
-def taught(inputs: Inputs, setup: TrainingSetup, handover: Handover) -> StepLoss:
-    """The setup's loss, in which the dense network that was handed over has its say as a teacher.
+def dense_teacher(inputs: Inputs, setup: TrainingSetup, handover: Handover) -> Teacher | None:
+    """The dense network that was handed over as a teacher.
 
-    It has none with ``teacher_weight`` 0, and in clean training.
+    There is none in clean training, and none if it would have no weight.
     """
     assert handover.network is not None
     weight = inputs.spec.training.teacher_weight
     if setup.attack is None or not weight:
-        return setup.loss
-    return DistilledLoss(setup.loss, as_teacher(inputs.classifier, handover.network), weight)
+        return None
+    return Teacher.copied(inputs.classifier, handover.network, weight)
 
 
 class MovingStage(CompressedStage):
@@ -244,8 +244,8 @@ class MovingStage(CompressedStage):
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
-        loss = taught(inputs, setup, handover)
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, loss)
+        teacher, rate = dense_teacher(inputs, setup, handover), training.learning_rate
+        super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
     def select(self) -> float | None:
         # The k that fits a file or a ratio depends on where the non-zeros are now.
@@ -265,8 +265,8 @@ class FixedStage(CompressedStage):
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
-        loss = taught(inputs, setup, handover)
-        super().__init__(inputs, setup, net, epochs, COMPRESS, training.learning_rate, loss)
+        teacher, rate = dense_teacher(inputs, setup, handover), training.learning_rate
+        super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
 
 class FinishStage(CompressedStage):
@@ -277,8 +277,8 @@ class FinishStage(CompressedStage):
         structure, bits = inputs.new_structure(), inputs.target.bits
         net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
         peak_rate = _FINISHING_RATE * inputs.spec.training.learning_rate
-        epochs, loss = setup.plan.effort.finish_epochs, taught(inputs, setup, handover)
-        super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, loss)
+        epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, setup, handover)
+        super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, teacher)
         self.select()  # the network before fine-tuning is a candidate, too
 
 

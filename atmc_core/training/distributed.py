@@ -107,7 +107,7 @@ class SharedStep(Step):
     """
 
     def __init__(self, own: Step) -> None:
-        super().__init__(own.classifier, own.attack, own.loss, own.speed)
+        super().__init__(own.classifier, own.attack, own.loss, own.speed, own.teacher)
         self.own = own
 
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -5,10 +5,9 @@ from torch import Tensor, nn
 
 from atmc_core.attacks import PGD as GradientAscent
 from atmc_core.attacks import Attack, frozen_copy
-from atmc_core.training.distillation import DistilledLoss
-from atmc_core.training.step import MixedLoss, StepLoss
+from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import training_attack
-from atmc_spec.defaults import BACKWARD, TEACHER_WEIGHT
+from atmc_spec.defaults import BACKWARD
 from atmc_spec.names import Backward, Norm
 
 
@@ -50,8 +49,6 @@ def adversarial_loss(
     attack: Attack,
     *,
     clean_weight: float = MixedLoss.clean_weight,
-    teacher: nn.Module | None = None,
-    teacher_weight: float = TEACHER_WEIGHT,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The weighted mean of the cross-entropy on clean images and on those that an attack finds.
@@ -62,14 +59,10 @@ def adversarial_loss(
     Args:
         network: maps images to logits ``[N, classes]``.
         images: float ``[N, C, H, W]`` in [0, 1].
-        labels: the true classes, int64 ``[N]``.
+        labels: the true classes, int64 ``[N]``, or the probability of each class, float
+            ``[N, classes]``: those of a robust teacher are ``teacher(images).softmax(1)``.
         attack: finds the adversarial images, such as ``PGD("linf", 8 / 255)``.
         clean_weight: the weight of the clean images, from 0 to 1; with 0 they are not run.
-        teacher: maps images to logits, such as a copy of the robust network before compression; it
-            is put into evaluation mode.
-        teacher_weight: with a teacher, the weight of the divergence of the network's outputs on
-            adversarial images from the teacher's on the clean ones (Goldblum et al., 2020), from 0
-            to 1; the mean above has the rest.
         generator: draws the attack's random start, on the images' device; by default torch's own.
 
     Returns:
@@ -89,8 +82,6 @@ def adversarial_loss(
     """
     if not 0 <= clean_weight <= 1:
         raise ValueError(f"clean_weight is {clean_weight}: it must be from 0 to 1")
-    if not 0 <= teacher_weight <= 1:
-        raise ValueError(f"teacher_weight is {teacher_weight}: it must be from 0 to 1")
     if images.amin() < 0 or images.amax() > 1:
         raise ValueError("images must be in [0, 1]: leave their normalisation to the network")
     training = network.training
@@ -99,7 +90,5 @@ def adversarial_loss(
         found = attack.run(frozen, images, labels, generator=generator)
     finally:
         network.train(training)
-    loss: StepLoss = MixedLoss(clean_weight)
-    if teacher is not None:
-        loss = DistilledLoss(loss, teacher.eval(), teacher_weight)
-    return loss(network(torch.cat([images, found]) if loss.on_clean else found), labels, images)
+    loss = MixedLoss(clean_weight)
+    return loss(network(torch.cat([images, found]) if loss.on_clean else found), labels)

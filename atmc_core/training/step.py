@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from atmc_core.attacks import PGD
 from atmc_core.attacks.base import Model
 from atmc_core.networks.classifier import Classifier, frozen_model
+from atmc_core.training.teacher import Teacher
 
 
 class StepLoss(ABC):
@@ -27,15 +28,15 @@ class StepLoss(ABC):
     on_clean: bool = True
 
     @abstractmethod
-    def __call__(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of a batch of N images.
 
         Args:
             logits: ``[2N, classes]``, first those of the clean images, then those of the
                 adversarial ones. In clean training, and if ``on_clean`` is false, there is only one
                 kind, ``[N, classes]``.
-            labels: the true classes, int64 ``[N]``.
-            images: the clean images, float ``[N, C, H, W]`` in [0, 1].
+            labels: the true classes, int64 ``[N]``, or the probability of each class, float
+                ``[N, classes]``.
 
         Returns:
             The loss, a scalar.
@@ -56,7 +57,7 @@ class MixedLoss(StepLoss):
     def on_clean(self) -> bool:  # type: ignore[override]
         return self.clean_weight > 0
 
-    def __call__(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = [F.cross_entropy(part, labels) for part in torch.split(logits, len(labels))]
         return losses[0] if len(losses) == 1 else losses[1].lerp(losses[0], self.clean_weight)
 
@@ -98,6 +99,7 @@ class Step:
         attack: makes the adversarial images; without one, training is on the clean images alone.
         loss: the loss of the step.
         speed: settings that make the step faster.
+        teacher: makes the labels that are learned and attacked soft.
     """
 
     def __init__(
@@ -106,8 +108,10 @@ class Step:
         attack: PGD | None,
         loss: StepLoss = PAPERS_MIX,
         speed: Speed = PLAIN,
+        teacher: Teacher | None = None,
     ) -> None:
         self.classifier, self.attack, self.loss, self.speed = classifier, attack, loss, speed
+        self.teacher = teacher
 
     def gradients(
         self, images: Tensor, labels: Tensor, generator: torch.Generator | None
@@ -136,12 +140,17 @@ class Step:
 
     def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """As ``gradients``, but the attack starts at ``start``, ``[N, C, H, W]``."""
-        adversarial = None
+        labels = self.learned(images, labels)
         if self.attack is not None:
             model = self.quick(frozen_model(self.classifier.eval()))
             adversarial = self.attack.run_from(start, model, images, labels)
+            images = torch.cat([images, adversarial]) if self.loss.on_clean else adversarial
         self.classifier.train()
-        return self._backward(images, adversarial, labels)
+        return self._backward(self.trained, images, labels)
+
+    def learned(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The labels that are learned and attacked: the true classes, or a teacher's soft ones."""
+        return self.teacher.labels(images, labels) if self.teacher else labels
 
     @cached_property
     def trained(self) -> Model:
@@ -161,14 +170,8 @@ class Step:
 
         return run
 
-    def _backward(self, images: Tensor, adversarial: Tensor | None, labels: Tensor) -> Tensor:
-        if adversarial is None:
-            trained_on = images
-        elif self.loss.on_clean:
-            trained_on = torch.cat([images, adversarial])
-        else:
-            trained_on = adversarial
-        loss = self.loss(self.trained(trained_on), labels, images)
+    def _backward(self, model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self.loss(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -188,9 +191,10 @@ class RecordedStep(Step):
         attack: PGD | None,
         loss: StepLoss = PAPERS_MIX,
         speed: Speed = PLAIN,
+        teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(classifier, attack, loss, speed)
-        self.rest = Step(classifier, attack, loss, Speed(bfloat16=speed.bfloat16))
+        super().__init__(classifier, attack, loss, speed, teacher)
+        self.rest = Step(classifier, attack, loss, Speed(bfloat16=speed.bfloat16), teacher)
         self.recording: _Recording | None = None
 
     def quick(self, model: Model) -> Model:
@@ -217,13 +221,14 @@ class RecordedStep(Step):
         Returns:
             The loss, a scalar on the device.
         """
-        adversarial = None
+        labels = self.learned(images, labels)
         if self.attack is not None:
             objective = self.attack.objective(model, images)
             adversarial = self.attack.climb(
                 model, start, images, labels, objective, self.attack.steps
             )
-        return self._backward(images, adversarial, labels)
+            images = torch.cat([images, adversarial]) if self.loss.on_clean else adversarial
+        return self._backward(self.trained, images, labels)
 
 
 class _Recording:
@@ -307,11 +312,12 @@ def make_step(
     attack: PGD | None,
     loss: StepLoss = PAPERS_MIX,
     speed: Speed = PLAIN,
+    teacher: Teacher | None = None,
 ) -> Step:
     """The fastest kind of step on the classifier's device; arguments as in ``Step``."""
     on_cuda = next(classifier.parameters()).device.type == "cuda"
     kind = RecordedStep if on_cuda and speed.recorded else Step
-    return kind(classifier, attack, loss, speed)
+    return kind(classifier, attack, loss, speed, teacher)
 
 
 def can_compile(device: torch.device) -> bool:

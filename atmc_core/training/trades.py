@@ -54,7 +54,7 @@ class TradesLoss(StepLoss):
 
     beta: float
 
-    def __call__(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         clean, adversarial = logits.chunk(2)
         distance = divergence(adversarial, clean.log_softmax(1)).mean()
         return F.cross_entropy(clean, labels) + self.beta * distance

@@ -14,6 +14,7 @@ from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import Trainable
 from atmc_core.training import distributed
 from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
+from atmc_core.training.teacher import Teacher
 from atmc_spec.defaults import BACKWARD, training_step_size
 from atmc_spec.names import Backward, Norm, ScheduleName
 
@@ -129,6 +130,7 @@ class TrainerOptions:
         max_grad_norm: the longest gradient of a step, see ``adversarial_step``.
         speed: how the steps are made faster.
         augmentation: how training images are changed at random before the attack.
+        teacher: makes the labels soft; None trains on the true ones.
     """
 
     attack: PGD | None
@@ -141,6 +143,7 @@ class TrainerOptions:
     max_grad_norm: float = math.inf
     speed: Speed = PLAIN
     augmentation: Augmentation = UNCHANGED
+    teacher: Teacher | None = None
 
 
 class Trainer:
@@ -169,7 +172,7 @@ class Trainer:
         self.net, self.split, self.options, self.after_step = net, split, options, after_step
         self.steps_per_epoch = steps_per_epoch(split, options.batch_size)
         self.steps = options.epochs * self.steps_per_epoch
-        step = make_step(classifier, options.attack, options.loss, options.speed)
+        step = make_step(classifier, options.attack, options.loss, options.speed, options.teacher)
         self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def run_epoch(self, index: int) -> float:

@@ -44,8 +44,8 @@ IMAGES, LABELS = (
 def test_the_mix_is_half_clean_half_adversarial() -> None:
     logits = torch.randn(16, 3)
     clean, adversarial = (F.cross_entropy(part, LABELS) for part in logits.chunk(2))
-    torch.testing.assert_close(PAPERS_MIX(logits, LABELS, IMAGES), 0.5 * clean + 0.5 * adversarial)
-    torch.testing.assert_close(PAPERS_MIX(logits[:8], LABELS, IMAGES), clean)
+    torch.testing.assert_close(PAPERS_MIX(logits, LABELS), 0.5 * clean + 0.5 * adversarial)
+    torch.testing.assert_close(PAPERS_MIX(logits[:8], LABELS), clean)
 
 
 def test_trades_is_clean_loss_plus_beta_divergence() -> None:
@@ -53,7 +53,7 @@ def test_trades_is_clean_loss_plus_beta_divergence() -> None:
     clean, adversarial = logits.chunk(2)
     p, q = clean.softmax(1), adversarial.softmax(1)
     expected = F.cross_entropy(clean, LABELS) + 5 * (p * (p / q).log()).sum(1).mean()
-    torch.testing.assert_close(TradesLoss(5)(logits, LABELS, IMAGES), expected)
+    torch.testing.assert_close(TradesLoss(5)(logits, LABELS), expected)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.5)])
