@@ -20,6 +20,7 @@ _CHOICES = (
     "methods",
     "densities",
     "nominal_ratios",
+    "max_bytes",
     "bits",
     "draw",
     "work",
