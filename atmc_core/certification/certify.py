@@ -1,0 +1,125 @@
+"""Proves for each image that no point of its ball is misclassified, as far as it can."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from atmc_core.certification.bounds import intervals, least, optimised, refined
+from atmc_core.certification.program import Program
+from atmc_core.certification.steps import Box
+from atmc_core.networks.removal import compact
+
+Method = Literal["ibp", "crown"]
+#: What proves an image, in the order in which it is tried.
+Bound = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
+
+# A margin is proven if its lower bound is above this share of the largest logit. Bounds are
+# computed in float64; the network runs in float32, whose roundings move logits by far less.
+_SLACK = 1e-5
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proven of some images.
+
+    Attributes:
+        proven: whether no point of the ball is misclassified, bool ``[N]``.
+        by: the bound that proved it, for each image; None if none did.
+        seconds: how long it took.
+    """
+
+    proven: Tensor
+    by: tuple[Bound | None, ...]
+    seconds: float
+
+
+@torch.no_grad()
+def certify(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    method: Method = "crown",
+    alpha_steps: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] = lambda done, proven: None,
+) -> Certificate:
+    """Prove for each image that the network is right on its whole l-infinity ball within [0, 1].
+
+    Args:
+        network: maps images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``; it is copied,
+            and bounded in evaluation mode.
+        images: float ``[N, C, H, W]`` in [0, 1].
+        labels: the true classes, int64 ``[N]``.
+        epsilon: the ball's radius, in pixel values.
+        method: ``ibp`` tries interval bounds alone, ``crown`` lines after them.
+        alpha_steps: with ``crown``, how many steps the slopes of lower lines are optimised for the
+            images that are left.
+        batch_size: how many images are bounded at once.
+        progress: is called after each batch with the numbers of images done and proven so far.
+
+    Raises:
+        NotProvable: if the network has an operation without a bound.
+    """
+    began = time.monotonic()
+    program = Program.of(compact(network), images.shape[1:])
+    proven: list[Tensor] = []
+    by: list[Bound | None] = []
+    for chosen, truth in zip(
+        torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+    ):
+        found = _batch(program, chosen.double(), truth, epsilon, method, alpha_steps)
+        by += found
+        proven.append(torch.tensor([each is not None for each in found]))
+        progress(len(by), sum(each is not None for each in by))
+    return Certificate(torch.cat(proven), tuple(by), time.monotonic() - began)
+
+
+def _batch(
+    program: Program,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    method: Method,
+    alpha_steps: int,
+) -> list[Bound | None]:
+    by: list[Bound | None] = [None] * len(images)
+    left = (program.run(images).argmax(1) == labels).nonzero()[:, 0]
+    tried: tuple[Bound, ...] = ("ibp",)
+    if method == "crown":
+        tried += ("crown-ibp", "crown") + (("alpha-crown",) if alpha_steps else ())
+    boxes: list[Box] = []
+    for bound in tried:
+        if not len(left):
+            break
+        chosen = images[left]
+        box = ((chosen - epsilon).clamp_min(0), (chosen + epsilon).clamp_max(1))
+        if bound in ("ibp", "crown"):
+            boxes = (intervals if bound == "ibp" else refined)(program, box)
+        wanted = _margins(labels[left], boxes[program.output][0].shape[1]).to(images.dtype)
+        if bound == "alpha-crown":
+            margins = optimised(program, boxes, wanted, alpha_steps)
+        else:
+            to_images = bound != "ibp"
+            margins = least(program, boxes, program.output, wanted, to_images=to_images)
+        low, high = boxes[program.output]
+        slack = _SLACK * torch.maximum(low.abs(), high.abs()).amax(1)
+        done = (margins > slack).all(0)
+        for i in left[done].tolist():
+            by[i] = bound
+        left = left[~done]
+        boxes = [(low[~done], high[~done]) for low, high in boxes]
+    return by
+
+
+def _margins(labels: Tensor, classes: int) -> Tensor:
+    """The true logit minus each other one, as coefficients ``[classes - 1, N, classes]``."""
+    others = torch.arange(1, classes, device=labels.device)[:, None]
+    wanted = torch.zeros(classes - 1, len(labels), classes, device=labels.device)
+    wanted.scatter_(2, labels.expand(classes - 1, -1)[:, :, None], 1.0)
+    return wanted.scatter_(2, ((labels + others) % classes)[:, :, None], -1.0)
