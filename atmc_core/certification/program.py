@@ -75,6 +75,7 @@ class Program:
                 traced = make_fx(functionalize(own))(images)
         except Exception as error:  # whatever a network of somebody's own may raise
             raise NotProvable(f"the network cannot be traced: {error}") from error
+        traced.graph.eliminate_dead_code()
         return _Reader(traced, images).program()
 
     def run(self, images: Tensor) -> Tensor:

@@ -522,5 +522,6 @@ RULES: Mapping[Any, Rule] = {
     aten.max_pool2d.default: _max_pool,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool,
     aten.amax.default: _amax,
+    aten.max.dim: _amax,
     aten.maximum.default: _maximum,
 }
