@@ -6,9 +6,11 @@ images is computed then and there.
 """
 
 import copy
+import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -53,6 +55,13 @@ class Program:
     shape: torch.Size
     output: int
 
+    def run(self, images: Tensor) -> Tensor:
+        """Compute the logits, ``[N, classes]``, as the network does."""
+        values = [images]
+        for placed in self.steps:
+            values.append(placed.step.run(*(values[i] for i in placed.inputs)))
+        return values[self.output]
+
     @classmethod
     def of(
         cls, network: nn.Module, shape: Sequence[int], dtype: torch.dtype = torch.float64
@@ -67,74 +76,107 @@ class Program:
         Raises:
             NotProvable: if it has an operation without a bound.
         """
-        own = copy.deepcopy(network).eval().to(dtype)
-        device = next((tensor.device for tensor in own.parameters()), torch.device("cpu"))
-        images = torch.rand(_TRACED, *shape, dtype=dtype, device=device)
+        with torch.no_grad():
+            own = copy.deepcopy(network).eval().to(dtype).requires_grad_(False)
+            return Trace(own, shape).program()
+
+
+class Trace:
+    """The operations that a network runs, from which its program is made as often as needed.
+
+    Args:
+        network: maps images ``[N, C, H, W]`` to logits ``[N, classes]``, in evaluation mode. The
+            programs read its tensors as they are when they are made, and are differentiable in
+            them.
+        shape: that of an image, ``(C, H, W)``.
+
+    Raises:
+        NotProvable: if the network cannot be traced.
+    """
+
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        held = next(itertools.chain(network.parameters(), network.buffers()), torch.empty(0))
+        images = torch.rand(_TRACED, *shape, dtype=held.dtype, device=held.device)
         try:
             with torch.no_grad():
-                traced = make_fx(functionalize(own))(images)
+                self.module = make_fx(functionalize(network))(images)
+                self.module.graph.eliminate_dead_code()
+                self.shapes = _Shapes(self.module).found(images)
         except Exception as error:  # whatever a network of somebody's own may raise
             raise NotProvable(f"the network cannot be traced: {error}") from error
-        traced.graph.eliminate_dead_code()
-        return _Reader(traced, images).program()
 
-    def run(self, images: Tensor) -> Tensor:
-        """Compute the logits, ``[N, classes]``, as the network does."""
-        values = [images]
-        for placed in self.steps:
-            values.append(placed.step.run(*(values[i] for i in placed.inputs)))
-        return values[self.output]
+    def program(self) -> Program:
+        """The network's steps, with its tensors of now.
+
+        Raises:
+            NotProvable: if the network has an operation without a bound.
+        """
+        return _Reader(self.module, self.shapes).program()
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph to see the shapes of all its values; None for what is no tensor."""
+
+    def found(self, images: Tensor) -> dict[fx.Node, torch.Size | None]:
+        self.shapes: dict[fx.Node, torch.Size | None] = {}
+        self.run(images)
+        return self.shapes
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.shapes[n] = value.shape if isinstance(value, Tensor) else None
+        return value
 
 
 class _Reader:
     """Turns a traced graph into steps."""
 
-    def __init__(self, traced: fx.GraphModule, images: Tensor) -> None:
-        self.traced, self.images = traced, images
+    def __init__(self, module: fx.GraphModule, shapes: dict[fx.Node, torch.Size | None]) -> None:
+        self.module, self.shapes = module, shapes
         self.known: dict[fx.Node, Any] = {}
         self.numbers: dict[fx.Node, int] = {}
-        self.shapes = [images.shape[1:]]
         self.steps: list[Placed] = []
         #: Operations with several outputs, which become steps where one of these is read.
         self.pending: set[fx.Node] = set()
 
     def program(self) -> Program:
-        points: dict[fx.Node, Any] = {}
-        output = 0
-        for node in self.traced.graph.nodes:
+        for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                self.numbers[node], points[node] = 0, self.images
+                self.numbers[node] = 0
+                shape = self._shape(node)
             elif node.op == "get_attr":
-                self.known[node] = points[node] = _attribute(self.traced, str(node.target))
+                self.known[node] = _attribute(self.module, str(node.target))
             elif node.op == "output":
                 found = node.args[0]
                 found = found[0] if isinstance(found, list | tuple) else found
                 if found not in self.numbers:
                     raise NotProvable("the logits do not depend on the image")
-                output = self.numbers[found]
+                return Program(tuple(self.steps), shape, self.numbers[found])
+            elif any(each in self.numbers or each in self.pending for each in node.all_input_nodes):
+                self._step(node)
             else:
-                self._visit(node, points)
-        return Program(tuple(self.steps), self.images.shape[1:], output)
+                assert callable(node.target)
+                args: Any = fx.node.map_arg(node.args, self.known.__getitem__)
+                kwargs: Any = fx.node.map_arg(node.kwargs, self.known.__getitem__)
+                self.known[node] = node.target(*args, **kwargs)
+        raise AssertionError("a graph ends with its output")
 
-    def _visit(self, node: fx.Node, points: dict[fx.Node, Any]) -> None:
-        args = fx.node.map_arg(node.args, lambda each: points[each])
-        kwargs = fx.node.map_arg(node.kwargs, lambda each: points[each])
-        assert callable(node.target)
-        value = points[node] = node.target(*args, **kwargs)
-        if not any(each in self.numbers or each in self.pending for each in node.all_input_nodes):
-            self.known[node] = value
-            return
-        self._step(node, value)
+    def _shape(self, node: fx.Node) -> torch.Size:
+        """The shape of a value, without the batch axis.
 
-    def _step(self, node: fx.Node, value: Any) -> None:
-        target, node_args, node_kwargs = node.target, node.args, node.kwargs
-        part: int | None = None
-        if getattr(target, "__name__", "") == "getitem":
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            part = int(node.args[1])  # type: ignore[arg-type]
-            target, node_args, node_kwargs = source.target, source.args, source.kwargs
-        elif isinstance(value, list | tuple):
+        Raises:
+            NotProvable: if its first axis is not that of the images.
+        """
+        shape = self.shapes[node]
+        if not shape or shape[0] != _TRACED:
+            raise NotProvable(f"{_name(node.target)} mixes images")
+        return shape[1:]
+
+    def _step(self, node: fx.Node) -> None:
+        source, part = node, None
+        if node.target is operator.getitem:
+            source, part = cast(tuple[fx.Node, int], node.args)
+        elif self.shapes[node] is None:
             self.pending.add(node)
             return
         inputs: list[fx.Node] = []
@@ -142,25 +184,21 @@ class _Reader:
         def read(each: fx.Node) -> Any:
             if each in self.numbers:
                 inputs.append(each)
-                return Given(len(inputs) - 1, self.shapes[self.numbers[each]])
+                return Given(len(inputs) - 1, self._shape(each))
             if each in self.pending:
-                raise NotProvable(f"{each.target} is read as a whole")
+                raise NotProvable(f"{_name(each.target)} is read as a whole")
             return self.known[each]
 
-        args = fx.node.map_arg(node_args, read)
-        kwargs = fx.node.map_arg(node_kwargs, read)
-        rule = RULES.get(target)
+        args: Any = fx.node.map_arg(source.args, read)
+        kwargs: Any = fx.node.map_arg(source.kwargs, read)
+        rule = RULES.get(source.target)
         if rule is None:
-            raise NotProvable(f"there are no bounds of the operation {_name(target)}")
-        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != _TRACED:
-            raise NotProvable(f"{_name(target)} mixes images")
-        shape = value.shape[1:]
+            raise NotProvable(f"there are no bounds of the operation {_name(source.target)}")
+        shape = self._shape(node)
         found = rule(args, kwargs, shape, part)
         if found is None:
-            raise NotProvable(f"there are no bounds of {_name(target)} as it is used here")
-        numbers = tuple(self.numbers[each] for each in inputs)
-        self.steps.append(Placed(found, numbers, shape))
-        self.shapes.append(shape)
+            raise NotProvable(f"there are no bounds of {_name(source.target)} as it is used here")
+        self.steps.append(Placed(found, tuple(self.numbers[each] for each in inputs), shape))
         self.numbers[node] = len(self.steps)
 
 
@@ -168,7 +206,7 @@ def _attribute(module: nn.Module, name: str) -> Any:
     value: Any = module
     for part in name.split("."):
         value = getattr(value, part)
-    return value.detach() if isinstance(value, Tensor) else value
+    return value
 
 
 def _name(target: Any) -> str:
