@@ -181,3 +181,38 @@ def optimised(
             for each in slopes.values():
                 each.clamp_(0, 1)
     return best
+
+
+def margins(labels: Tensor, logits: Tensor) -> Tensor:
+    """The true logit minus each other one, as coefficients ``[classes - 1, N, classes]``.
+
+    The first row is of the class after the true one, and so on, the first class following the last.
+
+    Args:
+        labels: the true classes, int64 ``[N]``.
+        logits: any like those that are bounded, ``[N, classes]``.
+    """
+    count, classes = logits.shape
+    shifts = torch.arange(1, classes, device=labels.device)[:, None]
+    truth = logits.new_zeros(classes - 1, count, classes)
+    others = ((labels + shifts) % classes)[:, :, None]
+    truth = truth.scatter(2, labels.expand(classes - 1, -1)[:, :, None], 1.0)
+    return truth.scatter(2, others, -1.0)
+
+
+def worst_logits(program: Program, boxes: Sequence[Box], labels: Tensor) -> Tensor:
+    """For each class a bound of how far its logit can be above the true one, ``[N, classes]``.
+
+    That of the true class is zero. The last linear steps are bounded as one, which is tighter.
+
+    Args:
+        program: the network.
+        boxes: those of all values, by number.
+        labels: the true classes, int64 ``[N]``.
+    """
+    logits = boxes[program.output][0]
+    classes = logits.shape[1]
+    below = least(program, boxes, program.output, margins(labels, logits), to_images=False)
+    shifts = torch.arange(1, classes, device=labels.device)[:, None]
+    others = ((labels + shifts) % classes).t()
+    return torch.zeros_like(logits).scatter(1, others, -below.t())

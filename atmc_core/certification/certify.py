@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from atmc_core.certification.bounds import intervals, least, optimised, refined
+from atmc_core.certification.bounds import intervals, least, margins, optimised, refined
 from atmc_core.certification.program import Program
 from atmc_core.certification.steps import Box
 from atmc_core.networks.removal import compact
@@ -101,25 +101,17 @@ def _batch(
         box = ((chosen - epsilon).clamp_min(0), (chosen + epsilon).clamp_max(1))
         if bound in ("ibp", "crown"):
             boxes = (intervals if bound == "ibp" else refined)(program, box)
-        wanted = _margins(labels[left], boxes[program.output][0].shape[1]).to(images.dtype)
+        wanted = margins(labels[left], boxes[program.output][0])
         if bound == "alpha-crown":
-            margins = optimised(program, boxes, wanted, alpha_steps)
+            found = optimised(program, boxes, wanted, alpha_steps)
         else:
             to_images = bound != "ibp"
-            margins = least(program, boxes, program.output, wanted, to_images=to_images)
+            found = least(program, boxes, program.output, wanted, to_images=to_images)
         low, high = boxes[program.output]
         slack = _SLACK * torch.maximum(low.abs(), high.abs()).amax(1)
-        done = (margins > slack).all(0)
+        done = (found > slack).all(0)
         for i in left[done].tolist():
             by[i] = bound
         left = left[~done]
         boxes = [(low[~done], high[~done]) for low, high in boxes]
     return by
-
-
-def _margins(labels: Tensor, classes: int) -> Tensor:
-    """The true logit minus each other one, as coefficients ``[classes - 1, N, classes]``."""
-    others = torch.arange(1, classes, device=labels.device)[:, None]
-    wanted = torch.zeros(classes - 1, len(labels), classes, device=labels.device)
-    wanted.scatter_(2, labels.expand(classes - 1, -1)[:, :, None], 1.0)
-    return wanted.scatter_(2, ((labels + others) % classes)[:, :, None], -1.0)

@@ -55,7 +55,7 @@ class Affine(Step):
     Attributes:
         function: computes the output, for any number of images.
         spread: the linear part with the absolute values of all coefficients; None if none of
-            them is negative, so that it is the linear part itself.
+            them is negative, so that the output never falls while an input rises.
         transposed: maps ``[M, ...]`` coefficients of the output to those of the inputs; None means
             by differentiation.
         shapes: of the inputs, without the batch axis.
@@ -78,13 +78,11 @@ class Affine(Step):
         return self.function(*(like.new_zeros(count, *shape) for shape in self.shapes))
 
     def interval(self, *boxes: Box) -> Box:
-        centres = [(low + high) / 2 for low, high in boxes]
-        radii = [(high - low) / 2 for low, high in boxes]
-        centre = self.function(*centres)
-        if self.spread is not None:
-            radius = self.spread(*radii)
-        else:
-            radius = self.function(*radii) - self.constant(radii[0])
+        lows, highs = zip(*boxes, strict=True)
+        if self.spread is None:
+            return self.function(*lows), self.function(*highs)
+        centre = self.function(*((low + high) / 2 for low, high in boxes))
+        radius = self.spread(*((high - low) / 2 for low, high in boxes))
         return centre - radius, centre + radius
 
     def backward(
