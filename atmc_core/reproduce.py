@@ -30,6 +30,7 @@ from atmc_core.networks.upload import ModelInput
 from atmc_core.report import REPORT_VERSION
 from atmc_core.report.checks import split_digest
 from atmc_core.report.figures import side as figures_of
+from atmc_core.report.headline import proven_share
 from atmc_core.report.words import attack_name, percent
 from atmc_spec import JobSpec, read_spec
 
@@ -109,7 +110,7 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     # The number of threads decides the order of sums, and so their last digits.
     torch.set_num_threads(report["environment"]["threads"])
     compute_repeatably(device.type == "cpu")
-    spec = _relevant_spec(report)
+    spec = _relevant_spec(report, "after" if model.suffix == ".atmc" else "before")
     classifier, side, split = _load(report, spec, model, data)
     evaluator = Evaluator(
         classifier.to(device),
@@ -134,17 +135,20 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     }
 
 
-def _relevant_spec(report: Report) -> JobSpec:
+def _relevant_spec(report: Report, side: str) -> JobSpec:
     """The report's spec without the training settings, on which the evaluation does not depend.
 
     They are left out because this release may have other rules for them and refuse them. The
-    attacks are those that ran: this release may add others to the level.
+    attacks and the bounds are those that ran: this release may add others to the level.
     """
     fraction = report["spec"]["training"]["validation_fraction"]
     ran = [attack["name"] for attack in report["before"]["attacks"] if not attack["member"]]
+    # Reports of before say nothing of proofs.
+    proven = report.get(side, {}).get("proven")
     asked = report["spec"] | {
         "training": {"validation_fraction": fraction},
-        "evaluation": report["spec"]["evaluation"] | {"attacks": ran},
+        "evaluation": report["spec"]["evaluation"]
+        | {"attacks": ran, "certify": proven["method"] if proven else "none"},
     }
     return read_spec(asked, all_specs())
 
@@ -225,6 +229,12 @@ def _figures_by_name(side: dict[str, Any]) -> dict[str, Any]:
             f"class {entry['class']}.{name}": entry[name]["correct"] for name in ("clean", "robust")
         }
     figures |= {f"curve {point['epsilon']:.6g}": point["correct"] for point in side["curve"]}
+    if (proven := side.get("proven")) and proven["share"]:
+        figures["proven"] = proven["share"]["correct"]
+        figures |= {f"proven by {name}": count for name, count in proven["bounds"].items()}
+        figures |= {
+            f"proven curve {point['epsilon']:.6g}": point["correct"] for point in proven["curve"]
+        }
     return figures
 
 
@@ -234,6 +244,8 @@ def table(result: dict[str, Any]) -> str:
     rows = [("clean images", found["clean"])]
     rows += [(attack_name(attack["name"]), attack) for attack in found["attacks"]]
     rows.append(("worst case", found["robust"]))
+    if share := proven_share(found):
+        rows.append(("proven", share))
     lines = [
         f"{label:24} {share['correct']:>7,} of {share['count']:,}  {percent(share['accuracy'], 2)}"
         for label, share in rows

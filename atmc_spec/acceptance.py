@@ -16,6 +16,7 @@ Bound = Literal["at_least", "at_most"]
 _DECIMALS = 9
 _BOUNDS: dict[str, Bound] = {
     "robust_accuracy": "at_least",
+    "proven_accuracy": "at_least",
     "clean_accuracy_drop": "at_most",
     "file_ratio": "at_most",
 }
@@ -51,6 +52,10 @@ class Accept(SpecModel):
     robust_accuracy: Annotated[
         Number | None,
         Field(ge=0, le=1, description="the least robust accuracy of the result"),
+    ] = None
+    proven_accuracy: Annotated[
+        Number | None,
+        Field(ge=0, le=1, description="the least proven accuracy of the result"),
     ] = None
     clean_accuracy_drop: Annotated[
         Number | None, Field(ge=0, le=1, description="the most clean accuracy that may be lost")

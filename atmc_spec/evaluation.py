@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
-from atmc_spec.names import AttackName, Level
+from atmc_spec.names import AttackName, Certify, Level
 from atmc_spec.values import Number, Whole
 
 #: The four attacks that ``autoattack`` stands for, in the order in which they run.
@@ -51,6 +51,14 @@ class Evaluation(SpecModel):
             le=1_000_000,
             description="images of the test split at most, drawn by seed and stratified; by "
             "default the level's",
+        ),
+    ] = None
+    certify: Annotated[
+        Certify | None,
+        Field(
+            description="prove images of an l-infinity threat: ibp by interval bounds, crown by "
+            "linear bounds where these prove nothing; by default none at level quick, and at the "
+            "others crown, or ibp if crown would take longer than the attacks"
         ),
     ] = None
     pgd_steps: Annotated[Whole, Field(ge=1, le=10_000, description="PGD steps")] = 20

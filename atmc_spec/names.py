@@ -25,6 +25,7 @@ AttackName = Literal[
     "pgd_smooth",
 ]
 Level = Literal["quick", "standard", "full"]
+Certify = Literal["none", "ibp", "crown"]
 StructureName = Literal["element", "channel"]
 Preset = Literal["fast", "standard", "paper", "auto"]
 LossName = Literal["mix", "trades"]

@@ -46,14 +46,15 @@ def acceptance(spec: Document, headline: Headline | None) -> list[Threshold] | N
 
 
 def _figures(headline: Headline) -> dict[str, float | None]:
-    robust = headline.robust_accuracy_after
-    if robust is None:
-        robust = headline.robust_accuracy_before
+    after, robust = headline.robust_accuracy_after, headline.robust_accuracy_before
+    # Where nothing can be proven, nothing is.
+    proven = headline.proven_accuracy_before if after is None else headline.proven_accuracy_after
     drop = None
     if headline.clean_accuracy_before is not None and headline.clean_accuracy_after is not None:
         drop = round(headline.clean_accuracy_before - headline.clean_accuracy_after, _PLACES)
     return {
-        "robust_accuracy": robust,
+        "robust_accuracy": robust if after is None else after,
+        "proven_accuracy": proven or 0.0,
         "clean_accuracy_drop": drop,
         "file_ratio": headline.file_ratio,
     }

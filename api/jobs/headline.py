@@ -33,6 +33,12 @@ class Headline(BaseModel):
     pgd_accuracy_after: float | None = _share("that stay right under PGD")
     robust_accuracy_before: float | None = _share("that stay right under every attack")
     robust_accuracy_after: float | None = _share("that stay right under every attack")
+    proven_accuracy_before: float | None = _share(
+        "of which no point within the radius is misclassified, as bounds prove"
+    )
+    proven_accuracy_after: float | None = _share(
+        "of which no point within the radius is misclassified, as bounds prove"
+    )
     k: int | None = Field(None, description="The most non-zeros that the network may have.")
     nonzeros: int | None = Field(None, description="Non-zeros of the compressed weights.")
     nonzeros_u: int | None = Field(None, description="Non-zeros in the factor U.")

@@ -19,6 +19,7 @@ ACCURACIES = {
     "fgsm_accuracy": "FGSM accuracy",
     "pgd_accuracy": "PGD accuracy",
     "robust_accuracy": "worst of all attacks",
+    "proven_accuracy": "proven",
 }
 
 

@@ -4,8 +4,16 @@ An attack finds an image that is misclassified, or finds none. A certificate say
 none. ``certify`` is the way in.
 """
 
-from atmc_core.certification.certify import Certificate, certify
+from atmc_core.certification.certify import BOUNDS, Bound, Certificate, Certifier, certify
 from atmc_core.certification.program import Program
 from atmc_core.certification.refusal import NotProvable
 
-__all__ = ["Certificate", "NotProvable", "Program", "certify"]
+__all__ = [
+    "BOUNDS",
+    "Bound",
+    "Certificate",
+    "Certifier",
+    "NotProvable",
+    "Program",
+    "certify",
+]

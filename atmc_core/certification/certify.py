@@ -1,9 +1,9 @@
 """Proves for each image that no point of its ball is misclassified, as far as it can."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,12 @@ from atmc_core.certification.bounds import intervals, least, margins, optimised,
 from atmc_core.certification.program import Program
 from atmc_core.certification.steps import Box
 from atmc_core.networks.removal import compact
+from atmc_spec.names import Certify
 
-Method = Literal["ibp", "crown"]
-#: What proves an image, in the order in which it is tried.
+#: What proves an image, in the order in which it is tried: intervals; lines on the intervals of
+#: intervals; lines throughout; the same with optimised slopes.
 Bound = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
+BOUNDS: tuple[Bound, ...] = get_args(Bound)
 
 # A margin is proven if its lower bound is above this share of the largest logit. Bounds are
 # computed in float64; the network runs in float32, whose roundings move logits by far less.
@@ -37,14 +39,62 @@ class Certificate:
     seconds: float
 
 
-@torch.no_grad()
+class Certifier:
+    """Proves images of one network.
+
+    Args:
+        network: maps images ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``; it is copied,
+            and bounded in evaluation mode.
+        shape: that of an image, ``(C, H, W)``.
+        method: ``ibp`` tries interval bounds alone, ``crown`` lines after them.
+        alpha_steps: with ``crown``, how many steps the slopes of lower lines are optimised for the
+            images that are left.
+
+    Raises:
+        NotProvable: if the network has an operation without a bound.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Sequence[int],
+        method: Certify = "crown",
+        alpha_steps: int = 0,
+    ) -> None:
+        self.program = Program.of(compact(network), shape)
+        self.method, self.alpha_steps = method, alpha_steps
+
+    def passes(self) -> float:
+        """About how many forward passes of an image the linear bounds take, if all are needed.
+
+        Going back from a value costs about as much as the way there; each entry that a non-linear
+        step reads is bounded from below and above.
+        """
+        steps = self.program.steps
+        read = {i for placed in steps if not placed.step.linear for i in placed.inputs if i}
+        entries = sum(steps[i - 1].shape.numel() * i / len(steps) for i in read)
+        return 2 * entries + steps[self.program.output - 1].shape.numel()
+
+    @torch.no_grad()
+    def prove(self, images: Tensor, labels: Tensor, epsilon: float) -> list[Bound | None]:
+        """The bound that proves each image, or None.
+
+        Args:
+            images: float ``[N, C, H, W]`` in [0, 1], all of them bounded at once.
+            labels: the true classes, int64 ``[N]``.
+            epsilon: the ball's radius in linf, in pixel values.
+        """
+        images = images.double()
+        return _batch(self.program, images, labels, epsilon, self.method, self.alpha_steps)
+
+
 def certify(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,
     epsilon: float,
     *,
-    method: Method = "crown",
+    method: Certify = "crown",
     alpha_steps: int = 0,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, proven: None,
@@ -67,13 +117,13 @@ def certify(
         NotProvable: if the network has an operation without a bound.
     """
     began = time.monotonic()
-    program = Program.of(compact(network), images.shape[1:])
+    certifier = Certifier(network, images.shape[1:], method, alpha_steps)
     proven: list[Tensor] = []
     by: list[Bound | None] = []
     for chosen, truth in zip(
         torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
     ):
-        found = _batch(program, chosen.double(), truth, epsilon, method, alpha_steps)
+        found = certifier.prove(chosen, truth, epsilon)
         by += found
         proven.append(torch.tensor([each is not None for each in found]))
         progress(len(by), sum(each is not None for each in by))
@@ -85,7 +135,7 @@ def _batch(
     images: Tensor,
     labels: Tensor,
     epsilon: float,
-    method: Method,
+    method: Certify,
     alpha_steps: int,
 ) -> list[Bound | None]:
     by: list[Bound | None] = [None] * len(images)

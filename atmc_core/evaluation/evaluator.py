@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from atmc_core.attacks import Attack, CountingModel, ball, has_edges, is_within
+from atmc_core.certification import BOUNDS
 from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import probes
@@ -14,6 +15,7 @@ from atmc_core.evaluation.attacks import pgd, report_attacks
 from atmc_core.evaluation.plan import (
     MIN_CURVE_POINTS,
     PROBE_EFFORT,
+    PROOF_BATCH,
     Portion,
     curve_epsilons,
     curve_positions,
@@ -21,6 +23,7 @@ from atmc_core.evaluation.plan import (
     probe_positions,
     shown_positions,
 )
+from atmc_core.evaluation.proofs import plan_proofs
 from atmc_core.evaluation.scale import scale_exponent, scaled
 from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.randomness import random_generator
@@ -53,6 +56,10 @@ class Evaluator:
       - ``seconds``, and ``forward`` and ``backward``, the images passed through the model;
       - ``settings``, ``within_threat`` and ``ensemble`` as in ``ReportAttack``;
     - ``curve``: ``epsilons``, ``correct`` and, for each image, whether it is still ``standing``;
+    - ``proof``: None if nothing was asked for; otherwise its ``method`` and ``reason`` as in
+      ``ProofPlan``, ``by`` int8 ``[N]`` (the place in ``BOUNDS`` of the bound that proved the
+      image, or -1), ``tried``, the images that stood under every attack, ``seconds``, and
+      ``curve``: ``epsilons``, ``correct`` and, for each image, whether it is still ``proven``;
     - ``probe``: the figures of ``probes.probe``, and ``effort``; also ``logit_exponent`` if the
       attacks saw logits times that power of two (see ``scale``);
     - ``shown``: the adversarial examples of some images, and which attack found them.
@@ -88,7 +95,11 @@ class Evaluator:
         self.ball = ball(threat.norm, threat.epsilon)
         pixels = split.images[0].numel()
         attacks = self.attacks.values()
-        self.portions = evaluation_portions(evaluation, threat, attacks, len(split), pixels)
+        shape = tuple(split.images.shape[1:])
+        self.proofs = plan_proofs(classifier, shape, threat, evaluation, attacks)
+        self.portions = evaluation_portions(
+            evaluation, threat, attacks, len(split), pixels, self.proofs.passes
+        )
         self.epsilons = curve_epsilons(threat, pixels)
         self.curve_positions = curve_positions(split.labels, evaluation, seed)
         self.shown_positions = shown_positions(split.labels)
@@ -119,6 +130,7 @@ class Evaluator:
                 for name, attack in self.attacks.items()
             },
             "curve": {"epsilons": [], "correct": [], "standing": []},
+            "proof": self._blank_proof(n),
             "probe": {},
             "shown": {
                 "images": torch.zeros(shown, *self.split.images.shape[1:]),
@@ -126,6 +138,19 @@ class Evaluator:
                 "predicted": [-1] * shown,
                 "fooled": [False] * shown,
             },
+        }
+
+    def _blank_proof(self, count: int) -> State | None:
+        plan = self.proofs
+        if plan.certifier is None and not plan.reason:
+            return None
+        return {
+            "method": plan.method,
+            "reason": plan.reason,
+            "by": torch.full((count,), -1, dtype=torch.int8),
+            "tried": 0,
+            "seconds": 0.0,
+            "curve": {"epsilons": [], "correct": [], "proven": []},
         }
 
     def state(self) -> State:
@@ -155,6 +180,10 @@ class Evaluator:
                 return self._attack(portion)
             case "curve":
                 return self._curve_point(portion)
+            case "proof":
+                return self._proof(portion)
+            case "proof_curve":
+                return self._proof_curve_point(portion)
             case "probe":
                 return self._probe()
 
@@ -289,6 +318,46 @@ class Evaluator:
                 adversarial = attack.run(self.model, images, labels, generator=generator)
                 fooled.append((self._predict(adversarial) != labels).cpu())
         return torch.cat(fooled)
+
+    def _proof(self, portion: Portion) -> dict[str, float]:
+        """Prove what stands under every attack: nothing else can be."""
+        proof, size = self._state["proof"], min(self.evaluation.batch_size, PROOF_BATCH)
+        positions = torch.arange(len(self.split))[portion.index * size :][:size]
+        standing = positions[worst_case(self._state)[positions]]
+        proof["by"][standing] = self._proven(standing, self.threat.epsilon)
+        proof["tried"] += len(standing)
+        return {"proven_accuracy": (proof["by"][positions] >= 0).float().mean().item()}
+
+    def _proven(self, positions: Tensor, epsilon: float) -> Tensor:
+        """The place in ``BOUNDS`` of what proves each image, or -1, int8 on the CPU."""
+        assert self.proofs.certifier is not None
+        began, found = time.monotonic(), []
+        for part in torch.split(positions, PROOF_BATCH):
+            images, labels = self.split.batch(part)
+            found += self.proofs.certifier.prove(images, labels, epsilon) if len(part) else []
+        self._state["proof"]["seconds"] += time.monotonic() - began
+        places = [-1 if bound is None else BOUNDS.index(bound) for bound in found]
+        return torch.tensor(places, dtype=torch.int8)
+
+    def _proof_curve_point(self, portion: Portion) -> dict[str, float]:
+        """Count what is proven within one radius.
+
+        What is not proven within a smaller radius is not tried: a ball contains the smaller ones.
+        Once nothing is proven, the remaining portions do nothing.
+        """
+        curve, epsilon = self._state["proof"]["curve"], self.epsilons[portion.index]
+        if portion.index == 0:
+            curve["proven"] = self._state["clean"]["right"][self.curve_positions].tolist()
+        elif not curve["correct"][-1]:
+            return {}
+        else:
+            places = torch.tensor(curve["proven"]).nonzero()[:, 0]
+            found = self._proven(self.curve_positions[places], epsilon)
+            for place in places[found < 0].tolist():
+                curve["proven"][place] = False
+        curve["epsilons"].append(epsilon)
+        curve["correct"].append(sum(curve["proven"]))
+        return {"epsilon": epsilon, "proven_accuracy": curve["correct"][-1] / len(curve["proven"])}
 
     def _probe(self) -> dict[str, float]:
         portion = self.portions[-1]

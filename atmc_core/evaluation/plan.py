@@ -17,6 +17,8 @@ from atmc_spec import AttackName, Evaluation, Threat
 PROBE_IMAGES = 100
 #: The check for too weak an attack runs PGD with this many times the steps of the report's PGD.
 PROBE_EFFORT = 3
+#: The largest number of images that are proven at once.
+PROOF_BATCH = 50
 #: The number of images that the report shows next to their adversarial examples.
 SHOWN_IMAGES = 8
 #: The curve of accuracy over radius has at least this many points.
@@ -33,7 +35,8 @@ _IMAGES, _CURVE_IMAGES, _PROBE_IMAGES = range(3)
 class Portion:
     """The unit in which an evaluation is run, saved and resumed.
 
-    A portion is a batch under one attack (or under none), a point of the curve, or the probe.
+    A portion is a batch under one attack (or under none), a point of the curve, a batch whose
+    images are to be proven, a point of the curve of what is proven, or the probe.
 
     Attributes:
         kind: what the portion computes.
@@ -42,7 +45,7 @@ class Portion:
         cost: an upper bound on the work, in forward passes of one image.
     """
 
-    kind: Literal["clean", "attack", "curve", "probe"]
+    kind: Literal["clean", "attack", "curve", "proof", "proof_curve", "probe"]
     name: AttackName | None
     index: int
     cost: float
@@ -54,6 +57,7 @@ def evaluation_portions(
     attacks: Iterable[ReportAttack],
     num_images: int,
     num_pixels: int,
+    proof_passes: float = 0.0,
 ) -> list[Portion]:
     """All portions of an evaluation, in running order.
 
@@ -63,6 +67,7 @@ def evaluation_portions(
         attacks: the attacks of the report, in running order.
         num_images: how many images are evaluated.
         num_pixels: how many numbers one image has (channels * height * width).
+        proof_passes: the passes that the proof of one image takes; 0 if nothing is proven.
     """
     size = evaluation.batch_size
     batches = [min(size, num_images - start) for start in range(0, num_images, size)]
@@ -73,6 +78,13 @@ def evaluation_portions(
     points = len(curve_epsilons(threat, num_pixels))
     curve = 2 * evaluation.curve_steps * min(evaluation.curve_images, num_images)
     portions += [Portion("curve", None, i, curve if i else 0) for i in range(points)]
+    if proof_passes:
+        size = min(size, PROOF_BATCH)
+        starts = range(0, num_images, size)
+        batches = [min(size, num_images - start) for start in starts]
+        portions += [Portion("proof", None, i, n * proof_passes) for i, n in enumerate(batches)]
+        whole = proof_passes * min(evaluation.curve_images, num_images)
+        portions += [Portion("proof_curve", None, i, whole if i else 0) for i in range(points)]
     probe = _PROBE_PASSES + 2 * PROBE_EFFORT * evaluation.pgd_steps
     portions.append(Portion("probe", None, 0, probe * min(PROBE_IMAGES, num_images)))
     return portions

@@ -1,5 +1,7 @@
 """What the parts of a job cost; the unit is one forward pass of one image."""
 
+import math
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -7,6 +9,7 @@ from atmc_core.attacks import PGD
 from atmc_core.data import DataSet
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.evaluation.plan import evaluation_portions
+from atmc_core.evaluation.proofs import plan_proofs
 from atmc_core.job.inputs import Inputs
 from atmc_spec import Effort
 
@@ -43,8 +46,11 @@ def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
     """The cost of each epoch of an evaluation."""
     split, threat, evaluation = inputs.evaluated, inputs.spec.threat, inputs.spec.evaluation
     attacks = report_attacks(threat, evaluation, inputs.num_classes).values()
-    pixels = split.images[0].numel()
-    portions = evaluation_portions(evaluation, threat, attacks, len(split), pixels)
+    shape = tuple(split.images.shape[1:])
+    proofs = plan_proofs(inputs.classifier.eval(), shape, threat, evaluation, attacks)
+    portions = evaluation_portions(
+        evaluation, threat, attacks, len(split), math.prod(shape), proofs.passes
+    )
     return tuple(portion.cost for portion in portions)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atmc_core.certification import BOUNDS
 from atmc_core.evaluation.evaluator import State, worst_case
 from atmc_core.evaluation.statistics import PairedCounts, mcnemar, paired_difference, wilson
 from atmc_spec import AUTOATTACK, Threat
@@ -46,12 +47,33 @@ def side(state: State, labels: Tensor, num_classes: int, threat: Threat) -> dict
             for label in range(num_classes)
             if bool((labels == label).any())
         ],
-        "curve": [
-            {"epsilon": epsilon, "epsilon_255": 255 * epsilon}
-            | share(correct, len(curve["standing"]))
-            for epsilon, correct in zip(curve["epsilons"], curve["correct"], strict=True)
-        ],
+        "curve": _points(curve, len(curve["standing"])),
+        "proven": _proven(state.get("proof")),
     }
+
+
+def _proven(proof: State | None) -> dict[str, Any] | None:
+    """What is proven, or why nothing is; None if nothing was asked for."""
+    if proof is None:
+        return None
+    by, curve = proof["by"], proof["curve"]
+    return {
+        "method": proof["method"],
+        "reason": proof["reason"],
+        "share": None if proof["reason"] else _share_of(by >= 0),
+        "bounds": {name: int((by == place).sum()) for place, name in enumerate(BOUNDS)},
+        "tried": proof["tried"],
+        "seconds": proof["seconds"],
+        "curve": _points(curve, len(curve["proven"])),
+    }
+
+
+def _points(curve: State, count: int) -> list[dict[str, Any]]:
+    """The points of a curve over ``count`` images."""
+    return [
+        {"epsilon": epsilon, "epsilon_255": 255 * epsilon} | share(correct, count)
+        for epsilon, correct in zip(curve["epsilons"], curve["correct"], strict=True)
+    ]
 
 
 def differences(before: State, after: State) -> dict[str, Any]:

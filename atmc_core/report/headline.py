@@ -8,6 +8,8 @@ from atmc_spec import Accept, Threshold
 
 #: A figure with the ends of its 95 % interval.
 Interval = tuple[float, float, float]
+# Where nothing can be proven, nothing is.
+_NOTHING: Interval = (0.0, 0.0, 0.0)
 # The accuracies under these attacks are figures of the headline, too.
 _ATTACKS = ("fgsm", "pgd")
 
@@ -22,7 +24,14 @@ def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
     attacks = {attack["name"]: attack["accuracy"] for attack in side["attacks"]}
     figures = {"clean": side["clean"]["accuracy"], "robust": side["robust"]["accuracy"]}
     figures |= {name: attacks.get(name) for name in _ATTACKS}
+    figures["proven"] = share["accuracy"] if (share := proven_share(side)) else None
     return {f"{name}_accuracy_{when}": figure for name, figure in figures.items()}
+
+
+def proven_share(side: dict[str, Any]) -> dict[str, Any] | None:
+    """The proven share of one side of the report; None if nothing was or could be proven."""
+    proven = side["proven"]
+    return proven["share"] if proven else None
 
 
 def sizes(result: CompressedModel, path: Path, dense_bytes: int) -> dict[str, Any]:
@@ -90,7 +99,9 @@ def acceptance(
     Returns:
         ``accepted``, None if the spec names no threshold, and ``thresholds``, a list.
     """
+    proven = proven_share(result)
     found: dict[str, Interval | None] = {
+        "proven_accuracy": _interval(proven, "accuracy") if proven else _NOTHING,
         "robust_accuracy": _interval(result["robust"], "accuracy"),
         "clean_accuracy_drop": _negative(_interval(difference, "value")) if difference else None,
         "file_ratio": None if file_ratio is None else (file_ratio, file_ratio, file_ratio),

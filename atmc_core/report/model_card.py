@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from atmc_core.report import words
+from atmc_core.report.headline import proven_share
 
 Report = dict[str, Any]
 
@@ -37,6 +38,8 @@ def _metadata(report: Report, result: dict[str, Any]) -> str:
         ("Clean accuracy", result["clean"]["accuracy"]),
         (f"Robust accuracy, {_threat(report)}", result["robust"]["accuracy"]),
     ]
+    if share := proven_share(result):
+        metrics.append((f"Proven accuracy, {_threat(report)}", share["accuracy"]))
     digest = report["evaluation"]["data_sha256"]
     dataset = {"name": "the job's test images", "type": "image-folder", "revision": digest}
     results = {
@@ -105,6 +108,9 @@ def _figures(report: Report) -> list[str]:
         label = words.attack_name(attack["name"])
         lines.append(row(label, [report[side]["attacks"][index] for side in sides]))
     lines.append(row("worst case of each image", [report[side]["robust"] for side in sides]))
+    proven = [share for side in sides if (share := proven_share(report[side]))]
+    if len(proven) == len(sides):
+        lines.append(row("proven", proven))
     count, level = report["before"]["clean"]["count"], report["evaluation"]["level"]
     return [
         "## Evaluation",

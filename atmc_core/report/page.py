@@ -39,6 +39,8 @@ def render(report: dict[str, Any]) -> str:
         sides={side: SIDES[side][1] for side in present},
         result=report[present[-1]],
         attack_name=words.attack_name,
+        bound_names=words.BOUNDS,
+        has_proofs=any(plots.proven_curve(report[side]) for side in present),
         threshold_names=words.THRESHOLDS,
         norm_name=words.NORMS[report["evaluation"]["norm"]],
         curve=plots.curve(report),

@@ -62,6 +62,11 @@ def curve(report: Report) -> Markup:
         text(x(epsilon) + 5, _TOP + 12, f"threat: {epsilon:.3g}", fill=_THREAT),
     ]
     parts += [_curve_line(report[side]["curve"], side, x, y) for side in sides(report)]
+    parts += [
+        _proven_line(found, side, x, y)
+        for side in sides(report)
+        if (found := proven_curve(report[side]))
+    ]
     parts.append(legend(56, 16, sides(report)))
     words = "; ".join(
         f"{SIDES[side][1]}: "
@@ -69,6 +74,31 @@ def curve(report: Report) -> Markup:
         for side, points_of in ((side, report[side]["curve"]) for side in sides(report))
     )
     return picture(_WIDTH, _BOTTOM + 50, "Robust accuracy against epsilon", words, *parts)
+
+
+def proven_curve(side: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points of what is proven of one side; none if nothing is or can be."""
+    proven = side["proven"]
+    return proven["curve"] if proven else []
+
+
+def _proven_line(found: list[dict[str, Any]], side: str, x: Scale, y: Scale) -> Markup:
+    """A dotted line with its name at the end."""
+    colour, _ = SIDES[side]
+    places = [(x(point["epsilon"]), y(point["accuracy"])) for point in found]
+    return Markup("").join(
+        [
+            element(
+                "polyline",
+                points=points(places),
+                fill="none",
+                stroke=colour,
+                stroke_width=1.6,
+                stroke_dasharray="1 3",
+            ),
+            *(element("circle", cx=px, cy=py, r=2, fill=colour) for px, py in places),
+        ]
+    )
 
 
 def _share_grid(y: Scale, left: float, right: float) -> Markup:

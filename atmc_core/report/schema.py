@@ -2,8 +2,10 @@
 
 from typing import Any, get_args
 
+from atmc_core.certification import BOUNDS
 from atmc_core.evaluation.plan import MIN_CURVE_POINTS
 from atmc_spec import EPOCHS, AttackName, Level, Norm, Preset
+from atmc_spec.names import Certify
 
 #: The version of the report; it is increased when a program for older reports would misread it.
 REPORT_VERSION = 2
@@ -150,6 +152,7 @@ def _definitions() -> dict[str, Schema]:
             }
         ),
         "side": _side(),
+        "proven": _proven(),
         "attack": _object(_attack() | share),
         "point": _object({"epsilon": _NUMBER, "epsilon_255": _NUMBER} | share),
         "difference": _object(
@@ -178,7 +181,8 @@ def _definitions() -> dict[str, Schema]:
 
 
 def _headline() -> Schema:
-    accuracies = [f"{name}_accuracy" for name in ("clean", "fgsm", "pgd", "robust")]
+    names = ("clean", "fgsm", "pgd", "robust", "proven")
+    accuracies = [f"{name}_accuracy" for name in names]
     before = {f"{name}_before": _or_null(_SHARE) for name in accuracies}
     after = {f"{name}_after": _or_null(_SHARE) for name in accuracies}
     nonzeros = ("k", "nonzeros", "nonzeros_u", "nonzeros_v", "nonzeros_c")
@@ -201,6 +205,26 @@ def _side() -> Schema:
             "attacks": _list({"$ref": "#/$defs/attack"}),
             "per_class": _list(_object({"class": _TEXT, "clean": refer, "robust": refer})),
             "curve": _list({"$ref": "#/$defs/point"}) | {"minItems": MIN_CURVE_POINTS},
+            "proven": {
+                "anyOf": [{"$ref": "#/$defs/proven"}, {"type": "null"}],
+                "description": "null if nothing was to be proven",
+            },
+        }
+    )
+
+
+def _proven() -> Schema:
+    return _object(
+        {
+            "method": {"enum": list(get_args(Certify))},
+            "reason": _TEXT | {"description": "why nothing can be proven; empty if it can"},
+            "share": {"anyOf": [{"$ref": "#/$defs/share"}, {"type": "null"}]}
+            | {"description": "of the evaluated images: no point of their balls is misclassified"},
+            "bounds": _object(dict.fromkeys(BOUNDS, _COUNT))
+            | {"description": "the images that each bound proved, in the order of trying"},
+            "tried": _COUNT | {"description": "images that stood under every attack"},
+            "seconds": _NUMBER,
+            "curve": _list({"$ref": "#/$defs/point"}),
         }
     )
 

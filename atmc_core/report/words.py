@@ -17,11 +17,19 @@ ATTACKS = {
     "fab_t": "FAB-T",
     "square": "Square",
 }
+#: The bounds' names in texts.
+BOUNDS = {
+    "ibp": "interval bounds",
+    "crown-ibp": "CROWN on interval bounds",
+    "crown": "CROWN",
+    "alpha-crown": "CROWN with optimised slopes",
+}
 #: The norms' names in texts.
 NORMS = {"linf": "L∞", "l2": "L2"}
 #: The thresholds' names in texts.
 THRESHOLDS = {
     "robust_accuracy": "robust accuracy",
+    "proven_accuracy": "proven accuracy",
     "clean_accuracy_drop": "clean accuracy lost",
     "file_ratio": "file size, share of the dense file",
 }
