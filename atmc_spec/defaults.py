@@ -7,6 +7,7 @@ from atmc_spec.names import Backward, DensitySchedule, Importance
 
 BACKWARD: Backward = "smooth"
 LEARNING_RATE = 0.1
+ADAM_RATE = 0.002
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 MAX_GRAD_NORM = 3.0

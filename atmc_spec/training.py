@@ -13,6 +13,7 @@ from atmc_spec.names import (
     DensitySchedule,
     Importance,
     LossName,
+    Optimizer,
     Precision,
     Preset,
     ScheduleName,
@@ -71,9 +72,10 @@ class Training(SpecModel):
         ),
     ] = None
     batch_size: Annotated[Whole, Field(ge=2, le=65_536, description="images a step")] = 128
-    learning_rate: Annotated[Number, Field(gt=0, le=10, description="the schedule's peak")] = (
-        defaults.LEARNING_RATE
-    )
+    learning_rate: Annotated[
+        Number | None,
+        Field(gt=0, le=10, description="the schedule's peak; by default 0.1 of sgd, 0.002 of adam"),
+    ] = None
     schedule: Annotated[
         ScheduleName | None,
         Field(
@@ -83,10 +85,12 @@ class Training(SpecModel):
     ] = None
     loss: Annotated[
         LossName,
+        Optimizer,
         Field(
             description="mix: clean and adversarial cross-entropy, by clean_weight; trades: clean "
             "cross-entropy plus beta times the divergence of the adversarial outputs "
-            "(Zhang et al., 2019)"
+            "(Zhang et al., 2019); ibp: clean cross-entropy and that of the worst logits which "
+            "interval bounds allow, for proofs (Gowal et al., 2018), without an attack"
         ),
     ] = "mix"
     clean_weight: Annotated[
@@ -146,9 +150,13 @@ class Training(SpecModel):
             "in; 4 is usual for 32x32",
         ),
     ] = 0
-    momentum: Annotated[Number, Field(ge=0, le=0.999, description="of SGD, Nesterov")] = (
-        defaults.MOMENTUM
-    )
+    optimizer: Annotated[
+        Optimizer | None,
+        Field(description="by default adam with loss ibp, and else sgd, as in the paper"),
+    ] = None
+    momentum: Annotated[
+        Number, Field(ge=0, le=0.999, description="of SGD, Nesterov; of Adam beta 1")
+    ] = defaults.MOMENTUM
     max_grad_norm: Annotated[
         Number,
         Field(
@@ -209,6 +217,17 @@ class Training(SpecModel):
     def mix_clean_weight(self) -> float:
         """The weight of clean images in the mixed loss: the one asked for, or the default."""
         return self.clean_weight if self.clean_weight is not None else defaults.CLEAN_WEIGHT
+
+    @property
+    def optimizer_name(self) -> Optimizer:
+        """The optimiser: the one asked for, or the default of the loss."""
+        return self.optimizer or ("adam" if self.loss == "ibp" else "sgd")
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate: the one asked for, or the default of the optimiser."""
+        adam = self.optimizer_name == "adam"
+        return self.learning_rate or (defaults.ADAM_RATE if adam else defaults.LEARNING_RATE)
 
     @property
     def trades_beta(self) -> float:

@@ -128,7 +128,8 @@ class CompressionMethod(TrainingMethod):
 
     def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
         plan, attack = super().plan(inputs, emit), self.attack(inputs.spec.threat)
-        if attack is not None:
+        # Interval bounds prove little of a network that was not trained for them, robust or not.
+        if attack is not None and inputs.spec.training.loss != "ibp":
             plan = keep_if_robust(inputs, attack, plan, emit)
         return fit_epochs(inputs, attack, plan, EPOCHS, emit)
 

@@ -19,7 +19,8 @@ from atmc_core.job.streams import SELECT
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import DenseWeights
 from atmc_core.training.effort import Recognition, TrainingPlan
-from atmc_core.training.step import make_step
+from atmc_core.training.intervals import IntervalStep
+from atmc_core.training.step import Step, make_step
 from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
 
 # A classifier counts as robust if it keeps, under attack, this share of the accuracy that it has
@@ -151,7 +152,11 @@ def seconds_per_epoch(inputs: Inputs, setup: TrainingSetup) -> float:
     classifier = copy.deepcopy(inputs.classifier)
     net = DenseWeights(classifier.network, optimizer_of(training))
     images, labels = train.batch(slice(0, training.batch_size))
-    step = make_step(classifier, setup.inner_attack, setup.loss, setup.speed)
+    step: Step
+    if setup.intervals:
+        step = IntervalStep(classifier, setup.intervals, images.shape[1:])
+    else:
+        step = make_step(classifier, setup.inner_attack, setup.loss, setup.speed)
     generator = random_generator(device, inputs.spec.seed)
     times: list[float] = []
     # The first steps are slower, since memory is allocated and kernels are chosen in them. So the

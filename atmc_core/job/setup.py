@@ -10,8 +10,9 @@ from atmc_core.events import Emit
 from atmc_core.job.costs import training_flops
 from atmc_core.job.inputs import Inputs
 from atmc_core.training.effort import TrainingPlan
+from atmc_core.training.intervals import CLEAN_WEIGHT, RADIUS, IntervalSchedule
 from atmc_core.training.recordable import waiting_operations
-from atmc_core.training.step import MixedLoss, RecordedStep, Speed, StepLoss, can_compile
+from atmc_core.training.step import PLAIN, MixedLoss, RecordedStep, Speed, StepLoss, can_compile
 from atmc_core.training.trades import DivergencePGD, TradesLoss
 from atmc_spec import Effort, JobSpec
 
@@ -33,6 +34,8 @@ class TrainingSetup:
         speed: how training steps are made faster on the job's device.
         waiting: the operations of the network that keep its steps from being recorded on a GPU.
         plan: the epochs, the learning rate's schedule and the averaging that were planned.
+        intervals: how to train for proof, if the spec asks for that; then neither the inner attack
+            nor the loss is used.
     """
 
     attack: PGD | None
@@ -41,6 +44,7 @@ class TrainingSetup:
     speed: Speed
     waiting: tuple[str, ...]
     plan: TrainingPlan
+    intervals: IntervalSchedule | None = None
 
 
 def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> TrainingSetup:
@@ -49,6 +53,10 @@ def set_up_training(inputs: Inputs, attack: PGD | None, plan: TrainingPlan) -> T
     Args:
         attack: the attack of adversarial training; None means training on clean images.
     """
+    if attack is not None and inputs.spec.training.loss == "ibp":
+        radius = RADIUS * inputs.spec.threat.epsilon
+        intervals = IntervalSchedule(radius, CLEAN_WEIGHT)
+        return TrainingSetup(attack, None, MixedLoss(), PLAIN, (), plan, intervals)
     inner, loss = _inner_attack(inputs.spec, attack), _loss(inputs.spec)
     on_gpu = inputs.device.type == "cuda"
     waiting = find_waiting_operations(inputs, inner, loss) if on_gpu else ()

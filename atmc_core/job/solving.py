@@ -3,14 +3,15 @@
 from atmc_core.compressor import Compressor
 from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.inputs import Inputs
-from atmc_core.solver.optimizer import OptimizerFactory, sgd
+from atmc_core.solver.optimizer import OptimizerFactory, adam, sgd
 from atmc_core.solver.support import Structure
 from atmc_spec import Training
 
 
 def optimizer_of(training: Training) -> OptimizerFactory:
     """A factory of the optimiser that every stage uses."""
-    return sgd(training.learning_rate, training.momentum, training.weight_decay)
+    make = {"sgd": sgd, "adam": adam}[training.optimizer_name]
+    return make(training.peak_rate, training.momentum, training.weight_decay)
 
 
 def compressor(

@@ -20,6 +20,7 @@ from atmc_core.job.streams import COMPRESS, DENSE, FINISH, SELECT
 from atmc_core.networks.state_dict import clone_state, load_tensors
 from atmc_core.solver.weights import DenseWeights, FactorizedWeights, Trainable
 from atmc_core.training.averaging import WeightAverage, equal, exponential
+from atmc_core.training.intervals import IntervalSchedule, proven_share
 from atmc_core.training.teacher import Teacher
 from atmc_core.training.trainer import Trainer, TrainerOptions, selection_accuracy, steps_per_epoch
 from atmc_spec import JobSpec
@@ -89,6 +90,7 @@ class TrainingStage(Stage):
             speed=setup.speed,
             augmentation=Augmentation(training.flip, training.shift),
             teacher=teacher,
+            intervals=self.intervals(),
         )
         self.trainer = Trainer(inputs.classifier, net, inputs.data.train, options, self.after_step)
         self.average = None
@@ -100,6 +102,10 @@ class TrainingStage(Stage):
             )
         self.best: State | None = None
         self.best_accuracy = _UNSCORED
+
+    def intervals(self) -> IntervalSchedule | None:
+        """How a stage is trained for proof: at the full radius; None trains by the loss."""
+        return self.setup.intervals
 
     def after_step(self) -> None:
         """Update the weight average, if there is one."""
@@ -132,14 +138,13 @@ class TrainingStage(Stage):
                 return None
             weights, state = candidate
             spec = self.inputs.spec
-            accuracy = selection_accuracy(
-                self.inputs.classifier,
-                weights,
-                self.inputs.data.val,
-                self.setup.attack,
-                spec.evaluation.batch_size,
-                (spec.seed, SELECT),
-            )
+            scored = self.inputs.classifier, weights, self.inputs.data.val
+            size = spec.evaluation.batch_size
+            if self.setup.intervals:
+                accuracy = proven_share(*scored, spec.threat.epsilon, size)
+            else:
+                stream = (spec.seed, SELECT)
+                accuracy = selection_accuracy(*scored, self.setup.attack, size, stream)
         if accuracy >= self.best_accuracy:
             self.best, self.best_accuracy = state, accuracy
         return accuracy
@@ -165,9 +170,12 @@ class DenseStage(TrainingStage):
     def __init__(self, inputs: Inputs, setup: TrainingSetup) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.robust_epochs
         net = DenseWeights(inputs.classifier.network, optimizer_of(training))
-        super().__init__(inputs, setup, net, epochs, DENSE, training.learning_rate)
+        super().__init__(inputs, setup, net, epochs, DENSE, training.peak_rate)
         if epochs:
             self.select()  # the upload is a candidate, so that training cannot make it worse
+
+    def intervals(self) -> IntervalSchedule | None:
+        return self.setup.intervals and self.setup.intervals.growing()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, clone_state(self.inputs.classifier.network)
@@ -222,7 +230,7 @@ def dense_teacher(inputs: Inputs, setup: TrainingSetup, handover: Handover) -> T
     """
     assert handover.network is not None
     weight = inputs.spec.training.teacher_weight
-    if setup.attack is None or not weight:
+    if setup.attack is None or setup.intervals or not weight:
         return None
     return Teacher.copied(inputs.classifier, handover.network, weight)
 
@@ -244,7 +252,7 @@ class MovingStage(CompressedStage):
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
-        teacher, rate = dense_teacher(inputs, setup, handover), training.learning_rate
+        teacher, rate = dense_teacher(inputs, setup, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
     def select(self) -> float | None:
@@ -265,7 +273,7 @@ class FixedStage(CompressedStage):
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
-        teacher, rate = dense_teacher(inputs, setup, handover), training.learning_rate
+        teacher, rate = dense_teacher(inputs, setup, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
 
@@ -276,7 +284,7 @@ class FinishStage(CompressedStage):
         factors, k = restore_compressed(inputs, handover)
         structure, bits = inputs.new_structure(), inputs.target.bits
         net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
-        peak_rate = _FINISHING_RATE * inputs.spec.training.learning_rate
+        peak_rate = _FINISHING_RATE * inputs.spec.training.peak_rate
         epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, setup, handover)
         super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, teacher)
         self.select()  # the network before fine-tuning is a candidate, too

@@ -148,7 +148,7 @@ def _training(spec: JobSpec, plan: TrainingPlan) -> dict[str, Any]:
     used = training.to_json() | asdict(plan.effort)
     if training.loss == "trades":
         used["beta"] = training.trades_beta
-    else:
+    elif training.loss == "mix":
         used["clean_weight"] = training.mix_clean_weight
     return used | {
         "step_size": spec.threat.training_step_size,

@@ -31,6 +31,25 @@ def sgd(
     )
 
 
+def adam(
+    learning_rate: float = defaults.ADAM_RATE,
+    momentum: float = defaults.MOMENTUM,
+    weight_decay: float = 0.0,
+) -> OptimizerFactory:
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), fused likewise.
+
+    Args:
+        momentum: the decay of the mean gradient, beta 1.
+    """
+    return lambda tensors: torch.optim.AdamW(
+        tensors,
+        lr=learning_rate,
+        betas=(momentum, 0.999),
+        weight_decay=weight_decay,
+        fused=True,
+    )
+
+
 def optimizer_step(optimizer: torch.optim.Optimizer, learning_rate: float | None) -> None:
     """Take one step and free the gradients.
 

@@ -110,6 +110,9 @@ class SharedStep(Step):
         super().__init__(own.classifier, own.attack, own.loss, own.speed, own.teacher)
         self.own = own
 
+    def at(self, progress: float) -> None:
+        self.own.at(progress)
+
     def start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.own.start(images, generator)
 

@@ -4,15 +4,26 @@ Gowal et al., "On the Effectiveness of Interval Bound Propagation for Training V
 Models" (2018). There is no attack in it.
 """
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from atmc_core.certification.bounds import intervals, worst_logits
-from atmc_core.certification.program import Trace
+from atmc_core.certification.program import Program, Trace
+from atmc_core.data import Split
 from atmc_core.networks.classifier import Classifier
 from atmc_core.training.step import Step
+
+# The radius grows between these shares of the dense network's training.
+_FIRST, _FULL = 0.05, 0.5
+# Training's radius, as a multiple of the threat's: bounds at the threat's are tighter then.
+RADIUS = 1.07
+# The weight of the loss on clean images at the end.
+CLEAN_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,10 @@ class IntervalSchedule:
     first: float = 0.0
     full: float = 0.0
 
+    def growing(self) -> "IntervalSchedule":
+        """The same with a radius that grows, for a network that was not trained so before."""
+        return replace(self, first=_FIRST, full=_FULL)
+
     def share(self, progress: float) -> float:
         """How much of the last radius there is after a share of the stage."""
         if progress >= self.full:
@@ -46,8 +61,8 @@ class IntervalStep(Step):
         schedule: radius and weights.
         shape: that of an image, ``(C, H, W)``.
 
-    Attributes:
-        progress: the share of the stage that has passed, 0 to 1; whoever trains sets it.
+    Raises:
+        NotProvable: if the network has an operation without a bound.
     """
 
     def __init__(
@@ -56,17 +71,49 @@ class IntervalStep(Step):
         super().__init__(classifier, None)
         self.schedule = schedule
         self.trace = Trace(classifier.eval(), shape)
+        self.trace.program()
         self.progress = 0.0
+
+    def at(self, progress: float) -> None:
+        self.progress = progress
 
     def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         share = self.schedule.share(self.progress)
         loss = F.cross_entropy(self.classifier.train()(images), labels)
         if share > 0:
-            radius = share * self.schedule.epsilon
-            program = self.trace.program()
-            box = (images - radius).clamp_min(0), (images + radius).clamp_max(1)
-            worst = worst_logits(program, intervals(program, box), labels)
+            worst = _worst(self.trace.program(), images, labels, share * self.schedule.epsilon)
             weight = share * (1 - self.schedule.clean_weight)
             loss = loss.lerp(F.cross_entropy(worst, labels), weight)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+def _worst(program: Program, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    box = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
+    return worst_logits(program, intervals(program, box), labels)
+
+
+@torch.no_grad()
+def proven_share(
+    classifier: Classifier,
+    weights: Mapping[str, Tensor],
+    split: Split,
+    epsilon: float,
+    batch_size: int,
+) -> float:
+    """The share that interval bounds prove, in float32; it chooses between epochs.
+
+    Args:
+        weights: tensors that stand in for the classifier's own, by name in its network.
+        split: the images.
+        epsilon: the radius in linf, in pixel values.
+        batch_size: images in a batch.
+    """
+    own = copy.deepcopy(classifier).eval()
+    own.network.load_state_dict(weights, strict=False)
+    program = Trace(own, split.images.shape[1:]).program()
+    hits = [
+        (_worst(program, images, labels, epsilon).argmax(1) == labels).sum()
+        for images, labels in split.batches(batch_size)
+    ]
+    return int(torch.stack(hits).sum()) / len(split)

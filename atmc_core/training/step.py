@@ -148,6 +148,9 @@ class Step:
         self.classifier.train()
         return self._backward(self.trained, images, labels)
 
+    def at(self, progress: float) -> None:
+        """Hear before each step which share of the stage has passed, 0 to below 1."""
+
     def learned(self, images: Tensor, labels: Tensor) -> Tensor:
         """The labels that are learned and attacked: the true classes, or a teacher's soft ones."""
         return self.teacher.labels(images, labels) if self.teacher else labels

@@ -13,6 +13,7 @@ from atmc_core.networks.classifier import Classifier, frozen_model
 from atmc_core.randomness import random_generator
 from atmc_core.solver.weights import Trainable
 from atmc_core.training import distributed
+from atmc_core.training.intervals import IntervalSchedule, IntervalStep
 from atmc_core.training.step import PLAIN, Speed, Step, StepLoss, make_step
 from atmc_core.training.teacher import Teacher
 from atmc_spec.defaults import BACKWARD, training_step_size
@@ -131,6 +132,7 @@ class TrainerOptions:
         speed: how the steps are made faster.
         augmentation: how training images are changed at random before the attack.
         teacher: makes the labels soft; None trains on the true ones.
+        intervals: trains for proof instead, without attack and loss.
     """
 
     attack: PGD | None
@@ -144,6 +146,7 @@ class TrainerOptions:
     speed: Speed = PLAIN
     augmentation: Augmentation = UNCHANGED
     teacher: Teacher | None = None
+    intervals: IntervalSchedule | None = None
 
 
 class Trainer:
@@ -172,7 +175,13 @@ class Trainer:
         self.net, self.split, self.options, self.after_step = net, split, options, after_step
         self.steps_per_epoch = steps_per_epoch(split, options.batch_size)
         self.steps = options.epochs * self.steps_per_epoch
-        step = make_step(classifier, options.attack, options.loss, options.speed, options.teacher)
+        step: Step
+        if options.intervals:
+            step = IntervalStep(classifier, options.intervals, split.images.shape[1:])
+        else:
+            step = make_step(
+                classifier, options.attack, options.loss, options.speed, options.teacher
+            )
         self.step = distributed.SharedStep(step) if distributed.processes() > 1 else step
 
     def run_epoch(self, index: int) -> float:
@@ -191,6 +200,7 @@ class Trainer:
         batches = training_batches(self.split, options.batch_size, order, options.augmentation)
         for step, (images, labels) in enumerate(batches):
             rate = self._rate(index, step)
+            self.step.at((index * self.steps_per_epoch + step) / self.steps)
             loss = adversarial_step(
                 self.net, self.step, images, labels, rate, noise, options.max_grad_norm
             )
