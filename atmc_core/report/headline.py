@@ -30,7 +30,7 @@ def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
 
 def proven_share(side: dict[str, Any]) -> dict[str, Any] | None:
     """The proven share of one side of the report; None if nothing was or could be proven."""
-    proven = side["proven"]
+    proven = side.get("proven")  # reports of before have none
     return proven["share"] if proven else None
 
 

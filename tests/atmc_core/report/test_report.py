@@ -51,7 +51,7 @@ def test_an_evaluation_alone_reports_the_upload_and_nothing_else(
     folder, (headline, events) = evaluated
     started = [e["stage"] for e in events if e["type"] == "stage" and e["status"] == "started"]
     assert started == ["validating", "evaluating_upload", "writing"]
-    names = {f"{name}_accuracy_before" for name in ("clean", "fgsm", "pgd", "robust")}
+    names = {f"{name}_accuracy_before" for name in ("clean", "fgsm", "pgd", "robust", "proven")}
     assert set(headline) == names | {"seconds", "accepted"}
     assert headline["accepted"] is False
     assert not {"after", "difference", "layers"} & read_report(folder).keys()
