@@ -28,6 +28,7 @@ class Training(SpecModel):
     depends: ClassVar[Mapping[str, tuple[str, str]]] = {
         "time_budget_s": ("preset", "auto"),
         "clean_weight": ("loss", "mix"),
+        "teacher_weight": ("loss", "mix"),
         "beta": ("loss", "trades"),
         "averaging_decay": ("averaging", "ema"),
     }
@@ -108,15 +109,15 @@ class Training(SpecModel):
         Field(gt=0, le=1000, description="TRADES' weight of the divergence; by default 6"),
     ] = None
     teacher_weight: Annotated[
-        Number,
+        Number | None,
         Field(
             ge=0,
             le=1,
-            description="of the trained dense network as a teacher of the compressed one: its "
-            "probabilities for the clean image are so much of the label that is learned and "
-            "attacked, the true class is the rest (Zi et al., 2021)",
+            description="in the mix, by default 1: of the trained dense network as a teacher of "
+            "the compressed one. Its probabilities for the clean image are so much of the label "
+            "that is learned and attacked, the true class is the rest (Zi et al., 2021)",
         ),
-    ] = defaults.TEACHER_WEIGHT
+    ] = None
     averaging: Annotated[
         Averaging | None,
         Field(
@@ -228,6 +229,14 @@ class Training(SpecModel):
         """The highest learning rate: the one asked for, or the default of the optimiser."""
         adam = self.optimizer_name == "adam"
         return self.learning_rate or (defaults.ADAM_RATE if adam else defaults.LEARNING_RATE)
+
+    @property
+    def mix_teacher_weight(self) -> float:
+        """The teacher's weight: the one asked for, or the default; 0 with another loss."""
+        if self.loss != "mix" or "teacher_weight" in self.unused:
+            return 0.0
+        asked = self.teacher_weight
+        return asked if asked is not None else defaults.TEACHER_WEIGHT
 
     @property
     def trades_beta(self) -> float:

@@ -223,14 +223,14 @@ class CompressedStage(TrainingStage):
         handover.compressed = CompressedState(**self.best)
 
 
-def dense_teacher(inputs: Inputs, setup: TrainingSetup, handover: Handover) -> Teacher | None:
+def dense_teacher(inputs: Inputs, handover: Handover) -> Teacher | None:
     """The dense network that was handed over as a teacher.
 
-    There is none in clean training, and none if it would have no weight.
+    There is none if it would have no weight.
     """
     assert handover.network is not None
-    weight = inputs.spec.training.teacher_weight
-    if setup.attack is None or setup.intervals or not weight:
+    weight = inputs.spec.training.mix_teacher_weight
+    if not weight:
         return None
     return Teacher.copied(inputs.classifier, handover.network, weight)
 
@@ -252,7 +252,7 @@ class MovingStage(CompressedStage):
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
-        teacher, rate = dense_teacher(inputs, setup, handover), training.peak_rate
+        teacher, rate = dense_teacher(inputs, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
     def select(self) -> float | None:
@@ -273,7 +273,7 @@ class FixedStage(CompressedStage):
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
-        teacher, rate = dense_teacher(inputs, setup, handover), training.peak_rate
+        teacher, rate = dense_teacher(inputs, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
 
 
@@ -285,7 +285,7 @@ class FinishStage(CompressedStage):
         structure, bits = inputs.new_structure(), inputs.target.bits
         net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
         peak_rate = _FINISHING_RATE * inputs.spec.training.peak_rate
-        epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, setup, handover)
+        epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, handover)
         super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, teacher)
         self.select()  # the network before fine-tuning is a candidate, too
 

@@ -150,6 +150,7 @@ def _training(spec: JobSpec, plan: TrainingPlan) -> dict[str, Any]:
         used["beta"] = training.trades_beta
     elif training.loss == "mix":
         used["clean_weight"] = training.mix_clean_weight
+        used["teacher_weight"] = training.mix_teacher_weight
     return used | {
         "step_size": spec.threat.training_step_size,
         "seconds_per_epoch": plan.seconds_per_epoch,

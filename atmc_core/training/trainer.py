@@ -24,7 +24,7 @@ _WARMUP_PART = 20
 # What the step schedule multiplies the learning rate by at each of its two drops.
 _DROP = 0.1
 #: The temperature of training's attack, by which gradients it climbs.
-TEMPERATURES: Mapping[Backward, float | None] = {"smooth": 0.1, "plain": None}
+TEMPERATURES: Mapping[Backward, float | None] = {"smooth": 0.2, "plain": None}
 # The last numbers of an epoch's random streams, one for each purpose.
 _ORDER, _NOISE = 0, 1
 
