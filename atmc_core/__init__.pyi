@@ -1,4 +1,5 @@
 from .artifact.loading import load
+from .certification.certify import Certificate, certify
 from .compressor import Compressor
 from .errors import InvalidInput
 from .evaluation.accuracy import Robustness, evaluate
@@ -8,10 +9,12 @@ from .training.losses import PGD, adversarial_loss
 
 __all__ = [
     "PGD",
+    "Certificate",
     "Compressor",
     "InvalidInput",
     "Robustness",
     "adversarial_loss",
+    "certify",
     "compact",
     "evaluate",
     "load",

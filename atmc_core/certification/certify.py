@@ -32,6 +32,11 @@ class Certificate:
         proven: whether no point of the ball is misclassified, bool ``[N]``.
         by: the bound that proved it, for each image; None if none did.
         seconds: how long it took.
+
+    Example:
+        >>> import torch
+        >>> Certificate(torch.tensor([True, False]), ("ibp", None), 0.1).proven.float().mean()
+        tensor(0.5000)
     """
 
     proven: Tensor
@@ -115,6 +120,17 @@ def certify(
 
     Raises:
         NotProvable: if the network has an operation without a bound.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+        >>> with torch.no_grad():
+        ...     weight = network[1].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        ...     bias = network[1].bias.zero_()
+        >>> images = torch.tensor([[[[0.9, 0.1]]], [[[0.6, 0.5]]]])
+        >>> certify(network, images, torch.tensor([0, 0]), 0.1).by
+        ('ibp', None)
     """
     began = time.monotonic()
     certifier = Certifier(network, images.shape[1:], method, alpha_steps)
