@@ -60,6 +60,24 @@ def _table(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     return found
 
 
+def test_rows_of_every_kind_of_size_have_names_of_their_own() -> None:
+    asked = argparse.Namespace(
+        methods=["da", "ap", "atmc"],
+        densities=[0.01],
+        nominal_ratios=[0.01],
+        max_bytes=[13_000],
+        bits=[4],
+    )
+    names = [system.name for system in paper.systems(asked)]
+    assert names == [
+        "da-1.0-32",
+        "ap-0.01-32",
+        "atmc-0.01-4",
+        "atmc-nominal-0.01-4",
+        "atmc-bytes-13000-4",
+    ]
+
+
 @pytest.mark.usefixtures("forked_evaluation")
 def test_rows_are_whole_jobs_and_are_kept(
     asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
