@@ -83,7 +83,12 @@ def is_within(ball: Ball, sizes: Tensor) -> Tensor:
         ball: the ball.
         sizes: the norms of the perturbations, as ``Ball.size`` returns them, ``[N]``.
     """
-    return sizes <= ball.epsilon * (1 + _RELATIVE_ROUNDING) + _ABSOLUTE_ROUNDING
+    return sizes <= with_rounding(ball.epsilon)
+
+
+def with_rounding(epsilon: float) -> float:
+    """The largest size of a perturbation that counts as inside a ball of this radius."""
+    return epsilon * (1 + _RELATIVE_ROUNDING) + _ABSOLUTE_ROUNDING
 
 
 def ball(norm: str, epsilon: float) -> Ball:

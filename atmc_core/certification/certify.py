@@ -1,5 +1,6 @@
 """Proves for each image that no point of its ball is misclassified, as far as it can."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from atmc_core.attacks.norms import with_rounding
 from atmc_core.certification.bounds import intervals, least, margins, optimised, refined
 from atmc_core.certification.program import Program
 from atmc_core.certification.steps import Box
@@ -19,9 +21,11 @@ from atmc_spec.names import Certify
 Bound = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
 
-# A margin is proven if its lower bound is above this share of the largest logit. Bounds are
+# A margin is proven if its lower bound is above this share of the image's largest logit. Bounds are
 # computed in float64; the network runs in float32, whose roundings move logits by far less.
 _SLACK = 1e-5
+# So many values of a network are held at once, two numbers each.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,49 @@ class Certifier:
         """The bound that proves each image, or None.
 
         Args:
-            images: float ``[N, C, H, W]`` in [0, 1], all of them bounded at once.
+            images: float ``[N, C, H, W]`` in [0, 1].
             labels: the true classes, int64 ``[N]``.
             epsilon: the ball's radius in linf, in pixel values.
         """
-        images = images.double()
-        return _batch(self.program, images, labels, epsilon, self.method, self.alpha_steps)
+        values = sum(placed.shape.numel() for placed in self.program.steps)
+        at_once = max(1, _AT_ONCE // values)
+        parts = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
+        found = (self._prove(part.double(), truth, epsilon) for part, truth in parts)
+        return list(itertools.chain.from_iterable(found))
+
+    def _prove(self, images: Tensor, labels: Tensor, epsilon: float) -> list[Bound | None]:
+        by: list[Bound | None] = [None] * len(images)
+        logits = self.program.run(images)
+        slack = _SLACK * logits.abs().amax(1)
+        left = (logits.argmax(1) == labels).nonzero()[:, 0]
+        boxes: list[Box] = []
+        for bound in self._tried():
+            if not len(left):
+                break
+            if bound in ("ibp", "crown"):
+                # A perturbation that is too long by a rounding counts, so it is bounded, too.
+                radius, chosen = with_rounding(epsilon), images[left]
+                box = (chosen - radius).clamp_min(0), (chosen + radius).clamp_max(1)
+                boxes = (intervals if bound == "ibp" else refined)(self.program, box)
+            done = (self._margins(bound, boxes, labels[left]) > slack[left]).all(0)
+            for i in left[done].tolist():
+                by[i] = bound
+            left = left[~done]
+            boxes = [(low[~done], high[~done]) for low, high in boxes]
+        return by
+
+    def _tried(self) -> tuple[Bound, ...]:
+        if self.method == "ibp":
+            return ("ibp",)
+        return BOUNDS if self.alpha_steps else BOUNDS[:-1]
+
+    def _margins(self, bound: Bound, boxes: Sequence[Box], labels: Tensor) -> Tensor:
+        """Lower bounds of the margins, ``[classes - 1, N]``."""
+        program = self.program
+        wanted = margins(labels, boxes[program.output][0])
+        if bound == "alpha-crown":
+            return optimised(program, boxes, wanted, self.alpha_steps)
+        return least(program, boxes, program.output, wanted, to_images=bound != "ibp")
 
 
 def certify(
@@ -144,40 +185,3 @@ def certify(
         proven.append(torch.tensor([each is not None for each in found]))
         progress(len(by), sum(each is not None for each in by))
     return Certificate(torch.cat(proven), tuple(by), time.monotonic() - began)
-
-
-def _batch(
-    program: Program,
-    images: Tensor,
-    labels: Tensor,
-    epsilon: float,
-    method: Certify,
-    alpha_steps: int,
-) -> list[Bound | None]:
-    by: list[Bound | None] = [None] * len(images)
-    left = (program.run(images).argmax(1) == labels).nonzero()[:, 0]
-    tried: tuple[Bound, ...] = ("ibp",)
-    if method == "crown":
-        tried += ("crown-ibp", "crown") + (("alpha-crown",) if alpha_steps else ())
-    boxes: list[Box] = []
-    for bound in tried:
-        if not len(left):
-            break
-        chosen = images[left]
-        box = ((chosen - epsilon).clamp_min(0), (chosen + epsilon).clamp_max(1))
-        if bound in ("ibp", "crown"):
-            boxes = (intervals if bound == "ibp" else refined)(program, box)
-        wanted = margins(labels[left], boxes[program.output][0])
-        if bound == "alpha-crown":
-            found = optimised(program, boxes, wanted, alpha_steps)
-        else:
-            to_images = bound != "ibp"
-            found = least(program, boxes, program.output, wanted, to_images=to_images)
-        low, high = boxes[program.output]
-        slack = _SLACK * torch.maximum(low.abs(), high.abs()).amax(1)
-        done = (found > slack).all(0)
-        for i in left[done].tolist():
-            by[i] = bound
-        left = left[~done]
-        boxes = [(low[~done], high[~done]) for low, high in boxes]
-    return by
