@@ -30,11 +30,11 @@ SPEC: dict[str, Any] = {
     "evaluation": {
         "attacks": ["pgd", "pgd_smooth"],
         "certify": "crown",
-        "max_images": 20,
+        "max_images": 16,
         "pgd_steps": 4,
         "curve_images": 4,
         "curve_steps": 2,
-        "batch_size": 10,
+        "batch_size": 8,
     },
     "accept": {"proven_accuracy": 0.2},
 }
@@ -113,10 +113,11 @@ def test_a_proof_that_was_cut_off_goes_on(
     small_digits_path: Path,
     tmp_path: Path,
 ) -> None:
+    few = {"max_images": 8, "curve_images": 2, "batch_size": 4}
     spec = {
         "method": "evaluate",
         "threat": {"norm": "linf", "epsilon": 0.02},
-        "evaluation": SPEC["evaluation"],
+        "evaluation": SPEC["evaluation"] | few,
     }
     run_job(spec, digits_model, small_digits_path, tmp_path / "whole")
     with pytest.raises(Killed):
