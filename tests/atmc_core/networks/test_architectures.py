@@ -22,6 +22,7 @@ _PUBLISHED = (data_folder() or Path()) / "networks" / "trades_mnist_smallcnn.onn
         ("digits_cnn", 38_160),
         ("lenet", 430_500),
         ("small_cnn", 311_600),
+        ("strided_cnn", 329_448),
         ("wide_resnet_16_8", 10_954_160),
     ],
 )
