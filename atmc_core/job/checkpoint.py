@@ -18,8 +18,8 @@ import torch
 #: counts as broken, and its job begins anew. The number is raised whenever a stage or a solver
 #: changes what it keeps. (2: one tensor for all factors; 3: only the basis of U and V; 4: the same
 #: in what stages hand on; 5: stages hand on a ``Handover``, and there is one optimiser;
-#: 6: evaluations keep whether there is anything to smooth, and that attack's outcome; 7: and what is
-#: proven.)
+#: 6: evaluations keep whether there is anything to smooth, and that attack's outcome; 7: and what
+#: is proven.)
 FORMAT = 7
 #: How many checkpoints are kept: the newest, and one more in case the newest cannot be read.
 _KEPT = 2
