@@ -40,11 +40,6 @@ class Given:
 Rule = Callable[[Sequence[Any], Mapping[str, Any], torch.Size, int | None], Step | None]
 
 
-def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any], *defaults: Any) -> list[Any]:
-    """Positional arguments, filled up with defaults."""
-    return [*args, *defaults[len(args) :]] if len(args) < len(defaults) else list(args)
-
-
 def _shift_only(x: Any, function: Callable[[Tensor], Tensor]) -> Step | None:
     """A step of one input whose linear part has no negative coefficient."""
     return Affine(function, (x.shape,)) if isinstance(x, Given) else None
@@ -372,7 +367,8 @@ def _max_pool(args: Any, kwargs: Any, shape: torch.Size, part: int | None) -> St
     x, kernel, *rest = args
     if part not in (None, 0) or not isinstance(x, Given) or len(x.shape) != 3:
         return None
-    stride, padding, dilation, ceil = _arguments(rest, kwargs, None, 0, 1, False)
+    defaults: list[Any] = [None, 0, 1, False]
+    stride, padding, dilation, ceil = [*rest, *defaults[len(rest) :]]
     options = (kernel, stride or None, padding, dilation, ceil)
     return _windows(x, options, lambda maps: F.max_pool2d(maps, *options))
 

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atmc_core.attacks import PGD
 from atmc_core.data import DataSet
+from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.evaluation.plan import evaluation_portions
 from atmc_core.evaluation.proofs import plan_proofs
@@ -43,11 +44,23 @@ def epoch_cost(data: DataSet, attack: PGD | None) -> int:
 
 
 def evaluation_costs(inputs: Inputs) -> tuple[float, ...]:
-    """The cost of each epoch of an evaluation."""
+    """The cost of each epoch of an evaluation.
+
+    Raises:
+        InvalidInput: if the attacks or the proofs that are asked for cannot be made, or a threshold
+            is on a proof and none is asked for.
+    """
     split, threat, evaluation = inputs.evaluated, inputs.spec.threat, inputs.spec.evaluation
     attacks = report_attacks(threat, evaluation, inputs.num_classes).values()
     shape = tuple(split.images.shape[1:])
     proofs = plan_proofs(inputs.classifier.eval(), shape, threat, evaluation, attacks)
+    if inputs.spec.accept.proven_accuracy is not None and not (proofs.certifier or proofs.reason):
+        raise InvalidInput(
+            "invalid_value",
+            "a proven accuracy is asked for, and nothing is to be proven: set evaluation.certify "
+            "to ibp or crown, or evaluation.level to standard",
+            "accept.proven_accuracy",
+        )
     portions = evaluation_portions(
         evaluation, threat, attacks, len(split), math.prod(shape), proofs.passes
     )

@@ -83,7 +83,7 @@ def proven_curve(side: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _proven_line(found: list[dict[str, Any]], side: str, x: Scale, y: Scale) -> Markup:
-    """A dotted line with its name at the end."""
+    """A dotted line with a small dot at each radius."""
     colour, _ = SIDES[side]
     places = [(x(point["epsilon"]), y(point["accuracy"])) for point in found]
     return Markup("").join(

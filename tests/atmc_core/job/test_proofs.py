@@ -155,6 +155,15 @@ def test_nothing_is_proven_unasked_where_it_cannot_or_need_not_be(
         assert proven["reason"] in render(read_report(tmp_path))
 
 
+def test_a_threshold_on_a_proof_that_nobody_asks_for_is_refused(
+    digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
+) -> None:
+    spec = SPEC | {"evaluation": {"attacks": ["fgsm"], "max_images": 8}}
+    with pytest.raises(InvalidInput, match=r"set evaluation\.certify") as refused:
+        run_job(spec, digits_model, small_digits_path, tmp_path)
+    assert refused.value.param == "accept.proven_accuracy"
+
+
 def test_a_proof_in_another_norm_is_refused(
     digits_model: ModelInput, small_digits_path: Path, tmp_path: Path
 ) -> None:
