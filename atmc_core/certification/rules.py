@@ -368,7 +368,7 @@ def _max_pool(args: Any, kwargs: Any, shape: torch.Size, part: int | None) -> St
     if part not in (None, 0) or not isinstance(x, Given) or len(x.shape) != 3:
         return None
     defaults: list[Any] = [None, 0, 1, False]
-    stride, padding, dilation, ceil = [*rest, *defaults[len(rest) :]]
+    stride, padding, dilation, ceil = rest + defaults[len(rest) :]
     options = (kernel, stride or None, padding, dilation, ceil)
     return _windows(x, options, lambda maps: F.max_pool2d(maps, *options))
 
