@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from atmc_core.certification.program import Program
-from atmc_core.certification.steps import Affine, Box, Elementwise, Step
+from atmc_core.certification.steps import Affine, Box, Elementwise, Relaxation, Step, inner
 
-# Backwards, about so many numbers are held for the largest value of the network.
-_AT_ONCE = 2**22
+# Backwards, about so many numbers are held for the largest value of the network: on a CPU as many
+# as its caches hold, since each step passes over them several times.
+_AT_ONCE = {"cpu": 2**18}
+_AT_ONCE_ELSEWHERE = 2**24
 
 
 def intervals(program: Program, box: Box) -> list[Box]:
@@ -26,50 +28,93 @@ def intervals(program: Program, box: Box) -> list[Box]:
     return boxes
 
 
+class Backwards:
+    """The way back through a network from a value to the images.
+
+    Args:
+        program: the network.
+        boxes: those of its values by number; all that a step reads, before the first way through
+            it.
+        slopes: of lower lines, where they are free, by the number of the step's output.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        boxes: Sequence[Box],
+        slopes: Mapping[int, Tensor] | None = None,
+    ) -> None:
+        self.program, self.boxes, self.slopes = program, boxes, slopes or {}
+        self._relaxed: dict[int, Relaxation] = {}
+        # Values that are entries of an image, each moved and scaled by itself: their boxes are as
+        # good as that of the image, and nearer.
+        self._alone = {0}
+        for number, placed in enumerate(program.steps, 1):
+            separate = isinstance(placed.step, Affine) and placed.step.separate
+            if separate and placed.inputs[0] in self._alone:
+                self._alone.add(number)
+
+    def exact(self, number: int) -> bool:
+        """Whether the interval of a value is the smallest there is, entry by entry."""
+        if number in self._alone:
+            return True
+        placed = self.program.steps[number - 1]
+        if not isinstance(placed.step, Affine) or len(placed.inputs) > 1:
+            return False
+        before = placed.inputs[0]
+        return before in self._alone or (placed.step.separate and self.exact(before))
+
+    def least(self, number: int, coefficients: Tensor, *, to_images: bool = True) -> Tensor:
+        """Lower bounds of linear functions of a value, ``[S, N]``.
+
+        Args:
+            number: that of the value.
+            coefficients: those of the functions, ``[S, N, ...]``.
+            to_images: go back through everything to the images; if not, through the linear steps
+                that come last, and take the boxes there.
+        """
+        waiting = {number: coefficients}
+        total: Tensor | float = 0.0
+        while waiting:
+            last = max(waiting)
+            held = waiting.pop(last)
+            if last in self._alone or not (to_images or self.program.steps[last - 1].step.linear):
+                total = total + _on_box(held, self.boxes[last])
+                continue
+            found, offset = self._through(last)(held)
+            total = total + offset
+            for i, each in zip(self.program.steps[last - 1].inputs, found, strict=True):
+                waiting[i] = waiting[i] + each if i in waiting else each
+        assert isinstance(total, Tensor)
+        return total
+
+    def _through(self, number: int) -> Relaxation:
+        """The step that makes a value, between the lines of its inputs' boxes."""
+        if number not in self._relaxed:
+            placed = self.program.steps[number - 1]
+            boxes = [self.boxes[i] for i in placed.inputs]
+            self._relaxed[number] = placed.step.relaxed(boxes, self.slopes.get(number))
+        return self._relaxed[number]
+
+
 def least(
     program: Program,
     boxes: Sequence[Box],
-    number: int,
     coefficients: Tensor,
     slopes: Mapping[int, Tensor] | None = None,
     *,
     to_images: bool = True,
 ) -> Tensor:
-    """Lower bounds of linear functions of a value, ``[S, N]``.
-
-    Args:
-        program: the network.
-        boxes: those of the values before it, by number.
-        number: that of the value.
-        coefficients: those of the functions, ``[S, N, ...]``.
-        slopes: of lower lines, where they are free, by the number of the step's output.
-        to_images: go back through everything to the images; if not, through the linear steps that
-            come last, and take the boxes there.
-    """
-    waiting = {number: coefficients}
-    total: Tensor | float = 0.0
-    while waiting:
-        last = max(waiting)
-        held = waiting.pop(last)
-        step = program.steps[last - 1].step if last else None
-        if step is None or not (to_images or step.linear):
-            total = total + _on_box(held, boxes[last])
-            continue
-        inputs = program.steps[last - 1].inputs
-        own = [boxes[i] for i in inputs]
-        found, offset = step.backward(held, own, (slopes or {}).get(last))
-        total = total + offset
-        for i, each in zip(inputs, found, strict=True):
-            waiting[i] = waiting[i] + each if i in waiting else each
-    assert isinstance(total, Tensor)
-    return total
+    """Lower bounds of linear functions of the logits, ``[S, N]``; see ``Backwards``."""
+    way = Backwards(program, boxes, slopes)
+    return way.least(program.output, coefficients, to_images=to_images)
 
 
 def _on_box(coefficients: Tensor, box: Box) -> Tensor:
     """The least of linear functions on a box, ``[S, N]``."""
     low, high = box
-    centre, radius = (low + high) / 2, (high - low) / 2
-    return (coefficients * centre - coefficients.abs() * radius).flatten(2).sum(2)
+    # Rises with the lower ends, and falls by the widths of what has a negative coefficient.
+    return inner(coefficients, low) + inner(coefficients.clamp_max(0), high - low)
 
 
 def refined(program: Program, box: Box) -> list[Box]:
@@ -78,21 +123,15 @@ def refined(program: Program, box: Box) -> list[Box]:
     Only those entries are refined whose bounds leave the step open.
     """
     boxes = [box]
-    exact = [True]  # whether the box is the smallest there is
-    alone = [True]  # whether entries vary each by itself
+    way = Backwards(program, boxes)
     done: set[int] = set()
     for placed in program.steps:
         step = placed.step
         for i in placed.inputs:
-            if not step.linear and not exact[i] and i not in done:
-                boxes[i] = _tightened(program, boxes, i, _open(step, boxes[i]))
+            if not step.linear and not way.exact(i) and i not in done:
+                boxes[i] = _tightened(way, i, _open(step, boxes[i]))
                 done.add(i)
         boxes.append(step.interval(*(boxes[i] for i in placed.inputs)))
-        first = placed.inputs[0]
-        separate = isinstance(step, Affine) and step.separate
-        alone.append(separate and alone[first])
-        one = step.linear and len(placed.inputs) == 1
-        exact.append((one and alone[first]) or (separate and exact[first]))
     return boxes
 
 
@@ -104,9 +143,9 @@ def _open(step: Step, box: Box) -> Tensor:
     return high > low
 
 
-def _tightened(program: Program, boxes: Sequence[Box], number: int, wanted: Tensor) -> Box:
+def _tightened(way: Backwards, number: int, wanted: Tensor) -> Box:
     """A value's box, in which the wanted entries have bounds by lines, too."""
-    low, high = boxes[number]
+    program, (low, high) = way.program, way.boxes[number]
     flat = wanted.flatten(1)
     most = int(flat.sum(1).max())
     if not most:
@@ -115,14 +154,15 @@ def _tightened(program: Program, boxes: Sequence[Box], number: int, wanted: Tens
     chosen = flat.to(torch.uint8).argsort(stable=True, dim=1, descending=True)[:, :most]
     count, entries = flat.shape
     largest = max(placed.shape.numel() for placed in program.steps[:number])
-    size = max(1, _AT_ONCE // (count * max(largest, program.shape.numel()) * 2))
+    held = _AT_ONCE.get(low.device.type, _AT_ONCE_ELSEWHERE)
+    size = max(1, held // (count * max(largest, program.shape.numel()) * 2))
     new_low, new_high = low.flatten(1).clone(), high.flatten(1).clone()
     shape = low.shape[1:]
     for part in torch.split(chosen, size, 1):
         one = low.new_zeros(part.shape[1], count, entries)
         one.scatter_(2, part.t()[:, :, None], 1.0)
         both = torch.cat([one, -one]).reshape(-1, count, *shape)
-        found = least(program, boxes, number, both)
+        found = way.least(number, both)
         below, above = found.chunk(2)
         new_low.scatter_(1, part, torch.maximum(new_low.gather(1, part), below.t()))
         new_high.scatter_(1, part, torch.minimum(new_high.gather(1, part), -above.t()))
@@ -160,14 +200,14 @@ def optimised(
         low, high = boxes[placed.inputs[0]]
         first = (high > -low).to(low.dtype)
         slopes[number] = first.expand(len(coefficients), *first.shape).clone().requires_grad_()
-    best = least(program, boxes, program.output, coefficients)
+    best = least(program, boxes, coefficients)
     if not slopes:
         return best
     optimiser = torch.optim.Adam(slopes.values(), lr=rate)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.1 ** (1 / max(steps, 1)))
     for _ in range(steps):
         with torch.enable_grad():
-            found = least(program, boxes, program.output, coefficients, slopes)
+            found = least(program, boxes, coefficients, slopes)
             # What is proven already needs no better bound.
             loss = -(found.clamp_max(0)).sum()
         best = torch.maximum(best, found.detach())
@@ -212,7 +252,7 @@ def worst_logits(program: Program, boxes: Sequence[Box], labels: Tensor) -> Tens
     """
     logits = boxes[program.output][0]
     classes = logits.shape[1]
-    below = least(program, boxes, program.output, margins(labels, logits), to_images=False)
+    below = least(program, boxes, margins(labels, logits), to_images=False)
     shifts = torch.arange(1, classes, device=labels.device)[:, None]
     others = ((labels + shifts) % classes).t()
     return torch.zeros_like(logits).scatter(1, others, -below.t())

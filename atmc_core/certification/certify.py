@@ -131,7 +131,7 @@ class Certifier:
         wanted = margins(labels, boxes[program.output][0])
         if bound == "alpha-crown":
             return optimised(program, boxes, wanted, self.alpha_steps)
-        return least(program, boxes, program.output, wanted, to_images=bound != "ibp")
+        return least(program, boxes, wanted, to_images=bound != "ibp")
 
 
 def certify(

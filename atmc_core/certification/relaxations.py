@@ -13,10 +13,13 @@ _PARTS = 16
 
 
 class Lines(NamedTuple):
-    """Two lines for each entry: ``slope * x + offset`` is below or above the function."""
+    """Two lines for each entry: ``slope * x + offset`` is below or above the function.
+
+    A lower offset of None is zero everywhere.
+    """
 
     lower_slope: Tensor
-    lower_offset: Tensor
+    lower_offset: Tensor | None
     upper_slope: Tensor
     upper_offset: Tensor
 
@@ -70,10 +73,8 @@ class Relu(Curve):
             # Of all slopes in [0, 1] this one leaves the smaller area between the two lines.
             slopes = (high > -low).to(low.dtype)
         upper = torch.where(unsure, chord, on)
-        zero = torch.zeros_like(low)
-        return Lines(
-            torch.where(unsure, slopes, on), zero, upper, torch.where(unsure, -low * chord, zero)
-        )
+        lower = torch.where(unsure, slopes, on)
+        return Lines(lower, None, upper, torch.where(unsure, -low * chord, 0))
 
     def open(self, low: Tensor, high: Tensor) -> Tensor:
         return (low < 0) & (high > 0)

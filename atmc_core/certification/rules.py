@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
+from atmc_core.certification import sparse
 from atmc_core.certification.refusal import NotProvable
 from atmc_core.certification.relaxations import Curve, Relu, Searched
 from atmc_core.certification.steps import Affine, Elementwise, Larger, Maximum, Step
@@ -89,6 +89,7 @@ def _convolution(args: Any, kwargs: Any, shape: torch.Size, part: int | None) ->
     x, weight, bias, stride, padding, dilation, transposed, extra, groups = args
     if not isinstance(x, Given) or weight.ndim != 4:
         return None
+    weight = weight.contiguous()  # gradients would take over the channels' place as the last axis
     if transposed:
 
         def run(t: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -100,14 +101,19 @@ def _convolution(args: Any, kwargs: Any, shape: torch.Size, part: int | None) ->
     settings = (stride, padding, dilation, groups)
 
     def transpose(rows: Tensor) -> list[Tensor]:
-        size = (len(rows), *x.shape)
-        return [conv2d_input(size, weight, rows, *settings)]  # type: ignore[no-untyped-call]
+        # Of the input only shape and strides are read.
+        like = rows.new_empty(len(rows), *x.shape)
+        wanted = [True, False, False]
+        found: tuple[Tensor, ...] = aten.convolution_backward.default(
+            rows, like, weight, None, *settings[:3], False, [0, 0], groups, wanted
+        )
+        return [found[0]]
 
     return Affine(
         lambda t: F.conv2d(t, weight, bias, *settings),
         (x.shape,),
         lambda t: F.conv2d(t, weight.abs(), None, *settings),
-        transpose,
+        sparse.convolution(weight, x.shape, shape, *settings) or transpose,
     )
 
 
@@ -130,7 +136,7 @@ def _product(x: Given, weight: Tensor, bias: Tensor | None) -> Step:
         (lambda t: t @ weight) if bias is None else (lambda t: t @ weight + bias),
         (x.shape,),
         lambda t: t @ weight.abs(),
-        lambda rows: [rows @ weight.t()],
+        sparse.product(weight) or (lambda rows: [rows @ weight.t()]),
     )
 
 

@@ -138,9 +138,9 @@ def _check(network: nn.Module, box: Box) -> None:
     wanted = torch.cat([wanted, -wanted, wanted.roll(1, 0) - wanted])
     plain, fine = intervals(program, box), refined(program, box)
     bounds = {
-        "last": least(program, plain, program.output, wanted, to_images=False),
-        "lines on intervals": least(program, plain, program.output, wanted),
-        "lines": least(program, fine, program.output, wanted),
+        "last": least(program, plain, wanted, to_images=False),
+        "lines on intervals": least(program, plain, wanted),
+        "lines": least(program, fine, wanted),
         "optimised": optimised(program, fine, wanted, 5),
     }
     assert (bounds["optimised"] >= bounds["lines"]).all()
@@ -194,7 +194,7 @@ def test_bounds_of_a_linear_network_are_exact() -> None:
     box = _box(4, 0.1)
     program = Program.of(network, SHAPE)
     wanted = torch.eye(3).double()[:, None].expand(3, 4, 3)
-    found = least(program, intervals(program, box), program.output, wanted)
+    found = least(program, intervals(program, box), wanted)
     images = ((box[0] + box[1]) / 2).requires_grad_()
     for row in range(3):
         (gradient,) = torch.autograd.grad(network.double()(images)[:, row].sum(), images)
@@ -208,11 +208,11 @@ def test_lines_are_tighter_than_intervals_and_slopes_help() -> None:
     box, program = _box(8, 0.05), Program.of(network, SHAPE)
     wanted = torch.eye(3).double()[:, None].expand(3, 8, 3)
     plain, fine = intervals(program, box), refined(program, box)
-    last = least(program, plain, program.output, wanted, to_images=False)
-    lines = least(program, fine, program.output, wanted)
+    last = least(program, plain, wanted, to_images=False)
+    lines = least(program, fine, wanted)
     slopes = optimised(program, fine, wanted - 0.5, 20)
     assert lines.mean() > last.mean()
-    assert slopes.mean() > least(program, fine, program.output, wanted - 0.5).mean()
+    assert slopes.mean() > least(program, fine, wanted - 0.5).mean()
 
 
 class Mixes(nn.Module):
