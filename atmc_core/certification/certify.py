@@ -73,6 +73,11 @@ class Certifier:
         self.program = Program.of(compact(network), shape)
         self.method, self.alpha_steps = method, alpha_steps
 
+    @property
+    def loose(self) -> tuple[str, ...]:
+        """What in the network's form makes bounds loose, whatever its weights are."""
+        return tuple(sorted({placed.step.loose for placed in self.program.steps} - {""}))
+
     def passes(self) -> float:
         """About how many forward passes of an image the linear bounds take, if all are needed.
 

@@ -40,6 +40,8 @@ class Step(ABC):
 
     #: Whether the step needs bounds of its inputs for linear bounds of its output.
     linear: ClassVar[bool] = False
+    #: What the step is called if its bounds are so loose that it may be in a proof's way.
+    loose: ClassVar[str] = ""
 
     @abstractmethod
     def run(self, *inputs: Tensor) -> Tensor:
@@ -169,6 +171,7 @@ class Maximum(Step):
     function: Callable[[Tensor], Tensor]
     winners: Callable[[Tensor], Tensor]
     shape: torch.Size
+    loose: ClassVar[str] = "max pooling"
 
     def run(self, *inputs: Tensor) -> Tensor:
         return self.function(inputs[0])
@@ -208,6 +211,7 @@ class Larger(Step):
     """
 
     shape: torch.Size
+    loose: ClassVar[str] = "the larger of two tensors"
 
     def run(self, *inputs: Tensor) -> Tensor:
         return torch.maximum(*inputs)

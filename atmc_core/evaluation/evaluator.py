@@ -147,6 +147,7 @@ class Evaluator:
         return {
             "method": plan.method,
             "reason": plan.reason,
+            "loose": plan.certifier.loose if plan.certifier else (),
             "by": torch.full((count,), -1, dtype=torch.int8),
             "tried": 0,
             "seconds": 0.0,

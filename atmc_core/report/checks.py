@@ -26,6 +26,9 @@ _SQUARE_MARGIN = 0.002
 # PGD on smooth backward passes may fool the model on this share of further images. (It finds up to
 # 4 % more than PGD on networks that were trained against it, and 8 to 22 % on those that hide.)
 _MASKED = 0.06
+# A network with loose operations is hindered by them if less than this share of what withstands the
+# attacks is proven.
+_HINDERED = 0.5
 # Outputs of two equal runs may differ by this share of the largest output.
 _OUTPUT_CHANGE = 1e-4
 # Half the width that the interval of the robust accuracy may have.
@@ -50,6 +53,7 @@ def side_checks(state: dict[str, Any], side: dict[str, Any], num_classes: int) -
         _vanishing_gradients(state["probe"]),
         _square(state),
         _masked_gradients(state),
+        *_form(state.get("proof"), side),
         _above_chance(side["curve"], num_classes),
         _effort(state["probe"]["effort"]),
         _changing_outputs(state["probe"]),
@@ -158,6 +162,31 @@ def _masked_gradients(state: dict[str, Any]) -> Check:
         images=extra,
         count=count,
     )
+
+
+def _form(proof: dict[str, Any] | None, side: dict[str, Any]) -> list[Check]:
+    """Whether the network's form is in a proof's way; none where nothing is proven of it."""
+    if proof is None or proof["reason"]:
+        return []
+    code, attacked, proven = "form_hinders_proof", side["robust"], side["proven"]["share"]
+    loose = proof.get("loose", ())  # a checkpoint of before does not say
+    raised = bool(loose) and proven["accuracy"] < _HINDERED * attacked["accuracy"]
+    has = " and ".join(loose)
+    figures = {"proven": proven["accuracy"], "robust": attacked["accuracy"]}
+    if raised:
+        message = (
+            f"{_percent(proven['accuracy'])} are proven and {_percent(attacked['accuracy'])} "
+            f"withstand the attacks. The network has {has}, over which bounds are loose: its form "
+            "is in the way, and other weights would not help much. Strides instead, as in "
+            "strided_cnn, are easier to prove."
+        )
+    else:
+        message = (
+            f"Bounds are loose over {has}, but prove much."
+            if has
+            else ("No operation of the network makes bounds loose by itself.")
+        )
+    return [_check(code, raised, message, **figures)]
 
 
 def _above_chance(curve: list[dict[str, Any]], num_classes: int) -> Check:

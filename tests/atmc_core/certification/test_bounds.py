@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_core.certification import NotProvable, Program
+from atmc_core.certification import Certifier, NotProvable, Program
 from atmc_core.certification.bounds import intervals, least, optimised, refined
 from atmc_core.certification.steps import Box
 
@@ -255,3 +255,13 @@ def test_no_function_is_more_curved_than_its_bound(
     y = function(x)
     second = (y[2:] - 2 * y[1:-1] + y[:-2]) / step**2
     assert second.abs().max() <= curvature + 1e-5
+
+
+def test_what_in_a_networks_form_is_in_the_way_of_proofs() -> None:
+    def loose(*layers: nn.Module) -> tuple[str, ...]:
+        network = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
+        network(torch.zeros(1, *SHAPE))
+        return Certifier(network, SHAPE).loose
+
+    assert loose(nn.MaxPool2d(2)) == ("max pooling",)
+    assert loose(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.AvgPool2d(2)) == ()
