@@ -68,12 +68,17 @@ def curve(report: Report) -> Markup:
         if (found := proven_curve(report[side]))
     ]
     parts.append(legend(56, 16, sides(report)))
-    words = "; ".join(
-        f"{SIDES[side][1]}: "
-        + ", ".join(f"{100 * p['accuracy']:.0f} % at {p['epsilon']:.3g}" for p in points_of)
-        for side, points_of in ((side, report[side]["curve"]) for side in sides(report))
-    )
-    return picture(_WIDTH, _BOTTOM + 50, "Robust accuracy against epsilon", words, *parts)
+    words = []
+    for side in sides(report):
+        words.append(f"{SIDES[side][1]}: {_in_words(report[side]['curve'])}")
+        if proven := proven_curve(report[side]):
+            words.append(f"{SIDES[side][1]}, proven: {_in_words(proven)}")
+    title = "Robust accuracy against epsilon"
+    return picture(_WIDTH, _BOTTOM + 50, title, "; ".join(words), *parts)
+
+
+def _in_words(found: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{100 * p['accuracy']:.0f} % at {p['epsilon']:.3g}" for p in found)
 
 
 def proven_curve(side: dict[str, Any]) -> list[dict[str, Any]]:

@@ -97,6 +97,8 @@ def test_the_page_and_the_figures_again(
     page = render(report)
     assert "Proven accuracy" in page
     assert "proven, whatever the attack" in page
+    first = report["after"]["proven"]["curve"][0]["accuracy"]
+    assert f"compressed, proven: {100 * first:.0f} % at" in page, "for who hears the page"
     found = reproduce.repeat(
         report, folder / "results" / "model.atmc", small_digits_path, torch.device("cpu")
     )
