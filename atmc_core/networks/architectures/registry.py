@@ -19,7 +19,13 @@ from atmc_core.networks.architectures.resnet import (
     wide_resnet_16_8,
     wide_resnet_28_10,
 )
-from atmc_core.networks.architectures.small import digits_cnn, lenet, small_cnn, strided_cnn
+from atmc_core.networks.architectures.small import (
+    digits_cnn,
+    lenet,
+    small_cnn,
+    strided_cnn,
+    wide_strided_cnn,
+)
 
 # Networks are described with a number of classes that equals no other dimension, so that a
 # dimension of this size must be the number of classes. The smaller number is for builders that
@@ -99,6 +105,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("resnet50", resnet50, (3, 32, 32)),
         Architecture("small_cnn", small_cnn, (1, 28, 28)),
         Architecture("strided_cnn", strided_cnn, (1, 28, 28)),
+        Architecture("wide_strided_cnn", wide_strided_cnn, (1, 28, 28)),
         Architecture("vgg16_bn", vgg16_bn, (3, 32, 32)),
         Architecture("wide_resnet_16_8", wide_resnet_16_8, (3, 32, 32)),
         Architecture("wide_resnet_28_10", wide_resnet_28_10, (3, 32, 32)),

@@ -24,7 +24,9 @@ from tests.atmc_core.job.whole_jobs import run_job
 METHODS = ("nap", "ap", "al0", "alr", "atmc")
 DENSITY, CLASSES = 0.02, 10
 #: Channels and side of the images of the networks that take no photographs.
-SMALL = {"digits_cnn": (1, 8), "lenet": (1, 28), "small_cnn": (1, 28), "strided_cnn": (1, 28)}
+SMALL = {"digits_cnn": (1, 8)} | dict.fromkeys(
+    ("lenet", "small_cnn", "strided_cnn", "wide_strided_cnn"), (1, 28)
+)
 NETWORKS = (
     *SMALL,
     "mobilenet_v2",
