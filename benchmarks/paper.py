@@ -379,7 +379,7 @@ def _spec(arguments: argparse.Namespace, system: System) -> JobSpec:
         "precision": SETTINGS[arguments.dataset].precision,
         **SETTINGS[arguments.dataset].augmentation,
     }
-    if system.method != "nap":
+    if system.method != "nap" and arguments.training.get("loss", "mix") == "mix":
         training["clean_weight"] = arguments.clean_weight
     if system.method != "da":
         training |= {
