@@ -26,7 +26,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,7 +46,7 @@ from atmc_spec.names import Backward
 from benchmarks.accuracy import first_images, papers_attacks, standing_after, worst_case
 from benchmarks.datasets import SETS, unpacked
 from benchmarks.machine import commit, device, has_gpu
-from benchmarks.options import count
+from benchmarks.options import count, number
 from benchmarks.table import METHODS, rows, table_path, work_folder, write
 from benchmarks.timing import say
 
@@ -171,7 +170,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(training={})
     parser.add_argument("--dataset", choices=SETS, default="mnist")
     parser.add_argument("--architecture", help="default: the paper's; such as small_cnn")
-    parser.add_argument("--epsilon", type=_number, help="such as 8/255; default: the paper's")
+    parser.add_argument("--epsilon", type=number, help="such as 8/255; default: the paper's")
     parser.add_argument("--train-images", type=count, default=None if has_gpu() else _CPU_IMAGES)
     parser.add_argument("--test-images", type=count, help="the first N only; default: all")
     parser.add_argument(
@@ -211,14 +210,6 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}; left out, one is trained")
     return path
-
-
-def _number(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        message = f"a number, or a fraction such as 8/255, is needed, not {text}"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 def _document(text: str) -> dict[str, Any]:
