@@ -123,16 +123,34 @@ def refined(program: Program, box: Box) -> list[Box]:
     Only those entries are refined whose bounds leave the step open.
     """
     boxes = [box]
+    # The middle of the box tells which bound of an entry may settle its sign.
+    points = [(box[0] + box[1]) / 2]
     way = Backwards(program, boxes)
     done: set[int] = set()
     for placed in program.steps:
         step = placed.step
         for i in placed.inputs:
             if not step.linear and not way.exact(i) and i not in done:
-                boxes[i] = _tightened(way, i, _open(step, boxes[i]))
+                _tighten(way, boxes, i, step, points[i] > 0)
                 done.add(i)
         boxes.append(step.interval(*(boxes[i] for i in placed.inputs)))
+        points.append(step.run(*(points[i] for i in placed.inputs)))
     return boxes
+
+
+def _tighten(way: Backwards, boxes: list[Box], number: int, step: Step, positive: Tensor) -> None:
+    """Bound a value by lines, too, where its box leaves the step open that reads it.
+
+    Where one side may settle the step, the other one is bounded only if it has not. (On a residual
+    network of CIFAR-10 it settles two thirds of the entries.)
+    """
+    settles = isinstance(step, Elementwise) and step.curve.settled_by_sign
+    wanted = _open(step, boxes[number])
+    first = ~positive & settles
+    boxes[number] = _one_sided(way, number, wanted, first)
+    # Of a step that no side settles the same entries are bounded from the other side.
+    left = _open(step, boxes[number]) if settles else wanted
+    boxes[number] = _one_sided(way, number, left, ~first)
 
 
 def _open(step: Step, box: Box) -> Tensor:
@@ -143,29 +161,36 @@ def _open(step: Step, box: Box) -> Tensor:
     return high > low
 
 
-def _tightened(way: Backwards, number: int, wanted: Tensor) -> Box:
-    """A value's box, in which the wanted entries have bounds by lines, too."""
+def _one_sided(way: Backwards, number: int, wanted: Tensor, from_above: Tensor) -> Box:
+    """A value's box, in which the wanted entries have a bound by lines, too: from above or below.
+
+    Args:
+        way: back to the images.
+        number: that of the value.
+        wanted: which entries, bool ``[N, ...]``.
+        from_above: which of them from above, bool ``[N, ...]``.
+    """
     program, (low, high) = way.program, way.boxes[number]
     flat = wanted.flatten(1)
     most = int(flat.sum(1).max())
     if not most:
         return low, high
-    # For each image its open entries, the rest filled up with some that are not.
+    # For each image its wanted entries, the rest filled up with some that are not.
     chosen = flat.to(torch.uint8).argsort(stable=True, dim=1, descending=True)[:, :most]
     count, entries = flat.shape
     largest = max(placed.shape.numel() for placed in program.steps[:number])
     held = _AT_ONCE.get(low.device.type, _AT_ONCE_ELSEWHERE)
-    size = max(1, held // (count * max(largest, program.shape.numel()) * 2))
+    size = max(1, held // (count * max(largest, program.shape.numel())))
+    signs = torch.where(from_above, -1.0, 1.0).to(low).flatten(1)
     new_low, new_high = low.flatten(1).clone(), high.flatten(1).clone()
-    shape = low.shape[1:]
     for part in torch.split(chosen, size, 1):
+        sign = signs.gather(1, part)
         one = low.new_zeros(part.shape[1], count, entries)
-        one.scatter_(2, part.t()[:, :, None], 1.0)
-        both = torch.cat([one, -one]).reshape(-1, count, *shape)
-        found = way.least(number, both)
-        below, above = found.chunk(2)
-        new_low.scatter_(1, part, torch.maximum(new_low.gather(1, part), below.t()))
-        new_high.scatter_(1, part, torch.minimum(new_high.gather(1, part), -above.t()))
+        one.scatter_(2, part.t()[:, :, None], sign.t()[:, :, None])
+        found = sign * way.least(number, one.view(-1, count, *low.shape[1:])).t()
+        below, above = new_low.gather(1, part), new_high.gather(1, part)
+        new_low.scatter_(1, part, torch.where(sign > 0, torch.maximum(below, found), below))
+        new_high.scatter_(1, part, torch.where(sign < 0, torch.minimum(above, found), above))
     # Rounding may turn bounds around that meet.
     new_high = torch.maximum(new_low, new_high)
     return new_low.view_as(low), new_high.view_as(high)

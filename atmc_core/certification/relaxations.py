@@ -30,6 +30,9 @@ class Curve(ABC):
     #: Whether the slope of the lower line may be any number in [0, 1] where the input's sign is
     #: open, so that it can be optimised.
     free: bool = False
+    #: Whether the function is a line on either side of zero, so that one bound that settles the
+    #: input's sign is all it takes.
+    settled_by_sign: bool = False
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
@@ -58,6 +61,7 @@ class Relu(Curve):
     """max(x, 0), bounded as in CROWN (Zhang et al., NeurIPS 2018)."""
 
     free = True
+    settled_by_sign = True
 
     def value(self, x: Tensor) -> Tensor:
         return x.relu()
