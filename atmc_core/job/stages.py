@@ -104,8 +104,12 @@ class TrainingStage(Stage):
         self.best_accuracy = _UNSCORED
 
     def intervals(self) -> IntervalSchedule | None:
-        """How a stage is trained for proof: at the full radius; None trains by the loss."""
-        return self.setup.intervals
+        """How a stage is trained for proof: by a radius that grows; None trains by the loss.
+
+        It grows anew while a network is compressed. One that loses its weights at the full radius
+        hardly recovers: all it bounds is too wide.
+        """
+        return self.setup.intervals and self.setup.intervals.growing()
 
     def after_step(self) -> None:
         """Update the weight average, if there is one."""
@@ -173,9 +177,6 @@ class DenseStage(TrainingStage):
         super().__init__(inputs, setup, net, epochs, DENSE, training.peak_rate)
         if epochs:
             self.select()  # the upload is a candidate, so that training cannot make it worse
-
-    def intervals(self) -> IntervalSchedule | None:
-        return self.setup.intervals and self.setup.intervals.growing()
 
     def candidate(self) -> tuple[dict[str, Tensor], State]:
         return {}, clone_state(self.inputs.classifier.network)
@@ -288,6 +289,9 @@ class FinishStage(CompressedStage):
         epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, handover)
         super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, teacher)
         self.select()  # the network before fine-tuning is a candidate, too
+
+    def intervals(self) -> IntervalSchedule | None:
+        return self.setup.intervals
 
 
 def restore_compressed(inputs: Inputs, handover: Handover) -> tuple[NamedFactors, int]:

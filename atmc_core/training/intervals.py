@@ -18,7 +18,7 @@ from atmc_core.data import Split
 from atmc_core.networks.classifier import Classifier
 from atmc_core.training.step import Step
 
-# The radius grows between these shares of the dense network's training.
+# The radius grows between these shares of a stage.
 _FIRST, _FULL = 0.05, 0.5
 # Training's radius, as a multiple of the threat's: bounds at the threat's are tighter then.
 RADIUS = 1.07
@@ -43,7 +43,7 @@ class IntervalSchedule:
     full: float = 0.0
 
     def growing(self) -> "IntervalSchedule":
-        """The same with a radius that grows, for a network that was not trained so before."""
+        """The same with a radius that grows, for a network that is not used to the last one."""
         return replace(self, first=_FIRST, full=_FULL)
 
     def share(self, progress: float) -> float:
