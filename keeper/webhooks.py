@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: The same after a delivery was due, because the same webhook may have more.
 BUSY_POLL_S = 0.05
-# The number of deliveries that are sent at the same time.
-_AT_ONCE = 8
+# The number of deliveries that are sent at the same time, those of a tenant at most
+# `deliveries.AT_ONCE_OF_A_TENANT`. Nearly all of them only wait for an answer.
+_AT_ONCE = 32
 # The longest time between two looks while the database cannot be reached.
 _LONGEST_DELAY_S = 60.0
 

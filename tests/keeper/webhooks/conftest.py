@@ -77,8 +77,8 @@ def add_job(database: Database) -> Callable[..., Job]:
     upload = {"filename": "f", "summary": {}, "sha256": "a" * 64, "bytes": 1}
     model = {"format": "torch", "architecture": "lenet", "normalization": None, **upload}
 
-    def add(**changes: Any) -> Job:
-        with database.write() as session:
+    def add(whose: Database = database, **changes: Any) -> Job:
+        with whose.write() as session:
             files = {
                 "model": uploads.create_model(session, **model),
                 "dataset": uploads.create_dataset(session, **upload),
