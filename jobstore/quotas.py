@@ -69,7 +69,8 @@ def check_storage(session: Session, limit: int | None, new: Stored) -> None:
 
 def _check_room(session: Session, tenant: str, limit: int, bytes: int) -> None:
     coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
-    announced = int(session.scalars(coming.where(IncomingUpload.tenant_id == tenant)).one())
+    coming = coming.where(IncomingUpload.tenant_id == tenant, IncomingUpload.closed_at.is_(None))
+    announced = int(session.scalars(coming).one())
     used = stored_bytes(session, tenant) + announced
     if used + bytes > limit:
         raise QuotaExceeded("stored-bytes", limit, remaining=max(0, limit - used))

@@ -21,9 +21,8 @@ def begin(services: Services, **fields: Any) -> IncomingUpload:
 def forget(services: Services, upload_id: str) -> None:
     """Give an upload up, and delete what has arrived; raises `NotFound`."""
     with services.database.write() as session:
-        keys = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
-    for key in keys:
-        services.store.delete(key)
+        left = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
+    left.clear(services.store)
 
 
 def max_bytes(settings: Settings) -> int:
