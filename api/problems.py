@@ -31,6 +31,7 @@ _TITLES: dict[int, dict[str, str]] = {
     },
     HTTPStatus.FORBIDDEN: {
         "scope_missing": "The key is not for this",
+        "nobody_is_asked": "No key holds where nobody is asked for one",
         "foreign_origin": "Without a key only this machine is answered",
     },
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
@@ -38,6 +39,7 @@ _TITLES: dict[int, dict[str, str]] = {
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
         "key_shown_once": "The key was made and shown before",
+        "secret_shown_once": "The secret was made and shown before",
         "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_ended": "The job has not ended",
         "in_use": "A job needs it",

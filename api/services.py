@@ -28,6 +28,7 @@ from jobstore.rates import RateCounter
 from jobstore.settings import Settings
 from jobstore.tables import Tenant
 from jobstore.terms import Terms
+from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
 
 
@@ -44,6 +45,7 @@ class Services:
     registry: CollectorRegistry
     rates: RateCounter
     terms: Terms
+    vault: Vault
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
@@ -73,6 +75,7 @@ def open_services(settings: Settings) -> Services:
         registry=registry,
         rates=RateCounter(settings.broker_url),
         terms=Terms.of(settings, Tenant()),
+        vault=Vault.from_settings(settings),
     )
 
 

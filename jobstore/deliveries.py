@@ -35,7 +35,7 @@ _GONE = 410
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A delivery to make now; `number` counts its tries."""
+    """A delivery to make now; `number` counts its tries, `sealed` is the webhook's secret."""
 
     id: str
     number: int
@@ -43,7 +43,7 @@ class Outgoing:
     webhook_id: str
     job_id: str | None
     url: str
-    secret: str
+    sealed: str
     body: Document
 
 
@@ -200,6 +200,6 @@ def _outgoing(delivery: WebhookDelivery, webhook: Webhook) -> Outgoing:
         webhook_id=webhook.id,
         job_id=delivery.job_id,
         url=webhook.url,
-        secret=webhook.secret,
+        sealed=webhook.secret,
         body=body,
     )

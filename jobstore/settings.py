@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     # If this key is set, the service asks everybody for one; this first one makes the others.
     admin_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # The key that seals the secrets of webhooks in the database, for API and keeper. Of several,
+    # divided by commas, the first seals and all open. Without it the data folder has one.
+    secrets_key: SecretStr | None = Field(default=None, min_length=24)
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 
@@ -112,6 +116,17 @@ class Settings(BaseSettings):
         if self.broker_password is not None:
             self.broker_url = _with_password(self.broker_url, self.broker_password)
         self.database_password = self.broker_password = None
+        return self
+
+    def secrets_keys(self) -> list[str]:
+        """Return the keys of `secrets_key`, the one that seals first; none if it is not set."""
+        listed = self.secrets_key.get_secret_value() if self.secrets_key else ""
+        return [key.strip() for key in listed.split(",") if key.strip()]
+
+    @model_validator(mode="after")
+    def _each_key_is_long(self) -> Self:
+        if any(len(key) < 24 for key in self.secrets_keys()):
+            raise ValueError("ATMC_SECRETS_KEY: each of its keys needs 24 characters or more")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
+from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
 from keeper.posting import Poster
 from keeper.sweep import sweep_for_ever
@@ -27,7 +28,8 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     database = Database(make_engine(settings))
     poster = Poster(Destinations.from_settings(settings))
-    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
+    vault = Vault.from_settings(settings)
+    sender = threading.Thread(target=Sender(database, poster, vault, stop).run, name="webhooks")
     sender.start()
     try:
         store = ObjectStore.from_settings(settings)

@@ -215,3 +215,13 @@ def test_nobody_s_body_is_read_before_they_are_let_in(admin: Service, call: str)
 def test_a_body_of_an_admin_has_its_limit_too(admin: Service) -> None:
     long = {"tenant": "red", "scopes": ["jobs:read"], "x": "x" * 300_000}
     assert_problem(admin.http.post("/keys", json=long), 413, "file_too_large")
+
+
+def test_no_key_is_made_while_nobody_is_asked_for_one(shared: Service) -> None:
+    body = {"tenant": "red", "scopes": ["admin"]}
+    for headers in ({}, {"Idempotency-Key": "once"}, {"Authorization": "Bearer atmc_x"}):
+        response = shared.http.post("/keys", json=body, headers=headers)
+        assert response.status_code in (401, 403)
+    assert_problem(shared.http.post("/keys", json=body), 403, "nobody_is_asked")
+    with shared.database.read() as session:
+        assert session.scalars(select(Key)).all() == []

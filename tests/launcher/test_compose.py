@@ -135,6 +135,12 @@ def test_the_api_that_others_reach_asks_for_a_key():
     assert [name for name in SERVICES if admin in SERVICES[name].get("secrets", [])] == ["api"]
 
 
+def test_only_who_shows_or_uses_secrets_has_their_key():
+    vault = {"source": "vault", "target": "atmc_secrets_key"}
+    having = [name for name in SERVICES if vault in SERVICES[name].get("secrets", [])]
+    assert having == ["api", "keeper"]
+
+
 def test_secrets_are_files_that_one_script_makes(tmp_path):
     script = shutil.copy(ROOT / "docker/secrets.sh", tmp_path)
     subprocess.run(["sh", script], check=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import update
 
-from jobstore import deliveries, webhooks
+from jobstore import deliveries
 from jobstore.database import Database
 from jobstore.dialects import clock
 from jobstore.tables import WebhookDelivery
 from jobstore.tenants import get_or_create_tenant
 from tests.bench import poll
-from tests.keeper.webhooks.conftest import Receiver, listening, sender, subscribe
+from tests.keeper.webhooks.conftest import Receiver, hook, listening, sender, subscribe
 
 
 def test_two_senders_never_send_the_same_at_once_nor_two_of_one_webhook(
@@ -84,8 +84,7 @@ def test_a_tenant_with_many_webhooks_delays_nobody_else(
     with listening() as mute:
         mute.busy = lambda: free.wait(120)
         for path in range(100):
-            hook = webhooks.NewWebhook(f"{mute.url}/{path}", ["job.queued"])
-            add_job(webhook=hook)
+            add_job(webhook=hook(f"{mute.url}/{path}", "job.queued"))
         subscribe(database, receiver.url, "job.queued", tenant="green")
         loop.start()
         most = deliveries.AT_ONCE_OF_A_TENANT
