@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -24,6 +24,13 @@ from jobstore.tenants import TENANT_NAME
 router = APIRouter(tags=["keys"])
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it lies outside the years 1 to 9999 in UTC") from error
+
+
 class NewKey(BaseModel):
     """A key to make: its tenant, its scopes, and how long it holds."""
 
@@ -39,7 +46,9 @@ class NewKey(BaseModel):
     scopes: Annotated[frozenset[Scope], Field(min_length=1)] = Field(
         examples=[["jobs:read", "jobs:write"]]
     )
-    expires_at: AwareDatetime | None = Field(None, examples=["2030-01-01T00:00:00Z"])
+    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = Field(
+        None, examples=["2030-01-01T00:00:00Z"]
+    )
 
 
 class KeyView(RowView):
