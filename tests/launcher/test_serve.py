@@ -1,6 +1,7 @@
 """`python -m launcher`: all parts come up together, stay up, and leave nothing behind."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -21,6 +22,20 @@ def get(url):
         return json.load(answer)
 
 
+def is_closed_to_others(pid):
+    """Whether one of the same user, who has no power over others', cannot look into a process."""
+    powerless = ["setpriv", "--bounding-set=-all", "--"]
+    looking = [*(powerless if os.getuid() == 0 else []), "cat", f"/proc/{pid}/environ"]
+    seen = subprocess.run(looking, capture_output=True, check=False)
+    return seen.returncode != 0 and b"Permission denied" in seen.stderr
+
+
+def test_who_can_look_into_a_process_is_told_so():
+    with subprocess.Popen(["sleep", "60"]) as open_to_others:
+        assert not is_closed_to_others(open_to_others.pid)
+        open_to_others.kill()
+
+
 def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     service = launch("--port", "0")
     service.wait_ready()
@@ -32,6 +47,11 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     assert "atmc" in [method["name"] for method in get(f"{announced['url']}/methods")["data"]]
     for part in PARTS:
         assert service.part(part).is_running()
+    # All of it is its user's alone; so is what its processes hold.
+    for path in (service.folder, *service.folder.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    for part in PARTS[1:]:
+        assert is_closed_to_others(service.part(part).pid), part
     logs = {log.name for log in (service.folder / "logs").iterdir()}
     assert logs == {"broker.log", "api.log", "keeper.log", "worker-1.log"}
 
@@ -112,6 +132,33 @@ def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
     with Client(url, key=key) as client:
         assert client.list_jobs() == []
     assert key not in service.output()
+
+
+def test_only_the_api_gets_the_admin_s_key(launch, tmp_path):
+    """By a variable or by a file; and only who opens what is sealed gets the key of that."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "atmc_admin_key").write_text("the-secret-of-an-operator")
+    service = launch(
+        *("--port", "0"),
+        ATMC_SECRETS_DIR=str(secrets),
+        ATMC_SECRETS_KEY="the-key-of-what-is-sealed",
+    )
+    service.wait_ready()
+    environments = {part: service.part(part).environ() for part in PARTS}
+    having = {
+        name: [part for part in PARTS if name in environments[part]]
+        for name in ("ATMC_ADMIN_KEY", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR", "ATMC_HOME")
+    }
+    assert having == {
+        "ATMC_ADMIN_KEY": ["-m api"],
+        "ATMC_SECRETS_KEY": ["-m api", "-m keeper"],
+        "ATMC_SECRETS_DIR": [],
+        "ATMC_HOME": ["-m api", "-m keeper", "-m celery"],
+    }
+    for part in PARTS:
+        shown = str(environments[part])
+        assert ("the-secret-of-an-operator" in shown) == (part == "-m api"), part
 
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):
