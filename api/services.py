@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.concurrency import run_in_threadpool
 
+from api.admission import begin
 from api.auth import bearer, check_nearby, identify, require, still_holds
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
@@ -22,6 +23,7 @@ from api.jobs.waiting import JobWatcher
 from api.ratelimit import remember
 from jobstore import logs
 from jobstore.database import Database, make_engine
+from jobstore.disk import Disk
 from jobstore.keys import Holder, Scope
 from jobstore.objects import ObjectStore
 from jobstore.rates import RateCounter
@@ -46,6 +48,7 @@ class Services:
     rates: RateCounter
     terms: Terms
     vault: Vault
+    disk: Disk
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
@@ -76,6 +79,7 @@ def open_services(settings: Settings) -> Services:
         rates=RateCounter(settings.broker_url),
         terms=Terms.of(settings, Tenant()),
         vault=Vault.from_settings(settings),
+        disk=Disk(settings),
     )
 
 
@@ -102,6 +106,7 @@ async def _holder(request: Request, shown: _Shown) -> Holder:
 
 
 def _let_in(request: Request, key: str | None) -> Holder:
+    begin(request.scope)
     services = _of_process(request)
     if key is None and services.settings.admin_key is None:
         check_nearby(request.url.hostname, request.headers.get("Origin"))

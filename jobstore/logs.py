@@ -68,6 +68,11 @@ class _Text(logging.Formatter):
         pairs = "".join(f" {name}={_word(value)}" for name, value in _fields(record).items())
         return _printable(super().formatMessage(record)) + pairs
 
+    def format(self, record: logging.LogRecord) -> str:
+        # Another handler may have left what its own formatter makes of the exception.
+        record.exc_text = None
+        return super().format(record)
+
     def formatException(self, info: Any) -> str:
         # No line of it can be taken for a record.
         lines = _without_values(super().formatException(info)).splitlines()

@@ -98,7 +98,7 @@ class ObjectStore:
 
     def __init__(self, store: LocalStore | S3Store, tenant: str = DEFAULT_TENANT) -> None:
         self._store = store
-        self._tenant = tenant
+        self.tenant = tenant
 
     def of(self, tenant: str) -> "ObjectStore":
         """Return the same store, whose blobs are the tenant's."""
@@ -156,14 +156,14 @@ class ObjectStore:
 
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
-        key = blob_key(staged.sha256, self._tenant)
+        key = blob_key(staged.sha256, self.tenant)
         self.move(staged.key, key)
         return Stored(key, staged.sha256, staged.bytes)
 
     def put_blob(self, path: Path) -> Stored:
         """Store the file as the blob of its digest."""
         sha256 = digest_of(path)
-        stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
+        stored = Stored(blob_key(sha256, self.tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
         return stored

@@ -11,6 +11,7 @@ from jobstore.database import Database, make_engine
 from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
+from jobstore.private import keep_private
 from jobstore.settings import Settings
 from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
@@ -21,6 +22,7 @@ from keeper.webhooks import Sender
 
 def main() -> None:
     """Run until a signal; an exception ends the process if the sweep or the webhooks fail."""
+    keep_private()
     settings = Settings()
     configure_logs(settings.log_format)
     stop = threading.Event()

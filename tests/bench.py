@@ -27,7 +27,7 @@ from jobstore.tables import DEFAULT_TENANT, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
 from tests.ports import free_ports
 
-SECRETS_KEY = "a key of the tests, long enough"
+SECRETS_KEY = "the key of all tests but few"
 
 
 @pytest.fixture(params=COLUMNS)

@@ -31,6 +31,8 @@ from jobstore.webhooks import webhook_of
 def create_by_ids(services: Services, body: Document, key: str | None) -> JSONResponse:
     """Queue a job on a model and a data set that were uploaded before."""
 
+    services.disk.check()
+
     def act(session: Session) -> Answer:
         new, spec = read_new_job(session, body, NewJobByIds)
         try:

@@ -11,7 +11,8 @@ from jobstore.tables import IncomingUpload
 
 
 def begin(services: Services, **fields: Any) -> IncomingUpload:
-    """Announce an upload; raises `QuotaExceeded`."""
+    """Announce an upload; raises `DiskFull`, `QuotaExceeded`."""
+    services.disk.check(fields["bytes"])
     with services.database.write() as session:
         check_incoming(session, services.terms.max_stored_bytes, fields["bytes"])
         lifetime_s = services.settings.upload_lifetime_s

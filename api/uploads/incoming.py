@@ -37,13 +37,15 @@ async def assembled(
     `file_too_large`, and what inspecting raises.
     """
     upload, sources = await run_in_threadpool(_find, services, upload_id)
+    services.disk.check(upload.bytes)
     parts = services.store.stream_all((source.key, source.bytes) for source in sources)
     try:
         stored = await services.store.put_stream(parts, max_bytes=rule.max_bytes)
     except TooLarge as error:
         raise too_large("The upload is larger", rule.max_bytes) from error
     try:
-        header = await run_in_threadpool(_check, services, upload, stored, rule)
+        await run_in_threadpool(_check_digest, services, upload, stored)
+        header = await _inspect(services, stored, rule)
         yield Upload(upload.filename or upload.id, stored, header)
     finally:
         await run_in_threadpool(services.store.delete, stored.key)
@@ -127,7 +129,7 @@ def _check_size(services: Services, upload: IncomingUpload, key: str) -> None:
         raise Problem("digest_mismatch", detail, "upload_id")
 
 
-def _check(services: Services, upload: IncomingUpload, stored: Stored, rule: FileRule[T]) -> T:
+def _check_digest(services: Services, upload: IncomingUpload, stored: Stored) -> None:
     if upload.sha256 is not None and stored.sha256 != upload.sha256:
         # What was announced can be put there now.
         if upload.direct_key is not None:
@@ -137,9 +139,11 @@ def _check(services: Services, upload: IncomingUpload, stored: Stored, rule: Fil
             "the file there again."
         )
         raise Problem("digest_mismatch", detail, "upload_id")
+
+
+async def _inspect(services: Services, stored: Stored, rule: FileRule[T]) -> T:
     try:
-        with services.store.open(stored.key) as file:
-            return rule.inspect(file)
+        return await rule.inspect(services.store, stored)
     except Problem as problem:
         problem.param = problem.param or "upload_id"
         raise

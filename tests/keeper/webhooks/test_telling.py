@@ -187,7 +187,7 @@ def test_who_has_the_wrong_key_sends_nothing_and_says_so(
 ) -> None:
     hook = subscribe(database, receiver.url, "job.queued")
     add_job()
-    other = Vault(["another key than the API's"])
+    other = Vault(["another key than the one of the API"])
     send_due(database, Sender(database, Poster(LOOPBACK), other, threading.Event()))
     assert receiver.got == []
     assert "ATMC_SECRETS_KEY" in caplog.text
