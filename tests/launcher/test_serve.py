@@ -1,7 +1,6 @@
 """`python -m launcher`: all parts come up together, stay up, and leave nothing behind."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from atmc_client import Client
 from launcher.broker import prepare_broker
+from tests.launcher.test_private import POWERLESS, is_closed
 
 PARTS = ("valkey-server", "-m api", "-m keeper", "-m celery", "-m launcher.watchdog")
 
@@ -20,20 +20,6 @@ def get(url):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=5) as answer:
         return json.load(answer)
-
-
-def is_closed_to_others(pid):
-    """Whether one of the same user, who has no power over others', cannot look into a process."""
-    powerless = ["setpriv", "--bounding-set=-all", "--"]
-    looking = [*(powerless if os.getuid() == 0 else []), "cat", f"/proc/{pid}/environ"]
-    seen = subprocess.run(looking, capture_output=True, check=False)
-    return seen.returncode != 0 and b"Permission denied" in seen.stderr
-
-
-def test_who_can_look_into_a_process_is_told_so():
-    with subprocess.Popen(["sleep", "60"]) as open_to_others:
-        assert not is_closed_to_others(open_to_others.pid)
-        open_to_others.kill()
 
 
 def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
@@ -47,11 +33,9 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     assert "atmc" in [method["name"] for method in get(f"{announced['url']}/methods")["data"]]
     for part in PARTS:
         assert service.part(part).is_running()
-    # All of it is its user's alone; so is what its processes hold.
+    # All of it is its user's alone.
     for path in (service.folder, *service.folder.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
-    for part in PARTS[1:]:
-        assert is_closed_to_others(service.part(part).pid), part
     logs = {log.name for log in (service.folder / "logs").iterdir()}
     assert logs == {"broker.log", "api.log", "keeper.log", "worker-1.log"}
 
@@ -122,9 +106,18 @@ def test_an_address_that_others_reach_is_refused_without_keys(launch):
 
 
 @pytest.mark.slow
-def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
+def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch, tmp_path):
+    """And only the API gets that key, by a variable or by a file; no part's memory is open."""
     key = "the-secret-of-an-operator"
-    service = launch("--port", "0", "--host", "0.0.0.0", ATMC_ADMIN_KEY=key)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "atmc_admin_key").write_text(key)
+    service = launch(
+        *("--port", "0", "--host", "0.0.0.0"),
+        within=POWERLESS,
+        ATMC_SECRETS_DIR=str(secrets),
+        ATMC_SECRETS_KEY="the-key-of-what-is-sealed",
+    )
     service.wait_ready()
     url = json.loads((service.folder / "service.json").read_text())["url"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -132,19 +125,6 @@ def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
     with Client(url, key=key) as client:
         assert client.list_jobs() == []
     assert key not in service.output()
-
-
-def test_only_the_api_gets_the_admin_s_key(launch, tmp_path):
-    """By a variable or by a file; and only who opens what is sealed gets the key of that."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    (secrets / "atmc_admin_key").write_text("the-secret-of-an-operator")
-    service = launch(
-        *("--port", "0"),
-        ATMC_SECRETS_DIR=str(secrets),
-        ATMC_SECRETS_KEY="the-key-of-what-is-sealed",
-    )
-    service.wait_ready()
     environments = {part: service.part(part).environ() for part in PARTS}
     having = {
         name: [part for part in PARTS if name in environments[part]]
@@ -157,8 +137,9 @@ def test_only_the_api_gets_the_admin_s_key(launch, tmp_path):
         "ATMC_HOME": ["-m api", "-m keeper", "-m celery"],
     }
     for part in PARTS:
-        shown = str(environments[part])
-        assert ("the-secret-of-an-operator" in shown) == (part == "-m api"), part
+        assert (key in str(environments[part])) == (part == "-m api"), part
+    for part in PARTS[1:]:
+        assert is_closed(service.part(part).pid), part
 
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):

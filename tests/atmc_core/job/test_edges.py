@@ -59,5 +59,10 @@ def test_a_job_at_the_ends_ends_well(
             "curve_steps": 1,
         },
     }
-    headline, _ = run_job(document, ModelInput(network, "digits_cnn"), data, tmp_path / "run")
-    assert 0 <= headline["robust_accuracy_after"] <= 1
+    try:
+        headline, _ = run_job(document, ModelInput(network, "digits_cnn"), data, tmp_path / "run")
+    except FloatingPointError:
+        # The job says so (`training_diverged`): with the largest steps a network may.
+        assert ends is MOST
+    else:
+        assert 0 <= headline["robust_accuracy_after"] <= 1
