@@ -9,9 +9,11 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.connections import Connection
+from api.connections import Connection, raise_descriptors
+from api.inspection.process import warm_up
 from api.jobs.waiting import JobWatcher
 from jobstore.logs import configure_logs
+from jobstore.private import keep_private
 from jobstore.settings import Settings
 
 # When the process ends, uploads and downloads that take longer are cut off.
@@ -36,6 +38,7 @@ def give_memory_back() -> None:
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 for settings that cannot be served."""
+    keep_private()
     give_memory_back()
     try:
         settings = Settings()
@@ -44,6 +47,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     configure_logs(settings.log_format)
+    Connection.max_connections = raise_descriptors()
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -76,6 +80,7 @@ class Server(uvicorn.Server):
         To look through it, the framework's models above all, held up every request by 150 ms.
         """
         await super().startup(sockets)
+        warm_up()
         gc.collect()
         gc.freeze()
 

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from api import docs, handlers, openapi, problems
+from api.admission import Admission
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
@@ -64,11 +65,14 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        responses=problems.documented("internal_error"),
+        # A redirect would lead to whatever host the request names.
+        redirect_slashes=False,
+        responses=problems.documented(*problems.ANY_CODES),
         generate_unique_id_function=_operation_id,
         lifespan=lifespan,
     )
     app.state.services = services
+    app.add_middleware(Admission)
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
     app.add_middleware(RateLimitHeaders)

@@ -12,7 +12,8 @@ from fastapi.staticfiles import StaticFiles
 # Swagger UI starts from a script in the page and draws with images and styles inside it.
 PAGE_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; "
-    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 

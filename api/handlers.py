@@ -5,16 +5,18 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.methods import allowed
-from api.problems import Problem, invalid
+from api.problems import Problem, insufficient_storage, invalid
 from api.ratelimit import quota_exceeded
 from api.requests import REQUEST_ID
 from api.text import clip, shown
 from jobstore import logs
 from jobstore.errors import (
+    DiskFull,
     IdempotencyConflict,
     InUse,
     InvalidCursor,
@@ -23,6 +25,11 @@ from jobstore.errors import (
     QuotaExceeded,
     StillAtWork,
 )
+from jobstore.retry import TRANSIENT as TRANSIENT_KINDS
+from jobstore.retry import is_disk_full, is_transient
+
+# No standard has it.
+CLIENT_CLOSED_REQUEST = 499
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +84,39 @@ def install(app: FastAPI) -> None:
     async def _framework(request: Request, error: HTTPException) -> JSONResponse:
         return _from_framework(request, error).response()
 
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, error: ClientDisconnect) -> Response:
+        # Nobody hears it; the log has it, by nginx's name for a client that closed its request.
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(DiskFull)
+    async def _disk_full(_: Request, error: DiskFull) -> JSONResponse:
+        return insufficient_storage().response()
+
+    for kind in TRANSIENT_KINDS:
+
+        @app.exception_handler(kind)
+        async def _away(request: Request, error: Exception) -> JSONResponse:
+            if not is_transient(error):
+                return await _unexpected(request, error)
+            log.warning("%s %s: %s", request.method, request.url.path, logs.brief(error))
+            return (insufficient_storage() if is_disk_full(error) else unavailable()).response()
+
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         detail = (
             "The service failed; its log says why. Try again, and tell the operator if it stays."
         )
-        # This answer passes by the layer that gives the others their id.
+        # This answer may pass by the layer that gives the others their id.
         headers = {REQUEST_ID: str(logs.bound().get("request", ""))}
         return Problem("internal_error", detail, headers=headers).response()
+
+
+def unavailable() -> Problem:
+    """Return the answer while the database or the store is away: nothing was done, ask again."""
+    detail = "A part of the service is away; GET /readyz names it. Send this again."
+    return Problem("unavailable", detail, headers={"Retry-After": "5"})
 
 
 _WHERE = {

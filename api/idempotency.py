@@ -8,6 +8,7 @@ from fastapi import Header
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from api.problems import Problem
 from api.strict_json import canonical
 from jobstore.database import Database
 from jobstore.errors import StillAtWork
@@ -35,12 +36,16 @@ def answer_once(
     key: str | None,
     request: Any,
     act: Callable[[Session], Answer],
+    again: Callable[[dict[str, Any]], Problem] | None = None,
 ) -> JSONResponse:
     """Answer by `act`, in one transaction with storing its answer under `key`.
 
     `scope` is the call, `request` all of its content as JSON (files by their digest). A refusal is
-    not kept: the same key may try again. Raises `IdempotencyConflict` if the key was used for other
-    content, and `StillAtWork` while the first request is not answered.
+    not kept: the same key may try again. An answer that is no use without what it shows once is not
+    repeated: `again` makes a problem of what is kept of it.
+
+    Raises `IdempotencyConflict` if the key was used for other content, `StillAtWork` while the
+    first request is not answered, and what `again` returns.
     """
     if key is None:
         with database.write() as session:
@@ -49,6 +54,8 @@ def answer_once(
     with database.write() as session:
         known = begin(session, mine)
     if known is not None:
+        if again is not None:
+            raise again(known.body)
         return _response(known, REPLAYED)
     try:
         with database.write() as session:
@@ -77,4 +84,15 @@ def _fingerprint(request: Any) -> str:
 
 
 def _response(answer: Answer, more: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(answer.body, answer.status, headers={**answer.headers, **(more or {})})
+    headers = {**answer.headers, **(more or {})}
+    if answer.once:
+        headers["Cache-Control"] = "no-store"
+    return JSONResponse(_merged(answer.body, answer.once), answer.status, headers=headers)
+
+
+def _merged(body: dict[str, Any], once: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        name: _merged(body[name], value) if isinstance(value, dict) else value
+        for name, value in once.items()
+    }
+    return body | inner

@@ -37,7 +37,9 @@ _TITLES: dict[int, dict[str, str]] = {
     HTTPStatus.METHOD_NOT_ALLOWED: {"method_not_allowed": "The method is not allowed here"},
     HTTPStatus.CONFLICT: {
         "already_finished": "The job has already ended",
+        "nobody_is_asked": "No key is made where nobody is asked for one",
         "key_shown_once": "The key was made and shown before",
+        "secret_shown_once": "The secret was made and shown before",
         "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_ended": "The job has not ended",
         "in_use": "A job needs it",
@@ -82,9 +84,12 @@ _TITLES: dict[int, dict[str, str]] = {
     },
     CHECKSUM_MISMATCH: {"checksum_mismatch": "The checksum does not fit"},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"internal_error": "The service failed"},
+    HTTPStatus.INSUFFICIENT_STORAGE: {"insufficient_storage": "A disk of the service is full"},
     HTTPStatus.SERVICE_UNAVAILABLE: {
         "no_worker": "No worker has announced itself yet",
         "not_ready": "A part of the service is not ready",
+        "unavailable": "A part of the service is away",
+        "overloaded": "There is more to do than can be done in time",
     },
 }
 CODES: dict[str, tuple[int, str]] = {
@@ -126,6 +131,8 @@ PIECE_CODES = (
     "offset_conflict",
 )
 """A piece of an upload."""
+ANY_CODES = ("internal_error", "unavailable", "overloaded", "insufficient_storage")
+"""What any request may be answered with."""
 ONCE_CODES = ("idempotency_conflict", "request_in_progress")
 """A request with an `Idempotency-Key`."""
 
@@ -183,6 +190,12 @@ class Problem(Exception):
             headers=self.headers,
             media_type=MEDIA_TYPE,
         )
+
+
+def insufficient_storage() -> Problem:
+    """Return the answer while a disk is full: what is in this process's way is not the caller's."""
+    detail = "A disk of the service is full. Tell the operator, and send this again later."
+    return Problem("insufficient_storage", detail, headers={"Retry-After": "60"})
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:

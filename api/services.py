@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.concurrency import run_in_threadpool
 
+from api.admission import begin
 from api.auth import bearer, check_nearby, identify, require, still_holds
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
@@ -22,12 +23,14 @@ from api.jobs.waiting import JobWatcher
 from api.ratelimit import remember
 from jobstore import logs
 from jobstore.database import Database, make_engine
+from jobstore.disk import Disk
 from jobstore.keys import Holder, Scope
 from jobstore.objects import ObjectStore
 from jobstore.rates import RateCounter
 from jobstore.settings import Settings
 from jobstore.tables import Tenant
 from jobstore.terms import Terms
+from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
 
 
@@ -44,6 +47,8 @@ class Services:
     registry: CollectorRegistry
     rates: RateCounter
     terms: Terms
+    vault: Vault
+    disk: Disk
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
@@ -73,6 +78,8 @@ def open_services(settings: Settings) -> Services:
         registry=registry,
         rates=RateCounter(settings.broker_url),
         terms=Terms.of(settings, Tenant()),
+        vault=Vault.from_settings(settings),
+        disk=Disk(settings),
     )
 
 
@@ -99,6 +106,7 @@ async def _holder(request: Request, shown: _Shown) -> Holder:
 
 
 def _let_in(request: Request, key: str | None) -> Holder:
+    begin(request.scope)
     services = _of_process(request)
     if key is None and services.settings.admin_key is None:
         check_nearby(request.url.hostname, request.headers.get("Origin"))

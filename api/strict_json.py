@@ -1,4 +1,7 @@
-"""JSON from outside: one object, no NaN, no broken Unicode, not too long."""
+"""JSON from outside: one object in UTF-8, no NaN, no name twice, no broken Unicode, not too long.
+
+Values are what JSON says they are: no number is read from a text, none from `true`.
+"""
 
 import json
 from typing import Any, TypeVar
@@ -7,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from api.problems import Problem, invalid
+from api.text import clip, shown
 from api.uploads.multipart import MAX_TEXT_BYTES, too_large
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -30,16 +34,32 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """Return the request's JSON body as a model; raises as `read_json`, and pydantic's refusals."""
+    return as_model(await read_json(request), kind)
+
+
+def as_model(document: dict[str, Any], kind: type[Body], within: str | None = None) -> Body:
+    """Return a JSON object as a model; raises pydantic's refusals as problems.
+
+    `within` is the field that the object is in.
+    """
     try:
-        return kind.model_validate(await read_json(request))
+        # Strict about JSON: a date is a text there, and a set is a list.
+        return kind.model_validate_json(canonical(document), strict=True)
     except ValidationError as error:
-        raise invalid(error.errors()) from error
+        raise invalid(error.errors(), within) from error
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """Return the JSON object in `text`; raises `malformed_json`."""
+    """Return the JSON object in `text`.
+
+    Raises `malformed_json`, and `invalid_value` for another encoding than UTF-8 and for a name that
+    comes twice in an object, since readers differ on both.
+    """
+    if isinstance(text, bytes) and not json.detect_encoding(text).startswith("utf-8"):
+        # The standard library would read UTF-16 and UTF-32, which others read differently.
+        raise Problem("invalid_value", "JSON comes in UTF-8 here; this is in another encoding.")
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_without_twins)
         # Written again, infinities (1e999) and lone surrogates, which no store takes, show.
         canonical(document)
     except (ValueError, RecursionError) as error:
@@ -47,6 +67,17 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise Problem("malformed_json", 'The JSON must be an object: {"method": ...}.')
     return document
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; raises `invalid_value` for a name that comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        detail = f"The name {shown(twice)} comes twice in an object; send it once."
+        raise Problem("invalid_value", detail, clip(twice))
+    return found
 
 
 def canonical(document: Any) -> bytes:

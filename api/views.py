@@ -1,5 +1,7 @@
 """How the API shows rows of the database."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from jobstore.idempotency import Answer
@@ -29,6 +31,7 @@ class LinkedView(RowView):
         raise NotImplementedError
 
 
-def created(view: LinkedView) -> Answer:
-    """Return the answer to a request that made the row."""
-    return Answer(201, {"Location": view.links["self"]}, view.model_dump(mode="json"))
+def created(view: LinkedView, once: dict[str, Any] | None = None) -> Answer:
+    """Return the answer to a request that made the row; `once` is shown only in the first."""
+    headers = {"Location": view.links["self"]}
+    return Answer(201, headers, view.model_dump(mode="json"), once or {})

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.names import AttackName, Certify, Level
-from atmc_spec.values import Number, Whole
+from atmc_spec.values import SMALLEST, Number, Whole
 
 #: The four attacks that ``autoattack`` stands for, in the order in which they run.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -75,7 +75,9 @@ class Evaluation(SpecModel):
     wrm_steps: Annotated[Whole, Field(ge=1, le=10_000, description="WRM steps")] = 15
     wrm_gamma: Annotated[
         Number,
-        Field(gt=0, le=1e6, description="WRM's weight of the loss against the squared length"),
+        Field(
+            ge=SMALLEST, le=1e6, description="WRM's weight of the loss against the squared length"
+        ),
     ] = 1.3
     autoattack_steps: Annotated[
         Whole, Field(ge=1, le=10_000, description="iterations of APGD and FAB, for each target")

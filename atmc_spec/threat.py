@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from atmc_spec.base import SpecModel, broken
 from atmc_spec.defaults import BACKWARD, training_step_size
 from atmc_spec.names import Backward, Norm
-from atmc_spec.values import Number, Whole
+from atmc_spec.values import SMALLEST, Number, Whole
 
 # The largest radius, since images are in [0, 1].
 _LARGEST = 1
@@ -22,7 +22,7 @@ class Threat(SpecModel):
     epsilon: Annotated[
         Number,
         Field(
-            gt=0,
+            ge=SMALLEST,
             le=_LARGEST,
             description='its radius, for images in [0, 1]: a number, or a fraction such as "8/255"',
             # The bounds apply to numbers only, the pattern to strings only.
@@ -32,7 +32,7 @@ class Threat(SpecModel):
     steps: Annotated[Whole, Field(ge=1, le=1000, description="PGD steps in training")] = 7
     step_size: Annotated[
         Number | None,
-        Field(gt=0, le=1, description="of those steps; by default 2 epsilon / steps"),
+        Field(ge=SMALLEST, le=1, description="of those steps; by default 2 epsilon / steps"),
     ] = None
 
     backward: Annotated[

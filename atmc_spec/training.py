@@ -19,7 +19,7 @@ from atmc_spec.names import (
     ScheduleName,
 )
 from atmc_spec.presets import PRESETS, Effort
-from atmc_spec.values import Flag, Number, Whole
+from atmc_spec.values import SMALLEST, Flag, Number, Whole
 
 
 class Training(SpecModel):
@@ -44,7 +44,7 @@ class Training(SpecModel):
     time_budget_s: Annotated[
         Number | None,
         Field(
-            gt=0,
+            ge=SMALLEST,
             le=30 * 86_400,
             description="with preset auto: seconds that all training together should take",
         ),
@@ -75,7 +75,11 @@ class Training(SpecModel):
     batch_size: Annotated[Whole, Field(ge=2, le=65_536, description="images a step")] = 128
     learning_rate: Annotated[
         Number | None,
-        Field(gt=0, le=10, description="the schedule's peak; by default 0.1 of sgd, 0.002 of adam"),
+        Field(
+            ge=SMALLEST,
+            le=10,
+            description="the schedule's peak; by default 0.1 of sgd, 0.002 of adam",
+        ),
     ] = None
     schedule: Annotated[
         ScheduleName | None,
@@ -106,7 +110,7 @@ class Training(SpecModel):
     ] = None
     beta: Annotated[
         Number | None,
-        Field(gt=0, le=1000, description="TRADES' weight of the divergence; by default 6"),
+        Field(ge=SMALLEST, le=1000, description="TRADES' weight of the divergence; by default 6"),
     ] = None
     teacher_weight: Annotated[
         Number | None,
@@ -161,7 +165,7 @@ class Training(SpecModel):
     max_grad_norm: Annotated[
         Number,
         Field(
-            gt=0,
+            ge=SMALLEST,
             le=1e9,
             description="a gradient that is longer, in all weights together, is shortened to it: "
             "adversarial losses are steep, and a step after a long gradient is often "
@@ -176,7 +180,7 @@ class Training(SpecModel):
             "float32: auto is bfloat16 on a GPU that has it"
         ),
     ] = "auto"
-    rho: Annotated[Number, Field(gt=0, le=100, description="weight of the ADMM penalty")] = (
+    rho: Annotated[Number, Field(ge=SMALLEST, le=100, description="weight of the ADMM penalty")] = (
         defaults.RHO
     )
     dual_interval: Annotated[
@@ -205,7 +209,11 @@ class Training(SpecModel):
     ] = defaults.RANK_FRACTION
     validation_fraction: Annotated[
         Number,
-        Field(gt=0, le=0.5, description="share of train held out if there is no validation split"),
+        Field(
+            ge=SMALLEST,
+            le=0.5,
+            description="share of train held out if there is no validation split",
+        ),
     ] = 0.1
 
     def effort(self) -> Effort:

@@ -10,3 +10,5 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 #: ``true`` or ``false``, but not 0, 1 or text.
 Flag = Annotated[bool, Field(strict=True)]
+#: The least of what must be above 0 and is computed with in float32, squared or divided by.
+SMALLEST = 1e-6

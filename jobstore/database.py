@@ -39,16 +39,20 @@ def make_engine(settings: Settings) -> Engine:
     For a SQLite file its folder is made. Raises ValueError for any other database.
     """
     url = make_url(settings.database_url)
-    # The standard library would write NaN, which no JSON column takes.
-    to_json = partial(json.dumps, allow_nan=False)
+    common = {
+        # The standard library would write NaN, which no JSON column takes.
+        "json_serializer": partial(json.dumps, allow_nan=False),
+        # A statement that fails is logged, and its parameters are secrets and what callers sent.
+        "hide_parameters": True,
+    }
     backend = url.get_backend_name()
     if backend == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
         engine = create_engine(
             url,
-            json_serializer=to_json,
             isolation_level="AUTOCOMMIT",
             connect_args=_POSTGRESQL_PATIENCE | {"cursor_factory": BriefCursor},
+            **common,
             **_CONNECTIONS,
         )
         set_up_postgresql(engine)
@@ -56,7 +60,7 @@ def make_engine(settings: Settings) -> Engine:
     if backend == "sqlite":
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, json_serializer=to_json)
+        engine = create_engine(url, **common)
         set_up_sqlite(engine)
         return engine
     raise ValueError(f"ATMC_DATABASE_URL: {backend!r} is not one of postgresql, sqlite")

@@ -1,14 +1,16 @@
 """Sending what webhooks are to be told: what is due, and what came of it.
 
 In order per job and webhook: the next is due only once the one before was delivered or given up.
-One at a time per webhook, so that a slow receiver delays nobody but itself. Any number of senders
-may run: a claim raises `attempts`, which is what a result is held against, and holds for `HELD_S`.
+One at a time per webhook, and at most `AT_ONCE_OF_A_TENANT` of a tenant's, whose turn comes before
+its webhooks': so neither a slow receiver nor a tenant with many of them delays others. Any number
+of senders may run: a claim raises `attempts`, which is what a result is held against, and holds for
+`HELD_S`.
 """
 
 import random
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from jobstore import metrics
@@ -25,12 +27,15 @@ MAX_FAILED = 3
 HELD_S = 60.0
 """A sender that has not told the outcome after this long is taken for dead: another one tries."""
 
+AT_ONCE_OF_A_TENANT = 4
+"""So many deliveries of a tenant are made at the same time."""
+
 _GONE = 410
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A delivery to make now; `number` counts its tries."""
+    """A delivery to make now; `number` counts its tries, `sealed` is the webhook's secret."""
 
     id: str
     number: int
@@ -38,7 +43,7 @@ class Outgoing:
     webhook_id: str
     job_id: str | None
     url: str
-    secret: str
+    sealed: str
     body: Document
 
 
@@ -59,18 +64,15 @@ class Outcome:
 def claim(session: Session, limit: int) -> list[Outgoing]:
     """Take up to `limit` deliveries that are due, of as many webhooks.
 
-    Whose turn it is is drawn by lot, so that one with thousands that are due keeps back none.
+    The tenants with the fewest at work come first, and what is alike is drawn by lot: so neither
+    thousands that are due of one webhook, nor thousands of webhooks of one tenant, keep back
+    others.
     """
-    other = aliased(WebhookDelivery)
-    at_work = exists().where(
-        other.webhook_id == WebhookDelivery.webhook_id, other.held_until > clock()
-    )
+    placed = _placed().subquery()
     waiting = (
-        select(WebhookDelivery.webhook_id)
-        .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-        .where(WebhookDelivery.due_at <= clock(), Webhook.disabled_at.is_(None), ~at_work)
-        .group_by(WebhookDelivery.webhook_id)
-        .order_by(func.random())
+        select(placed.c.webhook_id)
+        .where(placed.c.place <= AT_ONCE_OF_A_TENANT)
+        .order_by(placed.c.place, func.random())
         .limit(limit)
     )
     firsts = [_first_due(session, webhook_id) for webhook_id in session.scalars(waiting).all()]
@@ -83,6 +85,33 @@ def claim(session: Session, limit: int) -> list[Outgoing]:
             webhook = session.get_one(Webhook, delivery.webhook_id)
             taken.append(_outgoing(delivery, webhook))
     return taken
+
+
+def _placed() -> Select[tuple[str, int]]:
+    """Select the webhooks that may be told something, each with its place among its tenant's.
+
+    What is being delivered to the tenant's other webhooks has the first places.
+    """
+    this, held = WebhookDelivery, aliased(WebhookDelivery)
+    # What is held is due, too, so that both find their rows by the index on what is due.
+    at_work = (
+        select(held.tenant_id, func.count().label("count"))
+        .where(held.due_at <= clock(), held.held_until > clock())
+        .group_by(held.tenant_id)
+        .subquery()
+    )
+    is_told = exists().where(held.webhook_id == this.webhook_id, held.held_until > clock())
+    waiting = (
+        select(this.webhook_id, this.tenant_id)
+        .join(Webhook, Webhook.id == this.webhook_id)
+        .where(this.due_at <= clock(), Webhook.disabled_at.is_(None), ~is_told)
+        .group_by(this.webhook_id, this.tenant_id)
+        .subquery()
+    )
+    drawn = func.row_number().over(partition_by=waiting.c.tenant_id, order_by=func.random())
+    place = (func.coalesce(at_work.c.count, 0) + drawn).label("place")
+    same_tenant = at_work.c.tenant_id == waiting.c.tenant_id
+    return select(waiting.c.webhook_id, place).outerjoin_from(waiting, at_work, same_tenant)
 
 
 def _first_due(session: Session, webhook_id: str) -> WebhookDelivery | None:
@@ -171,6 +200,6 @@ def _outgoing(delivery: WebhookDelivery, webhook: Webhook) -> Outgoing:
         webhook_id=webhook.id,
         job_id=delivery.job_id,
         url=webhook.url,
-        secret=webhook.secret,
+        sealed=webhook.secret,
         body=body,
     )

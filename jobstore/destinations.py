@@ -9,12 +9,13 @@ made to (`check_address`), after which nothing is resolved again.
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import SplitResult, urlsplit
 
 from jobstore.settings import Settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_URL = 2000
 
@@ -26,13 +27,57 @@ _NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*{_LABEL}\.?")
 # The C library reads these as addresses: 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?")
 
-# Clouds give out credentials at these addresses; no setting opens them.
-_METADATA = frozenset(
+# Clouds give out credentials, or the machine's configuration, at these addresses; no setting opens
+# them.
+_METADATA = tuple(
     map(
-        ipaddress.ip_address,
-        ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"),
+        ipaddress.ip_network,
+        (
+            "169.254.169.0/24",  # nearly all clouds; AWS has resolver and clock there, too
+            "169.254.170.0/24",  # AWS: credentials of containers
+            "169.254.0.23/32",  # Tencent
+            "169.254.42.42/32",  # Scaleway
+            "192.0.0.192/32",  # Oracle
+            "100.100.100.200/32",  # Alibaba
+            "168.63.129.16/32",  # Azure
+            "fd00:ec2::/32",  # AWS
+            "fd20:ce::/32",  # Google
+            "fd00:c1::/32",  # Oracle
+            "fd00:42::42/128",  # Scaleway
+            "fe80::a9fe:a9fe/128",  # OpenStack
+        ),
     )
 )
+# What IANA's registries of special purposes hold back, whole where parts of it are special. The
+# standard library's `is_global` changes from release to release, and is asked as well.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # shared by carriers
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",  # protocols'
+            "192.0.2.0/24",  # examples
+            "192.88.99.0/24",  # once 6to4's relays
+            "192.168.0.0/16",
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # examples
+            "203.0.113.0/24",  # examples
+            "224.0.0.0/3",  # multicast and what is reserved
+            "2001::/23",  # protocols'
+            "2001:db8::/32",  # examples
+            "2002::/16",  # 6to4
+            "3ffe::/16",  # once the 6bone
+            "3fff::/20",  # examples
+        ),
+    )
+)
+# The rest of IPv6 is no unicast, private, or of no use yet.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
 # IPv6-only networks reach the IPv4 world by this prefix; the address inside is judged.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Other forms of an IPv4 address, which no resolver has a reason to answer with.
@@ -105,13 +150,9 @@ class Destinations:
         if "%" in text:
             raise Forbidden("its address is of one link only")
         address = _seen_through(ipaddress.ip_address(text))
-        if address in _METADATA:
+        if _is_in(address, _METADATA):
             raise Forbidden("its address is a metadata service's")
-        allowed = any(
-            address in network for network in self._networks if network.version == address.version
-        )
-        # The standard library calls multicast addresses global.
-        if not allowed and (address.is_multicast or not address.is_global):
+        if not _is_in(address, self._networks) and not _is_public(address):
             raise Forbidden("its address is not public, and in no network that is allowed")
 
     def _check_host(self, host: str) -> None:
@@ -135,6 +176,17 @@ def _literal(host: str) -> Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def _is_in(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def _is_public(address: Address) -> bool:
+    # The standard library calls multicast addresses global.
+    if address.is_multicast or not address.is_global or _is_in(address, _NOT_PUBLIC):
+        return False
+    return isinstance(address, ipaddress.IPv4Address) or address in _UNICAST
 
 
 def _covers(pattern: str, host: str) -> bool:

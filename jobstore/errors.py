@@ -88,3 +88,10 @@ class TooManyWebhooks(JobstoreError):
 
 class WebhookDisabled(JobstoreError):
     """The webhook is switched off: nothing is sent."""
+
+
+class DiskFull(Exception):
+    """A disk of the service's has less free than is to be kept so."""
+
+    def __init__(self, free: int, reserved: int) -> None:
+        super().__init__(f"{free:,} bytes are free, {reserved:,} of them are kept so")

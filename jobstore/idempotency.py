@@ -9,7 +9,7 @@ A process that dies between 1 and 2 leaves the key taken; after `STALE_S` anothe
 and the first, should it still live, can finish nothing any more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -29,11 +29,12 @@ STALE_S = 120.0
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer to replay."""
+    """An HTTP answer to replay, but for `once`: what of its body is shown once and kept nowhere."""
 
     status: int
     headers: dict[str, Any]
     body: dict[str, Any]
+    once: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,11 @@ def begin(session: Session, request: Request) -> Answer | None:
 def finish(session: Session, request: Request, answer: Answer) -> None:
     """Remember the answer; raises `StillAtWork` if another one has taken the key over."""
     held = and_(_is(session, request), IdempotencyKey.holder == request.holder)
-    done = update(IdempotencyKey).where(held).values(**vars(answer))
+    done = (
+        update(IdempotencyKey)
+        .where(held)
+        .values(status=answer.status, headers=answer.headers, body=answer.body)
+    )
     if session.execute(done.returning(IdempotencyKey.key)).one_or_none() is None:
         raise StillAtWork(f"{request.scope} took too long and was begun anew")
 

@@ -2,8 +2,9 @@
 
 A resumable upload arrives as chunks, objects of their own, whose rows are added together with the
 new offset: two requests at the same offset write different objects, and one of them is told so. A
-direct one is a single object that its owner puts into the store past us. Neither is a file yet:
-whoever uses it reads it through once, hashing (see `sources`).
+direct one is a single object that its owner puts into the store past us, once and in the announced
+length (`jobstore.presigned`). Neither is a file yet: whoever uses it reads it through once, hashing
+(see `sources`).
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,28 @@ from sqlalchemy.orm import Session
 from jobstore.dialects import clock, now
 from jobstore.errors import NotFound, OffsetConflict
 from jobstore.ids import new_upload_id
-from jobstore.objects import staged_key
+from jobstore.objects import ObjectStore, staged_key
 from jobstore.tables import IncomingUpload, UploadChunk
 
+URL_LIFETIME_S = 3600.0
+"""So long a direct upload's URL holds; no longer than the upload itself."""
+
 _SWEPT_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """The objects of an upload that is no more, to `clear` after the commit."""
+
+    chunks: Sequence[str] = ()
+    direct: str | None = None
+
+    def clear(self, store: ObjectStore) -> None:
+        """Delete the chunks; put an empty object in a direct upload's place."""
+        for key in self.chunks:
+            store.delete(key)
+        if self.direct is not None:
+            store.seal(self.direct)
 
 
 @dataclass(frozen=True)
@@ -56,9 +75,11 @@ def create_upload(
 
 
 def get_upload(session: Session, upload_id: str, *, lock: bool = False) -> IncomingUpload:
-    """Return the upload; raises `NotFound`, also once it has expired."""
+    """Return the upload; raises `NotFound`, also once it has expired or is closed."""
     query = select(IncomingUpload).where(
-        IncomingUpload.id == upload_id, IncomingUpload.expires_at > clock()
+        IncomingUpload.id == upload_id,
+        IncomingUpload.expires_at > clock(),
+        IncomingUpload.closed_at.is_(None),
     )
     if lock:
         query = query.with_for_update()
@@ -95,8 +116,15 @@ def sources(session: Session, upload: IncomingUpload) -> list[Chunk]:
     return [Chunk(row.key, row.bytes) for row in rows]
 
 
-def forget(session: Session, upload: IncomingUpload) -> list[str]:
-    """Delete the upload's rows; returns the keys of its objects, to delete after the commit."""
+def forget(session: Session, upload: IncomingUpload) -> Leftovers:
+    """Delete the upload's rows, or close a direct one until its URL holds no longer."""
+    if upload.direct_key is not None:
+        upload.closed_at, upload.expires_at = now(session), now(session, URL_LIFETIME_S)
+        return Leftovers(direct=upload.direct_key)
+    return Leftovers(_delete(session, upload))
+
+
+def _delete(session: Session, upload: IncomingUpload) -> list[str]:
     keys = [source.key for source in sources(session, upload)]
     session.execute(delete(UploadChunk).where(UploadChunk.upload_id == upload.id))
     session.delete(upload)
@@ -111,7 +139,10 @@ def staged_keys(session: Session) -> tuple[set[str], set[str]]:
 
 
 def forget_expired(session: Session) -> list[str]:
-    """Delete the rows of uploads that were abandoned; returns their objects' keys as `forget`."""
+    """Delete the rows of uploads that were abandoned or closed; returns their objects' keys.
+
+    Delete these after the commit.
+    """
     query = (
         select(IncomingUpload)
         .where(IncomingUpload.expires_at <= clock())
@@ -119,4 +150,4 @@ def forget_expired(session: Session) -> list[str]:
         .limit(_SWEPT_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    return [key for upload in session.scalars(query) for key in forget(session, upload)]
+    return [key for upload in session.scalars(query) for key in _delete(session, upload)]

@@ -66,8 +66,17 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {name}={_word(value)}" for name, value in _fields(record).items())
-        # A line break in what others chose would begin a record of their own.
-        return super().formatMessage(record).replace("\n", "\\n") + pairs
+        return _printable(super().formatMessage(record)) + pairs
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Another handler may have left what its own formatter makes of the exception.
+        record.exc_text = None
+        return super().format(record)
+
+    def formatException(self, info: Any) -> str:
+        # No line of it can be taken for a record.
+        lines = _without_values(super().formatException(info)).splitlines()
+        return "\n".join(f"    {_printable(line)}" for line in lines)
 
 
 class _Json(logging.Formatter):
@@ -82,16 +91,35 @@ class _Json(logging.Formatter):
             **_fields(record),
         }
         if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
+            document["exception"] = _without_values(self.formatException(record.exc_info))
         return json.dumps(document, default=str)
+
+
+def _printable(text: str) -> str:
+    """Spell out what is no character to print.
+
+    A line break in what others chose would begin a record of their own, and a terminal that shows
+    the log would obey its control characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _without_values(trace: str) -> str:
+    """Leave out the lines by which PostgreSQL says which values it did not like."""
+    return "\n".join(
+        line for line in trace.split("\n") if not line.startswith(("DETAIL:", "CONTEXT:"))
+    )
 
 
 def _word(value: object) -> str:
     text = str(value)
-    return json.dumps(text) if set(text) & set(' "=\n\r\t') or not text else text
+    quoted = not text or not text.isprintable() or bool(set(text) & set(' "='))
+    return json.dumps(text) if quoted else text
 
 
-_FORMATTERS: dict[LogFormat, logging.Formatter] = {
+FORMATTERS: dict[LogFormat, logging.Formatter] = {
     "text": _Text("%(asctime)s %(levelname)s %(name)s: %(message)s"),
     "json": _Json(),
 }
@@ -100,7 +128,7 @@ _FORMATTERS: dict[LogFormat, logging.Formatter] = {
 def configure_logs(log_format: LogFormat) -> None:
     """Send everything from INFO on to standard error, one line a record."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_FORMATTERS[log_format])
+    handler.setFormatter(FORMATTERS[log_format])
     handler.addFilter(_Fields())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # No line tells the place in the code, the thread or the process, so none is looked for.

@@ -15,13 +15,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, S3Store
 
 from jobstore.errors import TooLarge
+from jobstore.presigned import PresignedPut, presign_put
 from jobstore.settings import Settings
 from jobstore.tables import DEFAULT_TENANT
 
@@ -97,7 +98,7 @@ class ObjectStore:
 
     def __init__(self, store: LocalStore | S3Store, tenant: str = DEFAULT_TENANT) -> None:
         self._store = store
-        self._tenant = tenant
+        self.tenant = tenant
 
     def of(self, tenant: str) -> "ObjectStore":
         """Return the same store, whose blobs are the tenant's."""
@@ -155,14 +156,14 @@ class ObjectStore:
 
     def keep(self, staged: Stored) -> Stored:
         """Make a staged upload the blob of its digest; the staged key is gone afterwards."""
-        key = blob_key(staged.sha256, self._tenant)
+        key = blob_key(staged.sha256, self.tenant)
         self.move(staged.key, key)
         return Stored(key, staged.sha256, staged.bytes)
 
     def put_blob(self, path: Path) -> Stored:
         """Store the file as the blob of its digest."""
         sha256 = digest_of(path)
-        stored = Stored(blob_key(sha256, self._tenant), sha256, path.stat().st_size)
+        stored = Stored(blob_key(sha256, self.tenant), sha256, path.stat().st_size)
         if not self.exists(stored.key):
             self.put_file(stored.key, path)
         return stored
@@ -223,13 +224,21 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
-    def presign(
-        self, key: str, *, expires_s: float, method: Literal["GET", "PUT"] = "GET"
-    ) -> str | None:
-        """Return a URL by which anyone may get or put the object; None where a store has none."""
+    def seal(self, key: str) -> None:
+        """Put an empty object there, so that no URL of `presign_put` takes anything any more."""
+        obstore.put(self._store, key, b"")
+
+    def presign(self, key: str, *, expires_s: float) -> str | None:
+        """Return a URL by which anyone may get the object; None where a store has none."""
         if isinstance(self._store, LocalStore):
             return None
-        return obstore.sign(self._store, method, key, timedelta(seconds=expires_s))
+        return obstore.sign(self._store, "GET", key, timedelta(seconds=expires_s))
+
+    def presign_put(self, key: str, *, bytes: int, expires_s: float) -> PresignedPut | None:
+        """Return a URL that takes one PUT of so many bytes; None where a store has none."""
+        if isinstance(self._store, LocalStore):
+            return None
+        return presign_put(self._store, key, bytes=bytes, expires_s=expires_s)
 
 
 class _RawReader(io.RawIOBase):

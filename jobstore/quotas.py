@@ -53,10 +53,13 @@ def check_incoming(session: Session, limit: int | None, bytes: int) -> None:
     _check_room(session, tenant, limit, bytes)
 
 
-def check_storage(session: Session, limit: int | None, new: Stored) -> None:
+def check_storage(
+    session: Session, limit: int | None, new: Stored, inflated_bytes: int = 0
+) -> None:
     """Raise `QuotaExceeded` if the session's tenant had more than `limit` bytes with `new`.
 
-    What is on its way counts here, too; an upload that has become `new` is forgotten before.
+    So it is if `new` does not fit when it is inflated, as jobs have it. What is on its way counts
+    here, too; an upload that has become `new` is forgotten before.
     """
     if limit is None:
         return
@@ -64,12 +67,13 @@ def check_storage(session: Session, limit: int | None, new: Stored) -> None:
     lock_quota(session, tenant)
     same = (Blob.tenant_id == tenant, Blob.sha256 == new.sha256)
     if not session.scalars(select(exists().where(*same, is_referred_to()))).one():
-        _check_room(session, tenant, limit, new.bytes)
+        _check_room(session, tenant, limit, max(new.bytes, inflated_bytes))
 
 
 def _check_room(session: Session, tenant: str, limit: int, bytes: int) -> None:
     coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
-    announced = int(session.scalars(coming.where(IncomingUpload.tenant_id == tenant)).one())
+    coming = coming.where(IncomingUpload.tenant_id == tenant, IncomingUpload.closed_at.is_(None))
+    announced = int(session.scalars(coming).one())
     used = stored_bytes(session, tenant) + announced
     if used + bytes > limit:
         raise QuotaExceeded("stored-bytes", limit, remaining=max(0, limit - used))

@@ -11,6 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _GIB = 1 << 30
 
+# What databases and timers can count: larger ones would fail where they are used.
+_Seconds = Annotated[float, Field(le=1e10, allow_inf_nan=False)]
+_Count = Annotated[int, Field(le=2**62)]
+
 
 def _sqlite_in_home(data: dict[str, Any]) -> str:
     return f"sqlite:///{data['home'] / 'atmc.db'}"
@@ -55,36 +59,43 @@ class Settings(BaseSettings):
     store_secret_access_key: SecretStr | None = None
     store_region: str = "us-east-1"
 
-    lease_s: float = Field(default=30, gt=0)
-    heartbeat_s: float = Field(default=5, gt=0)
-    sweep_s: float = Field(default=5, gt=0)
-    max_attempts: int = Field(default=3, ge=1)
-    time_limit_s: float = Field(default=86_400, gt=0)
+    lease_s: _Seconds = Field(default=30, gt=0)
+    heartbeat_s: _Seconds = Field(default=5, gt=0)
+    sweep_s: _Seconds = Field(default=5, gt=0)
+    max_attempts: _Count = Field(default=3, ge=1)
+    time_limit_s: _Seconds = Field(default=86_400, gt=0)
     # These hold for tenants that have no terms of their own; None keeps for ever. Uploads stay
     # while a job needs them. Checkpoints of failed and cancelled jobs stay for a retry.
-    keep_uploads_s: float | None = Field(default=90 * 86_400, ge=0)
-    keep_checkpoints_s: float | None = Field(default=7 * 86_400, ge=0)
-    keep_artifacts_s: float | None = Field(default=365 * 86_400, ge=0)
-    keep_events_s: float | None = Field(default=365 * 86_400, ge=0)
+    keep_uploads_s: _Seconds | None = Field(default=90 * 86_400, ge=0)
+    keep_checkpoints_s: _Seconds | None = Field(default=7 * 86_400, ge=0)
+    keep_artifacts_s: _Seconds | None = Field(default=365 * 86_400, ge=0)
+    keep_events_s: _Seconds | None = Field(default=365 * 86_400, ge=0)
     # The sweep looks for what has expired this often.
-    retention_s: float = Field(default=3_600, gt=0)
+    retention_s: _Seconds = Field(default=3_600, gt=0)
 
     # These limits hold for tenants that have none of their own; None is no limit.
-    max_stored_bytes: int | None = Field(default=1024 * _GIB, ge=0)
-    max_queued_jobs: int | None = Field(default=10_000, ge=0)
-    max_running_jobs: int | None = Field(default=None, ge=0)
-    requests_per_minute: int | None = Field(default=60_000, ge=1)
+    max_stored_bytes: _Count | None = Field(default=1024 * _GIB, ge=0)
+    max_queued_jobs: _Count | None = Field(default=10_000, ge=0)
+    max_running_jobs: _Count | None = Field(default=None, ge=0)
+    requests_per_minute: _Count | None = Field(default=60_000, ge=1)
 
-    max_model_bytes: int = Field(default=1 * _GIB, gt=0)
-    max_dataset_bytes: int = Field(default=4 * _GIB, gt=0)
+    max_model_bytes: _Count = Field(default=1 * _GIB, gt=0)
+    max_dataset_bytes: _Count = Field(default=4 * _GIB, gt=0)
     # An upload in several requests is deleted if it is not used this long after its first request.
-    upload_lifetime_s: float = Field(default=86_400, gt=0)
-    max_inflated_bytes: int = Field(default=16 * _GIB, gt=0)
+    upload_lifetime_s: _Seconds = Field(default=86_400, gt=0)
+    max_inflated_bytes: _Count = Field(default=16 * _GIB, gt=0)
+
+    # So much of the disks of the data folder and of a store that is a folder is kept free: uploads
+    # and new jobs are refused before it is used, and jobs are ended.
+    reserved_bytes: _Count = Field(default=1 * _GIB, ge=0)
+    # A job's folder may take so much: inputs, also inflated, checkpoints, results. It may not take
+    # more than its tenant may store, either, but for 256 MiB.
+    max_run_bytes: _Count = Field(default=64 * _GIB, gt=0)
 
     # A job's processes may hold this much memory together; None is nine tenths of what there is.
-    memory_limit_bytes: int | None = Field(default=None, gt=0)
+    memory_limit_bytes: _Count | None = Field(default=None, gt=0)
     # No file that a job's process writes may be larger; uploads have limits of their own above.
-    max_file_bytes: int = Field(default=64 * _GIB, gt=0)
+    max_file_bytes: _Count = Field(default=64 * _GIB, gt=0)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -99,6 +110,10 @@ class Settings(BaseSettings):
     # If this key is set, the service asks everybody for one; this first one makes the others.
     admin_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # The key that seals the secrets of webhooks in the database, for API and keeper. Of several,
+    # divided by commas, the first seals and all open. Without it the data folder has one.
+    secrets_key: SecretStr | None = Field(default=None, min_length=24)
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 
@@ -112,6 +127,17 @@ class Settings(BaseSettings):
         if self.broker_password is not None:
             self.broker_url = _with_password(self.broker_url, self.broker_password)
         self.database_password = self.broker_password = None
+        return self
+
+    def secrets_keys(self) -> list[str]:
+        """Return the keys of `secrets_key`, the one that seals first; none if it is not set."""
+        listed = self.secrets_key.get_secret_value() if self.secrets_key else ""
+        return [key.strip() for key in listed.split(",") if key.strip()]
+
+    @model_validator(mode="after")
+    def _each_key_is_long(self) -> Self:
+        if any(len(key) < 24 for key in self.secrets_keys()):
+            raise ValueError("ATMC_SECRETS_KEY: each of its keys needs 24 characters or more")
         return self
 
     @model_validator(mode="after")

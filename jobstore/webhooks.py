@@ -33,10 +33,11 @@ SECRET_PREFIX = "whsec_"
 
 @dataclass(frozen=True)
 class NewWebhook:
-    """A webhook to make; its URL has been checked."""
+    """A webhook to make: its URL has been checked, its secret is sealed (`jobstore.vault`)."""
 
     url: str
     events: Collection[str]
+    secret: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) ->
         job_id=job.id if job else None,
         url=new.url,
         events=" ".join(sorted(new.events)),
-        secret=_new_secret(),
+        secret=new.secret,
         failed_deliveries=0,
     )
     session.add(webhook)
@@ -64,15 +65,16 @@ def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) ->
     return webhook
 
 
-def rotate_secret(session: Session, webhook_id: str) -> Webhook:
+def change_secret(session: Session, webhook_id: str, sealed: str) -> Webhook:
     """Give the webhook a new secret, which signs from the next try on; raises `NotFound`."""
     webhook = get_webhook(session, webhook_id)
-    webhook.secret = _new_secret()
+    webhook.secret = sealed
     session.flush()
     return webhook
 
 
-def _new_secret() -> str:
+def new_secret() -> str:
+    """Return a secret that messages can be signed with: 256 random bits."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 

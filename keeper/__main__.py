@@ -11,7 +11,9 @@ from jobstore.database import Database, make_engine
 from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
+from jobstore.private import keep_private
 from jobstore.settings import Settings
+from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
 from keeper.posting import Poster
 from keeper.sweep import sweep_for_ever
@@ -20,6 +22,7 @@ from keeper.webhooks import Sender
 
 def main() -> None:
     """Run until a signal; an exception ends the process if the sweep or the webhooks fail."""
+    keep_private()
     settings = Settings()
     configure_logs(settings.log_format)
     stop = threading.Event()
@@ -27,7 +30,8 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     database = Database(make_engine(settings))
     poster = Poster(Destinations.from_settings(settings))
-    sender = threading.Thread(target=Sender(database, poster, stop).run, name="webhooks")
+    vault = Vault.from_settings(settings)
+    sender = threading.Thread(target=Sender(database, poster, vault, stop).run, name="webhooks")
     sender.start()
     try:
         store = ObjectStore.from_settings(settings)

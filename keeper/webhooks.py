@@ -19,6 +19,7 @@ from jobstore.deliveries import Outcome, Outgoing, claim, record
 from jobstore.destinations import Forbidden
 from jobstore.logs import brief
 from jobstore.retry import TRANSIENT, GaveUp, retry
+from jobstore.vault import Unreadable, Vault
 from keeper.posting import Poster
 
 log = logging.getLogger(__name__)
@@ -27,16 +28,17 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 #: The same after a delivery was due, because the same webhook may have more.
 BUSY_POLL_S = 0.05
-# The number of deliveries that are sent at the same time.
-_AT_ONCE = 8
+# The number of deliveries that are sent at the same time, those of a tenant at most
+# `deliveries.AT_ONCE_OF_A_TENANT`. Nearly all of them only wait for an answer.
+_AT_ONCE = 32
 # The longest time between two looks while the database cannot be reached.
 _LONGEST_DELAY_S = 60.0
 
 
-def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
+def signed(outgoing: Outgoing, secret: str, content: bytes, at: int) -> dict[str, str]:
     """Return the headers of a delivery; `at` is the Unix time at which it is sent."""
     moment = datetime.fromtimestamp(at, UTC)
-    signature = Signer(outgoing.secret).sign(outgoing.id, moment, content.decode())
+    signature = Signer(secret).sign(outgoing.id, moment, content.decode())
     return {
         "Content-Type": "application/json",
         "User-Agent": "atmc",
@@ -49,8 +51,11 @@ def signed(outgoing: Outgoing, content: bytes, at: int) -> dict[str, str]:
 class Sender:
     """Sends the deliveries that are due, several at once, but one at a time to each webhook."""
 
-    def __init__(self, database: Database, poster: Poster, stop: threading.Event) -> None:
+    def __init__(
+        self, database: Database, poster: Poster, vault: Vault, stop: threading.Event
+    ) -> None:
         self._database = database
+        self._vault = vault
         self._poster = poster
         self._stop = stop
 
@@ -63,7 +68,23 @@ class Sender:
         finally:
             self._stop.set()
 
+    def seal_anew(self) -> None:
+        """Have the first key seal every webhook's secret, those that nobody sealed included.
+
+        So an older key may go once this has been done.
+        """
+        try:
+            while True:
+                with self._database.write() as session:
+                    count = self._vault.reseal(session)
+                if count == 0:
+                    return
+                log.info("secrets of webhooks sealed by the first key", extra={"count": count})
+        except Unreadable as error:
+            log.error("a webhook's secret cannot be read: %s", error)
+
     def _send_all(self) -> None:
+        retry(self.seal_anew, what="sealing the secrets of webhooks", until=self._stop.is_set)
         delay_s = POLL_S
         running: set[Future[None]] = set()
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as pool:
@@ -110,14 +131,17 @@ class Sender:
 
     def _try(self, outgoing: Outgoing) -> Outcome:
         content = json.dumps(outgoing.body, separators=(",", ":")).encode()
-        headers = signed(outgoing, content, int(time.time()))
         status, error, began = None, None, time.monotonic()
         try:
+            headers = signed(outgoing, self._vault.open(outgoing.sealed), content, int(time.time()))
             status = self._poster.post(outgoing.url, list(headers.items()), content)
             if 300 <= status < 400:
                 error = "redirects are not followed"
         except Forbidden as refused:
             error = f"not allowed: {refused}"
+        except Unreadable as unreadable:
+            log.error("a webhook's secret cannot be read: %s", unreadable)
+            error = "the service failed"
         except (httpcore.TimeoutException, TimeoutError):
             error = "no answer in time"
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as failed:

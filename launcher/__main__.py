@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobstore.private import keep_private
 from jobstore.settings import Settings
 from launcher.folder import FolderInUse
 from launcher.ports import free_port, listen_briefly
@@ -20,6 +21,7 @@ def main() -> int:
     Returns the exit status: 0 after an orderly end, 1 if the service did not start, 2 for wrong
     options, settings or addresses.
     """
+    keep_private()
     options = _parse()
     given = {name: value for name, value in vars(options).items() if value is not None}
     workers: int = given.pop("workers")

@@ -44,8 +44,7 @@ class DataFolder:
         open `parts.lock`, which every part must inherit. Raises FolderInUse if another launcher
         owns the folder.
         """
-        for folder in (self.path, self.logs, self.broker):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._make_folders()
         with _open_lock(self.path / "launcher.lock") as own, _open_lock(self._parts_lock) as parts:
             if not _try_lock(own):
                 raise FolderInUse(self._who())
@@ -55,6 +54,13 @@ class DataFolder:
                 yield parts
             finally:
                 self._service_file.unlink(missing_ok=True)
+
+    def _make_folders(self) -> None:
+        # A version before let others look into its folder. One that is not ours is left as it is.
+        if (self.path / "launcher.lock").exists():
+            self.path.chmod(0o700)
+        for folder in (self.path, self.logs, self.broker):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def remember_group(self, group: int) -> None:
         """Write down the parts' process group, for a later launcher that may have to end it."""

@@ -1,5 +1,6 @@
 """The processes of the service: starts them, restarts them after a pause, ends them in order."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 POLL_S = 0.1
 # The pause before a restart doubles from the first to the longest one.
@@ -25,11 +28,15 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """A process of the service: its name, its command, and how long it may take to end."""
+    """A process of the service: its name, its command, and how long it may take to end.
+
+    `settings` are variables that it has beside those that all parts have.
+    """
 
     name: str
     command: tuple[str, ...]
     grace_s: float
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,7 +55,7 @@ class Parts:
     """Keeps parts running; all calls must come from one thread.
 
     Attributes:
-        environment: the environment of every part.
+        environment: the environment of the watchdog, and of every part beside its settings.
         logs: the folder of the logs.
         inherited: a lock file that every part inherits.
         say: a function that prints a line to the user.
@@ -68,7 +75,10 @@ class Parts:
         # The parts are not in the launcher's group, so that Ctrl-C reaches the launcher alone,
         # which ends them in order.
         self._watchdog = subprocess.Popen(
-            module("launcher.watchdog"), stdin=subprocess.PIPE, process_group=self.group
+            module("launcher.watchdog"),
+            stdin=subprocess.PIPE,
+            env=dict(self.environment),
+            process_group=self.group,
         )
         self.group = self.group or self._watchdog.pid
 
@@ -119,8 +129,7 @@ class Parts:
             for running in alive:
                 if hurry() or time.monotonic() - began > running.part.grace_s:
                     self.say(f"{running.part.name} does not end and is killed")
-                    running.process.kill()
-                    running.process.wait()
+                    _kill_with_children(running.process)
             time.sleep(POLL_S)
 
     def close(self) -> None:
@@ -146,7 +155,7 @@ class Parts:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(self.environment),
+                env={**self.environment, **part.settings},
                 process_group=self.group,
                 pass_fds=[self.inherited.fileno()],
             )
@@ -157,3 +166,23 @@ class Parts:
 
 def _how(returncode: int) -> str:
     return f"signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+def _kill_with_children(process: subprocess.Popen[bytes]) -> None:
+    """Kill a part and all that it has started, in sessions of their own, too; wait for their end.
+
+    The children would notice the end of their part, but not before they have begun to listen.
+    """
+    try:
+        # Stopped, it starts no others while they are counted.
+        leader = psutil.Process(process.pid)
+        leader.suspend()
+        left = leader.children(recursive=True)
+    except psutil.NoSuchProcess:
+        left = []
+    process.kill()
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    psutil.wait_procs(left, timeout=1.0)

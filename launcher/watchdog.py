@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 
+from jobstore.private import keep_private
+
 # The time that parts have to end. A job's checkpoint is on disk already, so it is only for the
 # worker to give its lease back.
 GRACE_S = 5.0
@@ -16,6 +18,7 @@ GRACE_S = 5.0
 
 def main() -> None:
     """Wait for the launcher's end, then end the process group, this process included."""
+    keep_private()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()

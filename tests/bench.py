@@ -27,6 +27,8 @@ from jobstore.tables import DEFAULT_TENANT, Event, Job
 from tests.conftest import COLUMNS, EMBEDDED, production
 from tests.ports import free_ports
 
+SECRETS_KEY = "the key of all tests but few"
+
 
 @pytest.fixture(params=COLUMNS)
 def column(request: pytest.FixtureRequest) -> str:
@@ -38,7 +40,12 @@ def column(request: pytest.FixtureRequest) -> str:
 def settings(request: pytest.FixtureRequest, column: str, tmp_path: Path) -> Iterator[Settings]:
     """Everything of the test's own; leases and sweeps faster than by default."""
     own: dict[str, Any] = {"home": tmp_path, "lease_s": 3, "heartbeat_s": 1, "sweep_s": 0.5}
-    own |= {"device": "cpu", "threads": 1, "webhook_networks": "127.0.0.0/8"}
+    own |= {
+        "secrets_key": SECRETS_KEY,
+        "device": "cpu",
+        "threads": 1,
+        "webhook_networks": "127.0.0.0/8",
+    }
     if column == EMBEDDED:
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "atmc.db")
         yield Settings(**own)

@@ -23,6 +23,7 @@ from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
+from jobstore.private import keep_private
 from jobstore.retry import GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.tables import Job
@@ -31,7 +32,6 @@ from jobstore.workers import Offer
 from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
-from worker.process import hide_from_children
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ class Worker:
             publish(session, catalogue())
 
     def work_off(self) -> None:
-        """Claim and run jobs until none is left, or until `shutdown` is set."""
-        while not self.shutdown.is_set():
+        """Claim and run jobs until none is left, no room for one, or until `shutdown` is set."""
+        while not self.shutdown.is_set() and self.supervisor.has_room():
             self.supervisor.children.warm_up()
             try:
                 claimed = retry(self._claim, what="claiming", until=self.shutdown.is_set)
@@ -110,9 +110,9 @@ _worker: Worker | None = None
 
 def _start(**_: Any) -> None:
     global _worker
+    keep_private()
     # Celery sets up logging only later, so a start that fails would not be logged.
     configure_logs(settings.log_format)
-    hide_from_children()
     try:
         _worker = Worker(settings, device, offer)
         _worker.presence.begin()

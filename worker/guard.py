@@ -8,12 +8,14 @@ import logging
 import threading
 import time
 from enum import StrEnum
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobstore import leases
 from jobstore.database import Database
-from jobstore.errors import LeaseLost
+from jobstore.disk import Disk, taken_by
+from jobstore.errors import DiskFull, LeaseLost
 from jobstore.leases import Attempt, LeaseState
 from jobstore.logs import brief
 from jobstore.settings import Settings
@@ -33,6 +35,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     TIME_LIMIT = "time_limit"
     OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_DISK = "out_of_disk"
     LEASE_LOST = "lease_lost"
     SHUTDOWN = "shutdown"
 
@@ -53,8 +56,13 @@ class Guard:
         run_seconds: float,
         time_limit_s: float,
         shutdown: threading.Event,
+        folder: Path,
+        disk_limit: int,
     ) -> None:
-        """`run_seconds` is the time that the job has run in earlier attempts."""
+        """`run_seconds` is the time that the job has run in earlier attempts.
+
+        `disk_limit` are the bytes that the run's `folder` may take.
+        """
         self.stopped = threading.Event()
         self.reason: StopReason | None = None
         self._settings = settings
@@ -64,6 +72,9 @@ class Guard:
         self._time_limit_s = time_limit_s
         self._shutdown = shutdown
         self.memory_limit = settings.memory_limit_bytes or int(_MEMORY_SHARE * available_memory())
+        self.disk_limit = disk_limit
+        self._folder = folder
+        self._disk = Disk(settings)
         self._renewed = time.monotonic()
         self._child: ChildProcess | None = None
         self._done = threading.Event()
@@ -116,7 +127,17 @@ class Guard:
             return StopReason.TIME_LIMIT
         if self._child is not None and self._child.memory() > self.memory_limit:
             return StopReason.OUT_OF_MEMORY
+        if taken_by(self._folder) > self.disk_limit or not self._has_room():
+            return StopReason.OUT_OF_DISK
         return None
+
+    def _has_room(self) -> bool:
+        try:
+            self._disk.check()
+        except DiskFull as error:
+            log.warning("the disk is full: %s", error, extra=self._attempt.ids)
+            return False
+        return True
 
     def _keep_lease(self) -> LeaseState:
         """Read the lease, and renew it if it is time to.

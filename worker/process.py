@@ -16,9 +16,8 @@ TERM_GRACE_S = 2.0
 """A child may take this long to end after SIGTERM; a cancel must be over within five seconds."""
 
 _POLL_S = 0.05
-# Operations of Linux's prctl.
+# Operation of Linux's prctl.
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 # Children inherit only these variables, which a Python program with torch may need. The service's
 # settings and keys are not among them.
@@ -41,14 +40,6 @@ _ENVIRONMENT = (
 _DETERMINISM = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 # OpenMP's threads sleep while they wait. If they spin, a busy machine is several times slower.
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def hide_from_children() -> None:
-    """Keep processes of the same user from reading this process's memory and environment.
-
-    Otherwise a child could read our secrets through /proc. (Root still can.)
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def end_with_parent() -> None:

@@ -20,14 +20,16 @@ from sqlalchemy.orm import Session
 from jobstore import leases, uploads
 from jobstore.blobs import touch
 from jobstore.database import Database
-from jobstore.errors import LeaseLost
+from jobstore.disk import Disk
+from jobstore.errors import DiskFull, LeaseLost
 from jobstore.leases import Attempt, JobError, NewArtifact
 from jobstore.logs import brief
 from jobstore.objects import ObjectStore, blob_key, checkpoint_key, digest_of
 from jobstore.retry import TRANSIENT, GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.states import JobState
-from jobstore.tables import Dataset, Job, Model
+from jobstore.tables import Dataset, Job, Model, Tenant
+from jobstore.terms import Terms
 from worker.events import EventTail, ProtocolError
 from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
@@ -43,6 +45,8 @@ CHILD_COMMAND = (sys.executable, "-m", "worker.child")
 
 # Events and checkpoints are stored every so many seconds.
 _SHIP_EVERY_S = 0.2
+# A run needs this much whatever its tenant may store: checkpoints and results, too.
+_LEAST_DISK_BYTES = 256 << 20
 _MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "onnx": ".onnx"}
 
 
@@ -76,6 +80,15 @@ class Supervisor:
         limit = str(settings.max_file_bytes)
         self.children = ChildFactory(child_command or (*CHILD_COMMAND, "--supervised", limit))
 
+    def has_room(self) -> bool:
+        """Tell whether the disk has room for another job; if not, jobs are left to others."""
+        try:
+            Disk(self.settings).check(_LEAST_DISK_BYTES)
+        except DiskFull as error:
+            log.warning("no job is taken, the disk is full: %s", error)
+            return False
+        return True
+
     def run(self, job: Job, attempt: Attempt) -> None:
         """Run a claimed job until this attempt ends, in whatever way."""
         log.info("attempt begins", extra=attempt.ids)
@@ -83,7 +96,7 @@ class Supervisor:
             name = f"{job.id}-{attempt.number}"
             with (
                 run_folder(runs_folder(self.settings), name) as folder,
-                self._guard(job, attempt) as guard,
+                self._guard(job, attempt, folder.path) as guard,
             ):
                 _Run(self, job, attempt, folder, guard).to_its_end()
         except (LeaseLost, GaveUp) as error:
@@ -91,7 +104,7 @@ class Supervisor:
             log.warning("attempt abandoned: %s", error, extra=attempt.ids)
         log.info("attempt ended", extra=attempt.ids)
 
-    def _guard(self, job: Job, attempt: Attempt) -> Guard:
+    def _guard(self, job: Job, attempt: Attempt, folder: Path) -> Guard:
         return Guard(
             self.settings,
             self.database,
@@ -99,7 +112,21 @@ class Supervisor:
             run_seconds=job.run_seconds,
             time_limit_s=job.time_limit_s,
             shutdown=self.shutdown,
+            folder=folder,
+            disk_limit=self._disk_limit(job.tenant_id),
         )
+
+    def _disk_limit(self, tenant_id: str) -> int:
+        """Return what a run of the tenant's may take of the disk: all that it may store at most."""
+
+        def stored_bytes() -> int | None:
+            with self.database.read() as session:
+                tenant = session.get_one(Tenant, tenant_id)
+            return Terms.of(self.settings, tenant).max_stored_bytes
+
+        stored = retry(stored_bytes, what="reading the tenant's terms", until=self.shutdown.is_set)
+        most = self.settings.max_run_bytes
+        return most if stored is None else min(most, max(stored, _LEAST_DISK_BYTES))
 
 
 class _Run:
@@ -289,6 +316,13 @@ class _Run:
                     "smaller batches, or a worker with a larger ATMC_MEMORY_LIMIT_BYTES"
                 )
                 self._finish(JobState.FAILED, error=JobError("out_of_memory", message))
+            case StopReason.OUT_OF_DISK:
+                message = (
+                    f"the job's folder took more than {self.guard.disk_limit:,} bytes, or left the "
+                    "worker's disk too full: send fewer images, or see ATMC_MAX_RUN_BYTES and "
+                    "ATMC_RESERVED_BYTES"
+                )
+                self._finish(JobState.FAILED, error=JobError("out_of_disk", message))
             case StopReason.SHUTDOWN:
                 self._write("giving back", lambda s: leases.release(s, self.attempt))
             case _:

@@ -1,9 +1,12 @@
 """Checks specs by what the workers published of their method."""
 
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, relevance
 
 from atmc_spec import SPECS, InvalidInput, clip, unknown, wrong
@@ -18,7 +21,7 @@ class SpecReader:
         # A worker of another version may take other specs than this version's models do.
         same = known is not None and json.loads(json.dumps(known.json_schema())) == schema
         self._known = known if same else None
-        self._schema = Draft202012Validator(schema)
+        self._schema = _Validator(schema)
 
     def check(self, spec: Document, beside: Sequence[str]) -> None:
         """Raise `InvalidInput`, with a dotted path, unless the spec is valid.
@@ -31,6 +34,28 @@ class SpecReader:
         errors = [error for error in self._schema.iter_errors(spec) if not _is_low_k(error)]
         if errors:
             raise _refusal(max(errors, key=relevance), beside)
+
+
+def _with_fractions(
+    validator: Any, pattern: str, instance: Any, schema: Document
+) -> Iterator[ValidationError]:
+    """Hold a fraction to the bounds of its number, which a schema cannot say of a text."""
+    yield from Draft202012Validator.VALIDATORS["pattern"](validator, pattern, instance, schema)
+    parts = instance.split("/") if isinstance(instance, str) else ()
+    if len(parts) != 2 or not all(map(_NUMBER.fullmatch, parts)):
+        return
+    numerator, denominator = map(float, parts)
+    bounds = {name: schema[name] for name in _BOUNDS if name in schema}
+    quotient = numerator / denominator if denominator else math.inf
+    if bounds and not (
+        math.isfinite(quotient) and validator.evolve(schema=bounds).is_valid(quotient)
+    ):
+        yield ValidationError(f"{instance!r} is out of range")
+
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_Validator = validators.extend(Draft202012Validator, {"pattern": _with_fractions})
 
 
 def _is_low_k(error: ValidationError) -> bool:

@@ -18,13 +18,14 @@ Arrays = dict[str, ArrayHeader]
 
 def dataset_rule(part: str, settings: Settings) -> FileRule[Arrays]:
     """Return what the file of a data set in the part `part` must pass."""
-    inspect = partial(read_dataset_header, max_inflated_bytes=settings.max_inflated_bytes)
-    return FileRule(part, settings.max_dataset_bytes, inspect)
+    look = partial(read_dataset_header, max_inflated_bytes=settings.max_inflated_bytes)
+    return FileRule(part, settings.max_dataset_bytes, look, "malformed_dataset")
 
 
 def keep_dataset(session: Session, services: Services, upload: Upload[Arrays]) -> Dataset:
     """Make the staged file a blob and record it."""
-    kept = keep(session, services, upload.stored)
+    inflated_bytes = sum(array.bytes for array in upload.header.values())
+    kept = keep(session, services, upload.stored, inflated_bytes)
     return create_dataset(
         session,
         filename=upload.filename,

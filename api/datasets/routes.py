@@ -66,7 +66,7 @@ async def create(
         rule = dataset_rule("upload_id", services.settings)
         return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
     file = dataset_rule("file", services.settings)
-    async with received(request, services.store, [file]) as form:
+    async with received(request, services, [file]) as form:
         return await run_in_threadpool(
             answer_by_file, services, CALL, idempotency_key, form.file(file), {}, act
         )

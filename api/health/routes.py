@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.problems import Problem, documented
 from api.services import ProcessDep, Services
 from jobstore.catalogue import list_entries
+from jobstore.errors import DiskFull
 
 router = APIRouter(tags=["health"])
 BROKER_TIMEOUT_S = 2
@@ -28,7 +29,7 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", summary="Tell whether the process lives")
-def healthz() -> Health:
+async def healthz() -> Health:
     """Answer at once, whatever the other parts do."""
     return Health()
 
@@ -75,6 +76,15 @@ def _broker(services: Services) -> bool:
         return bool(client.ping())
 
 
+def _disk(services: Services) -> bool:
+    try:
+        services.disk.check()
+    except DiskFull as error:
+        log.warning("a disk is full: %s", error)
+        return False
+    return True
+
+
 def _catalogue(services: Services) -> bool:
     with services.database.read() as session:
         return bool(list_entries(session, "method"))
@@ -84,5 +94,6 @@ CHECKS: dict[str, tuple[Callable[[Services], bool], str]] = {
     "database": (_database, "see ATMC_DATABASE_URL, and migrate with python -m launcher.migrate"),
     "store": (_store, "see ATMC_STORE_URL"),
     "broker": (_broker, "see ATMC_BROKER_URL"),
+    "disk": (_disk, "make room where ATMC_HOME is; see ATMC_RESERVED_BYTES"),
     "catalogue": (_catalogue, "no worker has started yet"),
 }

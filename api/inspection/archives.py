@@ -9,8 +9,9 @@ from api.inspection.limits import LimitedReader
 from api.problems import Problem
 from api.text import clip
 
-# The directory and the headers together may be this large: 50,000 members fit.
+# The directory and the headers together may be this large.
 MAX_READ_BYTES = 24 * 2**20
+MAX_MEMBERS = 200_000
 
 _ENCRYPTED = 0x1
 
@@ -48,6 +49,12 @@ class UntrustedArchive:
             self._zip = zipfile.ZipFile(reader)
         except _UNREADABLE as error:
             raise self.malformed(f"it is not a whole zip file ({clip(str(error))})") from error
+        count = len(self._zip.infolist())
+        if count > MAX_MEMBERS:
+            raise self.malformed(
+                f"it has {count} members, {MAX_MEMBERS} are allowed; send images as Parquet or as "
+                "arrays"
+            )
         self.members: dict[str, zipfile.ZipInfo] = {}
         folded: dict[str, str] = {}
         for member in self._zip.infolist():

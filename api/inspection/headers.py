@@ -1,5 +1,7 @@
 """The header of an uploaded file, in one vocabulary for every format."""
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +35,7 @@ ITEM_BYTES = {
 
 # More dimensions, or longer ones, than any tensor has: past these a header is not a header.
 MAX_DIMENSIONS = 16
+MAX_TENSORS = 20_000
 MAX_LENGTH = 2**48
 
 
@@ -60,6 +63,12 @@ class ArrayHeader:
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that the array takes when nothing is packed; its type's name ends in bits."""
+        bits = re.search(r"\d+$", self.dtype)
+        return math.prod(self.shape) * (int(bits[0]) // 8 if bits else 1)
 
 
 def is_shape(value: object) -> bool:

@@ -3,14 +3,14 @@
 from typing import Any, BinaryIO
 
 from api.inspection.archives import UntrustedArchive
-from api.inspection.headers import ITEM_BYTES, ModelHeader, TensorHeader
+from api.inspection.headers import ITEM_BYTES, MAX_TENSORS, ModelHeader, TensorHeader
 from api.inspection.pickle_outline import malformed, read_outline
 from api.inspection.pickle_values import Global, Storage, StoredTensor, Value, as_tensor
 from api.problems import Problem
 from api.text import clip
 from atmc_spec.checkpoints import StateDict, find_state_dicts
 
-# 20,000 tensors fit.
+# As many tensors as are taken fit.
 MAX_PICKLE_BYTES = 8 * 2**20
 
 # How many entries of a file without tensors a message lists.
@@ -48,6 +48,8 @@ def read_torch_header(file: BinaryIO) -> ModelHeader:
     found = find_state_dicts(outline, as_tensor)
     if not found:
         raise malformed(_without_tensors(outline))
+    if (count := sum(len(each.tensors) for each in found)) > MAX_TENSORS:
+        raise malformed(f"it has {count} tensors, {MAX_TENSORS} are allowed")
     for each in found:
         for key, tensor in each.tensors.items():
             _check_storage(archive, folder, key, tensor.storage)

@@ -17,7 +17,7 @@ from api.problems import Problem
 from api.services import Services
 from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
-from api.webhooks.schemas import WebhookWithSecret
+from api.webhooks.schemas import WebhookView
 from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
@@ -30,6 +30,8 @@ from jobstore.webhooks import webhook_of
 
 def create_by_ids(services: Services, body: Document, key: str | None) -> JSONResponse:
     """Queue a job on a model and a data set that were uploaded before."""
+
+    services.disk.check()
 
     def act(session: Session) -> Answer:
         new, spec = read_new_job(session, body, NewJobByIds)
@@ -83,7 +85,7 @@ def _queue(
     model: Model,
     dataset: Dataset,
 ) -> Answer:
-    webhook = checked(services, new.webhook, "webhook.url") if new.webhook else None
+    webhook, secret = checked(services, new.webhook, "webhook.url") if new.webhook else (None, None)
     job = create_job(
         session,
         spec=spec,
@@ -99,9 +101,13 @@ def _queue(
     )
     view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
+    once = {}
     if webhook is not None and (made := webhook_of(session, job.id)) is not None:
-        body["webhook"] = WebhookWithSecret.model_validate(made).model_dump(mode="json")
-    return Answer(202, {"Location": view.links["self"]}, body)
+        shown = WebhookView.model_validate(made).model_dump(mode="json")
+        # A repeated answer has the job and its webhook, without the secret.
+        body["webhook"] = shown | {"secret": None}
+        once = {"webhook": {"secret": secret}}
+    return Answer(202, {"Location": view.links["self"]}, body, once)
 
 
 def _answer(

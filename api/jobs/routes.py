@@ -61,7 +61,7 @@ async def create(
     model = model_rule("model", services.settings)
     dataset = dataset_rule("dataset", services.settings)
     spec = TextRule("spec", lambda text: _read_spec(services, text))
-    async with received(request, services.store, [spec, model, dataset]) as form:
+    async with received(request, services, [spec, model, dataset]) as form:
         return await run_in_threadpool(
             create_with_files,
             services,

@@ -11,7 +11,7 @@ from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
 from api.text import WITHOUT_NUL
-from api.webhooks.schemas import NewWebhook, WebhookWithSecret
+from api.webhooks.schemas import NewWebhook, WebhookOfJob
 from jobstore.states import JobState
 from jobstore.tables import Event, Job
 from jobstore.workers import Offer
@@ -140,7 +140,7 @@ class JobView(BaseModel):
 class NewJobView(JobView):
     """A job as it is answered when it is made."""
 
-    webhook: WebhookWithSecret | None = Field(
+    webhook: WebhookOfJob | None = Field(
         None, description="Its own webhook, with its secret; only of a job that has one."
     )
 

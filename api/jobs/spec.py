@@ -2,12 +2,12 @@
 
 from typing import TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api.catalogue.lookup import find_spec_reader
 from api.jobs.schemas import NewJob
-from api.problems import Problem, invalid
+from api.problems import Problem
+from api.strict_json import as_model
 from atmc_spec import InvalidInput, count_nonzeros
 from jobstore.tables import Document
 
@@ -22,10 +22,7 @@ def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New
     """
     fields = {name: value for name, value in body.items() if name in kind.model_fields}
     spec = {name: value for name, value in body.items() if name not in kind.model_fields}
-    try:
-        new = kind.model_validate(fields)
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
+    new = as_model(fields, kind)
     method = spec.get("method")
     if not isinstance(method, str):
         problem = "missing_field" if method is None else "invalid_value"

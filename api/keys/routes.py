@@ -1,12 +1,11 @@
 """`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls."""
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -25,6 +24,13 @@ from jobstore.tenants import TENANT_NAME
 router = APIRouter(tags=["keys"])
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it lies outside the years 1 to 9999 in UTC") from error
+
+
 class NewKey(BaseModel):
     """A key to make: its tenant, its scopes, and how long it holds."""
 
@@ -40,7 +46,9 @@ class NewKey(BaseModel):
     scopes: Annotated[frozenset[Scope], Field(min_length=1)] = Field(
         examples=[["jobs:read", "jobs:write"]]
     )
-    expires_at: AwareDatetime | None = Field(None, examples=["2030-01-01T00:00:00Z"])
+    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = Field(
+        None, examples=["2030-01-01T00:00:00Z"]
+    )
 
 
 class KeyView(RowView):
@@ -81,6 +89,7 @@ class KeyList(BaseModel):
         "missing_field",
         "unknown_field",
         "invalid_value",
+        "nobody_is_asked",
         "key_shown_once",
         "idempotency_conflict",
         "request_in_progress",
@@ -92,8 +101,12 @@ async def create(
     """Return the key, this once; only a hash of it is kept.
 
     So the answer cannot be repeated: the same request under the same `Idempotency-Key` makes no
-    second key, but is refused with `key_shown_once`, which names the first to revoke it.
+    second key, but is refused with `key_shown_once`, which names the first to revoke it. Without
+    ATMC_ADMIN_KEY, when whoever asks is let in, none is made: it would open the service for good.
     """
+    if services.settings.admin_key is None:
+        detail = "Set ATMC_ADMIN_KEY (openssl rand -hex 24) and restart; then it makes keys."
+        raise Problem("nobody_is_asked", detail)
     new = await read_body(request, NewKey)
     if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
         raise Problem("invalid_value", "'expires_at' is over already.", "expires_at")
@@ -101,27 +114,23 @@ async def create(
 
 
 def _create(services: Services, new: NewKey, idempotency_key: str | None) -> JSONResponse:
-    secret = None
-
     def act(session: Session) -> Answer:
-        nonlocal secret
         key, secret = create_key(
             session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
         )
-        # The answer that is kept to be repeated is without the key itself.
-        return Answer(201, {}, KeyView.model_validate(key).model_dump(mode="json"))
+        view = KeyView.model_validate(key).model_dump(mode="json")
+        return Answer(201, {}, view, once={"key": secret})
 
     content = new.model_dump(mode="json") | {"scopes": sorted(new.scopes)}
-    response = answer_once(services.database, "POST /keys", idempotency_key, content, act)
-    view = json.loads(bytes(response.body))
-    if secret is None:
-        detail = (
-            f"This request was answered before, with the key {view['id']}, which is shown only "
-            f"once. If that was lost, revoke it (DELETE /keys/{view['id']}) and make another one."
-        )
-        raise Problem("key_shown_once", detail, "Idempotency-Key")
-    headers = {"Cache-Control": "no-store"}
-    return JSONResponse(view | {"key": secret}, status_code=201, headers=headers)
+    return answer_once(services.database, "POST /keys", idempotency_key, content, act, _shown)
+
+
+def _shown(view: dict[str, Any]) -> Problem:
+    detail = (
+        f"This request was answered before, with the key {view['id']}, which is shown only "
+        f"once. If that was lost, revoke it (DELETE /keys/{view['id']}) and make another one."
+    )
+    return Problem("key_shown_once", detail, "Idempotency-Key")
 
 
 @router.get("/keys", summary="List the keys")

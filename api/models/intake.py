@@ -18,7 +18,7 @@ from jobstore.uploads import create_model
 
 def model_rule(part: str, settings: Settings) -> FileRule[ModelHeader]:
     """Return what the file of a network in the part `part` must pass."""
-    return FileRule(part, settings.max_model_bytes, read_model_header)
+    return FileRule(part, settings.max_model_bytes, read_model_header, "malformed_model")
 
 
 def check_model(

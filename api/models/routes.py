@@ -4,7 +4,6 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -13,9 +12,9 @@ from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
 from api.models.schemas import ModelView, NewModel, NewModelByUpload, Normalization
 from api.openapi import FILE, LOCATION, file_body
-from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented, invalid
+from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented
 from api.services import Services, ServicesDep
-from api.strict_json import is_json, parse_object, read_body
+from api.strict_json import as_model, is_json, parse_object, read_body
 from api.text import PathText
 from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
@@ -28,10 +27,7 @@ router = APIRouter(tags=["models"])
 
 
 def _parse_normalization(text: str) -> Normalization:
-    try:
-        return Normalization.model_validate(parse_object(text))
-    except ValidationError as error:
-        raise invalid(error.errors(), within="normalization") from error
+    return as_model(parse_object(text), Normalization, within="normalization")
 
 
 CALL = "POST /models"
@@ -79,7 +75,7 @@ async def create(
         act = partial(_record, services, new)
         return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
     file = model_rule("file", services.settings)
-    async with received(request, services.store, [file, ARCHITECTURE, NORMALIZATION]) as form:
+    async with received(request, services, [file, ARCHITECTURE, NORMALIZATION]) as form:
         said = NewModel(
             architecture=form.text(ARCHITECTURE), normalization=form.optional_text(NORMALIZATION)
         )

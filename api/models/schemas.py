@@ -8,8 +8,12 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 from api.uploads.schemas import ByUpload
 from api.views import LinkedView
 
-_Mean = Annotated[float, Field(allow_inf_nan=False)]
-_Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Images are in [0, 1], and are computed with in float32, or half of that.
+_Mean = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+_Deviation = Annotated[float, Field(ge=1e-4, le=1000, allow_inf_nan=False)]
+
+
+MAX_CHANNELS = 1024
 
 
 class Normalization(BaseModel):
@@ -17,8 +21,8 @@ class Normalization(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mean: list[_Mean] = Field(min_length=1, examples=[[0.1307]])
-    std: list[_Deviation] = Field(min_length=1, examples=[[0.3081]])
+    mean: list[_Mean] = Field(min_length=1, max_length=MAX_CHANNELS, examples=[[0.1307]])
+    std: list[_Deviation] = Field(min_length=1, max_length=MAX_CHANNELS, examples=[[0.3081]])
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:

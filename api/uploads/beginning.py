@@ -11,7 +11,8 @@ from jobstore.tables import IncomingUpload
 
 
 def begin(services: Services, **fields: Any) -> IncomingUpload:
-    """Announce an upload; raises `QuotaExceeded`."""
+    """Announce an upload; raises `DiskFull`, `QuotaExceeded`."""
+    services.disk.check(fields["bytes"])
     with services.database.write() as session:
         check_incoming(session, services.terms.max_stored_bytes, fields["bytes"])
         lifetime_s = services.settings.upload_lifetime_s
@@ -21,9 +22,8 @@ def begin(services: Services, **fields: Any) -> IncomingUpload:
 def forget(services: Services, upload_id: str) -> None:
     """Give an upload up, and delete what has arrived; raises `NotFound`."""
     with services.database.write() as session:
-        keys = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
-    for key in keys:
-        services.store.delete(key)
+        left = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
+    left.clear(services.store)
 
 
 def max_bytes(settings: Settings) -> int:

@@ -9,7 +9,8 @@ from api.problems import Problem, documented
 from api.services import Services, ServicesDep
 from api.strict_json import read_body
 from api.uploads.beginning import begin, check_size, forget
-from api.uploads.schemas import URL_LIFETIME_S, DirectUpload, NewDirectUpload, UploadView
+from api.uploads.schemas import DirectUpload, NewDirectUpload, UploadView
+from jobstore.incoming import URL_LIFETIME_S
 
 router = APIRouter(tags=["uploads"])
 
@@ -35,7 +36,8 @@ router = APIRouter(tags=["uploads"])
 async def create_direct(request: Request, services: ServicesDep) -> JSONResponse:
     """Return a URL for one PUT of the file, where the store has such URLs (S3).
 
-    What lies there is read through, and held against size and digest, when it is used as
+    The store refuses another length, a second PUT, and one without the headers of the answer. What
+    lies there is read through, and held against size and digest, when it is used as
     `upload_id` of `POST /models` or `POST /datasets`.
     """
     new = await read_body(request, NewDirectUpload)
@@ -48,9 +50,10 @@ async def create_direct(request: Request, services: ServicesDep) -> JSONResponse
 def _begin_direct(services: Services, new: NewDirectUpload) -> DirectUpload:
     upload = begin(services, filename=new.filename, bytes=new.bytes, sha256=new.sha256)
     assert upload.direct_key is not None  # it has a digest
-    url = services.store.presign(upload.direct_key, expires_s=URL_LIFETIME_S, method="PUT")
-    if url is None:
+    lifetime_s = min(URL_LIFETIME_S, services.settings.upload_lifetime_s)
+    put = services.store.presign_put(upload.direct_key, bytes=upload.bytes, expires_s=lifetime_s)
+    if put is None:
         forget(services, upload.id)
         detail = "This service's store has no URLs of its own: use POST /uploads."
         raise Problem("no_direct_uploads", detail)
-    return DirectUpload(**vars(UploadView.model_validate(upload)), url=url)
+    return DirectUpload(**vars(UploadView.model_validate(upload)), **vars(put))

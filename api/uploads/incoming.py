@@ -17,7 +17,7 @@ from api.uploads.schemas import ByUpload
 from jobstore import incoming
 from jobstore.errors import NotFound, TooLarge
 from jobstore.idempotency import Answer
-from jobstore.incoming import Chunk
+from jobstore.incoming import Chunk, Leftovers
 from jobstore.objects import Stored
 from jobstore.tables import Document, IncomingUpload
 
@@ -37,13 +37,15 @@ async def assembled(
     `file_too_large`, and what inspecting raises.
     """
     upload, sources = await run_in_threadpool(_find, services, upload_id)
+    services.disk.check(upload.bytes)
     parts = services.store.stream_all((source.key, source.bytes) for source in sources)
     try:
         stored = await services.store.put_stream(parts, max_bytes=rule.max_bytes)
     except TooLarge as error:
         raise too_large("The upload is larger", rule.max_bytes) from error
     try:
-        header = await run_in_threadpool(_check, services, upload, stored, rule)
+        await run_in_threadpool(_check_digest, services, upload, stored)
+        header = await _inspect(services, stored, rule)
         yield Upload(upload.filename or upload.id, stored, header)
     finally:
         await run_in_threadpool(services.store.delete, stored.key)
@@ -63,18 +65,18 @@ async def answer_by_upload(
     if known is not None:
         return known
     async with assembled(services, new.upload_id, rule) as upload:
-        keys: list[str] = []
+        left = Leftovers()
 
         def use_up_too(session: Session) -> Answer:
+            nonlocal left
             # The upload goes first, because the file takes over its share of the quota.
-            keys[:] = use_up(session, new.upload_id)
+            left = use_up(session, new.upload_id)
             return act(session, upload)
 
         answer = await run_in_threadpool(
             answer_once, services.database, call, key, content, use_up_too
         )
-    for each in keys:
-        await run_in_threadpool(services.store.delete, each)
+    await run_in_threadpool(left.clear, services.store)
     return answer
 
 
@@ -91,8 +93,8 @@ def answer_by_file(
     return answer_once(services.database, call, key, content, lambda s: act(s, upload))
 
 
-def use_up(session: Session, upload_id: str) -> list[str]:
-    """Delete the upload's rows; returns the keys of its objects, to delete after the commit."""
+def use_up(session: Session, upload_id: str) -> Leftovers:
+    """Forget the upload; what is left of it is to be cleared after the commit."""
     try:
         return incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
     except NotFound as error:
@@ -121,17 +123,27 @@ def _check_size(services: Services, upload: IncomingUpload, key: str) -> None:
         detail = "Nothing lies at its URL yet; PUT the file there first."
         raise Problem("upload_incomplete", detail, "upload_id") from error
     if size != upload.bytes:
-        detail = f"{size} bytes lie at its URL, {upload.bytes} were announced."
+        # The URL takes another length from nobody; a store that let one through is not to keep it.
+        services.store.delete(key)
+        detail = f"{size} bytes lay at its URL, {upload.bytes} were announced; PUT it there again."
         raise Problem("digest_mismatch", detail, "upload_id")
 
 
-def _check(services: Services, upload: IncomingUpload, stored: Stored, rule: FileRule[T]) -> T:
+def _check_digest(services: Services, upload: IncomingUpload, stored: Stored) -> None:
     if upload.sha256 is not None and stored.sha256 != upload.sha256:
-        detail = f"What lies at its URL has the SHA-256 {stored.sha256}, announced was another."
+        # What was announced can be put there now.
+        if upload.direct_key is not None:
+            services.store.delete(upload.direct_key)
+        detail = (
+            f"What lay at its URL had the SHA-256 {stored.sha256}, announced was another; PUT "
+            "the file there again."
+        )
         raise Problem("digest_mismatch", detail, "upload_id")
+
+
+async def _inspect(services: Services, stored: Stored, rule: FileRule[T]) -> T:
     try:
-        with services.store.open(stored.key) as file:
-            return rule.inspect(file)
+        return await rule.inspect(services.store, stored)
     except Problem as problem:
         problem.param = problem.param or "upload_id"
         raise

@@ -12,9 +12,12 @@ from typing import Any, BinaryIO, Generic, TypeVar, cast
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from api.problems import Problem
+from api.inspection.process import inspect
+from api.problems import Problem, insufficient_storage
+from api.services import Services
 from api.uploads.multipart import MAX_TEXT_BYTES, Part, read_parts, too_large
-from jobstore.errors import TooLarge
+from jobstore.disk import Disk
+from jobstore.errors import DiskFull, TooLarge
 from jobstore.objects import ObjectStore, Stored
 
 T = TypeVar("T")
@@ -34,11 +37,19 @@ class Upload(Generic[T]):
 
 @dataclass(frozen=True)
 class FileRule(Generic[T]):
-    """The part `name` is a file of at most `max_bytes` that must pass `inspect`."""
+    """The part `name` is a file of at most `max_bytes` that must pass `look`.
+
+    `look` is called in another process (`api.inspection.process`); `code` is that of its refusals.
+    """
 
     name: str
     max_bytes: int
-    inspect: Callable[[BinaryIO], T]
+    look: Callable[[BinaryIO], T]
+    code: str
+
+    async def inspect(self, store: ObjectStore, stored: Stored) -> T:
+        """Return what is in the staged file; raises Problems."""
+        return await inspect(store.tenant, lambda: store.open(stored.key), self.look, self.code)
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,9 @@ Rule = FileRule[Any] | TextRule[Any]
 class Form:
     """The parts of a form that have been received so far."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, disk: Disk) -> None:
         self._store = store
+        self._disk = disk
         self._values: dict[str, Any] = {}
         self._staged: list[Stored] = []
 
@@ -98,16 +110,13 @@ class Form:
 
     async def _receive_file(self, part: Part, rule: FileRule[T]) -> Upload[T]:
         try:
-            stored = await self._store.put_stream(part.chunks(), max_bytes=rule.max_bytes)
+            chunks = self._disk.watched(part.chunks())
+            stored = await self._store.put_stream(chunks, max_bytes=rule.max_bytes)
         except TooLarge as error:
             raise too_large(f"The file in {part.name!r} is larger", rule.max_bytes) from error
         self._staged.append(stored)
-        header = await run_in_threadpool(self._inspect, stored, rule)
+        header = await rule.inspect(self._store, stored)
         return Upload(part.filename or part.name, stored, header)
-
-    def _inspect(self, stored: Stored, rule: FileRule[T]) -> T:
-        with self._store.open(stored.key) as file:
-            return rule.inspect(file)
 
     def discard(self) -> None:
         """Delete whatever of the files is still staged."""
@@ -117,21 +126,25 @@ class Form:
 
 @asynccontextmanager
 async def received(
-    request: Request, store: ObjectStore, rules: Sequence[Rule]
+    request: Request, services: Services, rules: Sequence[Rule]
 ) -> AsyncIterator[Form]:
     """Receive the request's form; files that the block did not keep are deleted after it.
 
     Raises `file_too_large` before a file is all read, `malformed_multipart`, `unknown_field`,
-    `invalid_value` for a part that comes twice, and what inspecting and parsing raise.
+    `invalid_value` for a part that comes twice, `DiskFull`, and what inspecting and parsing raise.
     """
-    form = Form(store)
+    form = Form(services.store, services.disk)
     body = request.stream()
     max_bytes = sum(_max_bytes(rule) for rule in rules) + MAX_TEXT_BYTES
     try:
-        _refuse_early(request, max_bytes)
+        _refuse_early(request, max_bytes, services.disk)
         async for part in read_parts(request, body, max_bytes):
             await form.receive(part, rules)
         yield form
+    except DiskFull as error:
+        problem = insufficient_storage()
+        await read_out(body, problem)
+        raise problem from error
     except Problem as problem:
         await read_out(body, problem)
         raise
@@ -168,10 +181,12 @@ def _max_bytes(rule: Rule) -> int:
     return rule.max_bytes if isinstance(rule, FileRule) else MAX_TEXT_BYTES
 
 
-def _refuse_early(request: Request, max_bytes: int) -> None:
+def _refuse_early(request: Request, max_bytes: int, disk: Disk) -> None:
     declared = request.headers.get("Content-Length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    length = int(declared) if declared.isdecimal() else 0
+    if length > max_bytes:
         raise too_large(f"The request has {declared} bytes", max_bytes)
+    disk.check(length)
 
 
 def _missing(name: str, what: str) -> Problem:

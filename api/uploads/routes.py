@@ -206,7 +206,8 @@ async def _append(
     services: Services, upload: IncomingUpload, checksum: tus.Checksum | None, request: Request
 ) -> int:
     """Return the offset after the request's body."""
-    body = request.stream()
+    services.disk.check()
+    body = services.disk.watched(request.stream())
     appending = Appending(services.database, services.store, upload, checksum)
     try:
         return await appending.take(body)

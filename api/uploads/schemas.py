@@ -6,9 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.text import WITHOUT_NUL
 from api.views import LinkedView
-
-# A URL that puts an object into the store holds this long.
-URL_LIFETIME_S = 3600
+from jobstore.incoming import URL_LIFETIME_S
 
 
 class ByUpload(BaseModel):
@@ -51,4 +49,11 @@ class NewDirectUpload(BaseModel):
 class DirectUpload(UploadView):
     """Where to PUT the file."""
 
-    url: str = Field(description=f"Takes one PUT of the file, for {URL_LIFETIME_S} seconds.")
+    url: str = Field(
+        description="Takes one PUT of a file of the announced length, for "
+        f"{URL_LIFETIME_S:.0f} seconds at most."
+    )
+    headers: dict[str, str] = Field(
+        description="The headers that the PUT must have, beside its Content-Length.",
+        examples=[{"If-None-Match": "*"}],
+    )

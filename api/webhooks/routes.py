@@ -1,6 +1,6 @@
 """`/webhooks`: make, list, change, delete; the log of their deliveries, and delivering again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -33,10 +33,16 @@ from jobstore.idempotency import Answer
 router = APIRouter(tags=["webhooks"])
 
 
-def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks.NewWebhook:
-    """Return the webhook to make; raises `invalid_value` for a URL that may not be called."""
+def checked(
+    services: Services, new: NewWebhook, param: str = "url"
+) -> tuple[webhooks.NewWebhook, str]:
+    """Return the webhook to make, and its secret to show this once.
+
+    Raises `invalid_value` for a URL that may not be called.
+    """
     _check_url(services, new.url, param)
-    return webhooks.NewWebhook(new.url, new.events)
+    secret = webhooks.new_secret()
+    return webhooks.NewWebhook(new.url, new.events, services.vault.seal(secret)), secret
 
 
 @router.post(
@@ -54,6 +60,7 @@ def checked(services: Services, new: NewWebhook, param: str = "url") -> webhooks
             "unknown_field",
             "invalid_value",
             "too_many_webhooks",
+            "secret_shown_once",
             *ONCE_CODES,
         ),
     },
@@ -66,13 +73,16 @@ async def create(
     Each event is a POST of JSON, signed as [Standard Webhooks](https://www.standardwebhooks.com)
     has it: `{"type", "timestamp", "data"}`. It is repeated over hours until the answer is 2xx, in
     order per job; the same `webhook-id` may come twice. Redirects are not followed.
+
+    The answer cannot be repeated: the same request under the same `Idempotency-Key` makes no second
+    webhook, but is refused with `secret_shown_once`.
     """
     new = await read_body(request, NewWebhook)
     return await run_in_threadpool(_create, services, new, idempotency_key)
 
 
 def _create(services: Services, new: NewWebhook, key: str | None) -> JSONResponse:
-    wanted = checked(services, new)
+    wanted, secret = checked(services, new)
 
     def act(session: Session) -> Answer:
         try:
@@ -80,10 +90,19 @@ def _create(services: Services, new: NewWebhook, key: str | None) -> JSONRespons
         except TooManyWebhooks as error:
             detail = f"{str(error).capitalize()}; delete one first."
             raise Problem("too_many_webhooks", detail) from error
-        return created(WebhookWithSecret.model_validate(made))
+        return created(WebhookView.model_validate(made), once={"secret": secret})
 
     content = new.model_dump()
-    return answer_once(services.database, "POST /webhooks", key, content, act)
+    return answer_once(services.database, "POST /webhooks", key, content, act, _shown)
+
+
+def _shown(view: dict[str, Any]) -> Problem:
+    detail = (
+        f"This request was answered before, with the secret of the webhook {view['id']}, which is "
+        f"shown only once. If that was lost, POST /webhooks/{view['id']}/rotate-secret, under "
+        "another key, gives it a new one."
+    )
+    return Problem("secret_shown_once", detail, "Idempotency-Key")
 
 
 @router.get("/webhooks", summary="List the webhooks")
@@ -139,24 +158,25 @@ def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> Web
     "/webhooks/{webhook_id}/rotate-secret",
     summary="Give a webhook a new secret",
     response_model=WebhookWithSecret,
-    responses=documented(
-        "not_found", "invalid_value", "idempotency_conflict", "request_in_progress"
-    ),
+    responses=documented("not_found", "invalid_value", "secret_shown_once", *ONCE_CODES),
 )
 def rotate_secret(
     webhook_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Return the webhook with the secret that signs from the next try on, tries of what waits too.
 
-    The old one signs nothing more: have the receiver accept both while you change it.
+    The old one signs nothing more: have the receiver accept both while you change it. The same
+    request under the same `Idempotency-Key` is refused with `secret_shown_once`.
     """
 
     def act(session: Session) -> Answer:
-        changed = webhooks.rotate_secret(session, webhook_id)
-        return Answer(200, {}, WebhookWithSecret.model_validate(changed).model_dump(mode="json"))
+        secret = webhooks.new_secret()
+        changed = webhooks.change_secret(session, webhook_id, services.vault.seal(secret))
+        view = WebhookView.model_validate(changed).model_dump(mode="json")
+        return Answer(200, {}, view, once={"secret": secret})
 
     scope = f"POST /webhooks/{webhook_id}/rotate-secret"
-    return answer_once(services.database, scope[-255:], idempotency_key, {}, act)
+    return answer_once(services.database, scope[-255:], idempotency_key, {}, act, _shown)
 
 
 @router.delete(

@@ -101,6 +101,15 @@ class WebhookWithSecret(WebhookView):
     )
 
 
+class WebhookOfJob(WebhookView):
+    """The webhook of a new job."""
+
+    secret: str | None = Field(
+        description="The secret that signs messages, by Standard Webhooks; it is not shown again, "
+        "and null where the answer is repeated under an `Idempotency-Key`."
+    )
+
+
 class WebhookList(BaseModel):
     """All webhooks but those of single jobs."""
 

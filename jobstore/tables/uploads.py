@@ -63,7 +63,9 @@ class IncomingUpload(Owned, Base):
     """An upload that comes in several requests: `received` of `bytes` bytes have.
 
     A direct one has the digest that it must have and the key that its owner puts it under; a
-    resumable one has chunks. Whatever is not used by `expires_at` is deleted.
+    resumable one has chunks. Whatever is not used by `expires_at` is deleted. Of a direct one that
+    was used or given up before, the row stays until then, closed: its URL still holds, so an empty
+    object has to keep its place.
     """
 
     __tablename__ = "uploads"
@@ -78,6 +80,7 @@ class IncomingUpload(Owned, Base):
     tus_metadata: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str | None] = mapped_column(SHA256)
     direct_key: Mapped[str | None] = mapped_column(Text)
+    closed_at: Mapped[datetime | None]
 
 
 class UploadChunk(Owned, Base):

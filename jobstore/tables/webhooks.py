@@ -13,8 +13,8 @@ from jobstore.tables.jobs import Job
 class Webhook(Owned, Base):
     """A URL that is told of `events` (divided by spaces): all the tenant's, or one job's.
 
-    The secret signs what is sent, so it is here as it is. `failed_deliveries` counts those given up
-    in a row.
+    The secret signs what is sent, so it is no hash, but sealed (`jobstore.vault`).
+    `failed_deliveries` counts those given up in a row.
     """
 
     __tablename__ = "webhooks"

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import select, text, update
 
+from jobstore.keys import Scope, create_key
 from jobstore.tables import IdempotencyKey as Answered
 from jobstore.tables import Key
 from tests.api.conftest import Service, assert_problem, wait_until
@@ -166,7 +167,11 @@ def test_without_an_admin_key_this_machine_is_let_in_and_keys_hold_all_the_same(
     service: Service,
 ) -> None:
     assert service.http.get("/jobs").status_code == 200
-    red = service.new_tenant("red")
+    # Made while the service asked for keys.
+    with service.database.write() as session:
+        scopes = [Scope.READ, Scope.WRITE]
+        _, secret = create_key(session, tenant="red", scopes=scopes, expires_at=None)
+    red = service.keyed(secret)
     assert red.send_model().status_code == 201
     assert_problem(service.keyed("atmc_wrong").http.get("/jobs"), 401, "key_invalid")
     with service.database.read() as session:
@@ -215,3 +220,13 @@ def test_nobody_s_body_is_read_before_they_are_let_in(admin: Service, call: str)
 def test_a_body_of_an_admin_has_its_limit_too(admin: Service) -> None:
     long = {"tenant": "red", "scopes": ["jobs:read"], "x": "x" * 300_000}
     assert_problem(admin.http.post("/keys", json=long), 413, "file_too_large")
+
+
+def test_no_key_is_made_while_nobody_is_asked_for_one(shared: Service) -> None:
+    body = {"tenant": "red", "scopes": ["admin"]}
+    for headers in ({}, {"Idempotency-Key": "once"}, {"Authorization": "Bearer atmc_x"}):
+        response = shared.http.post("/keys", json=body, headers=headers)
+        assert response.status_code in (401, 409)
+    assert_problem(shared.http.post("/keys", json=body), 409, "nobody_is_asked")
+    with shared.database.read() as session:
+        assert session.scalars(select(Key)).all() == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -156,3 +157,25 @@ def test_who_reads_the_log_cannot_be_fooled_by_a_line_break(settings: Settings) 
     ).stderr
     assert written.endswith(' INFO x: a\\nb job="c\\nd" note="e f"\n')
     assert written.count("\n") == 1
+
+
+def test_a_terminal_that_shows_the_log_is_told_nothing(settings: Settings) -> None:
+    """Control characters, of C1 and of Unicode too, are spelled out; so are those of errors."""
+    script = (
+        "import logging; from jobstore.logs import configure_logs; configure_logs('text')\n"
+        "bad = '\\x1b]0;t\\x07\\x9b2J\\x7f\\r\\u2028\\u202e'\n"
+        "logging.getLogger('x').info(bad, extra={'job': bad})\n"
+        "try: raise ValueError(bad + '\\n2026-01-01 INFO forged: a record')\n"
+        "except ValueError: logging.getLogger('x').exception('failed')\n"
+    )
+    written = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    ).stderr.decode()
+    lines = written.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b]0;t\\x07\\x9b2J\\x7f\\r\\u2028\\u202e" in lines[0]
+    assert "forged" in written
+    assert not [line for line in lines if line.startswith("2026-01-01")]

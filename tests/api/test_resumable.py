@@ -326,14 +326,57 @@ def test_a_direct_upload_that_is_wrong_is_refused(shared: Service, changes: Any)
 def test_a_direct_upload_is_verified_before_its_use(service: Service) -> None:
     new = direct(service).json()
     assert_problem(as_model(service, new["links"]["self"]), 409, "upload_incomplete", "upload_id")
-    for wrong in (CONTENT[:-1], CONTENT[:-1] + b"?"):
-        assert httpx.put(new["url"], content=wrong).is_success
-        response = as_model(service, new["links"]["self"])
-        assert_problem(response, 422, "digest_mismatch", "upload_id")
-    assert httpx.put(new["url"], content=CONTENT).is_success
+    assert put(new, CONTENT[:-1] + b"?").is_success
+    response = as_model(service, new["links"]["self"])
+    assert_problem(response, 422, "digest_mismatch", "upload_id")
+    assert service.stored_files() == []
+    # A store that signs no lengths would let this in.
+    with service.database.read() as session:
+        key = incoming.get_upload(session, new["id"]).direct_key
+    path = service.settings.home / "longer"
+    path.write_bytes(CONTENT + b"?")
+    service.services.store.put_file(str(key), path)
+    response = as_model(service, new["links"]["self"])
+    assert_problem(response, 422, "digest_mismatch", "upload_id")
+    assert service.stored_files() == []
+    assert put(new, CONTENT).is_success
     model = as_model(service, new["links"]["self"]).json()
     assert model["sha256"] == new["sha256"]
-    # Whatever is put there later is not what was verified.
-    httpx.put(new["url"], content=b"something else")
     with service.services.store.open(f"blobs/{model['sha256'][:2]}/{model['sha256']}") as file:
         assert file.read() == CONTENT
+
+
+def put(new: dict[str, Any], content: bytes, **changes: str) -> httpx.Response:
+    """Put the content where a direct upload takes it."""
+    return httpx.put(new["url"], content=content, headers=new["headers"] | changes)
+
+
+@pytest.mark.parametrize("column", [COLUMNS[1]])
+@pytest.mark.parametrize("ending", ["used", "given up"])
+def test_a_direct_upload_takes_one_put_of_what_was_announced(service: Service, ending: str) -> None:
+    def stored() -> int:
+        return sum(found.bytes for found in service.services.store.find())
+
+    new = direct(service).json()
+    assert put(new, b"x" * (5 << 20)).status_code == 403
+    assert put(new, b"").status_code == 403
+    assert httpx.put(new["url"], content=iter([CONTENT]), headers=new["headers"]).is_error
+    assert httpx.put(new["url"], content=CONTENT).status_code == 403
+    assert stored() == 0
+    assert put(new, CONTENT).is_success
+    assert put(new, CONTENT).status_code == 412
+    upload = new["links"]["self"]
+    if ending == "used":
+        assert as_model(service, upload).status_code == 201
+    else:
+        assert service.http.delete(upload).status_code == 204
+    kept = stored()
+    assert kept == (len(CONTENT) if ending == "used" else 0)
+    assert put(new, CONTENT).status_code == 412
+    assert stored() == kept
+    assert_problem(service.http.get(upload), 404, "not_found")
+    # Once the URL holds no longer, nothing is left of it.
+    with service.database.write() as session:
+        session.execute(update(IncomingUpload).values(expires_at=clock(-1)))
+    sweep_uploads(service.database, service.services.store)
+    assert [found.key for found in service.services.store.find("staged/")] == []

@@ -19,6 +19,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 N = files.dense_weights()
+FRACTIONS = ("0/1", "300/1", "8/0", "0/0", "9/8", "1" * 400 + "/1")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ N = files.dense_weights()
         ({"threat": {"norm": "l7", "epsilon": 0.1}}, "invalid_value", "threat.norm", "linf"),
         *(
             ({"threat": {"norm": "linf", "epsilon": e}}, "invalid_value", "threat.epsilon", "8/255")
-            for e in (0, 8, 1.5, "8", "8/255/2", "", True)
+            for e in (0, 8, 1.5, 5e-324, 1e-7, "8", "8/255/2", "", True, *FRACTIONS)
         ),
         ({"evaluation": {"attacks": ["magic"]}}, "invalid_value", "evaluation.attacks.0", "pgd"),
         ({"evaluation": {"attacks": []}}, "invalid_value", "evaluation.attacks", ""),
@@ -72,6 +73,12 @@ N = files.dense_weights()
         ({"name": ""}, "invalid_value", "name", "at least 1"),
         ({"name": "a\0b"}, "invalid_value", "name", "pattern"),
         ({"time_limit_s": 0}, "invalid_value", "time_limit_s", "greater than 0"),
+        ({"time_limit_s": "1"}, "invalid_value", "time_limit_s", "valid number"),
+        ({"time_limit_s": True}, "invalid_value", "time_limit_s", "valid number"),
+        ({"priority": True}, "invalid_value", "priority", "valid integer"),
+        ({"priority": "1"}, "invalid_value", "priority", "valid integer"),
+        ({"priority": 2**70}, "invalid_value", "priority", "less than or equal to"),
+        ({"training": {"learning_rate": 5e-324}}, "invalid_value", "training.learning_rate", ""),
         ({"time_limit_s": 1e300}, "invalid_value", "time_limit_s", "less than or equal to"),
         ({"model_id": "mdl_0"}, "invalid_value", "model_id", "POST /models"),
         ({"dataset_id": "dst_0"}, "invalid_value", "dataset_id", "POST /datasets"),
@@ -106,7 +113,7 @@ def shared_ids(shared: Service) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def wide_method(shared: Service) -> str:
     """A method whose schema has what those of today have not."""
-    text = {"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 1, "pattern": "^./.$"}
+    text = {"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 1, "pattern": "^.+/.+$"}
     attacks = {"enum": ["fgsm", "pgd"]}
     properties = {
         "method": {"enum": ["wide"]},
@@ -124,9 +131,10 @@ def wide_method(shared: Service) -> str:
 @pytest.mark.parametrize(
     ("field", "value", "param", "said"),
     [
+        *(("epsilon", text, "epsilon", "a number above 0 and of at most 1") for text in FRACTIONS),
         ("epsilon", 8, "epsilon", "8, expected a number above 0 and of at most 1 or a string"),
         ("epsilon", 8, "epsilon", '(a number, or a fraction such as "8/255")'),
-        ("epsilon", "eight", "epsilon", "a string that matches ^./.$"),
+        ("epsilon", "eight", "epsilon", "a string that matches ^.+/.+$"),
         ("epsilon", None, "epsilon", "a number above 0"),
         ("attacks", [], "attacks", "an array with a length of at least 1"),
         ("attacks", ["pgd", "pgd"], "attacks", "none twice"),

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import httpx
 import pytest
+from sqlalchemy import select
 
 from jobstore import deliveries
 from jobstore.deliveries import Outcome
+from jobstore.tables import Base
 from jobstore.webhooks import MAX_WEBHOOKS
 from tests.api import files
 from tests.api.conftest import Service, assert_problem
@@ -85,11 +88,53 @@ def test_a_rotated_secret_is_another_and_shown_once(service: Service) -> None:
     assert rotated.status_code == 200
     assert rotated.json()["secret"].startswith("whsec_")
     assert rotated.json()["secret"] != made["secret"]
-    # An answer that was lost can be had again.
-    assert service.http.post(rotate, headers=once).json() == rotated.json()
+    again = service.http.post(rotate, headers=once)
+    assert made["id"] in assert_problem(again, 409, "secret_shown_once", "Idempotency-Key")
     assert service.http.post(rotate).json()["secret"] != rotated.json()["secret"]
     assert "secret" not in service.http.get(made["links"]["self"]).json()
     assert_problem(service.http.post("/webhooks/whk_0/rotate-secret"), 404, "not_found")
+
+
+def test_what_is_kept_to_be_repeated_has_no_secret_in_it(service: Service) -> None:
+    once = {"Idempotency-Key": "once"}
+    body = {"url": URL}
+    made = service.http.post("/webhooks", json=body, headers=once)
+    assert made.headers["Cache-Control"] == "no-store"
+    rotate = f"{made.json()['links']['self']}/rotate-secret"
+    rotated = service.http.post(rotate, headers=once)
+    ids = {
+        "model_id": service.send_model().json()["id"],
+        "dataset_id": service.send_dataset().json()["id"],
+    }
+    new_job = ids | files.SPEC | {"webhook": body}
+    job = service.http.post("/jobs", json=new_job, headers=once)
+    assert job.headers["Cache-Control"] == "no-store"
+    secrets = [made.json()["secret"], rotated.json()["secret"], job.json()["webhook"]["secret"]]
+    assert len(set(secrets)) == 3
+
+    def repeated() -> list[httpx.Response]:
+        answers = [
+            service.http.post("/webhooks", json=body, headers=once),
+            service.http.post(rotate, headers=once),
+            service.http.post("/jobs", json=new_job, headers=once),
+        ]
+        assert not [secret for secret in secrets for each in answers if secret in each.text]
+        return answers
+
+    first, second, third = repeated()
+    assert_problem(first, 409, "secret_shown_once", "Idempotency-Key")
+    assert_problem(second, 409, "secret_shown_once", "Idempotency-Key")
+    # A job is answered again, so that it is not lost with an answer.
+    assert third.headers["Idempotent-Replayed"] == "true"
+    told = job.json()
+    assert third.json() == told | {"webhook": told["webhook"] | {"secret": None}}
+    assert service.http.delete(made.json()["links"]["self"]).status_code == 204
+    repeated()
+    # And nothing of them lies in the database in clear, wherever it may be.
+    with service.database.read() as session:
+        for table in Base.metadata.tables.values():
+            text = str(session.execute(select(table)).all())
+            assert not [secret for secret in secrets if secret in text], table
 
 
 def test_there_are_no_more_webhooks_than_may_be(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,8 +78,15 @@ def api_url(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Itera
         broker_url=f"redis://127.0.0.1:{closed_port}/0",
         max_dataset_bytes=1_000_000,
     )
+    with serving_api(settings) as url:
+        yield url
+
+
+@contextmanager
+def serving_api(settings: Settings, **changes: str) -> Iterator[str]:
+    """Run an API that knows the catalogue; yields its URL."""
     prepare_database(settings)
-    with serving(settings, cwd=ROOT) as (process, url):
+    with serving(settings, cwd=ROOT, **changes) as (process, url):
         wait_until(lambda: is_up(url) or process.poll() is not None)
         assert process.poll() is None, log_of(settings).read_text()
         yield url

@@ -9,6 +9,8 @@ import pytest
 from atmc_client.cli.keys import _moment
 from atmc_client.client import Client
 from atmc_client.errors import ApiError
+from jobstore.settings import Settings
+from tests.atmc_client.conftest import serving_api
 from tests.atmc_client.test_cli import OPTIONS
 from tests.atmc_client.test_cli import atmc as atmc_command
 from tests.atmc_client.test_cli import files as files_to_send
@@ -16,6 +18,23 @@ from tests.atmc_client.test_cli import submit as submit_command
 from tests.atmc_client.test_transport import answer
 
 atmc, submit, files = atmc_command, submit_command, files_to_send
+
+
+ADMIN_KEY = "the-first-admin-of-the-client"
+
+
+@pytest.fixture(scope="module")
+def api_url(tmp_path_factory, closed_port):
+    """An API that asks for keys: others make none."""
+    broker = f"redis://127.0.0.1:{closed_port}/0"
+    settings = Settings(home=tmp_path_factory.mktemp("asking"), broker_url=broker)
+    with serving_api(settings, ATMC_ADMIN_KEY=ADMIN_KEY) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _as_admin(monkeypatch):
+    monkeypatch.setenv("ATMC_API_KEY", ADMIN_KEY)
 
 
 def create(atmc, *options):

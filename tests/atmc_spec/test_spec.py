@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jsonschema
@@ -21,6 +22,7 @@ from atmc_spec import (
     Training,
     read_spec,
 )
+from atmc_spec.values import SMALLEST
 
 GOOD: dict[str, Any] = {
     "method": "atmc",
@@ -305,3 +307,31 @@ def test_the_spec_needs_neither_torch_nor_numpy() -> None:
     script = "import sys, atmc_spec; print({'torch', 'numpy', 'atmc_core'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert said.stdout == "set()\n", said.stderr
+
+
+@pytest.mark.parametrize("method", SPECS)
+def test_no_number_can_be_so_small_or_large_that_the_job_s_arithmetic_fails(method: str) -> None:
+    """Each has two ends; what is divided by or squared in float32 has one away from 0."""
+
+    def numbers(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, entry in schema["properties"].items():
+            inner = f"{path}.{name}".strip(".")
+            types = entry.get("type", [])
+            if {"integer", "number"} & set([types] if isinstance(types, str) else types):
+                yield inner, entry
+            if "properties" in entry:
+                yield from numbers(entry, inner)
+
+    found = dict(numbers(SPECS[method].json_schema()))
+    assert len(found) > 15
+    # These shares become counts, which are checked at the door; k is, too.
+    shares = {"target.density", "target.nominal_ratio", "accept.file_ratio"}
+    for name, entry in found.items():
+        if name == "target.k" or "const" in entry or "enum" in entry:
+            continue
+        assert "maximum" in entry, name
+        least = entry.get("minimum", entry.get("exclusiveMinimum"))
+        assert least is not None, name
+        if name not in shares:
+            assert "exclusiveMinimum" not in entry, name
+    assert found["threat.epsilon"]["minimum"] == SMALLEST

@@ -1,9 +1,11 @@
+import logging
 import subprocess
 import sys
 import textwrap
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from importlib import import_module
+from typing import Any
 
 import pytest
 from alembic import command
@@ -11,15 +13,26 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy import MetaData, create_engine, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from jobstore import jobs, uploads
 from jobstore.blobs import stored_bytes
 from jobstore.database import Database, make_engine, migrate
 from jobstore.dialects import now
+from jobstore.logs import FORMATTERS, LogFormat
 from jobstore.settings import Settings
-from jobstore.tables import DEFAULT_TENANT, Artifact, Base, Blob, Job, Model
+from jobstore.tables import (
+    DEFAULT_TENANT,
+    Artifact,
+    Base,
+    Blob,
+    Dataset,
+    IdempotencyKey,
+    Job,
+    Model,
+    Tenant,
+)
 
 RETIRED = import_module("jobstore.migrations.versions.0009_headline").RETIRED
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -111,6 +124,33 @@ def test_the_figures_of_the_version_before_become_one_document(
         database.engine.begin() as connection,
     ):
         connection.execute(text("UPDATE jobs SET headline = '{\"k\": 1}' WHERE id = 'job_1'"))
+    database.engine.dispose()
+
+
+def test_secrets_leave_the_answers_that_a_version_before_has_kept(
+    empty_settings: Settings,
+) -> None:
+    database = Database(make_engine(empty_settings))
+    migrate(database.engine, "0010")
+    shown = {"id": "whk_1", "secret": "whsec_hush"}
+    bodies: dict[str, Any] = {
+        "POST /webhooks": shown,
+        "POST /jobs": {"id": "job_1", "webhook": shown},
+        "POST /models": {"id": "mdl_1"},
+    }
+    with database.engine.begin() as connection:
+        for scope, body in bodies.items():
+            row = {"tenant_id": "default", "scope": scope, "key": "k", "fingerprint": "f" * 64}
+            more = {"holder": "h", "status": 201, "headers": {}, "body": body}
+            connection.execute(insert(IdempotencyKey).values(row | more))
+    migrate(database.engine)
+    with database.read() as session:
+        kept = {row.scope: row.body for row in session.scalars(select(IdempotencyKey))}
+    assert kept == {
+        "POST /webhooks": {"id": "whk_1", "secret": None},
+        "POST /jobs": {"id": "job_1", "webhook": {"id": "whk_1", "secret": None}},
+        "POST /models": {"id": "mdl_1"},
+    }
     database.engine.dispose()
 
 
@@ -282,3 +322,26 @@ def test_an_unknown_database_is_refused_by_name(tmp_path) -> None:
     settings = Settings(home=tmp_path, database_url="mysql+pymysql://somewhere/atmc")
     with pytest.raises(ValueError, match="'mysql' is not one of postgresql, sqlite"):
         make_engine(settings)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_statement_that_fails_is_logged_without_what_it_was_given(
+    database: Database, caplog: pytest.LogCaptureFixture, log_format: LogFormat
+) -> None:
+    secret = "of-somebody"
+    upload = {"id": secret, "filename": secret, "summary": {}, "sha256": "a" * 64, "bytes": 2**63}
+    for kind, statement in (
+        (IntegrityError, insert(Tenant).values(id=secret)),
+        ((StatementError, OverflowError), insert(Dataset).values(upload)),
+    ):
+        for again in (False, True):
+            try:
+                with database.write() as session:
+                    session.execute(statement)
+                assert not again
+            except kind:
+                logging.getLogger("x").exception("failed")
+    assert len(caplog.records) == 3
+    written = "".join(map(FORMATTERS[log_format].format, caplog.records))
+    assert "INSERT INTO" in written
+    assert secret not in written

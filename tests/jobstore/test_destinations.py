@@ -1,5 +1,7 @@
 """Where a webhook may go, and every way we know of to go elsewhere."""
 
+import ipaddress
+
 import pytest
 
 from jobstore.destinations import Destinations, Forbidden
@@ -93,7 +95,12 @@ ELSEWHERE = [
     "169.254.170.2",
     "100.100.100.200",
     "168.63.129.16",
+    "192.0.0.192",
+    "192.0.0.9",
+    "192.88.99.1",
     "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
     "192.0.2.1",
     "224.0.0.1",
     "239.255.255.250",
@@ -108,6 +115,14 @@ ELSEWHERE = [
     "fec0::1",
     "ff02::1",
     "2001:db8::1",
+    "2001:1::1",
+    "2001:20::1",
+    "3ffe::1",
+    "3fff::1",
+    "5f00::1",
+    "100::1",
+    "4000::1",
+    "fd20:ce::254",
     "::127.0.0.1",
     "::ffff:127.0.0.1",
     "::ffff:7f00:1",
@@ -117,6 +132,8 @@ ELSEWHERE = [
     "64:ff9b::127.0.0.1",
     "64:ff9b::169.254.169.254",
     "64:ff9b::10.0.0.1",
+    "64:ff9b::192.0.0.192",
+    "64:ff9b::192.88.99.1",
     "64:ff9b:1::7f00:1",
     "2002:7f00:1::",
     "2002:a9fe:a9fe::1",
@@ -142,18 +159,41 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 def test_networks_of_the_operator_s_are_allowed_but_no_metadata_service_in_them() -> None:
-    inside = Destinations([], ["10.0.0.0/8", "fd00::/8", "169.254.0.0/16"])
+    networks = ["10.0.0.0/8", "fd00::/8", "169.254.0.0/16", "192.0.0.0/24", "100.64.0.0/10"]
+    inside = Destinations([], [*networks, "fe80::/10"])
     for address in ("10.1.2.3", "fd12::1", "169.254.1.1", "64:ff9b::10.1.2.3"):
         inside.check_address(address)
     for address in (
         "169.254.169.254",
+        "169.254.169.253",
+        "169.254.170.23",
+        "169.254.0.23",
+        "169.254.42.42",
+        "192.0.0.192",
+        "64:ff9b::192.0.0.192",
+        "100.100.100.200",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fe80::a9fe:a9fe",
         "64:ff9b::169.254.169.254",
         "::ffff:10.1.2.3",
         "192.168.0.1",
     ):
         with pytest.raises(Forbidden):
             inside.check_address(address)
+
+
+def test_what_is_public_is_ours_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The standard library of another release may call all of these global."""
+    for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        monkeypatch.setattr(kind, "is_global", True)
+        monkeypatch.setattr(kind, "is_multicast", False)
+    for address in ELSEWHERE:
+        with pytest.raises(Forbidden):
+            ANY.check_address(address)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,11 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     """Starts launchers on `tmp_path/data`; ends what a test has left running."""
     launched: list[Launched] = []
 
-    def start(*options: str, **environment: str) -> Launched:
+    def start(*options: str, within: Sequence[str] = (), **environment: str) -> Launched:
         log = tmp_path / f"launcher-{len(launched)}.log"
         folder = tmp_path / "data"
-        command = [sys.executable, "-m", "launcher", "--data-dir", str(folder), *options]
+        launcher = [sys.executable, "-m", "launcher", "--data-dir", str(folder)]
+        command = [*within, *launcher, *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.connections import BODY_S, HEADER_S
 from jobstore.settings import Settings
 from launcher.service import WORKER_GRACE_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
+LIMITS = {"header": HEADER_S, "body": BODY_S}
 OURS = ("migrate", "api", "keeper", "worker-cpu", "worker-gpu")
 
 
 def test_the_services_of_the_design_are_there():
-    assert set(SERVICES) == {*OURS, "postgres", "valkey", "seaweedfs"}
+    assert set(SERVICES) == {*OURS, "postgres", "valkey", "seaweedfs", "proxy"}
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
 
@@ -31,7 +33,7 @@ def test_every_setting_is_one(name):
     assert len(given) >= 7
     assert given <= known | {"ATMC_SECRETS_DIR"}
     secrets = {secret["target"].upper() for secret in SERVICES[name]["secrets"]}
-    assert len(secrets) == (4 if name == "api" else 3)
+    assert len(secrets) == {"api": 5, "keeper": 4}.get(name, 3)
     assert secrets <= known
 
 
@@ -133,6 +135,31 @@ def test_the_api_that_others_reach_asks_for_a_key():
     assert SERVICES["api"]["environment"]["ATMC_HOST"] == "0.0.0.0"
     admin = {"source": "admin", "target": "atmc_admin_key"}
     assert [name for name in SERVICES if admin in SERVICES[name].get("secrets", [])] == ["api"]
+
+
+def test_nobody_reaches_the_api_but_through_the_proxy_that_has_limits():
+    assert "ports" not in SERVICES["api"]
+    assert SERVICES["proxy"]["ports"] == ["127.0.0.1:8000:8080"]
+    (volume,) = SERVICES["proxy"]["volumes"]
+    source, target, mode = volume.split(":")
+    assert (mode, target) == ("ro", SERVICES["proxy"]["command"][2])
+    config = (ROOT / source).read_text()
+    # As the API's own, and what would break it: buffers in the way of uploads and event streams.
+    header, body = (f"client_{part}_timeout {seconds:.0f}s;" for part, seconds in LIMITS.items())
+    for line in (header, body, "limit_conn address ", "client_max_body_size 0;"):
+        assert line in config
+    for line in ("proxy_buffering off;", "proxy_request_buffering off;"):
+        assert line in config
+    # All that it writes is in /tmp, the rest is read-only.
+    written = re.findall(r"^\s*(?:pid|\w+_temp_path) (\S+);", config, re.MULTILINE)
+    assert len(written) == 6
+    assert all(path.startswith("/tmp/") for path in written)
+
+
+def test_only_who_shows_or_uses_secrets_has_their_key():
+    vault = {"source": "vault", "target": "atmc_secrets_key"}
+    having = [name for name in SERVICES if vault in SERVICES[name].get("secrets", [])]
+    assert having == ["api", "keeper"]
 
 
 def test_secrets_are_files_that_one_script_makes(tmp_path):

@@ -30,3 +30,14 @@ def test_the_service_file_goes_with_the_service(tmp_path):
         folder.announce("http://127.0.0.1:1")
         assert json.loads(file.read_text()) == {"url": "http://127.0.0.1:1", "pid": os.getpid()}
     assert not file.exists()
+
+
+def test_a_folder_that_others_could_look_into_is_closed_and_a_foreign_one_left(tmp_path):
+    old, foreign = tmp_path / "old", tmp_path / "foreign"
+    for folder in (old, foreign):
+        folder.mkdir(mode=0o755)
+    (old / "launcher.lock").touch()
+    for folder, mode in ((old, 0o700), (foreign, 0o755)):
+        with DataFolder(folder).owned():
+            assert folder.stat().st_mode & 0o777 == mode
+            assert (folder / "logs").stat().st_mode & 0o077 == 0

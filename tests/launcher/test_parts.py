@@ -4,6 +4,7 @@ import os
 import sys
 import time
 
+import psutil
 import pytest
 
 from launcher.parts import Part, Parts
@@ -80,3 +81,30 @@ def test_every_part_is_in_the_watchdog_s_group_and_holds_the_lock(parts, tmp_pat
     group, descriptors = log.read_text().split(" ", 1)
     assert int(group) == parts.group
     assert str(parts.inherited.fileno()) in descriptors
+
+
+def test_in_a_hurry_nothing_that_a_part_started_outlives_it(parts, tmp_path):
+    """As a worker's child does, it has a session of its own and hears nothing of the end."""
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    script = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True);"
+        "time.sleep(100)"
+    )
+    parts.start(Part("worker", (sys.executable, "-c", script), 60.0))
+    tend_until(parts, lambda: pid.exists() and pid.read_text())
+    child = psutil.Process(int(pid.read_text()))
+    parts.end(["worker"], hurry=lambda: True)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_part_has_its_own_settings_and_the_watchdog_has_none(parts, tmp_path):
+    script = "import os; print(os.environ.get('ATMC_ADMIN_KEY'))"
+    command = (sys.executable, "-c", script)
+    parts.start(Part("api", command, 5.0, {"ATMC_ADMIN_KEY": "hush"}))
+    parts.start(Part("worker-1", command, 5.0))
+    for name, told in (("api", "hush"), ("worker-1", "None")):
+        log = tmp_path / f"{name}.log"
+        tend_until(parts, lambda log=log: log.read_text().endswith("\n"))
+        assert log.read_text().startswith(told)

@@ -11,6 +11,7 @@ import pytest
 
 from atmc_client import Client
 from launcher.broker import prepare_broker
+from tests.launcher.test_private import POWERLESS, is_closed
 
 PARTS = ("valkey-server", "-m api", "-m keeper", "-m celery", "-m launcher.watchdog")
 
@@ -32,6 +33,9 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     assert "atmc" in [method["name"] for method in get(f"{announced['url']}/methods")["data"]]
     for part in PARTS:
         assert service.part(part).is_running()
+    # All of it is its user's alone.
+    for path in (service.folder, *service.folder.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
     logs = {log.name for log in (service.folder / "logs").iterdir()}
     assert logs == {"broker.log", "api.log", "keeper.log", "worker-1.log"}
 
@@ -102,9 +106,18 @@ def test_an_address_that_others_reach_is_refused_without_keys(launch):
 
 
 @pytest.mark.slow
-def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
+def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch, tmp_path):
+    """And only the API gets that key, by a variable or by a file; no part's memory is open."""
     key = "the-secret-of-an-operator"
-    service = launch("--port", "0", "--host", "0.0.0.0", ATMC_ADMIN_KEY=key)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "atmc_admin_key").write_text(key)
+    service = launch(
+        *("--port", "0", "--host", "0.0.0.0"),
+        within=POWERLESS,
+        ATMC_SECRETS_DIR=str(secrets),
+        ATMC_SECRETS_KEY="the-key-of-what-is-sealed",
+    )
     service.wait_ready()
     url = json.loads((service.folder / "service.json").read_text())["url"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -112,6 +125,21 @@ def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch):
     with Client(url, key=key) as client:
         assert client.list_jobs() == []
     assert key not in service.output()
+    environments = {part: service.part(part).environ() for part in PARTS}
+    having = {
+        name: [part for part in PARTS if name in environments[part]]
+        for name in ("ATMC_ADMIN_KEY", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR", "ATMC_HOME")
+    }
+    assert having == {
+        "ATMC_ADMIN_KEY": ["-m api"],
+        "ATMC_SECRETS_KEY": ["-m api", "-m keeper"],
+        "ATMC_SECRETS_DIR": [],
+        "ATMC_HOME": ["-m api", "-m keeper", "-m celery"],
+    }
+    for part in PARTS:
+        assert (key in str(environments[part])) == (part == "-m api"), part
+    for part in PARTS[1:]:
+        assert is_closed(service.part(part).pid), part
 
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):

@@ -106,6 +106,13 @@ def hoard() -> None:
     subprocess.run([sys.executable, "-c", script], check=False)
 
 
+def sprawl() -> None:
+    """Take ever more of the disk."""
+    for number in range(10_000):
+        (FOLDER / "inputs" / f"inflated-{number}").write_bytes(bytes(2**20))
+        time.sleep(0.01)
+
+
 def tell_why() -> None:
     (FOLDER / "crash.json").write_text(json.dumps({"code": SPEC["code"], "message": "it says"}))
     sys.exit(1)

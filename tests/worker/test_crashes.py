@@ -10,8 +10,10 @@ from sqlalchemy import Engine, create_engine, text
 
 from jobstore import artifacts
 from jobstore.objects import blob_key
+from jobstore.tenants import change_tenant
 from tests.conftest import EMBEDDED
 from tests.worker.conftest import SUCCEED, running
+from worker.supervisor import runs_folder
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,39 @@ def test_a_crash_has_no_code_but_those_that_are_known(bench, run) -> None:
 
 
 @pytest.mark.parametrize("column", [EMBEDDED])
+def test_a_job_past_its_disk_ends_and_leaves_nothing(bench, run, supervisor) -> None:
+    supervisor.settings.max_run_bytes = 20 * 2**20
+    job_id = bench.add_job({"do": "sprawl"})
+    run()
+    job = bench.job(job_id)
+    assert (job.state, job.error_code) == ("failed", "out_of_disk")
+    assert "20,971,520 bytes" in str(job.error_message)
+    assert [path for path in runs_folder(bench.settings).iterdir() if path.is_dir()] == []
+
+
+def test_a_tenant_s_quota_limits_the_disk_of_its_jobs(bench, supervisor) -> None:
+    assert supervisor._disk_limit("default") == bench.settings.max_run_bytes
+    for stored, limit in ((2 << 20, 256 << 20), (1 << 30, 1 << 30), (2**50, 64 << 30)):
+        with bench.database.write() as session:
+            change_tenant(session, "default", {"max_stored_bytes": stored})
+        assert supervisor._disk_limit("default") == limit
+
+
+def test_a_worker_without_room_leaves_jobs_to_others(supervisor, caplog) -> None:
+    assert supervisor.has_room()
+    supervisor.settings.reserved_bytes = 2**62
+    assert not supervisor.has_room()
+    assert "the disk is full" in caplog.text
+
+
+def test_a_disk_that_gets_full_ends_a_job(bench, run, supervisor) -> None:
+    supervisor.settings.reserved_bytes = 2**62
+    job_id = bench.add_job({"do": "hang"})
+    run()
+    job = bench.job(job_id)
+    assert (job.state, job.error_code) == ("failed", "out_of_disk")
+
+
 def test_a_job_past_its_memory_ends_alone_and_says_how_much_it_may_have(
     bench, run, supervisor, poll
 ) -> None:

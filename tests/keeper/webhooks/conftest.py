@@ -16,8 +16,10 @@ from jobstore.destinations import Destinations
 from jobstore.dialects import clock
 from jobstore.states import JobState
 from jobstore.tables import Job, WebhookDelivery
+from jobstore.vault import Vault
 from keeper.posting import Poster
 from keeper.webhooks import Sender
+from tests.bench import SECRETS_KEY
 
 LOOPBACK = Destinations([], ["127.0.0.0/8"])
 
@@ -77,8 +79,8 @@ def add_job(database: Database) -> Callable[..., Job]:
     upload = {"filename": "f", "summary": {}, "sha256": "a" * 64, "bytes": 1}
     model = {"format": "torch", "architecture": "lenet", "normalization": None, **upload}
 
-    def add(**changes: Any) -> Job:
-        with database.write() as session:
+    def add(whose: Database = database, **changes: Any) -> Job:
+        with whose.write() as session:
             files = {
                 "model": uploads.create_model(session, **model),
                 "dataset": uploads.create_dataset(session, **upload),
@@ -91,14 +93,27 @@ def add_job(database: Database) -> Callable[..., Job]:
     return add
 
 
+VAULT = Vault([SECRETS_KEY])
+
+
+def hook(url: str, *events: str) -> webhooks.NewWebhook:
+    sealed = VAULT.seal(webhooks.new_secret())
+    return webhooks.NewWebhook(url, events or webhooks.EVENTS, sealed)
+
+
+def secret_of(database: Database, webhook_id: str) -> str:
+    with database.read() as session:
+        return VAULT.open(webhooks.get_webhook(session, webhook_id).secret)
+
+
 def subscribe(database: Database, url: str, *events: str, tenant: str = "default") -> str:
-    new = webhooks.NewWebhook(url, events or webhooks.EVENTS)
+    new = hook(url, *events)
     with database.of(tenant).write() as session:
         return webhooks.create_webhook(session, new).id
 
 
 def sender(database: Database, destinations: Destinations = LOOPBACK, **options: Any) -> Sender:
-    return Sender(database, Poster(destinations, **options), threading.Event())
+    return Sender(database, Poster(destinations, **options), VAULT, threading.Event())
 
 
 def send_due(database: Database, using: Sender | None = None) -> int:

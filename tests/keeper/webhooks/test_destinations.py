@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpcore
 import pytest
 
 from jobstore import webhooks
@@ -14,7 +15,7 @@ from jobstore.database import Database
 from jobstore.destinations import Destinations
 from keeper import posting
 from keeper.webhooks import Sender
-from tests.keeper.webhooks.conftest import Receiver, log, send_due, sender, subscribe
+from tests.keeper.webhooks.conftest import LOOPBACK, Receiver, log, send_due, sender, subscribe
 
 
 def test_a_redirect_is_not_followed(database: Database, add_job: Any, receiver: Receiver) -> None:
@@ -134,6 +135,79 @@ def test_a_receiver_that_drips_is_left(
         error = error_of(database, add_job, url, sender(database))
         assert time.monotonic() - began < 5
     assert error in ("no answer in time", "no connection: RemoteProtocolError")
+
+
+def test_a_name_that_is_looked_up_for_ever_is_left(
+    database: Database, add_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "LOOK_UP_S", 0.2)
+    free = threading.Event()
+
+    def silent(host: str, port: int) -> list[str]:
+        free.wait(60)
+        return ["127.0.0.1"]
+
+    began = time.monotonic()
+    error = error_of(database, add_job, "http://a.example/", sender(database, resolve=silent))
+    assert time.monotonic() - began < 5
+    free.set()
+    assert error == "no answer in time"
+
+
+@contextmanager
+def mute() -> Iterator[int]:
+    """The port of a receiver that takes every connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_name_with_many_addresses_has_no_more_time(
+    database: Database, add_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "WHOLE_S", 0.5)
+    # These are of the loopback network, and a full queue of connections answers no more.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for each in fillers:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        using = sender(database, resolve=lambda host, port: ["127.0.0.1"] * 50)
+        began = time.monotonic()
+        error = error_of(database, add_job, f"http://a.example:{port}/", using)
+        assert time.monotonic() - began < 5
+        for each in fillers:
+            each.close()
+    assert error == "no answer in time"
+
+
+def test_a_receiver_that_let_its_time_pass_has_less_until_it_answers(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "WHOLE_S", 1.0)
+    monkeypatch.setattr(posting, "BRIEF_S", 0.1)
+    poster = posting.Poster(LOOPBACK)
+
+    def took(url: str) -> float:
+        began = time.monotonic()
+        with pytest.raises(httpcore.TimeoutException):
+            poster.post(url, [("Content-Length", "2")], b"{}")
+        return time.monotonic() - began
+
+    with mute() as port:
+        assert took(f"http://127.0.0.1:{port}/first") >= 0.9
+        assert took(f"http://127.0.0.1:{port}/second") < 0.8
+        monkeypatch.setattr(posting, "PROBE_S", 0.0)
+        assert took(f"http://127.0.0.1:{port}/third") >= 0.9
+    # Another receiver has its whole time, and one that answers has it again.
+    free = threading.Event()
+    receiver.busy = lambda: free.wait(60)
+    took(receiver.url)
+    free.set()
+    monkeypatch.setattr(posting, "PROBE_S", 60.0)
+    assert poster.post(receiver.url, [("Content-Length", "2")], b"{}") == 204
+    receiver.busy = lambda: time.sleep(0.3)
+    assert poster.post(receiver.url, [("Content-Length", "2")], b"{}") == 204
 
 
 def test_the_proxies_of_the_environment_are_not_used(

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from jobstore import deliveries
 from jobstore.database import Database
 from jobstore.dialects import clock
 from jobstore.tables import WebhookDelivery
+from jobstore.tenants import get_or_create_tenant
 from tests.bench import poll
-from tests.keeper.webhooks.conftest import Receiver, listening, sender, subscribe
+from tests.keeper.webhooks.conftest import Receiver, hook, listening, sender, subscribe
 
 
 def test_two_senders_never_send_the_same_at_once_nor_two_of_one_webhook(
@@ -68,6 +70,51 @@ def test_a_slow_receiver_delays_nobody_else(
         using._stop.set()
         loop.join(120)
     assert not loop.is_alive()
+
+
+def test_a_tenant_with_many_webhooks_delays_nobody_else(
+    database: Database, add_job: Any, receiver: Receiver
+) -> None:
+    with database.write() as session:
+        for tenant in ("green", "red"):
+            get_or_create_tenant(session, tenant)
+    free = threading.Event()
+    using = sender(database)
+    loop = threading.Thread(target=using.run)
+    with listening() as mute:
+        mute.busy = lambda: free.wait(120)
+        for path in range(100):
+            add_job(webhook=hook(f"{mute.url}/{path}", "job.queued"))
+        subscribe(database, receiver.url, "job.queued", tenant="green")
+        loop.start()
+        most = deliveries.AT_ONCE_OF_A_TENANT
+        poll(lambda: len(mute.got) == most)
+        began = time.monotonic()
+        add_job(database.of("green"))
+        poll(lambda: receiver.got)
+        # Before, eight webhooks held all eight slots, 20 seconds each.
+        assert time.monotonic() - began < 5
+        assert len(mute.got) == most
+        free.set()
+        using._stop.set()
+        loop.join(120)
+    assert not loop.is_alive()
+
+
+def test_the_tenant_with_fewest_at_work_comes_first(database: Database, add_job: Any) -> None:
+    with database.write() as session:
+        get_or_create_tenant(session, "green")
+    for count in range(20):
+        subscribe(database, f"http://a.example/{count}", "job.queued")
+    add_job()
+    claimed = sender(database).claim(2)
+    assert {outgoing.tenant for outgoing in claimed} == {"default"}
+    green = subscribe(database, "http://b.example/", "job.queued", tenant="green")
+    add_job(database.of("green"))
+    assert [outgoing.webhook_id for outgoing in sender(database).claim(1)] == [green]
+    # Two more, and the tenant has its four.
+    assert len(sender(database).claim(8)) == deliveries.AT_ONCE_OF_A_TENANT - 2
+    assert sender(database).claim(8) == []
 
 
 def test_the_sweep_s_process_sends_and_ends_when_told(
