@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 # A grid's numbers are -127 to 127 times 2^exponent; exponents are stored from the least of float32.
 GRID_MOST = 127
 _GRID_BITS, _EXPONENT_BITS, LEAST_EXPONENT = 7, 9, -149
-# A byte of a float counts as if it had come once in so many times before.
+# Each value of a plane counts as if it had come once in so many times before.
 _RARE = 32
 
 
@@ -32,6 +32,10 @@ class Kind(IntEnum):
         return 32 if self is Kind.FLOAT32 else 16
 
 
+# A float with its sign last is coded in planes of so many bits: its exponent, and the rest.
+_PLANES = {Kind.FLOAT32: (8, 8, 8, 8), Kind.FLOAT16: (5, 3, 8)}
+
+
 def code_floats(coder: Coder, kind: Kind, sizes: Sequence[int], values: Floats | None) -> Floats:
     """Code the floats of some tensors together.
 
@@ -45,18 +49,19 @@ def code_floats(coder: Coder, kind: Kind, sizes: Sequence[int], values: Floats |
         return _code_grid(coder, sizes, values)
     bits, count = kind.bits, sum(sizes)
     patterns = None if values is None else _rotated(_to_patterns(kind, values), bits, 1)
-    result = np.zeros(count, np.int64)
-    for shift in range(bits - 8, -1, -8):
-        plane = None if patterns is None else (patterns >> shift) & 255
-        result |= _code_plane(coder, count, plane) << shift
+    result, left = np.zeros(count, np.int64), bits
+    for width in _PLANES[kind]:
+        left -= width
+        plane = None if patterns is None else (patterns >> left) & ((1 << width) - 1)
+        result |= _code_plane(coder, width, count, plane) << left
     return _from_patterns(kind, _rotated(result, bits, bits - 1))
 
 
-def _code_plane(coder: Coder, count: int, plane: Integers | None) -> Integers:
-    """Code bytes; the first bit says whether by how often each has come."""
-    if _code_bit(coder, None if plane is None else _is_skewed(plane)):
-        return code_symbols(coder, 256, _RARE, count, plane)
-    return code_plain(coder, 8, count, plane)
+def _code_plane(coder: Coder, width: int, count: int, plane: Integers | None) -> Integers:
+    """Code integers of ``width`` bits; the first bit says whether by how often each has come."""
+    if _code_bit(coder, None if plane is None else _is_skewed(plane, width)):
+        return code_symbols(coder, 1 << width, _RARE, count, plane)
+    return code_plain(coder, width, count, plane)
 
 
 def _code_bit(coder: Coder, bit: bool | None) -> bool:
@@ -64,12 +69,12 @@ def _code_bit(coder: Coder, bit: bool | None) -> bool:
     return bool(code_plain(coder, 1, 1, None if bit is None else np.array([int(bit)]))[0])
 
 
-def _is_skewed(plane: Integers) -> bool:
-    """Whether bytes are likely to be shorter when they are coded by how often each has come."""
-    counts = np.bincount(plane, minlength=256)
+def _is_skewed(plane: Integers, width: int) -> bool:
+    """Whether integers are likely to be shorter when coded by how often each has come."""
+    counts = np.bincount(plane)
     counts = counts[counts > 0]
     entropy = float(-(counts * np.log2(counts / max(len(plane), 1))).sum())
-    return bool(entropy + len(counts) * np.log2(_RARE * 8) < 8 * len(plane))
+    return bool(entropy + len(counts) * np.log2(_RARE * 8) < width * len(plane))
 
 
 def _rotated(patterns: Integers, bits: int, by: int) -> Integers:
@@ -101,7 +106,7 @@ def _code_grid(coder: Coder, sizes: Sequence[int], values: Floats | None) -> Flo
     exponents = code_plain(coder, _EXPONENT_BITS, len(sizes), exponents) + LEAST_EXPONENT
     count = sum(sizes)
     shifted = None if whole is None else whole + GRID_MOST
-    if _code_bit(coder, None if shifted is None else _is_skewed(shifted)):
+    if _code_bit(coder, None if shifted is None else _is_skewed(shifted, _GRID_BITS)):
         size = code_symbols(coder, 2 * GRID_MOST + 1, _RARE, count, shifted) - GRID_MOST
     else:
         size = code_integers(coder, _GRID_BITS, count, None if whole is None else np.abs(whole))

@@ -12,18 +12,30 @@ from atmc_core.artifact import CompressedModel
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.solver.support import Structure
+from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS
 
 if TYPE_CHECKING:
     # Not imported at run time: whoever saves a file by hand has no spec, and perhaps no pydantic.
     from atmc_spec import Target
 
-# The search for k ends when k is known up to this share of it.
+# The search for k ends when k is known, or the size is met, up to this share.
 _TOLERANCE = 1e-3
+# So many sizes are measured before the interval is halved each time.
+_INTERPOLATED = 12
 # The room that a further non-zero takes is estimated from the last non-zeros, this share of all.
 # The estimate is used for at most as many further ones.
 _MARGIN = 0.1
 # The file is trimmed by one entry in this many at a time.
 _TRIMMED_AT_ONCE = 1000
+# A non-zero's value takes at least this share of its bits, if it is such as takes the most room.
+_INCOMPRESSIBLE = 0.8
+# Values that are no rarer may take more room by chance; this is on the safe side.
+_SAFE = 1.002
+# The first guess at k is refined so often.
+_ROUNDS = 8
+# The values that take the most room are spread over so many powers of two: those of a codebook or
+# of float16, and float32.
+_OCTAVES, _FLOAT_OCTAVES = 8, 16
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,14 @@ class Budget:
         most: the number of dense conv and linear weights, which k never exceeds.
         structure: what is kept or dropped as a whole. If it is channels, their biases and norms
             are dropped from the file, too.
+        found: the k that was found last, where the next search begins.
     """
 
     target: "Target"
     blank: CompressedModel
     most: int
     structure: Structure = field(default_factory=Structure)
+    found: list[int] = field(default_factory=list, init=False, compare=False)
 
     def check(self, least: NamedFactors | None = None) -> None:
         """Check that the target can be met at all.
@@ -108,20 +122,51 @@ class Budget:
             return given
         everything = kept(self.most)
         high, low = _count(everything), 1
-        size = {low: self._measure(kept(low)), high: self._measure(everything)}
-        if size[high] <= self._limit:
-            return min(self.most, high + self._room(kept, high, size[high]))
-        halve = False
+        size = {}
+        if high * self._least_each <= self._limit:
+            size[high] = self._measure(everything)
+            if size[high] <= self._limit:
+                return min(self.most, high + self._room(kept, high, size[high]))
+        size[low] = self._measure(kept(low))
+        middle = self._first_guess(size[low], high)
         while high - low > max(1, _TOLERANCE * low):
-            # The size is nearly linear in k, so linear interpolation comes close to the limit.
-            # Every other time the interval is halved, so that both of its ends move.
-            share = (self._limit - size[low]) / max(size[high] - size[low], 1e-9)
-            middle = low + round((0.5 if halve else share) * (high - low))
-            middle = min(max(middle, low + 1), high - 1)
+            if not low < middle < high or len(size) > _INTERPOLATED:
+                middle = (low + high) // 2
             size[middle] = self._measure(kept(middle))
             low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
-            halve = not halve
+            if size[low] >= (1 - _TOLERANCE) * self._limit:
+                break
+            middle = self._next_guess(size)
+        self.found[:] = [low]
         return low
+
+    @property
+    def _least_each(self) -> float:
+        """What each non-zero adds to the size at least."""
+        if self.target.max_bytes is None:
+            return self.blank.bits / (32 * self.most)
+        return _INCOMPRESSIBLE * self.blank.bits / 8
+
+    def _first_guess(self, least: float, count: int) -> int:
+        """The k to be measured first: the last one found, or what memoryless positions leave."""
+        if self.found:
+            return self.found[0]
+        k = count / 2
+        for _ in range(_ROUNDS):
+            position = math.log2(math.e * self.most / max(k, 1)) if self.target.max_bytes else 0
+            each = self._least_each * (1 + position / self.blank.bits)
+            k = max((self._limit - least) / each, 1)
+        return round(k)
+
+    def _next_guess(self, size: dict[int, float]) -> int:
+        """Where the line through the two sizes nearest to the limit meets it, or nearly so.
+
+        The size is nearly linear in k.
+        """
+        first, second = sorted(size, key=lambda k: abs(size[k] - self._limit))[:2]
+        slope = (size[second] - size[first]) / (second - first)
+        aim = (1 - _TOLERANCE / 2) * self._limit
+        return first + round((aim - size[first]) / slope) if slope > 0 else 0
 
     def _room(self, kept: Callable[[int], NamedFactors], count: int, size: float) -> int:
         """Estimate how many more non-zeros fit than the ``count`` that take ``size``.
@@ -161,9 +206,13 @@ class Budget:
 
         It is the file's size in bytes for a target of ``max_bytes``, else the nominal ratio.
         """
-        model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
+        model = replace(
+            self.blank,
+            factors=_worst_values(factors, self.blank.bits),
+            others=_worst_others(self.blank.others),
+        )
         if self.target.max_bytes is not None:
-            return len(artifact.encode(stored(model, self.structure)))
+            return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure))))
         return model.nominal_ratio()
 
 
@@ -181,18 +230,41 @@ def _count(factors: NamedFactors) -> int:
 
 @torch.no_grad()
 def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
-    """Factors with the same supports and as many distinct values as the bits allow."""
-    size = 2 ** min(bits, 8)
+    """Factors with the same supports and values that take the most room.
+
+    There are as many distinct ones as the bits allow, each is as likely as any other, and they are
+    spread at random over more powers of two than real ones.
+    """
+    generator = torch.Generator().manual_seed(0)
+    is_coded = bits <= MAX_CODEBOOK_BITS
+
+    def assigned(tensor: torch.Tensor) -> torch.Tensor:
+        support, found = tensor != 0, torch.zeros_like(tensor, dtype=torch.float32)
+        count = int(support.sum())
+        octaves = _FLOAT_OCTAVES if bits == FLOAT_BITS else _OCTAVES
+        values = _drawn(2**bits if is_coded else count, octaves, generator)
+        if is_coded:
+            codes = torch.randint(len(values), (count,), generator=generator)
+            codes[: len(values)] = torch.arange(min(len(values), count))
+            values = values[codes]
+        found[support] = values.to(tensor.device)
+        return found
+
+    return {n: Factors(f.view, *map(assigned, f.tensors)) for n, f in factors.items()}
+
+
+def _worst_others(others: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Other tensors of the same shapes, which training may yet fill with any values."""
+    generator = torch.Generator().manual_seed(1)
     return {
-        name: Factors(f.view, *(_counted(t, size) for t in f.tensors))
-        for name, f in factors.items()
+        name: _drawn(tensor.numel(), _FLOAT_OCTAVES, generator).view(tensor.shape)
+        for name, tensor in others.items()
     }
 
 
-def _counted(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """The tensor with its non-zeros replaced by 1, 2, ... ``size``, 1, 2, ... in order."""
-    place = (tensor != 0).flatten().cumsum(0).view_as(tensor)
-    return torch.where(tensor != 0, (place - 1) % size + 1, 0).float()
+def _drawn(count: int, octaves: int, generator: torch.Generator) -> torch.Tensor:
+    spread = torch.rand(count, generator=generator).mul(-octaves).exp2()
+    return torch.where(torch.rand(count, generator=generator) < 0.5, spread, -spread)
 
 
 def _filled(factors: Factors) -> Factors:
