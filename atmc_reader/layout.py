@@ -248,16 +248,21 @@ def _header_bytes(header: Header) -> bytes:
         _varint(len(deflated)),
         deflated,
     ]
-    for index in range(len(header.tensors.weights)):
+    for index, weight in enumerate(header.tensors.weights):
         own = header.factors[3 * index : 3 * index + 3]
-        parts += [_factor_bytes(factor, header.bits) for factor in own]
+        parts += [_factor_bytes(weight, factor, header.bits) for factor in own]
         if own[0].count or own[1].count:
             parts.append(_varint(header.basis[index]))
     parts.append(bytes([header.codebook_kind, *header.kinds]))
     return b"".join(parts)
 
 
-def _factor_bytes(factor: FactorLayout, bits: int) -> bytes:
+def _stored_weights(weight: Weight, side: int) -> int:
+    """How many of the weights are stored: the last ones are for kernels alone."""
+    return len(NO_WEIGHTS) if prod(weight.kernel) > 1 or side > 1 else 3
+
+
+def _factor_bytes(weight: Weight, factor: FactorLayout, bits: int) -> bytes:
     if not factor.count:
         return _varint(0)
     flags = _HAS_WEIGHTS if any(factor.weights) else 0
@@ -267,7 +272,8 @@ def _factor_bytes(factor: FactorLayout, bits: int) -> bytes:
         parts.append(_varint(factor.book))
     parts.append(_varint(flags | (factor.side - 1) << _SIDE_SHIFT))
     if flags & _HAS_WEIGHTS:
-        parts.append(bytes(weight & 255 for weight in factor.weights))
+        stored = factor.weights[: _stored_weights(weight, factor.side)]
+        parts.append(bytes(each & 255 for each in stored))
     parts += [_varint(n) for n in (factor.rows, factor.channels) if n is not None]
     return b"".join(parts)
 
@@ -376,7 +382,8 @@ def _factor(given: _Bytes, weight: Weight, role: int, bits: int) -> FactorLayout
     flags = given.varint()
     weights = NO_WEIGHTS
     if flags & _HAS_WEIGHTS:
-        signed = (byte - 256 * (byte > 127) for byte in given.take(len(NO_WEIGHTS)))
+        stored = given.take(_stored_weights(weight, (flags >> _SIDE_SHIFT) + 1))
+        signed = (byte - 256 * (byte > 127) for byte in stored)
         weights = Weights(*signed)
     rows = given.varint() if flags & _HAS_ROWS else None
     channels = given.varint() if flags & _HAS_CHANNELS else None

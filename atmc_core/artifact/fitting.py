@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from atmc_reader.coder import UNIT, Integers
 from atmc_reader.layout import FactorLayout, Weight
 from atmc_reader.network import Frame, frame_of, places_of
-from atmc_reader.positions import PASSES, STEP, WEIGHT_SHIFT, Matrix, Weights
+from atmc_reader.positions import NO_WEIGHTS, PASSES, STEP, WEIGHT_SHIFT, Matrix, Weights
 
 Array = NDArray[np.float64]
 
@@ -19,6 +19,8 @@ _SAMPLE = 12_000
 _NEWTON_STEPS, _RIDGE = 6, 1e-2
 # The search starts here: about what real networks need.
 _START = Weights(0, 16, 20, 12, 16, 16)
+# The weights from here on are for kernels.
+_WITHOUT_KERNEL = 3
 # What weights must save to be stored, in bits: they take six bytes.
 _WORTH = 64.0
 # About what an empty row costs if it is not marked, in bits.
@@ -59,7 +61,7 @@ def layout_of(
         live_rows if row_count is not None else None,
         live_channels if channel_count is not None else None,
     )
-    weights = Weights()
+    weights = NO_WEIGHTS
     if _FEWEST <= len(positions) < len(frame.rows) * len(frame.columns):
         weights = known if known is not None else _fitted(frame, rows, places)
     return FactorLayout(len(positions), book, weights, side, row_count, channel_count)
@@ -89,8 +91,10 @@ def _fitted(frame: Frame, rows: Integers, places: Integers) -> Weights:
     matrix = Matrix(len(frame.rows), len(frame.columns), frame.kernel, len(rows))
     contexts, bits, importance = _sample(matrix, rows, columns)
     base = matrix.base() / UNIT * math.log(2)
-    before = _cost(base + contexts @ np.zeros(len(_START)), bits, importance)
+    before = _cost(base + contexts @ np.zeros(len(NO_WEIGHTS)), bits, importance)
     fitted = np.array(_START, np.float64)
+    if matrix.area == 1:
+        fitted[_WITHOUT_KERNEL:] = 0  # and stays so, since those contexts are zero
     cost = _cost(base + contexts @ fitted, bits, importance)
     for _ in range(_NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-np.clip(base + contexts @ fitted, -30, 30)))
@@ -105,7 +109,7 @@ def _fitted(frame: Frame, rows: Integers, places: Integers) -> Weights:
             fitted, cost = fitted + step, tried
     whole = np.rint(fitted).clip(-127, 127)
     if before - _cost(base + contexts @ whole, bits, importance) < _WORTH:
-        return Weights()
+        return NO_WEIGHTS
     return Weights(*(int(weight) for weight in whole))
 
 
@@ -133,7 +137,7 @@ def _sample(matrix: Matrix, rows: Integers, columns: Integers) -> tuple[Array, A
     bits = is_set[picked].astype(np.float64)
     importance = np.where(bits > 0, ones / max(bits.sum(), 1), (size - ones) / max(len(unset), 1))
     picked_rows, picked_columns = np.divmod(picked, matrix.columns)
-    contexts = np.zeros((len(picked), len(Weights())))
+    contexts = np.zeros((len(picked), len(NO_WEIGHTS)))
     contexts[:, 0] = STEP / UNIT
     pass_of, picked_pass = (rows + columns) % PASSES, (picked_rows + picked_columns) % PASSES
     for number in range(PASSES):
@@ -147,7 +151,7 @@ def _sample(matrix: Matrix, rows: Integers, columns: Integers) -> tuple[Array, A
             beside = matrix.neighbours[row, column // PASSES, column % PASSES]
             contexts[now, 5] = beside * (STEP / UNIT)
         else:
-            contexts[now, 3:5] = 0
+            contexts[now, _WITHOUT_KERNEL:] = 0
         mine = pass_of == number
         matrix.learn(number, rows[mine], columns[mine])
     return contexts * math.log(2), bits, importance
