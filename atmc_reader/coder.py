@@ -5,6 +5,7 @@ add up to 2^24. What codes a network walks over it once, whether it writes or re
 the symbols of a writer and returns those of a reader, so that both sides cannot differ.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import isqrt
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Symbols = NDArray[np.int32]
 Model = Any  # constriction's classes have no types
+#: From how often each symbol has come to the symbols' weights, both ``[alphabet]``.
+Weigh = Callable[[Integers], Integers]
 
 #: All frequencies of a model add up to 2 to this power.
 PRECISION = 24
@@ -230,7 +233,7 @@ def code_plain(coder: Coder, bits: int, count: int, values: Integers | None) -> 
 
 
 def code_symbols(
-    coder: Coder, alphabet: int, prior: int, count: int, symbols: Integers | None
+    coder: Coder, alphabet: int, weigh: Weigh, count: int, symbols: Integers | None
 ) -> Integers:
     """Code symbols by how often each has come so far.
 
@@ -239,7 +242,7 @@ def code_symbols(
     Args:
         coder: writes or reads.
         alphabet: the symbols are below it.
-        prior: each symbol counts as if it had come once in ``prior`` times before.
+        weigh: makes the weights of the symbols from how often each has come.
         count: the number of symbols.
         symbols: ``[count]``; None when reading.
     """
@@ -248,12 +251,34 @@ def code_symbols(
         return np.zeros(count, np.int64)
     while done < count:
         step = min(max(16, done // 2), count - done)
-        model = model_of(shares(prior * counts + 1))
         own = None if symbols is None else symbols[done : done + step].astype(np.int32)
-        parts.append(coder.code(model, step, own).astype(np.int64))
+        parts.append(coder.code(model_of(shares(weigh(counts))), step, own).astype(np.int64))
         counts += np.bincount(parts[-1], minlength=alphabet)
         done += step
     return np.concatenate(parts)
+
+
+def rarely(counts: Integers) -> Integers:
+    """Weights where few of the symbols come at all: each as if it had come 1/32 times before."""
+    return 32 * counts + 1
+
+
+def smoothly(counts: Integers) -> Integers:
+    """Weights where neighbouring symbols come about as often.
+
+    As if each had come before, four times as many in all as there are symbols, in proportion to how
+    often the symbols around it have come: an eighth of the alphabet on either side. In units of
+    1/16, rounded down.
+    """
+    size, total = len(counts), int(counts.sum())
+    reach, place = max(size // 8, 1), np.arange(size)
+    low, high = np.maximum(place - reach, 0), np.minimum(place + reach + 1, size)
+    sums = np.concatenate([[0], np.cumsum(counts)])
+    around, width = sums[high] - sums[low], high - low
+    # A twentieth is added to the mean around, so that nothing is impossible.
+    before = 64 * size * (20 * around + width) // (width * (20 * total + size))
+    weights: Integers = 16 * counts + before
+    return weights
 
 
 def code_integers(coder: Coder, bits: int, count: int, values: Integers | None) -> Integers:
@@ -267,7 +292,7 @@ def code_integers(coder: Coder, bits: int, count: int, values: Integers | None) 
     """
     # frexp's exponent is the number of bits of an integer below 2^53.
     lengths = None if values is None else np.frexp(values.astype(np.float64))[1].astype(np.int64)
-    lengths = code_symbols(coder, bits + 1, 4, count, lengths)
+    lengths = code_symbols(coder, bits + 1, rarely, count, lengths)
     result = np.where(lengths > 0, 1 << np.maximum(lengths - 1, 0), 0)
     for length in range(2, bits + 1):
         (where,) = np.nonzero(lengths == length)

@@ -18,7 +18,8 @@ class File:
         version: of the format.
         architecture, num_classes, bits, k, extra: as in ``Header``.
         tensors: the network's tensors; None if a file of version 2 does not tell.
-        shapes: the shapes of the tensors by their names, as far as the file itself has them.
+        shapes: the shapes of the whole network's tensors by their names, before channels were
+            dropped, as far as the file itself has them.
         read: decodes the file, given the network's tensors; returns its contents, and how many bits
             each part of the file takes, by name. The header is what they leave.
     """
@@ -52,7 +53,7 @@ def open_file(content: bytes) -> File:
         k=header.k,
         extra=header.extra,
         tensors=header.tensors,
-        shapes={tensor.name: list(tensor.shape) for tensor in tensors},
+        shapes=header.extra.get("whole", {each.name: list(each.shape) for each in tensors}),
         read=lambda _: decode(header, coded),
     )
 

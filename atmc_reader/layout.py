@@ -180,7 +180,8 @@ class Header:
         k: the budget of non-zeros.
         extra: whatever else the network needs: ``mean`` and ``std`` of its normalisation,
             ``input_shape``, ``graph``, ``channels`` (which channel classes are kept, in
-            hexadecimal), ``tensors`` where the architecture does not tell.
+            hexadecimal), ``tensors`` where the architecture does not tell, and ``whole``, the
+            shapes of a network of one's own before channels were dropped.
         tensors: the network's tensors.
         basis: for each weight, how many indices of the inner dimension U and V use.
         factors: U, V and C of each weight, in order.

@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atmc_reader.coder import Coder, Integers, class_of, code_bits, code_symbols
+from atmc_reader.coder import Coder, Integers, class_of, code_bits, code_symbols, smoothly
 from atmc_reader.layout import CODEBOOK_BITS, FactorLayout, Header, Weight, groups_of
 from atmc_reader.positions import Matrix, code_matrix
 from atmc_reader.values import Floats, Kind, code_codebooks, code_floats
 
-# Each code counts as if it had come half a time before.
-_CODE_PRIOR = 2
 U, V, C = range(3)
 _NONE = np.zeros(0, np.float32)
 
@@ -254,7 +252,7 @@ def _code_values(coder: Coder, header: Header, values: Sequence[Floats] | None) 
     codes = []
     for index, layout in enumerate(header.factors):
         own = None if known is None else known[index][1].astype(np.int64)
-        codes.append(code_symbols(coder, layout.book, _CODE_PRIOR, layout.count, own))
+        codes.append(code_symbols(coder, layout.book, smoothly, layout.count, own))
     coder.part("codebooks")
     sizes = [layout.book for layout in header.factors]
     flat = None if known is None else np.concatenate([_NONE, *(book for book, _ in known)])

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atmc_reader.coder import Coder, Integers, code_integers, code_plain, code_symbols
+from atmc_reader.coder import Coder, Integers, code_integers, code_plain, code_symbols, rarely
 
 Floats = NDArray[np.float32]
 
 # A grid's numbers are -127 to 127 times 2^exponent; exponents are stored from the least of float32.
 GRID_MOST = 127
 _GRID_BITS, _EXPONENT_BITS, LEAST_EXPONENT = 7, 9, -149
-# Each value of a plane counts as if it had come once in so many times before.
-_RARE = 32
+# About what a value costs that has not come before.
+_NEW_BITS = 8
 
 
 class Kind(IntEnum):
@@ -60,7 +60,7 @@ def code_floats(coder: Coder, kind: Kind, sizes: Sequence[int], values: Floats |
 def _code_plane(coder: Coder, width: int, count: int, plane: Integers | None) -> Integers:
     """Code integers of ``width`` bits; the first bit says whether by how often each has come."""
     if _code_bit(coder, None if plane is None else _is_skewed(plane, width)):
-        return code_symbols(coder, 1 << width, _RARE, count, plane)
+        return code_symbols(coder, 1 << width, rarely, count, plane)
     return code_plain(coder, width, count, plane)
 
 
@@ -74,7 +74,7 @@ def _is_skewed(plane: Integers, width: int) -> bool:
     counts = np.bincount(plane)
     counts = counts[counts > 0]
     entropy = float(-(counts * np.log2(counts / max(len(plane), 1))).sum())
-    return bool(entropy + len(counts) * np.log2(_RARE * 8) < width * len(plane))
+    return bool(entropy + len(counts) * _NEW_BITS < width * len(plane))
 
 
 def _rotated(patterns: Integers, bits: int, by: int) -> Integers:
@@ -107,7 +107,7 @@ def _code_grid(coder: Coder, sizes: Sequence[int], values: Floats | None) -> Flo
     count = sum(sizes)
     shifted = None if whole is None else whole + GRID_MOST
     if _code_bit(coder, None if shifted is None else _is_skewed(shifted, _GRID_BITS)):
-        size = code_symbols(coder, 2 * GRID_MOST + 1, _RARE, count, shifted) - GRID_MOST
+        size = code_symbols(coder, 2 * GRID_MOST + 1, rarely, count, shifted) - GRID_MOST
     else:
         size = code_integers(coder, _GRID_BITS, count, None if whole is None else np.abs(whole))
         (signed,) = np.nonzero(size)

@@ -11,8 +11,9 @@ from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
+from atmc_core.solver.rounding import rounded, to_half
 from atmc_core.solver.support import Structure
-from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS
+from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, SmallTensorBits
 
 if TYPE_CHECKING:
     # Not imported at run time: whoever saves a file by hand has no spec, and perhaps no pydantic.
@@ -208,8 +209,8 @@ class Budget:
         """
         model = replace(
             self.blank,
-            factors=_worst_values(factors, self.blank.bits),
-            others=_worst_others(self.blank.others),
+            factors=_worst_values(factors, self.blank.bits, self.target.small_tensor_bits),
+            others=_worst_others(self.blank.others, self.target.small_tensor_bits),
         )
         if self.target.max_bytes is not None:
             return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure))))
@@ -229,7 +230,9 @@ def _count(factors: NamedFactors) -> int:
 
 
 @torch.no_grad()
-def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
+def _worst_values(
+    factors: NamedFactors, bits: int, small_tensor_bits: SmallTensorBits
+) -> NamedFactors:
     """Factors with the same supports and values that take the most room.
 
     There are as many distinct ones as the bits allow, each is as likely as any other, and they are
@@ -244,6 +247,8 @@ def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
         octaves = _FLOAT_OCTAVES if bits == FLOAT_BITS else _OCTAVES
         values = _drawn(2**bits if is_coded else count, octaves, generator)
         if is_coded:
+            if small_tensor_bits < FLOAT_BITS:
+                values = to_half(values)
             codes = torch.randint(len(values), (count,), generator=generator)
             codes[: len(values)] = torch.arange(min(len(values), count))
             values = values[codes]
@@ -253,12 +258,15 @@ def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
     return {n: Factors(f.view, *map(assigned, f.tensors)) for n, f in factors.items()}
 
 
-def _worst_others(others: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _worst_others(
+    others: dict[str, torch.Tensor], bits: SmallTensorBits
+) -> dict[str, torch.Tensor]:
     """Other tensors of the same shapes, which training may yet fill with any values."""
     generator = torch.Generator().manual_seed(1)
+    octaves = _FLOAT_OCTAVES if bits == FLOAT_BITS else _OCTAVES
     return {
-        name: _drawn(tensor.numel(), _FLOAT_OCTAVES, generator).view(tensor.shape)
-        for name, tensor in others.items()
+        name: rounded(name, _drawn(t.numel(), octaves, generator).view(t.shape), bits)
+        for name, t in others.items()
     }
 
 

@@ -16,7 +16,9 @@ from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.graph import Graph
 from atmc_core.networks.removal import remove
 from atmc_core.networks.state_dict import load_tensors
+from atmc_core.solver.rounding import rounded
 from atmc_reader.layout import CODEBOOK_BITS
+from atmc_spec.names import FLOAT_BITS, SmallTensorBits
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def build_kept(blueprint: Blueprint, kept: Tensor | None) -> nn.Module:
     return network
 
 
-def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Tensor]:
+def float_state(
+    network: torch.nn.Module, views: dict[str, Any], bits: SmallTensorBits = FLOAT_BITS
+) -> dict[str, Tensor]:
     """The float tensors of a state dict that are not factorised: what ``others`` contains.
 
     The integer counters of batch norms are left out: they have no use in evaluation mode.
@@ -129,12 +133,13 @@ def float_state(network: torch.nn.Module, views: dict[str, Any]) -> dict[str, Te
     Args:
         network: the network.
         views: the weights that are factorised, by name.
+        bits: of a value, to which it is rounded (``solver.rounding``).
 
     Returns:
         Copies on the CPU, by name.
     """
     return {
-        name: tensor.detach().cpu().clone()
+        name: rounded(name, tensor.detach().cpu().clone(), bits)
         for name, tensor in network.state_dict().items()
         if name not in views and tensor.is_floating_point()
     }

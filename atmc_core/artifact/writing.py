@@ -113,6 +113,8 @@ def _extra(model: CompressedModel, tensors: Tensors) -> dict[str, Any]:
         extra["graph"] = model.graph.to_text()
     if model.kept is not None:
         extra["channels"] = np.packbits(model.kept.numpy()).tobytes().hex()
+        if model.module is not None:
+            extra["whole"] = named_shapes(model.module)
     if tensors != known_tensors(model.architecture, model.num_classes):
         extra["tensors"] = tensors.to_json()
     return extra

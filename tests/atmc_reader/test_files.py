@@ -20,7 +20,7 @@ from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import compressible_weights
 from atmc_core.networks.classifier import Normalization
 from atmc_reader import files, layout, open_file
-from atmc_reader.coder import Reader, Writer, code_integers, code_symbols
+from atmc_reader.coder import Reader, Weigh, Writer, code_integers, code_symbols, rarely, smoothly
 from atmc_reader.composition import state_dict
 from atmc_reader.values import Kind, code_floats, kind_of
 from benchmarks import format2
@@ -140,17 +140,22 @@ def test_numbers_are_stored_as_small_as_they_are(values: list[float], kind: Kind
     assert kind_of(np.array(values, np.float32), [len(values)]) is kind
 
 
-@given(st.lists(st.integers(0, 2**32 - 1)), st.integers(2, 300), st.data())
+@given(
+    st.lists(st.integers(0, 2**32 - 1)),
+    st.integers(2, 300),
+    st.sampled_from([rarely, smoothly]),
+    st.data(),
+)
 def test_integers_and_symbols_come_back(
-    integers: list[int], alphabet: int, data: st.DataObject
+    integers: list[int], alphabet: int, weigh: Weigh, data: st.DataObject
 ) -> None:
     symbols = data.draw(st.lists(st.integers(0, alphabet - 1)))
     writer = Writer()
     code_integers(writer, 32, len(integers), np.array(integers, np.int64))
-    code_symbols(writer, alphabet, 2, len(symbols), np.array(symbols, np.int64))
+    code_symbols(writer, alphabet, weigh, len(symbols), np.array(symbols, np.int64))
     reader = Reader(writer.content())
     assert code_integers(reader, 32, len(integers), None).tolist() == integers
-    assert code_symbols(reader, alphabet, 2, len(symbols), None).tolist() == symbols
+    assert code_symbols(reader, alphabet, weigh, len(symbols), None).tolist() == symbols
     reader.finish()
 
 
