@@ -71,11 +71,11 @@ class Writer:
         """What is written does not depend on it."""
 
     def content(self) -> bytes:
-        """The words that a ``Reader`` takes, in little-endian order."""
+        """The words that a ``Reader`` takes, the lowest byte first, without the last zero bytes."""
         coder = _stack.AnsCoder()
         for model, symbols in reversed(self._steps):
             coder.encode_reverse(symbols, model)
-        return bytes(coder.get_compressed().astype("<u4").tobytes())
+        return bytes(coder.get_compressed().astype("<u4").tobytes()).rstrip(b"\0")
 
 
 class Reader:
@@ -92,7 +92,8 @@ class Reader:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._coder = _stack.AnsCoder(np.frombuffer(content, "<u4").astype(np.uint32))
+        words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
+        self._coder = _stack.AnsCoder(words.astype(np.uint32))
         self.bits: dict[str, int] = {}
         self._part, self._left = "", int(self._coder.num_valid_bits())
 

@@ -16,7 +16,7 @@ MAGIC, VERSION = b"ATMC", 3
 #: Up to this many bits non-zeros are stored as indices into a codebook.
 CODEBOOK_BITS = 8
 # What a file may claim: this many entries in all tensors, and a text of so many bytes.
-MOST_ENTRIES, MOST_TEXT = 2**33, 2**26
+MOST_ENTRIES, MOST_TEXT = 2**33, 2**25
 _CHECKSUM_BYTES = 4
 _HAS_WEIGHTS, _HAS_ROWS, _HAS_CHANNELS, _SIDE_SHIFT = 1, 2, 4, 3
 
