@@ -73,7 +73,8 @@ def with_small_tensors(model: CompressedModel, bits: SmallTensorBits) -> Compres
 @torch.no_grad()
 def decisions(model: CompressedModel, images: Tensor) -> Tensor:
     """The class of each image, ``[N]``."""
-    return model.classifier()(images.float() / 255).argmax(1)
+    logits: Tensor = model.classifier()(images.float() / 255)
+    return logits.argmax(1)
 
 
 if __name__ == "__main__":

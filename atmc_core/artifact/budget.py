@@ -9,11 +9,11 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
+from atmc_core.artifact.worst import Shares, code_shares, worst_others, worst_values
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
-from atmc_core.solver.rounding import rounded, to_half
 from atmc_core.solver.support import Structure
-from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, SmallTensorBits
+from atmc_spec.names import MAX_CODEBOOK_BITS
 
 if TYPE_CHECKING:
     # Not imported at run time: whoever saves a file by hand has no spec, and perhaps no pydantic.
@@ -34,9 +34,6 @@ _INCOMPRESSIBLE = 0.8
 _SAFE = 1.002
 # The first guess at k is refined so often.
 _ROUNDS = 8
-# The values that take the most room are spread over so many powers of two: those of a codebook or
-# of float16, and float32.
-_OCTAVES, _FLOAT_OCTAVES = 8, 16
 
 
 @dataclass(frozen=True)
@@ -110,13 +107,20 @@ class Budget:
         dense = {name: _filled(factors) for name, factors in self.blank.factors.items()}
         return self._measure(dense) <= self._limit
 
-    def largest(self, kept: Callable[[int], NamedFactors]) -> int:
+    def largest(
+        self,
+        kept: Callable[[int], NamedFactors],
+        values: Callable[[int], NamedFactors] | None = None,
+    ) -> int:
         """The k that the target gives, or else the largest k whose ``kept(k)`` fits the target.
 
         If even all non-zeros that the factors have now fit, it is an estimate of how many would.
 
         Args:
             kept: a function from k to the factors that a budget of k non-zeros leaves.
+            values: a function from k to factors with their present values, of which ``kept`` are
+                the supports. They tell how often each code will come; if they are not given, all
+                are taken to come as often, which takes the most room.
         """
         given = self.target.given_k(self.most)
         if given is not None:
@@ -130,10 +134,13 @@ class Budget:
                 return min(self.most, high + self._room(kept, high, size[high]))
         size[low] = self._measure(kept(low))
         middle = self._first_guess(size[low], high)
+        shares: Shares = {}
+        if values is not None and self.target.max_bytes and self.blank.bits <= MAX_CODEBOOK_BITS:
+            shares = code_shares(kept(middle), values(middle), self.blank.bits)
         while high - low > max(1, _TOLERANCE * low):
             if not low < middle < high or len(size) > _INTERPOLATED:
                 middle = (low + high) // 2
-            size[middle] = self._measure(kept(middle))
+            size[middle] = self._measure(kept(middle), shares)
             low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
             if size[low] >= (1 - _TOLERANCE) * self._limit:
                 break
@@ -202,15 +209,21 @@ class Budget:
         assert limit is not None
         return limit
 
-    def _measure(self, factors: NamedFactors) -> float:
+    def _measure(self, factors: NamedFactors, shares: Shares | None = None) -> float:
         """The largest size that the supports of these factors can mean.
 
         It is the file's size in bytes for a target of ``max_bytes``, else the nominal ratio.
+
+        Args:
+            factors: only where their non-zeros are matters.
+            shares: how often each code comes; where it has none, all come as often.
         """
         model = replace(
             self.blank,
-            factors=_worst_values(factors, self.blank.bits, self.target.small_tensor_bits),
-            others=_worst_others(self.blank.others, self.target.small_tensor_bits),
+            factors=worst_values(
+                factors, self.blank.bits, self.target.small_tensor_bits, shares or {}
+            ),
+            others=worst_others(self.blank.others, self.target.small_tensor_bits),
         )
         if self.target.max_bytes is not None:
             return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure))))
@@ -227,52 +240,6 @@ def stored(model: CompressedModel, structure: Structure) -> CompressedModel:
 
 def _count(factors: NamedFactors) -> int:
     return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
-
-
-@torch.no_grad()
-def _worst_values(
-    factors: NamedFactors, bits: int, small_tensor_bits: SmallTensorBits
-) -> NamedFactors:
-    """Factors with the same supports and values that take the most room.
-
-    There are as many distinct ones as the bits allow, each is as likely as any other, and they are
-    spread at random over more powers of two than real ones.
-    """
-    generator = torch.Generator().manual_seed(0)
-    is_coded = bits <= MAX_CODEBOOK_BITS
-
-    def assigned(tensor: torch.Tensor) -> torch.Tensor:
-        support, found = tensor != 0, torch.zeros_like(tensor, dtype=torch.float32)
-        count = int(support.sum())
-        octaves = _FLOAT_OCTAVES if bits == FLOAT_BITS else _OCTAVES
-        values = _drawn(2**bits if is_coded else count, octaves, generator)
-        if is_coded:
-            if small_tensor_bits < FLOAT_BITS:
-                values = to_half(values)
-            codes = torch.randint(len(values), (count,), generator=generator)
-            codes[: len(values)] = torch.arange(min(len(values), count))
-            values = values[codes]
-        found[support] = values.to(tensor.device)
-        return found
-
-    return {n: Factors(f.view, *map(assigned, f.tensors)) for n, f in factors.items()}
-
-
-def _worst_others(
-    others: dict[str, torch.Tensor], bits: SmallTensorBits
-) -> dict[str, torch.Tensor]:
-    """Other tensors of the same shapes, which training may yet fill with any values."""
-    generator = torch.Generator().manual_seed(1)
-    octaves = _FLOAT_OCTAVES if bits == FLOAT_BITS else _OCTAVES
-    return {
-        name: rounded(name, _drawn(t.numel(), octaves, generator).view(t.shape), bits)
-        for name, t in others.items()
-    }
-
-
-def _drawn(count: int, octaves: int, generator: torch.Generator) -> torch.Tensor:
-    spread = torch.rand(count, generator=generator).mul(-octaves).exp2()
-    return torch.where(torch.rand(count, generator=generator) < 0.5, spread, -spread)
 
 
 def _filled(factors: Factors) -> Factors:

@@ -248,7 +248,7 @@ class MovingStage(CompressedStage):
             inputs,
             factors,
             structure,
-            k=inputs.budget.largest(lambda k: structure.supports(factors, k)),
+            k=inputs.budget.largest(lambda k: structure.supports(factors, k), lambda k: factors),
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
@@ -258,7 +258,10 @@ class MovingStage(CompressedStage):
     def select(self) -> float | None:
         # The k that fits a file or a ratio depends on where the non-zeros are now.
         net = self.net
-        net.aim_at(self.inputs.budget.largest(lambda k: net.structure.supports(net.factors, k)))
+        budget = self.inputs.budget
+        net.aim_at(
+            budget.largest(lambda k: net.structure.supports(net.factors, k), lambda k: net.factors)
+        )
         return super().select()
 
 
@@ -271,7 +274,7 @@ class FixedStage(CompressedStage):
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
         factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
-        k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
+        k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k), factors_for)
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
         teacher, rate = dense_teacher(inputs, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
