@@ -76,6 +76,7 @@ class Matrix:
             channel's cells side by side.
         ones: how many bits are set; neither none nor all.
         found: the set bits of the passes so far: rows and columns, of each pass.
+        neighbours_count: whether anybody asks for ``neighbours``.
     """
 
     rows: int
@@ -83,6 +84,7 @@ class Matrix:
     kernel: tuple[int, int]
     ones: int
     found: list[tuple[Integers, Integers]] = field(default_factory=list)
+    neighbours_count: bool = True
 
     def __post_init__(self) -> None:
         self._ones_in_row = np.zeros(self.rows, np.int64)
@@ -101,26 +103,19 @@ class Matrix:
 
     def features(self) -> Features:
         """The features of the next pass."""
-        per_channel = [x.reshape(-1, self.area).sum(1) for x in self._in_columns]
-        per_cell = [x.reshape(-1, self.area).sum(0) for x in self._in_columns]
-        return Features(
-            self._excess(self._ones_in_row, self._seen_in_row),
-            self._excess(*self._in_columns),
-            self._excess(*per_channel),
-            self._excess(*per_cell),
-        )
-
-    @property
-    def _in_columns(self) -> tuple[Integers, Integers]:
-        return self._ones_in_column, self._seen_in_column
-
-    def _excess(self, ones: Integers, seen: Integers) -> Integers:
-        """The logarithm of the odds here over those of the whole matrix.
-
-        As if two more ones had been seen, and as many more entries as have two ones elsewhere.
-        """
+        ones = self._per_context(self._ones_in_row, self._ones_in_column)
+        seen = self._per_context(self._seen_in_row, self._seen_in_column)
+        # As if two more ones had been seen, and as many more entries as have two ones elsewhere.
         zeros = self.rows * self.columns - self.ones
-        return logarithm((ones + 2) * zeros) - logarithm((seen - ones) * self.ones + 2 * zeros)
+        expected = (seen - ones) * self.ones + 2 * zeros
+        found, elsewhere = np.split(logarithm(np.concatenate([(ones + 2) * zeros, expected])), 2)
+        ends = np.cumsum([self.rows, self.columns, self.columns // self.area])
+        return Features(*np.split(found - elsewhere, ends))
+
+    def _per_context(self, in_row: Integers, in_column: Integers) -> Integers:
+        """Numbers for all rows, columns, channels and cells, one after the other."""
+        kernels = in_column.reshape(-1, self.area)
+        return np.concatenate([in_row, in_column, kernels.sum(1), kernels.sum(0)])
 
     def base(self) -> int:
         """The logarithm of the odds of the whole matrix."""
@@ -152,7 +147,7 @@ class Matrix:
         self._seen_in_row += (self.columns - 1 - self.phase(number)) // PASSES + 1
         first_row = (number - np.arange(self.columns)) % PASSES
         self._seen_in_column += (self.rows - 1 - first_row) // PASSES + 1
-        if self.area == 1:
+        if self.area == 1 or not self.neighbours_count:
             return
         height, width = self.kernel
         flat, start = self.neighbours.reshape(-1), rows * (self.width * PASSES) + columns
@@ -189,7 +184,7 @@ def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]
     start = CLASS_WIDTH // 2 - _LEAST
     odds = by_phase[phase]
     odds += (row.clip(-_MOST, _MOST) + start).astype(np.int16)[:, None]
-    if matrix.area > 1:
+    if matrix.area > 1 and weights.neighbour:
         odds += matrix.of_pass(matrix.neighbours, number) * np.int16(STEP * weights.neighbour)
     odds >>= CLASS_WIDTH.bit_length() - 1
     classes = odds.clip(0, CLASSES - 1).astype(np.uint8)
@@ -210,6 +205,7 @@ def code_matrix(
         weights: how much each context counts.
         marks: the bits, as ``matrix.folded`` gives them; None when reading.
     """
+    matrix.neighbours_count = weights.neighbour != 0
     for number in range(PASSES):
         classes = _classes(matrix, number, weights).reshape(-1)
         order = np.argsort(classes, kind="stable")
