@@ -50,14 +50,12 @@ class Budget:
         most: the number of dense conv and linear weights, which k never exceeds.
         structure: what is kept or dropped as a whole. If it is channels, their biases and norms
             are dropped from the file, too.
-        found: the k that was found last, where the next search begins.
     """
 
     target: "Target"
     blank: CompressedModel
     most: int
     structure: Structure = field(default_factory=Structure)
-    found: list[int] = field(default_factory=list, init=False, compare=False)
 
     def check(self, least: NamedFactors | None = None) -> None:
         """Check that the target can be met at all.
@@ -145,7 +143,6 @@ class Budget:
             if size[low] >= (1 - _TOLERANCE) * self._limit:
                 break
             middle = self._next_guess(size)
-        self.found[:] = [low]
         return low
 
     @property
@@ -156,9 +153,10 @@ class Budget:
         return _INCOMPRESSIBLE * self.blank.bits / 8
 
     def _first_guess(self, least: float, count: int) -> int:
-        """The k to be measured first: the last one found, or what memoryless positions leave."""
-        if self.found:
-            return self.found[0]
+        """The k to be measured first: what memoryless positions leave.
+
+        It does not depend on earlier searches, of which a job that was interrupted knows nothing.
+        """
         k = count / 2
         for _ in range(_ROUNDS):
             position = math.log2(math.e * self.most / max(k, 1)) if self.target.max_bytes else 0
