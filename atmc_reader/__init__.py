@@ -5,6 +5,6 @@
 ``docs/format.md`` says how such a file is laid out.
 """
 
-from atmc_reader.files import File, open_file
+from atmc_reader.files import MALFORMED, File, open_file
 
-__all__ = ["File", "open_file"]
+__all__ = ["MALFORMED", "File", "open_file"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atmc_reader.composition import state_dict
-from atmc_reader.files import open_file
+from atmc_reader.files import MALFORMED, open_file
 from atmc_reader.inspection import inspect
 
 _BAD_FILE = 2
@@ -42,7 +42,7 @@ def main() -> int:
     except OSError as error:
         print(f"{arguments.file}: {error.strerror}", file=sys.stderr)
         return _BAD_FILE
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError, MemoryError) as error:
+    except (*MALFORMED, MemoryError) as error:
         print(f"{arguments.file}: not a readable artifact: {error}", file=sys.stderr)
         return _BAD_FILE
     print(json.dumps(described) if arguments.json else _table(described))

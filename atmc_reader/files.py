@@ -9,6 +9,9 @@ from atmc_reader.coder import Reader
 from atmc_reader.layout import Header, Other, Tensors, Weight
 from atmc_reader.network import Contents, code_network
 
+#: What reading a file may raise that is none, or contradicts itself.
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class File:
@@ -39,7 +42,7 @@ def open_file(content: bytes) -> File:
     """Read a file's header and check it; no array is built before ``read`` is called.
 
     Raises:
-        ValueError, KeyError, IndexError, TypeError, RecursionError: if it is no such file.
+        one of ``MALFORMED``: if it is no such file.
     """
     if not content.startswith(layout.MAGIC):
         return _of_version_2(content)

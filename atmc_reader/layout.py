@@ -15,8 +15,8 @@ from atmc_reader.values import Kind
 MAGIC, VERSION = b"ATMC", 3
 #: Up to this many bits non-zeros are stored as indices into a codebook.
 CODEBOOK_BITS = 8
-# What a file may claim: this many entries in all tensors, and a text of so many bytes.
-MOST_ENTRIES, MOST_TEXT = 2**33, 2**25
+# What a file may claim: this many entries in all tensors, values in a codebook, bytes of its text.
+MOST_ENTRIES, MOST_VALUES, MOST_TEXT = 2**33, 2**20, 2**25
 _CHECKSUM_BYTES = 4
 _HAS_WEIGHTS, _HAS_ROWS, _HAS_CHANNELS, _SIDE_SHIFT = 1, 2, 4, 3
 
@@ -362,8 +362,8 @@ def _inflated(deflated: bytes) -> dict[str, Any]:
     if inflater.unconsumed_tail:
         raise ValueError(f"its text is longer than {MOST_TEXT} bytes")
     extra = json.loads(text)
-    if not isinstance(extra, dict):
-        raise ValueError("its text is no JSON object")
+    if not isinstance(extra, dict) or not isinstance(extra.get("whole", {}), dict):
+        raise ValueError("its text is no JSON object as it should be")
     return extra
 
 
@@ -388,6 +388,6 @@ def _factor(given: _Bytes, weight: Weight, role: int, bits: int) -> FactorLayout
         weights = Weights(*signed)
     rows = given.varint() if flags & _HAS_ROWS else None
     channels = given.varint() if flags & _HAS_CHANNELS else None
-    if count > size or book > count or (bits <= CODEBOOK_BITS and not book):
+    if count > size or book > min(count, MOST_VALUES) or (bits <= CODEBOOK_BITS and not book):
         raise ValueError(f"{weight.name}: {count} non-zeros of {book} values among {size} entries")
     return FactorLayout(count, book, weights, (flags >> _SIDE_SHIFT) + 1, rows, channels)

@@ -16,7 +16,7 @@ from atmc_core.networks.blueprint import OWN, Blueprint
 from atmc_core.networks.channels import channel_graph
 from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.graph import Graph
-from atmc_reader import File, open_file
+from atmc_reader import MALFORMED, File, open_file
 from atmc_reader.layout import Tensors
 
 
@@ -52,7 +52,7 @@ def decode(content: bytes, module: nn.Module | None = None) -> CompressedModel:
         mismatch = _mismatch(file, module)
         if mismatch is None:
             return _rebuild(file, module)
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidInput("malformed_artifact", f"not a readable artifact: {error}") from error
     raise mismatch
 

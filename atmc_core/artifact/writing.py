@@ -13,6 +13,7 @@ from atmc_core.factors.views import MatrixView
 from atmc_reader.coder import Writer
 from atmc_reader.layout import (
     CODEBOOK_BITS,
+    MOST_VALUES,
     FactorLayout,
     Header,
     Other,
@@ -87,6 +88,10 @@ def _header(model: CompressedModel, tensors: Tensors, contents: Contents) -> Hea
             factors.append(layout_of(weight, role, factor.positions, book, basis, maps))
         bases.append(int(basis.sum()))
         maps = weight.shape[0]
+    if max(map(len, books), default=0) > MOST_VALUES:
+        raise ValueError(
+            f"a codebook of more than {MOST_VALUES} values: quantise the factors first"
+        )
     flat_books = _concatenated(books)
     return Header(
         architecture=model.architecture,
