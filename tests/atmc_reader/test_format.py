@@ -17,6 +17,7 @@ from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import compressible_weights
 from atmc_core.networks.classifier import Normalization
 from atmc_reader.coder import Writer
+from atmc_reader.layout import parse
 from atmc_reader.positions import Matrix, Weights, code_matrix
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -138,7 +139,8 @@ def _model() -> CompressedModel:
 
 def test_the_example_is_what_is_written_and_says_what_the_page_says() -> None:
     content = _example()
-    assert artifact.encode(_model()) == content
+    # Not byte for byte: other builds of zlib make other bytes of the text.
+    assert parse(artifact.encode(_model())) == parse(content)
     assert content[:5] == b"ATMC\x03"
     assert int.from_bytes(content[5:9], "little") == zlib.crc32(content[9:])
     header = content[9:]
