@@ -70,7 +70,7 @@ def _contents(model: CompressedModel) -> Contents:
                 values = values.astype(np.float16).astype(np.float32)
             groups, rows, columns = tensor.shape
             factors.append(Sparse((groups, rows, columns), positions, values))
-    others = (tensor.detach().cpu().numpy() for tensor in model.others.values())
+    others = (tensor.detach().cpu().float().numpy() for tensor in model.others.values())
     return Contents(tuple(factors), tuple(others))
 
 
