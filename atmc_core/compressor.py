@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,13 @@ from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import State, Trainable
 from atmc_spec import defaults
-from atmc_spec.names import DensitySchedule, Importance, StructureName
+from atmc_spec.names import (
+    FLOAT_BITS,
+    DensitySchedule,
+    Importance,
+    SmallTensorBits,
+    StructureName,
+)
 
 
 class Compressor(Trainable, torch.optim.Optimizer):
@@ -59,6 +65,9 @@ class Compressor(Trainable, torch.optim.Optimizer):
             optimiser of a list of tensors. The default is SGD with Nesterov momentum of 0.9 and a
             weight decay of 1e-4.
         lr: the learning rate for an ``optimizer`` that is a class, and for the default one.
+        small_tensor_bits: 32 leaves biases, norms and codebooks in float32; with 16 the end game
+            trains them as float16, with 8 biases as integers of 8 bits times a power of two and the
+            rest as float16, and the file stores them so.
         structure: ``element`` drops single weights; ``channel`` drops whole channels, so that the
             file holds a smaller network. A ``Structure`` of one's own brings its own importance.
         factorize: whether U and C are used; without them W itself is pruned and quantised.
@@ -101,6 +110,7 @@ class Compressor(Trainable, torch.optim.Optimizer):
         k: int | None = None,
         optimizer: OptimizerFactory | None = None,
         lr: float = defaults.LEARNING_RATE,
+        small_tensor_bits: SmallTensorBits = FLOAT_BITS,
         structure: StructureName | Structure = "element",
         factorize: bool = True,
         factors: NamedFactors | None = None,
@@ -118,8 +128,10 @@ class Compressor(Trainable, torch.optim.Optimizer):
         self.num_weights = sum(weight.numel() for weight, _ in dense_weights(network).values())
         self.k = given_k(density, k, self.num_weights)
         check_name("density_schedule", density_schedule, DensitySchedule)
+        if small_tensor_bits not in get_args(SmallTensorBits):
+            raise ValueError(f"small_tensor_bits is {small_tensor_bits}: choose 8, 16 or 32")
         check_numbers(bits, steps, rank_fraction, rho, dual_interval, shrink_fraction)
-        self.network, self.bits = network, bits
+        self.network, self.bits, self.small_tensor_bits = network, bits, small_tensor_bits
         self._make_optimizer = given_optimizer(optimizer, lr)
         self.structure = given_structure(structure, network, importance)
         if factors is None:
@@ -222,11 +234,14 @@ class Compressor(Trainable, torch.optim.Optimizer):
         """Freeze the supports and codes of the factors, with at most k non-zeros."""
         self.structure.adopt(factors)
         self.structure.shrink(factors, self.k)
-        weights = SharedWeights(
-            self.network, factors, bits=self.bits, optimizer=self._make_optimizer
-        )
         self.structure.silence(self.network)
-        return weights
+        return SharedWeights(
+            self.network,
+            factors,
+            bits=self.bits,
+            small_tensor_bits=self.small_tensor_bits,
+            optimizer=self._make_optimizer,
+        )
 
     def aim_at(self, k: int) -> None:
         """Change k before ``freeze``.
@@ -287,7 +302,7 @@ class Compressor(Trainable, torch.optim.Optimizer):
             num_classes=num_classes,
             normalization=Normalization(),
             factors=held,
-            others=float_state(self.network, held),
+            others=float_state(self.network, held, self.small_tensor_bits),
             bits=self.bits,
             k=self.k,
             input_shape=input_shape,

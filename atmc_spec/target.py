@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
-from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, StructureName
+from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, SmallTensorBits, StructureName
 from atmc_spec.values import Number, Whole
 
 
@@ -48,6 +48,14 @@ class Target(SpecModel):
             "all that reads them, so that the network really has fewer"
         ),
     ] = "element"
+    small_tensor_bits: Annotated[
+        SmallTensorBits,
+        Field(
+            description="bits of a value of what is no weight, where 32 is float32: with 16, "
+            "codebooks, biases and norms are float16; with 8, biases are integers of 8 bits times "
+            "a power of two, codebooks and norms float16"
+        ),
+    ] = 32
 
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:

@@ -5,6 +5,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY jobstore jobstore
 COPY atmc_spec atmc_spec
+COPY atmc_reader atmc_reader
 COPY atmc_core atmc_core
 COPY worker worker
 RUN python -m venv /opt/atmc \

@@ -11,6 +11,7 @@ import httpx
 
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
+from atmc_client.cli.inspect import inspect
 from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
@@ -48,6 +49,7 @@ for _command in (
     cancel,
     delete,
     download,
+    inspect,
     architectures,
     methods,
     attacks,

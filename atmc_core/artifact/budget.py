@@ -9,21 +9,31 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
+from atmc_core.artifact.worst import Shares, code_shares, worst_others, worst_values
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.solver.support import Structure
+from atmc_spec.names import MAX_CODEBOOK_BITS
 
 if TYPE_CHECKING:
     # Not imported at run time: whoever saves a file by hand has no spec, and perhaps no pydantic.
     from atmc_spec import Target
 
-# The search for k ends when k is known up to this share of it.
+# The search for k ends when k is known, or the size is met, up to this share.
 _TOLERANCE = 1e-3
+# So many sizes are measured before the interval is halved each time.
+_INTERPOLATED = 12
 # The room that a further non-zero takes is estimated from the last non-zeros, this share of all.
 # The estimate is used for at most as many further ones.
 _MARGIN = 0.1
 # The file is trimmed by one entry in this many at a time.
 _TRIMMED_AT_ONCE = 1000
+# A non-zero's value takes at least this share of its bits, if it is such as takes the most room.
+_INCOMPRESSIBLE = 0.8
+# Values that are no rarer may take more room by chance; this is on the safe side.
+_SAFE = 1.002
+# The first guess at k is refined so often.
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -95,33 +105,74 @@ class Budget:
         dense = {name: _filled(factors) for name, factors in self.blank.factors.items()}
         return self._measure(dense) <= self._limit
 
-    def largest(self, kept: Callable[[int], NamedFactors]) -> int:
+    def largest(
+        self,
+        kept: Callable[[int], NamedFactors],
+        values: Callable[[int], NamedFactors] | None = None,
+    ) -> int:
         """The k that the target gives, or else the largest k whose ``kept(k)`` fits the target.
 
         If even all non-zeros that the factors have now fit, it is an estimate of how many would.
 
         Args:
             kept: a function from k to the factors that a budget of k non-zeros leaves.
+            values: a function from k to factors with their present values, of which ``kept`` are
+                the supports. They tell how often each code will come; if they are not given, all
+                are taken to come as often, which takes the most room.
         """
         given = self.target.given_k(self.most)
         if given is not None:
             return given
         everything = kept(self.most)
         high, low = _count(everything), 1
-        size = {low: self._measure(kept(low)), high: self._measure(everything)}
-        if size[high] <= self._limit:
-            return min(self.most, high + self._room(kept, high, size[high]))
-        halve = False
+        size = {}
+        if high * self._least_each <= self._limit:
+            size[high] = self._measure(everything)
+            if size[high] <= self._limit:
+                return min(self.most, high + self._room(kept, high, size[high]))
+        size[low] = self._measure(kept(low))
+        middle = self._first_guess(size[low], high)
+        shares: Shares = {}
+        if values is not None and self.target.max_bytes and self.blank.bits <= MAX_CODEBOOK_BITS:
+            shares = code_shares(kept(middle), values(middle), self.blank.bits)
         while high - low > max(1, _TOLERANCE * low):
-            # The size is nearly linear in k, so linear interpolation comes close to the limit.
-            # Every other time the interval is halved, so that both of its ends move.
-            share = (self._limit - size[low]) / max(size[high] - size[low], 1e-9)
-            middle = low + round((0.5 if halve else share) * (high - low))
-            middle = min(max(middle, low + 1), high - 1)
-            size[middle] = self._measure(kept(middle))
+            if not low < middle < high or len(size) > _INTERPOLATED:
+                middle = (low + high) // 2
+            size[middle] = self._measure(kept(middle), shares)
             low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
-            halve = not halve
+            if size[low] >= (1 - _TOLERANCE) * self._limit:
+                break
+            middle = self._next_guess(size)
         return low
+
+    @property
+    def _least_each(self) -> float:
+        """What each non-zero adds to the size at least."""
+        if self.target.max_bytes is None:
+            return self.blank.bits / (32 * self.most)
+        return _INCOMPRESSIBLE * self.blank.bits / 8
+
+    def _first_guess(self, least: float, count: int) -> int:
+        """The k to be measured first: what memoryless positions leave.
+
+        It does not depend on earlier searches, of which a job that was interrupted knows nothing.
+        """
+        k = count / 2
+        for _ in range(_ROUNDS):
+            position = math.log2(math.e * self.most / max(k, 1)) if self.target.max_bytes else 0
+            each = self._least_each * (1 + position / self.blank.bits)
+            k = max((self._limit - least) / each, 1)
+        return round(k)
+
+    def _next_guess(self, size: dict[int, float]) -> int:
+        """Where the line through the two sizes nearest to the limit meets it, or nearly so.
+
+        The size is nearly linear in k.
+        """
+        first, second = sorted(size, key=lambda k: abs(size[k] - self._limit))[:2]
+        slope = (size[second] - size[first]) / (second - first)
+        aim = (1 - _TOLERANCE / 2) * self._limit
+        return first + round((aim - size[first]) / slope) if slope > 0 else 0
 
     def _room(self, kept: Callable[[int], NamedFactors], count: int, size: float) -> int:
         """Estimate how many more non-zeros fit than the ``count`` that take ``size``.
@@ -156,14 +207,24 @@ class Budget:
         assert limit is not None
         return limit
 
-    def _measure(self, factors: NamedFactors) -> float:
+    def _measure(self, factors: NamedFactors, shares: Shares | None = None) -> float:
         """The largest size that the supports of these factors can mean.
 
         It is the file's size in bytes for a target of ``max_bytes``, else the nominal ratio.
+
+        Args:
+            factors: only where their non-zeros are matters.
+            shares: how often each code comes; where it has none, all come as often.
         """
-        model = replace(self.blank, factors=_worst_values(factors, self.blank.bits))
+        model = replace(
+            self.blank,
+            factors=worst_values(
+                factors, self.blank.bits, self.target.small_tensor_bits, shares or {}
+            ),
+            others=worst_others(self.blank.others, self.target.small_tensor_bits),
+        )
         if self.target.max_bytes is not None:
-            return len(artifact.encode(stored(model, self.structure)))
+            return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure))))
         return model.nominal_ratio()
 
 
@@ -177,22 +238,6 @@ def stored(model: CompressedModel, structure: Structure) -> CompressedModel:
 
 def _count(factors: NamedFactors) -> int:
     return sum(int(tensor.count_nonzero()) for f in factors.values() for tensor in f.tensors)
-
-
-@torch.no_grad()
-def _worst_values(factors: NamedFactors, bits: int) -> NamedFactors:
-    """Factors with the same supports and as many distinct values as the bits allow."""
-    size = 2 ** min(bits, 8)
-    return {
-        name: Factors(f.view, *(_counted(t, size) for t in f.tensors))
-        for name, f in factors.items()
-    }
-
-
-def _counted(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """The tensor with its non-zeros replaced by 1, 2, ... ``size``, 1, 2, ... in order."""
-    place = (tensor != 0).flatten().cumsum(0).view_as(tensor)
-    return torch.where(tensor != 0, (place - 1) % size + 1, 0).float()
 
 
 def _filled(factors: Factors) -> Factors:

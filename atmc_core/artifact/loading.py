@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from atmc_core.artifact import format as files
+from atmc_core.artifact.reading import load as load_model
 from atmc_core.networks.blueprint import OWN
 
 
@@ -44,5 +44,5 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> nn.Module:
         >>> int((network[1].weight != 0).sum()) <= 320
         True
     """
-    model = files.load(Path(path), network)
+    model = load_model(Path(path), network)
     return model.network() if model.architecture == OWN else model.classifier()

@@ -137,7 +137,7 @@ class Inputs:
             num_classes=self.num_classes,
             normalization=self.model.normalization,
             factors=factors,
-            others=float_state(self.classifier.network, factors),
+            others=float_state(self.classifier.network, factors, self.target.small_tensor_bits),
             bits=self.target.bits,
             k=k,
             input_shape=self.blueprint.open_shape,

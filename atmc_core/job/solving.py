@@ -6,6 +6,7 @@ from atmc_core.job.inputs import Inputs
 from atmc_core.solver.optimizer import OptimizerFactory, adam, sgd
 from atmc_core.solver.support import Structure
 from atmc_spec import Training
+from atmc_spec.names import FLOAT_BITS, SmallTensorBits
 
 
 def optimizer_of(training: Training) -> OptimizerFactory:
@@ -15,7 +16,14 @@ def optimizer_of(training: Training) -> OptimizerFactory:
 
 
 def compressor(
-    inputs: Inputs, factors: NamedFactors, structure: Structure, *, k: int, bits: int, steps: int
+    inputs: Inputs,
+    factors: NamedFactors,
+    structure: Structure,
+    *,
+    k: int,
+    bits: int,
+    steps: int,
+    small_tensor_bits: SmallTensorBits = FLOAT_BITS,
 ) -> Compressor:
     """The compressor of a stage, on the job's network.
 
@@ -25,6 +33,7 @@ def compressor(
         k: the number of non-zeros allowed.
         bits: the bits of a non-zero.
         steps: the optimiser steps before the end game; with 0 it begins at once.
+        small_tensor_bits: what biases, norms and codebooks are rounded to in the end game.
     """
     training = inputs.spec.training
     return Compressor(
@@ -32,6 +41,7 @@ def compressor(
         k=k,
         bits=bits,
         steps=steps,
+        small_tensor_bits=small_tensor_bits,
         optimizer=optimizer_of(training),
         structure=structure,
         factors=factors,

@@ -249,7 +249,7 @@ class MovingStage(CompressedStage):
             inputs,
             factors,
             structure,
-            k=inputs.budget.largest(lambda k: structure.supports(factors, k)),
+            k=inputs.budget.largest(lambda k: structure.supports(factors, k), lambda k: factors),
             bits=inputs.target.bits,
             steps=epochs * steps_per_epoch(inputs.data.train, training.batch_size),
         )
@@ -259,7 +259,10 @@ class MovingStage(CompressedStage):
     def select(self) -> float | None:
         # The k that fits a file or a ratio depends on where the non-zeros are now.
         net = self.net
-        net.aim_at(self.inputs.budget.largest(lambda k: net.structure.supports(net.factors, k)))
+        budget = self.inputs.budget
+        net.aim_at(
+            budget.largest(lambda k: net.structure.supports(net.factors, k), lambda k: net.factors)
+        )
         return super().select()
 
 
@@ -272,7 +275,7 @@ class FixedStage(CompressedStage):
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
         factors_for = start(load_dense(inputs, handover), inputs.spec)
         structure = inputs.new_structure()
-        k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k))
+        k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k), factors_for)
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)
         teacher, rate = dense_teacher(inputs, handover), training.peak_rate
         super().__init__(inputs, setup, net, epochs, COMPRESS, rate, teacher)
@@ -284,7 +287,16 @@ class FinishStage(CompressedStage):
     def __init__(self, inputs: Inputs, setup: TrainingSetup, handover: Handover) -> None:
         factors, k = restore_compressed(inputs, handover)
         structure, bits = inputs.new_structure(), inputs.target.bits
-        net = compressor(inputs, factors, structure, k=k, bits=bits, steps=0)
+        small_tensor_bits = inputs.target.small_tensor_bits
+        net = compressor(
+            inputs,
+            factors,
+            structure,
+            k=k,
+            bits=bits,
+            steps=0,
+            small_tensor_bits=small_tensor_bits,
+        )
         peak_rate = _FINISHING_RATE * inputs.spec.training.peak_rate
         epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, handover)
         super().__init__(inputs, setup, net, epochs, FINISH, peak_rate, teacher)

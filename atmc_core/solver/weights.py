@@ -91,6 +91,7 @@ class FactorizedWeights:
         factors: U, V and C of each weight, by name; their used tensors are views of the pool.
         composed: the network's parameters that they are composed into, by the same names.
         others: the network's other parameters: biases and norms.
+        other_names: their names.
         pool: all entries of the factors in one flat tensor.
     """
 
@@ -99,7 +100,7 @@ class FactorizedWeights:
         self.factors = factors
         parameters = dict(network.named_parameters())
         self.composed = {name: parameters.pop(name) for name in factors}
-        self.others = list(parameters.values())
+        self.other_names, self.others = list(parameters), list(parameters.values())
         self.pool = Pool(factors)
         self.compose()
 

@@ -196,3 +196,27 @@ def test_the_client_imports_neither_torch_nor_the_service():
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_is_inspected(atmc, tmp_path):
+    """The kept network at 1/400: its bytes are those of its parts."""
+    path = ROOT / "benchmarks" / "results" / "networks" / "mnist-0.0025-seed0.atmc"
+    done = atmc("inspect", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "lenet, 10 classes: 7,379 non-zeros of 4 bits" in done.stdout
+    described = json.loads(atmc("inspect", path, "--json").stdout)
+    parts = described["parts"]
+    assert sum(part["bytes"] for part in parts.values()) == pytest.approx(path.stat().st_size, 1e-3)
+    assert parts["positions"]["bytes"] < 0.9 * parts["positions"]["bound"]
+    assert described["weights"][2] == {
+        "name": "fc1.weight",
+        "shape": [500, 800],
+        "u": {"nonzeros": 75, "values": 16},
+        "v": {"nonzeros": 65, "values": 16},
+        "c": {"nonzeros": 3_244, "values": 16},
+    }
+    (tmp_path / "cut.atmc").write_bytes(path.read_bytes()[:-1])
+    done = atmc("inspect", tmp_path / "cut.atmc")
+    assert done.returncode == 2
+    assert "cut or altered" in done.stderr
+    assert atmc("inspect", tmp_path / "none.atmc").returncode == 2

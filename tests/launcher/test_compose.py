@@ -112,6 +112,7 @@ def test_the_images_hold_what_their_commands_need():
     assert "atmc_core" not in api
     assert "'.[worker]'" in worker
     assert "COPY atmc_core" in worker
+    assert "COPY atmc_reader" in worker
     assert "COPY atmc_spec" in worker
 
 

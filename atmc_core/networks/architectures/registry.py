@@ -55,7 +55,7 @@ class Architecture:
 
         In a shape, a dimension that is the number of classes is the text "num_classes".
         """
-        network, marker = self._with_marker()
+        network, marker = self.with_marker()
         tensors = {
             key: {
                 "shape": ["num_classes" if size == marker else size for size in tensor.shape],
@@ -71,7 +71,7 @@ class Architecture:
             "compressible": list(compressible_weights(network)),
         }
 
-    def _with_marker(self) -> tuple[nn.Module, int]:
+    def with_marker(self) -> tuple[nn.Module, int]:
         """The network with a number of classes that equals no other dimension, and the number."""
         try:
             with torch.device("meta"):

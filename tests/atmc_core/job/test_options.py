@@ -15,6 +15,7 @@ from atmc_core.data import feed
 from atmc_core.errors import InvalidInput
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput
+from atmc_reader.values import grid_exponent
 from atmc_spec import read_spec
 
 Events = list[dict[str, Any]]
@@ -94,6 +95,19 @@ def test_a_file_is_at_most_as_large_as_asked(
     report, _ = bench.run(method=method, target={"max_bytes": limit, "bits": bits})
     assert least < report["headline"]["file_bytes"] == len(bench.artifact()) <= limit
     assert report["headline"]["nonzeros"] <= report["headline"]["k"]
+
+
+def test_small_tensors_are_small_in_the_file(bench: Bench) -> None:
+    """Codebooks are float16, biases integers of 8 bits, and the size asked for is met with them."""
+    target = {"max_bytes": 3_000, "bits": 4, "small_tensor_bits": 8}
+    report, _ = bench.run(method="nap", target=target)
+    assert 2_700 < report["headline"]["file_bytes"] == len(bench.artifact()) <= 3_000
+    model = artifact.decode(bench.artifact())
+    for own in model.factors.values():
+        assert all(torch.equal(tensor, tensor.half().float()) for tensor in own.tensors)
+    biases = [tensor.numpy() for name, tensor in model.others.items() if name.endswith("bias")]
+    assert len(biases) == 4
+    assert all(grid_exponent(bias) is not None for bias in biases)
 
 
 def test_a_nominal_ratio_is_met_from_below(bench: Bench) -> None:

@@ -1,9 +1,12 @@
 """ADMM and the end game make both constraints hold exactly, on every kind of layer."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD, ball
@@ -16,12 +19,14 @@ from atmc_core.solver import admm as compression
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
 from atmc_core.solver.optimizer import sgd
 from atmc_core.solver.projection import Quantized
+from atmc_core.solver.rounding import rounded
 from atmc_core.solver.shared import SharedWeights
 from atmc_core.solver.support import Structure
 from atmc_core.solver.weights import FactorizedWeights
 from atmc_core.training.step import Step
 from atmc_core.training.trainer import adversarial_step
-from atmc_spec.names import Importance
+from atmc_reader.values import Kind, kind_of
+from atmc_spec.names import Importance, SmallTensorBits
 
 OPTIONS = AdmmOptions(shrink_fraction=0.5, dual_interval=2)
 PLAIN_SGD = sgd(momentum=0, weight_decay=0)
@@ -109,6 +114,53 @@ def test_both_constraints_hold_to_the_end(classifier: Classifier, bits: int) -> 
         assert _most_distinct(shared) <= 2**bits
     if bits == 16:
         assert all(torch.equal(t, t.half().float()) for t in used_tensors(shared.factors))
+
+
+@pytest.mark.parametrize("small_tensor_bits", [16, 8])
+@pytest.mark.parametrize("bits", [2, 32])
+def test_small_tensors_are_trained_as_they_are_stored(
+    bits: int, small_tensor_bits: SmallTensorBits, classifier: Classifier
+) -> None:
+    factors = _factors(classifier, 0.25)
+    shared = SharedWeights(
+        classifier.network, factors, bits=bits, small_tensor_bits=small_tensor_bits
+    )
+    before = [tensor.clone() for tensor in shared.free]
+    losses = _train(classifier, shared, 20)
+    assert losses[-1] < losses[0]
+    for name, shown, free, old in zip(
+        shared.other_names, shared.others, shared.free, before, strict=True
+    ):
+        assert torch.equal(shown, rounded(name, free, small_tensor_bits)), name
+        assert (free != old).any()
+        assert (shown != free).any()
+    if bits == 2:
+        assert all(torch.equal(t, t.half().float()) for t in used_tensors(shared.factors))
+        assert _most_distinct(shared) <= 4
+    state = copy.deepcopy(shared.state_dict())
+    shown = [tensor.clone() for tensor in shared.others]
+    _train(classifier, shared, 2)
+    shared.load_state_dict(state)
+    shared.refresh()
+    assert all(map(torch.equal, shown, shared.others))
+
+
+@given(
+    st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1),
+    st.sampled_from([8, 16, 32]),
+    st.sampled_from(["fc.bias", "bn.weight", "bn.running_var"]),
+)
+def test_what_is_rounded_stays_and_is_near(
+    numbers: list[float], bits: SmallTensorBits, name: str
+) -> None:
+    tensor = torch.tensor(numbers)
+    found = rounded(name, tensor, bits)
+    assert torch.equal(rounded(name, found, bits), found)
+    if bits == 8 and name == "fc.bias":
+        # The step is at most 1/63 of the largest, so half a step is what is lost.
+        limit = tensor.abs().max() / 127 + 2.0**-100
+        assert (found - tensor).abs().max() <= limit
+        assert kind_of(found.numpy(), [len(numbers)]) is Kind.GRID
 
 
 def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -> None:

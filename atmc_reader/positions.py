@@ -1,0 +1,216 @@
+"""Where the non-zeros of a factor are: bits, each predicted by what is known around it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atmc_reader.coder import (
+    CLASS_WIDTH,
+    CLASSES,
+    UNIT,
+    Coder,
+    Integers,
+    code_sorted,
+    logarithm,
+)
+
+_T = TypeVar("_T", bound=np.generic)
+
+#: The entries of a matrix are coded in this many passes.
+PASSES = 16
+# The zeroth class's odds are 2^-13.
+_LEAST = -13 * UNIT
+# What a row or a column adds to the logarithm of the odds is at most this, so that int16 holds it.
+_MOST = 24 * UNIT
+#: Weights are in units of 1/32; that of a neighbour, and the constant, in units of 8/256 bit.
+WEIGHT_SHIFT, STEP = 5, 8
+
+
+class Weights(NamedTuple):
+    """How much each context counts, signed bytes; zeros ignore it.
+
+    Attributes:
+        constant: is added to all.
+        row, column: the entry's row and column.
+        channel, cell: the columns of its channel, and those of its place in the kernel.
+        neighbour: each non-zero beside, above or below it in the kernel.
+    """
+
+    constant: int = 0
+    row: int = 0
+    column: int = 0
+    channel: int = 0
+    cell: int = 0
+    neighbour: int = 0
+
+
+NO_WEIGHTS = Weights()
+
+
+class Features(NamedTuple):
+    """What is known before a pass.
+
+    Attributes:
+        row, column, channel, cell: the logarithm of how many times more non-zeros have been found
+            in each than in the whole matrix.
+    """
+
+    row: Integers
+    column: Integers
+    channel: Integers
+    cell: Integers
+
+
+@dataclass
+class Matrix:
+    """A matrix of bits that is coded in passes.
+
+    Pass t has the entries whose row and column add up to t modulo 16, so that each row and each
+    column is known in part before most of its entries are coded.
+
+    Attributes:
+        rows, columns: its size.
+        kernel: height and width of a kernel; the columns are channels times kernel cells, a
+            channel's cells side by side.
+        ones: how many bits are set; neither none nor all.
+        found: the set bits of the passes so far: rows and columns, of each pass.
+        neighbours_count: whether anybody asks for ``neighbours``.
+    """
+
+    rows: int
+    columns: int
+    kernel: tuple[int, int]
+    ones: int
+    found: list[tuple[Integers, Integers]] = field(default_factory=list)
+    neighbours_count: bool = True
+
+    def __post_init__(self) -> None:
+        self._ones_in_row = np.zeros(self.rows, np.int64)
+        self._ones_in_column = np.zeros(self.columns, np.int64)
+        self._seen_in_row = np.zeros(self.rows, np.int64)
+        self._seen_in_column = np.zeros(self.columns, np.int64)
+        self.width = -(-self.columns // PASSES)
+        self._index = np.arange(self.rows)
+        self.area = self.kernel[0] * self.kernel[1]
+        # How many of an entry's neighbours are known to be set, ``[rows, width, 16]``.
+        self.neighbours = np.zeros((self.rows, self.width if self.area > 1 else 0, PASSES), np.int8)
+
+    def phase(self, number: int) -> Integers:
+        """The first column of each row in a pass; the others follow in steps of 16."""
+        return (number - self._index) % PASSES
+
+    def features(self) -> Features:
+        """The features of the next pass."""
+        ones = self._per_context(self._ones_in_row, self._ones_in_column)
+        seen = self._per_context(self._seen_in_row, self._seen_in_column)
+        # As if two more ones had been seen, and as many more entries as have two ones elsewhere.
+        zeros = self.rows * self.columns - self.ones
+        expected = (seen - ones) * self.ones + 2 * zeros
+        found, elsewhere = np.split(logarithm(np.concatenate([(ones + 2) * zeros, expected])), 2)
+        ends = np.cumsum([self.rows, self.columns, self.columns // self.area])
+        return Features(*np.split(found - elsewhere, ends))
+
+    def _per_context(self, in_row: Integers, in_column: Integers) -> Integers:
+        """Numbers for all rows, columns, channels and cells, one after the other."""
+        kernels = in_column.reshape(-1, self.area)
+        return np.concatenate([in_row, in_column, kernels.sum(1), kernels.sum(0)])
+
+    def base(self) -> int:
+        """The logarithm of the odds of the whole matrix."""
+        zeros = self.rows * self.columns - self.ones
+        first, second = logarithm(np.array([self.ones, zeros]))
+        return int(first - second)
+
+    def folded(self, rows: Integers, columns: Integers) -> NDArray[np.bool_]:
+        """Bits that are set at these places, ``[rows, width, 16]``."""
+        marks = np.zeros((self.rows, self.width * PASSES), np.bool_)
+        marks[rows, columns] = True
+        return marks.reshape(self.rows, self.width, PASSES)
+
+    def of_pass(self, folded: NDArray[_T], number: int) -> NDArray[_T]:
+        """The entries of a pass, ``[rows, width]``, of what has all, ``[rows, width, 16]``."""
+        return folded[self._index, :, self.phase(number)]
+
+    def positions(self) -> Integers:
+        """The positions of the set bits in the flattened matrix, in order."""
+        return np.sort(
+            np.concatenate([rows * self.columns + columns for rows, columns in self.found])
+        )
+
+    def learn(self, number: int, rows: Integers, columns: Integers) -> None:
+        """Take in which bits of a pass are set."""
+        self.found.append((rows, columns))
+        self._ones_in_row += np.bincount(rows, minlength=self.rows)
+        self._ones_in_column += np.bincount(columns, minlength=self.columns)
+        self._seen_in_row += (self.columns - 1 - self.phase(number)) // PASSES + 1
+        first_row = (number - np.arange(self.columns)) % PASSES
+        self._seen_in_column += (self.rows - 1 - first_row) // PASSES + 1
+        if self.area == 1 or not self.neighbours_count:
+            return
+        height, width = self.kernel
+        flat, start = self.neighbours.reshape(-1), rows * (self.width * PASSES) + columns
+        cell = columns % self.area
+        y, x = cell // width, cell % width
+        for there, step in (
+            (y > 0, -width),
+            (y < height - 1, width),
+            (x > 0, -1),
+            (x < width - 1, 1),
+        ):
+            # Within one direction no entry is met twice.
+            flat[start[there] + step] += 1
+
+
+def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]:
+    """The class of each entry of a pass, ``[rows, width]``; beyond the last column ``CLASSES``."""
+    features = matrix.features()
+
+    def weighted(weight: int, feature: Integers) -> Integers:
+        return (weight * feature) >> WEIGHT_SHIFT
+
+    row = weighted(weights.row, features.row) + matrix.base() + STEP * weights.constant
+    column = (
+        weighted(weights.column, features.column).reshape(-1, matrix.area)
+        + weighted(weights.channel, features.channel)[:, None]
+        + weighted(weights.cell, features.cell)
+    ).reshape(-1)
+    padded = np.zeros(matrix.width * PASSES, np.int16)
+    padded[: matrix.columns] = column.clip(-_MOST, _MOST)
+    by_phase = np.ascontiguousarray(padded.reshape(-1, PASSES).T)
+    phase = matrix.phase(number)
+    # A class begins half its width below its odds.
+    start = CLASS_WIDTH // 2 - _LEAST
+    odds = by_phase[phase]
+    odds += (row.clip(-_MOST, _MOST) + start).astype(np.int16)[:, None]
+    if matrix.area > 1 and weights.neighbour:
+        odds += matrix.of_pass(matrix.neighbours, number) * np.int16(STEP * weights.neighbour)
+    odds >>= CLASS_WIDTH.bit_length() - 1
+    classes = odds.clip(0, CLASSES - 1).astype(np.uint8)
+    if matrix.columns % PASSES:
+        last = phase + (matrix.width - 1) * PASSES
+        classes[last >= matrix.columns, -1] = CLASSES
+    return classes
+
+
+def code_matrix(
+    coder: Coder, matrix: Matrix, weights: Weights, marks: NDArray[np.bool_] | None
+) -> None:
+    """Code a matrix of bits; the result is in ``matrix.found``.
+
+    Args:
+        coder: writes or reads.
+        matrix: the matrix, nothing of which is known yet.
+        weights: how much each context counts.
+        marks: the bits, as ``matrix.folded`` gives them; None when reading.
+    """
+    matrix.neighbours_count = weights.neighbour != 0
+    for number in range(PASSES):
+        classes = _classes(matrix, number, weights).reshape(-1)
+        order = np.argsort(classes, kind="stable")
+        counts = np.bincount(classes, minlength=CLASSES + 1)[:CLASSES]
+        bits = None if marks is None else matrix.of_pass(marks, number).reshape(-1)[order]
+        (where,) = np.nonzero(code_sorted(coder, counts, bits))
+        rows, places = np.divmod(order[where], matrix.width)
+        matrix.learn(number, rows, (number - rows) % PASSES + PASSES * places)
