@@ -94,6 +94,13 @@ class Evaluation(SpecModel):
         Whole, Field(ge=1, le=10_000, description="PGD steps at each of its points")
     ] = 10
     batch_size: Annotated[Whole, Field(ge=1, le=65_536, description="images a batch")] = 500
+    speed: Annotated[
+        bool,
+        Field(
+            description="whether the report has the latency of the networks, their multiply-adds "
+            "and their memory, measured where the job runs; takes a few seconds"
+        ),
+    ] = True
 
     @field_validator("attacks")
     @classmethod

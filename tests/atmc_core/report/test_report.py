@@ -52,6 +52,7 @@ def test_an_evaluation_alone_reports_the_upload_and_nothing_else(
     started = [e["stage"] for e in events if e["type"] == "stage" and e["status"] == "started"]
     assert started == ["validating", "evaluating_upload", "writing"]
     names = {f"{name}_accuracy_before" for name in ("clean", "fgsm", "pgd", "robust", "proven")}
+    names |= {"latency_before_s", "multiply_adds_before"}
     assert set(headline) == names | {"seconds", "accepted"}
     assert headline["accepted"] is False
     assert not {"after", "difference", "layers"} & read_report(folder).keys()
