@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
 from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, StructureName
-from atmc_spec.values import Number, Whole
+from atmc_spec.values import Flag, Number, Whole
 
 #: How much accuracy a network in int8 may lose by default.
 INT8_DROP = 0.01
@@ -68,7 +68,7 @@ class Target(SpecModel):
         ),
     ] = None
     int8: Annotated[
-        bool,
+        Flag,
         Field(
             description="whether model.int8.onnx is made, too, and offered if it loses little; off "
             "by default, since attacking it takes about as long as the level quick"

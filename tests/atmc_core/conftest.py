@@ -109,7 +109,7 @@ def evaluated(
     """The folder of a job that only evaluates, and what it returned."""
     torch.use_deterministic_algorithms(True)
     folder = tmp_path_factory.mktemp("evaluated")
-    document = {"method": "evaluate", "threat": THREAT, "evaluation": EVALUATION | {"speed": True}}
+    document = {"method": "evaluate", "threat": THREAT, "evaluation": EVALUATION}
     document["accept"] = {"robust_accuracy": 0.99}
     return folder, run_job(document, digits_model, digits_path, folder)
 
