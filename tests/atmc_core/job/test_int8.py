@@ -50,7 +50,14 @@ def _run(model: ModelInput, data: Path, folder: Path, drop: float | None) -> dic
         "target": target if drop is None else target | {"int8_drop": drop},
         "threat": THREAT,
         "training": {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 1},
-        "evaluation": EVALUATION | {"level": "quick", "speed": drop is not None},
+        "evaluation": EVALUATION
+        | {
+            "level": "quick",
+            "attacks": ["fgsm"],
+            "max_images": 40,
+            "pgd_steps": 2,
+            "speed": drop is not None,
+        },
     }
     run_job(document, model, data, folder)
     report = read_report(folder)

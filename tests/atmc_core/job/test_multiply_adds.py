@@ -68,7 +68,7 @@ def _run(images: Path, folder: Path, method: str, macs: float) -> Any:
     return run_job(document, ModelInput(path, "onnx"), images, folder / "job")
 
 
-@pytest.mark.parametrize("method", ["atmc", "nap", "al0"])
+@pytest.mark.parametrize("method", ["atmc", "nap"])
 def test_the_network_has_at_most_that_share(method: str, images: Path, tmp_path: Path) -> None:
     headline, _ = _run(images, tmp_path, method, 0.4)
     model = artifact.load(tmp_path / "job" / "results" / "model.atmc")
