@@ -60,7 +60,7 @@ def test_the_report_of_a_compressed_network_says_how_fast_it_is(compressed: Path
     model = artifact.load(compressed / "results" / "model.atmc")
     nonzero = multiply_adds(model.network(), (1, 8, 8)).nonzero
     assert found["multiply_adds"] == {"before": DIGITS, "after": DIGITS, "nonzero": nonzero}
-    assert nonzero < DIGITS / 2
+    assert nonzero < 0.6 * DIGITS
     assert found["note"].startswith("The same arithmetic: positions are sparse, the runtime is")
     assert headline["multiply_adds_nonzero"] == nonzero
     (one,) = [
