@@ -52,7 +52,7 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unused: ClassVar[tuple[str, ...]] = ()
-    depends: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    depends: ClassVar[Mapping[str, tuple[str, object]]] = {}
 
     @field_validator("*", mode="before")
     @classmethod

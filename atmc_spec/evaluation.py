@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.names import AttackName, Certify, Level
-from atmc_spec.values import SMALLEST, Number, Whole
+from atmc_spec.values import SMALLEST, Flag, Number, Whole
 
 #: The four attacks that ``autoattack`` stands for, in the order in which they run.
 AUTOATTACK: tuple[AttackName, ...] = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -96,6 +96,13 @@ class Evaluation(SpecModel):
         Whole, Field(ge=1, le=10_000, description="PGD steps at each of its points")
     ] = 10
     batch_size: Annotated[Whole, Field(ge=1, le=65_536, description="images a batch")] = 500
+    speed: Annotated[
+        Flag,
+        Field(
+            description="whether the report has the latency of the networks, their multiply-adds "
+            "and their memory, measured where the job runs; takes a few seconds"
+        ),
+    ] = True
 
     @field_validator("attacks")
     @classmethod

@@ -1,5 +1,6 @@
 """How small the compressed network must be."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -8,18 +9,27 @@ from pydantic import Field, model_validator
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
 from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, SmallTensorBits, StructureName
-from atmc_spec.values import Number, Whole
+from atmc_spec.values import Flag, Number, Whole
+
+#: How much accuracy a network in int8 may lose by default.
+INT8_DROP = 0.01
 
 
 class Target(SpecModel):
     """The size to compress to: k non-zeros in all of U, V and C together, each stored in b bits.
 
-    Exactly one of ``k``, ``density``, ``nominal_ratio`` and ``max_bytes`` is given; for the last
-    two the job finds k. With 1 to 8 ``bits`` there are codebooks of 2^b values, 16 means float16
-    values and 32 means no quantisation.
+    Exactly one of ``k``, ``density``, ``nominal_ratio``, ``max_bytes`` and ``macs`` is given; for
+    ``nominal_ratio`` and ``max_bytes`` the job finds k. ``macs`` drops channels and no single
+    entries: the multiply-adds of the network are the budget, and the non-zeros have none. With 1 to
+    8 ``bits`` there are codebooks of 2^b values, 16 means float16 values and 32 means no
+    quantisation.
     """
 
-    SIZES: ClassVar[tuple[str, ...]] = ("k", "density", "nominal_ratio", "max_bytes")
+    SIZES: ClassVar[tuple[str, ...]] = ("k", "density", "nominal_ratio", "max_bytes", "macs")
+    depends: ClassVar[Mapping[str, tuple[str, object]]] = {
+        "macs": ("structure", "channel"),
+        "int8_drop": ("int8", True),
+    }
 
     bits: Annotated[
         Bits, Field(description="bits a non-zero: 1 to 8 a codebook, 16 float16, 32 float32")
@@ -56,6 +66,32 @@ class Target(SpecModel):
             "a power of two, codebooks and norms float16"
         ),
     ] = 32
+    macs: Annotated[
+        Number | None,
+        Field(
+            gt=0,
+            le=1,
+            description="with structure channel: the multiply-adds of an image are at most this "
+            "share of the uploaded network's",
+        ),
+    ] = None
+    int8: Annotated[
+        Flag,
+        Field(
+            description="whether model.int8.onnx is made, too, and offered if it loses little; off "
+            "by default, since attacking it takes about as long as the level quick"
+        ),
+    ] = False
+    int8_drop: Annotated[
+        Number | None,
+        Field(
+            ge=0,
+            le=1,
+            description="with int8: how much clean accuracy it may lose against model.onnx, and on "
+            "what share of the images it may fail on which that stands under attack; by default "
+            f"{INT8_DROP}",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:
@@ -82,7 +118,8 @@ class Target(SpecModel):
 def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
     """The k of a network with ``num_weights`` dense conv and linear weights.
 
-    It is None if the job has still to find it, for ``nominal_ratio`` and ``max_bytes``.
+    It is None if the job has still to find it, for ``nominal_ratio`` and ``max_bytes``. For
+    ``macs`` it is the budget of multiply-adds, as the same share of the weights.
 
     Args:
         target: the target as JSON.
@@ -92,7 +129,8 @@ def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
         InvalidInput: ``k_out_of_range`` if k is 0 or above ``num_weights``, or ``nominal_ratio``
             leaves room for no non-zero at all.
     """
-    ratio, given = target.get("nominal_ratio"), "k" if target.get("k") is not None else "density"
+    ratio = target.get("nominal_ratio")
+    given = next((name for name in ("k", "density", "macs") if target.get(name) is not None), "k")
     if ratio is not None:
         least = least_nominal_ratio(target["bits"], num_weights)
         if ratio < least:
@@ -106,9 +144,11 @@ def count_nonzeros(target: Mapping[str, Any], num_weights: int) -> int | None:
     size = target.get(given)
     if size is None:
         return None
-    k: int = size if given == "k" else round(size * num_weights)
+    # A share of the multiply-adds is a bound, so it is not rounded up.
+    count = math.floor if given == "macs" else round
+    k: int = size if given == "k" else count(size * num_weights)
     if not 1 <= k <= num_weights:
-        wanted = f"k is {k}" if given == "k" else f"density {size} leaves {k}"
+        wanted = f"k is {k}" if given == "k" else f"{given} {size} leaves {k}"
         raise InvalidInput(
             "k_out_of_range",
             f"{wanted}, and the network has {num_weights} weights: choose from 1 to "

@@ -24,6 +24,7 @@ _MEDIA_TYPES: Mapping[str, str] = {
     ".json": "application/json",
     ".html": "text/html; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
+    ".c": "text/x-c; charset=utf-8",
 }
 # The names of results are used in URLs.
 _RESULT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

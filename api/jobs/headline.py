@@ -16,6 +16,18 @@ def _share(of: str) -> float | None:
     return share
 
 
+def _latency(of: str) -> float | None:
+    seconds: float | None = Field(
+        None, description=f"Median seconds of one image, on one thread of the worker, for {of}."
+    )
+    return seconds
+
+
+def _multiply_adds(of: str) -> int | None:
+    count: int | None = Field(None, description=f"Multiply-adds of one image for {of}.")
+    return count
+
+
 class Headline(BaseModel):
     """What a job has achieved; figures that its method does not make are null.
 
@@ -53,6 +65,14 @@ class Headline(BaseModel):
     file_ratio: float | None = Field(None, description="`file_bytes` over `dense_bytes`.")
     nominal_ratio: float | None = Field(
         None, description="Bits of the non-zeros over bits of the dense weights."
+    )
+    latency_before_s: float | None = _latency("the uploaded network in onnxruntime")
+    latency_after_s: float | None = _latency("`model.onnx` in onnxruntime")
+    latency_c_s: float | None = _latency("`model.c`")
+    multiply_adds_before: int | None = _multiply_adds("the uploaded network")
+    multiply_adds_after: int | None = _multiply_adds("the compressed network, zeros included")
+    multiply_adds_nonzero: int | None = _multiply_adds(
+        "the compressed network with weights that are not zero"
     )
     seconds: float | None = Field(None, description="Seconds of computing.")
     accepted: bool | None = Field(

@@ -91,6 +91,13 @@ def size_table(headline: dict[str, Any]) -> Table:
         "file ratio": f"{headline['file_ratio']:.4f}",
         "nominal ratio": f"{headline['nominal_ratio']:.4f}",
     }
+    # A service of an older version has no such figures.
+    names = {"model.onnx": headline.get("latency_after_s"), "model.c": headline.get("latency_c_s")}
+    rows |= {
+        f"one image, {name}": f"{1000 * seconds:.3g} ms on one thread of the worker"
+        for name, seconds in names.items()
+        if seconds is not None
+    }
     for label, value in rows.items():
         table.add_row(label, value)
     return table

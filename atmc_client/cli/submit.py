@@ -12,7 +12,7 @@ from atmc_client.client import Client
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # Options that say how small, one of which is given.
-_SIZES = ("density", "k", "nominal_ratio", "max_bytes")
+_SIZES = ("density", "k", "nominal_ratio", "max_bytes", "macs")
 # Options that are one field of the spec each.
 _PATHS = {
     "method": "method",
@@ -62,6 +62,7 @@ class NumberOrFraction(click.ParamType[float | str]):
 @click.option("--k", type=int, help="Number of non-zeros, instead of --density.")
 @click.option("--nominal-ratio", type=float, help="Instead: bits of non-zeros over dense ones.")
 @click.option("--max-bytes", type=int, help="Instead: the file is at most that large.")
+@click.option("--macs", type=float, help="Multiply-adds over dense; with --structure channel.")
 @click.option("--bits", type=int, help="Bits a non-zero: 1 to 8, 16 or 32.")
 @click.option(
     "--epsilon", type=NumberOrFraction(), help="Radius, for images in [0, 1]; 8/255 is one."

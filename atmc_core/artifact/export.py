@@ -1,4 +1,4 @@
-"""The compressed network as files that other software reads: a state dict, and ONNX."""
+"""The compressed network as files that other software reads: a state dict, ONNX, and C."""
 
 import copy
 import importlib.util
@@ -9,21 +9,25 @@ import safetensors.torch
 from torch import nn
 
 from atmc_core.artifact import CompressedModel
+from atmc_core.codegen import NotCovered, c_source
 from atmc_core.events import Emit
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
 
-STATE_DICT, ONNX_FILE = "model.safetensors", "model.onnx"
+STATE_DICT, ONNX_FILE, C_FILE = "model.safetensors", "model.onnx", "model.c"
 # The code of the warning that a network was not, or will not be, written as ONNX.
 _NO_ONNX = "onnx_not_exported"
+#: Likewise of C.
+NO_C = "c_not_exported"
 
 
 def write_exports(model: CompressedModel, folder: Path, emit: Emit) -> None:
-    """Write ``model.safetensors`` and ``model.onnx`` into ``folder``.
+    """Write ``model.safetensors``, ``model.onnx`` and ``model.c`` into ``folder``.
 
-    The first is a state dict of the architecture with the weights composed. The second contains the
-    normalisation, and its input and output have the names that they have in the uploaded graph. A
-    file that cannot be written is not an error, because the artifact exists; a warning says why.
+    The first is a state dict of the architecture with the weights composed. The other two contain
+    the normalisation; the input and output of the second have the names that they have in the
+    uploaded graph. A file that cannot be written is not an error, because the artifact exists; a
+    warning says why.
 
     Args:
         model: the compressed network.
@@ -39,6 +43,13 @@ def write_exports(model: CompressedModel, folder: Path, emit: Emit) -> None:
     reason = _not_written(model.classifier(), model.blueprint, folder / ONNX_FILE)
     if reason:
         emit({"type": "warning", "code": _NO_ONNX, "message": reason})
+    try:
+        source = c_source(model.classifier(), model.blueprint.input_shape)
+    except NotCovered as refusal:
+        message = f"no {C_FILE}: {refusal}"
+        emit({"type": "warning", "code": NO_C, "message": message})
+    else:
+        (folder / C_FILE).write_text(source)
 
 
 def try_onnx(classifier: Classifier, blueprint: Blueprint, emit: Emit) -> None:

@@ -66,5 +66,8 @@ class ArtifactEvaluationStage(EvaluationStage):
 
 def _write_artifact(inputs: Inputs, handover: Handover) -> None:
     factors, k = restore_compressed(inputs, handover)
+    if inputs.target.macs is not None:
+        # The budget was one of multiply-adds, and the non-zeros had none.
+        k = inputs.num_weights
     model = stored(inputs.compressed(factors, k), inputs.budget.structure)
     artifact.save(inputs.budget.trimmed(model), inputs.artifact)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
@@ -25,6 +25,7 @@ from atmc_core.factors.views import MatrixView, compressible_weights
 from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
+from atmc_core.networks.multiply_adds import layer_positions
 from atmc_core.networks.upload import Loaded, ModelInput, open_upload
 from atmc_core.report.checks import Check
 from atmc_core.solver.support import Channels, Structure
@@ -109,10 +110,23 @@ class Inputs:
         """N, the number of dense conv and linear weights."""
         return sum(math.prod(view.shape) for view in self.views.values())
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """At how many positions an image meets each conv and linear weight, by name."""
+        network = self.classifier.network
+        counts = layer_positions(network, self.blueprint.input_shape)
+        return {
+            f"{name}.weight": counts.get(module, 0)
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear)
+        }
+
     def new_structure(self) -> Structure:
         """A new object that keeps or drops what the target asks for: single entries or channels."""
         if self.target.structure == "channel":
-            return Channels(self.classifier.network)
+            if self.target.macs is None:
+                return Channels(self.classifier.network)
+            return Channels(self.classifier.network, self.positions)
         return Structure(self.spec.training.importance)
 
     @cached_property

@@ -119,6 +119,15 @@ class CompressionMethod(TrainingMethod):
         budget.check(self.least(budget))
         k, structure = budget.target.given_k(budget.most), budget.structure
         if k is not None and isinstance(structure, Channels) and k < structure.least():
+            if structure.counts_multiply_adds:
+                enough = math.ceil(1000 * structure.least() / budget.most) / 1000
+                raise InvalidInput(
+                    "k_out_of_range",
+                    f"macs {budget.target.macs} asked for; with one channel a layer, and those "
+                    f"that cannot go, the network has more multiply-adds: ask for {enough:.3f} or "
+                    "more",
+                    "target.macs",
+                )
             raise InvalidInput(
                 "k_out_of_range",
                 f"{k} non-zeros asked for; with one channel a layer the network has "

@@ -16,13 +16,15 @@ from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
+from atmc_core.job.int8 import write_int8
 from atmc_core.job.methods import all_methods
 from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
 from atmc_core.job.progress import emit_progress, throttled_progress
+from atmc_core.job.speed import measure_speed
 from atmc_core.job.upload_check import look_at_upload
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import Findings, build, write
-from atmc_core.report.builder import Compressed
+from atmc_core.report.builder import Compressed, Measured
 from atmc_core.training import distributed
 from atmc_spec import JobSpec
 
@@ -41,7 +43,8 @@ def run(
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
     The results are ``report.json``, ``report.html``, ``model_card.md`` and, unless the method only
-    evaluates, ``model.atmc`` with its exports ``model.safetensors`` and ``model.onnx``.
+    evaluates, ``model.atmc`` with its exports ``model.safetensors``,
+    ``model.onnx`` and ``model.c``.
 
     The job continues from ``folder/checkpoints`` if there are any. With deterministic algorithms,
     the same versions and the same number of threads, the artifact of a resumed run equals an
@@ -157,13 +160,17 @@ def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, A
     """Write the report and, if there is an artifact, its exports; return the report's headline."""
     emit({"type": "stage", "stage": WRITING, "status": "started"})
     compressed = _compressed(inputs, handover)
-    # The report is built and written, and with an artifact there are exports in between.
+    # With an artifact there are exports; then speed is measured, and the report is written.
     parts = 3 if compressed else 2
-    report = build(_findings(inputs, handover, compressed))
-    emit_progress(emit, WRITING, 1, parts, progress=1.0)
+    after, int8 = None, None
     if compressed:
+        after = compressed.model.classifier()
         write_exports(compressed.model, inputs.results, emit)
-        emit_progress(emit, WRITING, 2, parts, progress=1.0)
+        int8 = write_int8(inputs, after)
+        emit_progress(emit, WRITING, 1, parts, progress=1.0)
+    speed = measure_speed(inputs, after, emit)
+    emit_progress(emit, WRITING, parts - 1, parts, progress=1.0)
+    report = build(_findings(inputs, handover, compressed, Measured(speed, int8)))
     write(report, inputs.results)
     emit_progress(emit, WRITING, parts, parts, progress=1.0)
     emit({"type": "stage", "stage": WRITING, "status": "finished"})
@@ -171,7 +178,12 @@ def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, A
     return headline
 
 
-def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None) -> Findings:
+def _findings(
+    inputs: Inputs,
+    handover: Handover,
+    compressed: Compressed | None,
+    measured: Measured,
+) -> Findings:
     """All that the report is built of."""
     assert handover.before is not None
     return Findings(
@@ -185,6 +197,7 @@ def _findings(inputs: Inputs, handover: Handover, compressed: Compressed | None)
         found=handover.before,
         raised=inputs.checks,
         compressed=compressed,
+        measured=measured,
         seed=inputs.report_seed,
         seconds=handover.seconds,
         environment={

@@ -12,7 +12,7 @@ from atmc_core.data import SPLITS, DataSet, Split
 from atmc_core.evaluation.plan import curve_positions, probe_positions
 from atmc_core.evaluation.statistics import CONFIDENCE
 from atmc_core.networks.upload import ModelInput
-from atmc_core.report import checks, figures, headline
+from atmc_core.report import checks, figures, headline, words
 from atmc_core.report.pictures import pictures
 from atmc_core.report.schema import REPORT_VERSION
 from atmc_core.training.effort import TrainingPlan
@@ -39,6 +39,19 @@ class Compressed:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured of the exported files.
+
+    Attributes:
+        speed: how fast the networks are (``measure_speed``); None if the spec leaves it out.
+        int8: what the network in int8 loses (``write_int8``); None if there is to be none.
+    """
+
+    speed: dict[str, Any] | None
+    int8: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that a report is made from.
 
@@ -53,6 +66,7 @@ class Findings:
         found: the results of the evaluation of the upload (see ``Evaluator``).
         raised: checks of the upload that were raised before it was evaluated.
         compressed: the results of compression; None for a job that only evaluates.
+        measured: what was measured of the exported files.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
         environment: the machine and the versions, which the report contains unchanged.
@@ -68,6 +82,7 @@ class Findings:
     found: dict[str, Any]
     raised: tuple[checks.Check, ...]
     compressed: Compressed | None
+    measured: Measured
     seed: int
     seconds: float
     environment: dict[str, Any]
@@ -87,16 +102,20 @@ def build(findings: Findings) -> dict[str, Any]:
         sizes.get("file_ratio"),
     )
     found_checks = _checks(findings, before, after)
+    speed = findings.measured.speed
     return {
         "version": REPORT_VERSION,
         **_model(findings),
         "headline": headline.accuracies(before, "before")
         | (headline.accuracies(after, "after") if after else {})
         | sizes
+        | headline.speed(speed, bool(compressed))
         | {"seconds": findings.seconds, "accepted": verdict["accepted"]},
         "acceptance": verdict,
         "before": before,
         **compressed,
+        "speed": speed and speed | {"note": words.speed_note(speed)},
+        "int8": findings.measured.int8,
         "warnings": [check for check in found_checks if check["status"] == "raised"],
         "checks": found_checks,
         "evaluation": _evaluation(findings, labels),

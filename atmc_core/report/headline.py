@@ -10,6 +10,8 @@ from atmc_spec import Accept, Threshold
 Interval = tuple[float, float, float]
 # Where nothing can be proven, nothing is.
 _NOTHING: Interval = (0.0, 0.0, 0.0)
+#: The figures that differ from run to run, since they are times.
+MEASURED = ("seconds", "latency_before_s", "latency_after_s", "latency_c_s")
 # The accuracies under these attacks are figures of the headline, too.
 _ATTACKS = ("fgsm", "pgd")
 
@@ -58,6 +60,31 @@ def sizes(result: CompressedModel, path: Path, dense_bytes: int) -> dict[str, An
         "file_ratio": file_bytes / dense_bytes,
         "nominal_ratio": result.nominal_ratio(),
     }
+
+
+def speed(found: dict[str, Any] | None, compressed: bool) -> dict[str, Any]:
+    """The latency of one image on one thread, and the multiply-adds; None where not measured.
+
+    Args:
+        found: what was measured of speed, as in the report.
+        compressed: whether there is a compressed network.
+    """
+    counts = found["multiply_adds"] if found else {}
+    networks, counted = ["before"], ["before"]
+    if compressed:
+        networks, counted = ["before", "after", "c"], ["before", "after", "nonzero"]
+    return {f"latency_{network}_s": latency(found, network) for network in networks} | {
+        f"multiply_adds_{which}": counts.get(which) for which in counted
+    }
+
+
+def latency(found: dict[str, Any] | None, network: str) -> float | None:
+    """The median seconds that a network took for one image on one thread, if it was timed."""
+    for entry in found["latency"] if found else ():
+        if (entry["network"], entry["batch"], entry["threads"]) == (network, 1, 1):
+            median: float = entry["median_s"]
+            return median
+    return None
 
 
 def layer_table(result: CompressedModel) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ def render(report: Report) -> str:
     parts = [_metadata(report, result), *_opening(report, compressed), *_figures(report)]
     if compressed:
         parts += _sizes(report["headline"])
+    parts += _speed(report["speed"])
+    if report["int8"]:
+        parts += ["## In int8", "", words.int8_note(report["int8"]), ""]
     parts += _warnings(report)
     parts += _again(compressed)
     return "\n".join(parts) + "\n"
@@ -132,6 +135,18 @@ def _sizes(headline: dict[str, Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def _speed(speed: dict[str, Any] | None) -> list[str]:
+    if speed is None:
+        return []
+    rows = [
+        f"| {words.SPEED[each['network']]} | {each['batch']} | {each['threads']} | "
+        f"{words.milliseconds(each['median_s'])} | {words.milliseconds(each['p95_s'])} |"
+        for each in speed["latency"]
+    ]
+    header = ["| network | images | threads | median | 95th percentile |", "|---|---|---|---|---|"]
+    return ["## Speed", "", speed["note"], "", *([*header, *rows, ""] if rows else [])]
 
 
 def _warnings(report: Report) -> list[str]:

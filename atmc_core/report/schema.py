@@ -73,6 +73,8 @@ def _report() -> dict[str, Schema]:
         "examples": _list({"$ref": "#/$defs/example"}),
         "layers": _list({"$ref": "#/$defs/layer"}),
         "training": _training(),
+        "speed": _speed(),
+        "int8": _int8(),
         "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
         | {"description": "images in each split, before any choice"},
         "inputs": _inputs(),
@@ -111,6 +113,58 @@ def _training() -> Schema:
             },
         },
     }
+
+
+def _speed() -> Schema:
+    latency = {
+        "network": {"enum": ["before", "after", "int8", "c"]},
+        "batch": _COUNT,
+        "threads": _COUNT,
+        "median_s": _NUMBER,
+        "p95_s": _NUMBER,
+        "runs": _COUNT,
+    }
+    memory = {name: _or_null(_COUNT) for name in ("before", "after", "int8")}
+    counts = {"before": _COUNT, "after": _or_null(_COUNT), "nonzero": _or_null(_COUNT)}
+    measured = _object(
+        {
+            "threads": _COUNT | {"description": "all that the job may use"},
+            "latency": _list(_object(latency)),
+            "multiply_adds": _object(counts)
+            | {"description": "of convolutions and linear layers, for one image"},
+            "peak_memory_bytes": _object(memory, optional=tuple(memory))
+            | {"description": "of a fresh process that runs a batch of 32 on one thread"},
+            "not_measured": {"type": "object", "additionalProperties": _TEXT}
+            | {"description": "why a network was not timed, by its name"},
+            "note": _TEXT,
+        }
+    )
+    return _or_null(measured) | {
+        "description": "measured where the job ran, all networks in turns: in onnxruntime, and "
+        "model.c on one core; null where the spec leaves it out"
+    }
+
+
+def _int8() -> Schema:
+    refer = {"$ref": "#/$defs/share"}
+    names = ("clean", "transferred", "square", "robust", "float_clean", "float_robust")
+    counts = dict.fromkeys(("fallen", "square_queries", "bytes"), _COUNT)
+    figures = _object(dict.fromkeys(names, refer) | counts)
+    described = {
+        "description": "on the same images for both networks: transferred are those that PGD made "
+        "against the float network, so robust is an upper bound; fallen are the images on which "
+        "the float network stands and this one does not; null if there is no such network"
+    }
+    return _or_null(
+        _object(
+            {
+                "offered": _FLAG,
+                "reason": _TEXT | {"description": "why it is not offered; empty if it is"},
+                "limit": _SHARE | {"description": "of what it may lose"},
+                "figures": _or_null(figures) | described,
+            }
+        )
+    ) | {"description": "of model.int8.onnx; null if the spec does not ask for it"}
 
 
 def _evaluation() -> Schema:
@@ -189,6 +243,11 @@ def _headline() -> Schema:
     counts = (*nonzeros, "bits", "max_distinct_values", "dense_bytes", "file_bytes")
     sizes = dict.fromkeys(counts, _COUNT) | dict.fromkeys(("file_ratio", "nominal_ratio"), _NUMBER)
     always = {"seconds": _NUMBER, "accepted": _or_null(_FLAG)}
+    one = {"description": "median of one image on one thread"}
+    always["latency_before_s"] = _or_null(_NUMBER) | one
+    always["multiply_adds_before"] = _or_null(_COUNT)
+    after |= {f"latency_{name}_s": _or_null(_NUMBER) | one for name in ("after", "c")}
+    after |= {f"multiply_adds_{name}": _or_null(_COUNT) for name in ("after", "nonzero")}
     return _object(before | always | after | sizes, optional=(*after, *sizes))
 
 

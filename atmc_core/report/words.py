@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from atmc_core.report.headline import latency
+
 #: The attacks' names in texts, by their names in specs.
 ATTACKS = {
     "fgsm": "FGSM",
@@ -26,6 +28,13 @@ BOUNDS = {
 }
 #: The norms' names in texts.
 NORMS = {"linf": "L∞", "l2": "L2"}
+#: What is timed, in texts.
+SPEED = {
+    "before": "the uploaded network",
+    "after": "the compressed network (model.onnx)",
+    "int8": "the compressed network in int8 (model.int8.onnx)",
+    "c": "the compressed network (model.c)",
+}
 #: The thresholds' names in texts.
 THRESHOLDS = {
     "robust_accuracy": "robust accuracy",
@@ -82,6 +91,64 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
     return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value)
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A latency in milliseconds with three digits; a dash for None."""
+    return "–" if seconds is None else f"{1000 * seconds:.3g}\u00a0ms"
+
+
+def speed_note(speed: dict[str, Any]) -> str:
+    """What the figures of speed say, in sentences: above all where sparsity brings no speed.
+
+    Args:
+        speed: what was measured of speed, as in the report.
+    """
+    counts = speed["multiply_adds"]
+    before, after, nonzero = (counts[name] for name in ("before", "after", "nonzero"))
+    if after is None:
+        return f"One image takes {before:,} multiply-adds."
+    if after == before:
+        note = (
+            f"The same arithmetic: positions are sparse, the runtime is dense. onnxruntime makes "
+            f"{before:,} multiply-adds for an image before and after, so model.onnx is no faster; "
+            f"{nonzero:,} of them have a weight that is not zero."
+        )
+    else:
+        note = (
+            f"Whole channels are gone: {after:,} multiply-adds for an image instead of {before:,} "
+            f"({percent(after / before)}), in any runtime."
+        )
+    dense, quantized, sparse = (latency(speed, name) for name in ("after", "int8", "c"))
+    if dense is not None and quantized is not None:
+        note += f" In int8 it is {_ratio(quantized, dense)} here than model.onnx."
+    if sparse is None:
+        return f"{note} model.c was not timed: {speed['not_measured']['c']}."
+    note += f" model.c makes those of the non-zeros alone, and takes {milliseconds(sparse)} here"
+    return note + ("." if dense is None else f", {_ratio(sparse, dense)} than model.onnx.")
+
+
+def int8_note(int8: dict[str, Any]) -> str:
+    """Whether a network in int8 is offered, and what it loses; as in the report."""
+    if int8["figures"] is None:
+        return f"There is no model.int8.onnx: {int8['reason']}."
+    found = int8["figures"]
+    text = (
+        f"In int8 {percent(found['clean']['accuracy'])} of {found['clean']['count']:,} images are "
+        f"right (in float32 {percent(found['float_clean']['accuracy'])}), and "
+        f"{percent(found['robust']['accuracy'])} under transferred images and Square of "
+        f"{found['square_queries']:,} queries ({percent(found['float_robust']['accuracy'])} under "
+        f"PGD and Square); it falls on {found['fallen']:,} on which float32 stands. Attacks on "
+        "its own gradients, which it does not have, might find more."
+    )
+    verdict = "model.int8.onnx is offered" if int8["offered"] else "model.int8.onnx is not offered"
+    return f"{text} {verdict}{'' if int8['offered'] else ': ' + int8['reason']}."
+
+
+def _ratio(one: float, other: float) -> str:
+    """How much faster or slower one time is than another."""
+    times = max(one / other, other / one)
+    return f"{times:.3g} times {'faster' if one < other else 'slower'}"
 
 
 def figure(value: float | None) -> str:

@@ -1,7 +1,9 @@
 """Which non-zeros stay under a budget of k: the best single entries, or whole channels."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -131,11 +133,20 @@ class Channels(Structure):
     first (``worthiest``). Every layer keeps at least one channel, and a dropped channel never comes
     back. The factors have at most k non-zeros, too: if they have more, the least important go.
 
+    The budget may be one of multiply-adds instead: then k of the network's N weights mean the share
+    k / N of its multiply-adds, each square counts as often as its weight is met, and no single
+    entries go.
+
+    Args:
+        network: the network.
+        positions: at how many positions an image meets each weight, by the weight's name; by
+            default the budget is one of weights.
+
     Raises:
         InvalidInput: if ``torch.fx`` cannot trace the network.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, positions: Mapping[str, int] | None = None) -> None:
         super().__init__()
         graph = channel_graph(network)
         if graph is None:
@@ -148,7 +159,12 @@ class Channels(Structure):
         self.graph = graph
         views = compressible_weights(network)
         readers = {f"{reader.name}.weight": reader for reader in graph.readers}
-        self.sides = {name: _Sides(view, readers.get(name)) for name, view in views.items()}
+        self.sides = {
+            name: _Sides(view, readers.get(name), positions.get(name, 0) if positions else 1)
+            for name, view in views.items()
+        }
+        self.weights = sum(math.prod(view.shape) for view in views.values())
+        self.counts_multiply_adds = positions is not None
         self.alive = torch.ones(graph.count, dtype=torch.bool)
         # The channel classes of the entries of biases and norms, by name in the state dict.
         self.others = {f"{reader.name}.bias": reader.outputs for reader in graph.readers} | {
@@ -158,8 +174,14 @@ class Channels(Structure):
         }
 
     def least(self) -> int:
-        """The fewest weights that can be left: those of pinned channels and of one a layer."""
-        return self._size(self._with_one_each(self.graph.pinned))
+        """The least k that can be kept to: with pinned channels and one a layer alone."""
+        size = self._size(self._with_one_each(self.graph.pinned))
+        return math.ceil(Fraction(size * self.weights, self.total))
+
+    @property
+    def total(self) -> int:
+        """What the whole network has of what the budget counts: weights, or multiply-adds."""
+        return self._size(torch.ones_like(self.alive))
 
     def shrink(self, factors: NamedFactors, k: int, scratch: Tensor | None = None) -> None:
         self.alive = self._chosen(factors, k)
@@ -168,7 +190,8 @@ class Channels(Structure):
             held = own.held(*masks)
             for role in own.used:
                 own.tensors[role].mul_(held[role])
-        super().shrink(factors, k, scratch)
+        if not self.counts_multiply_adds:
+            super().shrink(factors, k, scratch)
 
     def supports(self, factors: NamedFactors, k: int) -> NamedFactors:
         alive = self._chosen(factors, k)
@@ -177,6 +200,8 @@ class Channels(Structure):
             masks = self.sides[name].masks(alive, own.u.device)
             held = own.held(*masks)
             kept[name] = _with(own, [t * m for t, m in zip(own.tensors, held, strict=True)])
+        if self.counts_multiply_adds:
+            k = sum(tensor.numel() for tensor in used_tensors(kept))
         return super().supports(kept, k)
 
     @torch.no_grad()
@@ -230,6 +255,8 @@ class Channels(Structure):
 
     def _chosen(self, factors: NamedFactors, k: int) -> Tensor:
         """Whether each class is alive and stays under a budget of k, bool ``[count]``."""
+        # In the units of the budget; for weights it is k itself.
+        k = k * self.total // self.weights
         if self._size(self.alive) <= k:
             return self.alive.clone()
         blocks = [self.sides[name].block(own, self.alive) for name, own in factors.items()]
@@ -237,7 +264,7 @@ class Channels(Structure):
         return worthiest(Choice(blocks, self.alive, self.graph.pinned, layers), k)
 
     def _size(self, alive: Tensor) -> int:
-        """The number of dense weights between the channels that are alive."""
+        """The dense weights, or multiply-adds, between the channels that are alive."""
         return sum(side.size(alive) for side in self.sides.values())
 
 
@@ -247,10 +274,11 @@ class _Sides:
     Attributes:
         rows: the class of each row, int64 ``[groups, rows]``; -1 if its channel can never go.
         columns: the class of each column, int64 ``[columns]``; -1 likewise.
+        price: how often each weight counts.
     """
 
-    def __init__(self, view: MatrixView, reader: Reader | None) -> None:
-        self.view = view
+    def __init__(self, view: MatrixView, reader: Reader | None, price: int) -> None:
+        self.view, self.price = view, price
         self.rows = torch.full((view.groups, view.rows), -1)
         self.columns = torch.full((view.columns,), -1)
         if reader is not None:
@@ -266,9 +294,9 @@ class _Sides:
         return stays[self.rows], stays[self.columns]
 
     def size(self, alive: Tensor) -> int:
-        """The number of dense weights in the rows and columns that stay."""
+        """What the dense weights in the rows and columns that stay count."""
         rows, columns = self.kept(alive)
-        return int(rows.sum()) * int(columns.sum())
+        return self.price * int(rows.sum()) * int(columns.sum())
 
     def masks(self, alive: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Bool masks of U, V and C, in the view's ``factor_shapes``, of the entries that stay."""
@@ -291,7 +319,7 @@ class _Sides:
             area //= len(columns)
         worth = squares.view(self.rows.numel(), area, -1).sum(1).cpu().double()
         rows = self.rows.reshape(-1)
-        block = Block(rows % (count + 1), columns % (count + 1), worth, area)
+        block = Block(rows % (count + 1), columns % (count + 1), worth, area * self.price)
         return block.in_mean_squares(alive)
 
     def touch(self, touched: Tensor, own: Factors) -> None:

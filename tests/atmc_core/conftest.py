@@ -126,7 +126,7 @@ def compressed(
         "target": {"density": 0.2, "bits": 4},
         "threat": THREAT,
         "training": {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 1},
-        "evaluation": EVALUATION | {"level": "quick"},
+        "evaluation": EVALUATION | {"level": "quick", "speed": True},
         "accept": {"clean_accuracy_drop": 0.9, "file_ratio": 0.2},
     }
     headline, _ = run_job(document, digits_model, digits_path, folder)

@@ -81,6 +81,21 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_value",
         "training.importance",
     ),
+    "multiply-adds by single entries": (
+        {"target": {"bits": 4, "macs": 0.25}},
+        "invalid_value",
+        "target.macs",
+    ),
+    "multiply-adds and entries": (
+        {"target": {"bits": 4, "macs": 0.25, "k": 9, "structure": "channel"}},
+        "invalid_value",
+        "target",
+    ),
+    "what int8 may lose without int8": (
+        {"target": {"bits": 4, "k": 9, "int8_drop": 0.1}},
+        "invalid_value",
+        "target.int8_drop",
+    ),
     "an order of entries for low rank": (
         {"method": "alr", "training": {"importance": "magnitude"}},
         "invalid_value",
@@ -255,6 +270,7 @@ def test_a_single_nonzero_is_the_least_nominal_ratio() -> None:
     [
         ("alr", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
         ("da", {"target": {"k": 9, "bits": 8, "structure": "channel"}}, "target.structure"),
+        ("alr", {"target": {"macs": 0.5, "bits": 8, "structure": "channel"}}, "target.structure"),
         ("nap", {"training": {"loss": "trades"}}, "training.loss"),
     ],
 )
@@ -268,6 +284,14 @@ def test_a_method_refuses_what_it_would_ignore(
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, SPECS[method].json_schema())
     jsonschema.validate(document | {"method": "ap"}, SPECS["ap"].json_schema())
+
+
+def test_a_share_of_the_multiply_adds_is_a_bound_and_a_share_of_the_weights_is_rounded() -> None:
+    assert Target(bits=8, macs=0.25, structure="channel").given_k(999) == 249
+    assert Target(bits=8, density=0.25).given_k(999) == 250
+    with pytest.raises(InvalidInput, match=r"macs 0\.0001 leaves 0") as refused:
+        Target(bits=8, macs=0.0001, structure="channel").given_k(999)
+    assert refused.value.param == "target.macs"
 
 
 def test_a_spec_stored_with_every_default_is_read_by_a_method_that_ignores_some() -> None:

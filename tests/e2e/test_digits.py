@@ -63,6 +63,7 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, di
     names = {Path(line).name for line in fetched.stdout.split()}
     assert names == {
         "model.atmc",
+        "model.c",
         "model.onnx",
         "model.safetensors",
         "model_card.md",

@@ -51,7 +51,7 @@ def _spec(method, bits):
     spec = {
         "method": method,
         "threat": {"norm": "linf", "epsilon": "16/255"},
-        "evaluation": {"attacks": ["fgsm"], "curve_images": 5, "curve_steps": 1},
+        "evaluation": {"attacks": ["fgsm"], "curve_images": 5, "curve_steps": 1, "speed": False},
     }
     if method == "evaluate":
         return spec

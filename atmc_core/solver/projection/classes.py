@@ -32,7 +32,8 @@ class Block:
             a channel that belongs to no class and always stays.
         columns: the class of each input channel, int64 ``[C]``, likewise.
         worth: the value of the weights between each two channels, float64 ``[R, C]``.
-        area: how many weights there are between two channels (the kernel's area).
+        area: how much the weights between two channels count in the budget: of a budget of weights
+            the kernel's area.
     """
 
     rows: Tensor

@@ -69,7 +69,7 @@ def _check_job(tmp_path: Path, method: str, architecture: str, bits: int) -> Non
             "batch_size": 4,
             "learning_rate": 1e-3,
         },
-        "evaluation": {"attacks": ["fgsm"], "curve_images": 2, "curve_steps": 1},
+        "evaluation": {"attacks": ["fgsm"], "curve_images": 2, "curve_steps": 1, "speed": False},
     }
     if method in ("al0", "atmc") and bits <= 8:
         document["training"]["dual_interval"] = 2

@@ -25,7 +25,13 @@ from atmc_spec import Bits, JobSpec, MethodName, Training, read_spec
 Events = list[dict[str, Any]]
 
 #: For jobs that are not about what their networks withstand.
-LITTLE = {"attacks": ["fgsm"], "max_images": 40, "curve_images": 5, "curve_steps": 1}
+LITTLE = {
+    "attacks": ["fgsm"],
+    "max_images": 40,
+    "curve_images": 5,
+    "curve_steps": 1,
+    "speed": False,
+}
 
 
 class Killed(Exception):
@@ -73,7 +79,7 @@ def spec() -> JobSpec:
                 "dual_interval": 3,
                 "batch_size": 64,
             },
-            "evaluation": {"pgd_steps": 8, "pgd_restarts": 2, "batch_size": 200},
+            "evaluation": {"pgd_steps": 8, "pgd_restarts": 2, "batch_size": 200, "speed": False},
         },
     )
 

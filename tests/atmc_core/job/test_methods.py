@@ -49,7 +49,13 @@ SPEC: dict[str, Any] = {
     "target": {"density": 0.1, "bits": 4},
     "threat": {"norm": "linf", "epsilon": 0.1, "steps": 1},
     "training": {"robust_epochs": 1, "compression_epochs": 1, "finish_epochs": 0},
-    "evaluation": {"attacks": ["fgsm"], "max_images": 20, "curve_images": 5, "curve_steps": 1},
+    "evaluation": {
+        "attacks": ["fgsm"],
+        "max_images": 20,
+        "curve_images": 5,
+        "curve_steps": 1,
+        "speed": False,
+    },
 }
 #: ``python -m worker.child FOLDER``, with one more folder of methods.
 CHILD = """

@@ -32,6 +32,7 @@ SPEC: dict[str, Any] = {
         "batch_size": 64,
     },
     "evaluation": {
+        "speed": False,
         "attacks": ["fgsm"],
         "max_images": 40,
         "curve_images": 5,

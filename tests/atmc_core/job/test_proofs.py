@@ -28,6 +28,7 @@ SPEC: dict[str, Any] = {
         "batch_size": 64,
     },
     "evaluation": {
+        "speed": False,
         "attacks": ["pgd", "pgd_smooth"],
         "certify": "crown",
         "max_images": 16,

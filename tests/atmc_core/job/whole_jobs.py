@@ -19,6 +19,7 @@ EVALUATION = {
     "square_queries": 40,
     "curve_steps": 3,
     "batch_size": 40,
+    "speed": False,
 }
 THREAT = {"norm": "linf", "epsilon": "25/255"}
 

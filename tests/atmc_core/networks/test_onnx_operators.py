@@ -449,7 +449,7 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def _file(name: str, path: Path) -> Path:
+def onnx_file(name: str, path: Path) -> Path:
     """A classifier: a convolution to ``m``, the form, and a layer that weighs all of ``o``."""
     nodes, constants, opset = FORMS[name]
     nodes = [_node("Conv", "x w0", "m", name="first", pads=[1, 1, 1, 1]), *nodes]
@@ -481,7 +481,7 @@ def _through_an_artifact(network: nn.Module, imported: Imported, path: Path) -> 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_an_operator_comes_in_trains_and_goes_out_and_in_again(name: str, tmp_path: Path) -> None:
-    path, again = _file(name, tmp_path / "net.onnx"), tmp_path / "again.onnx"
+    path, again = onnx_file(name, tmp_path / "net.onnx"), tmp_path / "again.onnx"
     imported = read_onnx(path)
     graph = Graph.from_text(imported.graph.to_text())
     network = build_module(graph)
