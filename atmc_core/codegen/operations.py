@@ -71,6 +71,17 @@ def _joined(lowering: "Lowering", parts: Sequence[Held], dim: int = 0) -> Value:
     return out
 
 
+def _written_into(
+    part: Callable[..., Tensor], lowering: "Lowering", held: Held, new: Held, *place: Any
+) -> Value:
+    """A tensor with a part of it replaced, which ``part`` picks out of it."""
+    value, into = lowering.value(held), lowering.value(new)
+    out = Value.new(value.view.shape)
+    target = out.seen(part(out.view, *place))
+    lowering.kernels.append(kernels.copies([(value, out), (into, target)], out, None))
+    return out
+
+
 def _constant(tensor: Tensor) -> Held:
     return Expression(SAME_ENTRY, (tensor.float(),), {}, tensor.shape)
 
@@ -314,6 +325,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_SAME, lambda lowering, x, **_: lowering.value(x)),
     aten._to_copy.default: _converted,
     aten.cat.default: _joined,
+    aten.slice_scatter.default: partial(_written_into, aten.slice.Tensor),
+    aten.select_scatter.default: partial(_written_into, aten.select.int),
     aten.constant_pad_nd.default: _padded,
     aten.mm.default: _rows,
     aten.addmm.default: _rows_and_bias,

@@ -191,3 +191,34 @@ def test_a_file_that_would_be_too_large_is_left_out_and_the_job_told_why(
     assert "constants" in event["message"]
     assert not (tmp_path / "model.c").exists()
     assert (tmp_path / "model.onnx").exists()
+
+
+class _InPlace(nn.Module):
+    """Writes into a part of a result, and runs a layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3 * 36, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        maps[:, :2].mul_(2)
+        maps = maps + torch.relu_(self.conv(maps))
+        result: Tensor = self.last(maps.flatten(1))
+        return result
+
+
+@compiler
+def test_what_is_written_in_place_and_layers_of_zeros_come_out_right(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    zeros = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+    for parameter in zeros.parameters():
+        parameter.data.zero_()
+    zeros[3].bias.data += torch.arange(4.0)
+    images = _images(3, 6, 6)
+    for number, network in enumerate((_InPlace(), zeros)):
+        source = tmp_path / f"{number}.c"
+        source.write_text(c_source(network, (3, 6, 6)))
+        compiled = Compiled(compile_c(source, tmp_path / f"{number}.so", *STRICT, "-O0"), 4)
+        with torch.no_grad():
+            assert relative_difference(compiled(images), network(images)) < 1e-6
