@@ -6,11 +6,10 @@ the symbols of a writer and returns those of a reader, so that both sides cannot
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import isqrt
 from typing import Any, Protocol
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +31,16 @@ _ROOT_BITS = 32
 # At most this many bits are coded as one symbol, where all values are equally likely.
 _CHUNK = 16
 
-_stack = constriction.stream.stack
-_models = constriction.stream.model
+
+@cache
+def _streams() -> Any:
+    """constriction's coders and models, imported where a file is read or written.
+
+    So training and evaluation need no coder: the machines that lend a GPU may have none.
+    """
+    from constriction import stream
+
+    return stream
 
 
 class Coder(Protocol):
@@ -72,7 +79,7 @@ class Writer:
 
     def content(self) -> bytes:
         """The words that a ``Reader`` takes, the lowest byte first, without the last zero bytes."""
-        coder = _stack.AnsCoder()
+        coder = _streams().stack.AnsCoder()
         for model, symbols in reversed(self._steps):
             coder.encode_reverse(symbols, model)
         return bytes(coder.get_compressed().astype("<u4").tobytes()).rstrip(b"\0")
@@ -93,7 +100,7 @@ class Reader:
 
     def __init__(self, content: bytes) -> None:
         words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
-        self._coder = _stack.AnsCoder(words.astype(np.uint32))
+        self._coder = _streams().stack.AnsCoder(words.astype(np.uint32))
         self.bits: dict[str, int] = {}
         self._part, self._left = "", int(self._coder.num_valid_bits())
 
@@ -124,7 +131,7 @@ def model_of(frequencies: Integers) -> Model:
     Of n probabilities, constriction gives each a frequency of 1 and shares the other 2^24 - n out
     in proportion. Numbers that add up to 2^24 - n are taken as they are, so nothing is rounded.
     """
-    return _models.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+    return _streams().model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
 
 
 def shares(weights: Integers) -> Integers:
@@ -168,7 +175,7 @@ def byte_model(class_: int) -> Model:
 
 @lru_cache
 def _uniform(bits: int) -> Model:
-    return _models.Uniform(1 << bits)
+    return _streams().model.Uniform(1 << bits)
 
 
 def class_of(ones: int, zeros: int) -> int:
