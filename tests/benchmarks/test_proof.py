@@ -42,7 +42,6 @@ def test_what_is_proven_is_at_most_what_stands_under_attack() -> None:
     for row in recorded(PROVEN).values():
         assert row["proven_accuracy"] <= row["attacked_accuracy"] <= row["clean_accuracy"]
         assert row["proven_and_broken"] == 0
-        assert sum(row["bounds"].values()) == round(row["proven_accuracy"] * row["images"])
 
 
 @pytest.mark.skipif(data_folder() is None, reason="name the data sets' folder in ATMC_DATA_DIR")
