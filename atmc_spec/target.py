@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from atmc_spec.base import Schema, SpecModel, broken
 from atmc_spec.errors import InvalidInput
 from atmc_spec.names import FLOAT_BITS, MAX_CODEBOOK_BITS, Bits, SmallTensorBits, StructureName
-from atmc_spec.values import Flag, Number, Whole
+from atmc_spec.values import SMALLEST, Flag, Number, Whole
 
 #: How much accuracy a network in int8 may lose by default.
 INT8_DROP = 0.01
@@ -69,7 +69,7 @@ class Target(SpecModel):
     macs: Annotated[
         Number | None,
         Field(
-            gt=0,
+            ge=SMALLEST,
             le=1,
             description="with structure channel: the multiply-adds of an image are at most this "
             "share of the uploaded network's",

@@ -116,7 +116,7 @@ class _Child:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _RUN, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 env=environment | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 pass_fds=[theirs.fileno()],

@@ -18,7 +18,7 @@ from keeper.retention import retain_once
 from keeper.sweep import sweep_uploads
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, ARTIFACT, Service, finished_job, running
-from tests.keeper.webhooks.conftest import Receiver, listening, send_due
+from tests.keeper.webhooks.conftest import Receiver, listening, send_due, sender
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_a_team_has_made_is_all_gone_when_it_says_so(red: Service, receiver
     job = finished_job(red, "red", webhook=hook)
     stream = {"Accept": "text/event-stream"}
     assert '"succeeded"' in red.http.get(job["links"]["events"], headers=stream).text
-    assert send_due(red.database) == 2
+    assert send_due(red.database, sender(red.database, vault=red.services.vault)) == 2
     assert receiver.types() == ["job.succeeded"] * 2
     file = red.http.get(f"{job['links']['artifacts']}/model.atmc", follow_redirects=True)
     assert file.content == ARTIFACT

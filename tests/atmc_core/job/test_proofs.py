@@ -24,7 +24,7 @@ SPEC: dict[str, Any] = {
         "loss": "ibp",
         "robust_epochs": 20,
         "compression_epochs": 6,
-        "finish_epochs": 1,
+        "finish_epochs": 3,
         "batch_size": 64,
     },
     "evaluation": {

@@ -112,8 +112,13 @@ def subscribe(database: Database, url: str, *events: str, tenant: str = "default
         return webhooks.create_webhook(session, new).id
 
 
-def sender(database: Database, destinations: Destinations = LOOPBACK, **options: Any) -> Sender:
-    return Sender(database, Poster(destinations, **options), VAULT, threading.Event())
+def sender(
+    database: Database,
+    destinations: Destinations = LOOPBACK,
+    vault: Vault = VAULT,
+    **options: Any,
+) -> Sender:
+    return Sender(database, Poster(destinations, **options), vault, threading.Event())
 
 
 def send_due(database: Database, using: Sender | None = None) -> int:
