@@ -145,7 +145,7 @@ class _Reader:
                 self.numbers[node] = 0
                 shape = self._shape(node)
             elif node.op == "get_attr":
-                self.known[node] = _attribute(self.module, str(node.target))
+                self.known[node] = operator.attrgetter(str(node.target))(self.module)
             elif node.op == "output":
                 found = node.args[0]
                 found = found[0] if isinstance(found, list | tuple) else found
@@ -200,13 +200,6 @@ class _Reader:
             raise NotProvable(f"there are no bounds of {_name(source.target)} as it is used here")
         self.steps.append(Placed(found, tuple(self.numbers[each] for each in inputs), shape))
         self.numbers[node] = len(self.steps)
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _name(target: Any) -> str:

@@ -97,7 +97,7 @@ class Lowering:
                 image = Value.new(self.shapes[node])
                 self.image, self.known[node] = image.buffer, image
             elif node.op == "get_attr":
-                self.known[node] = _attribute(traced, str(node.target))
+                self.known[node] = operator.attrgetter(str(node.target))(traced)
             elif node.op == "output":
                 found = node.args[0]
                 found = found[0] if isinstance(found, list | tuple) else found
@@ -240,13 +240,6 @@ def _depends(held: Any) -> bool:
     if isinstance(held, tuple | list):
         return any(_depends(each) for each in held)
     return isinstance(held, Value | Expression | Convolution)
-
-
-def _attribute(module: torch.nn.Module, name: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _name(target: Any) -> str:
