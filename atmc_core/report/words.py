@@ -186,7 +186,7 @@ def in_255(value: float | None) -> str:
 
 def p_value(value: float) -> str:
     """A p-value with three decimals."""
-    return f"< {_SMALLEST_P}" if value < _SMALLEST_P else f"{value:.3f}"
+    return f"<\u00a0{_SMALLEST_P}" if value < _SMALLEST_P else f"{value:.3f}"
 
 
 def leaves(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
