@@ -12,6 +12,7 @@ from api.app import create_app
 from api.connections import Connection, raise_descriptors
 from api.inspection.process import warm_up
 from api.jobs.waiting import JobWatcher
+from jobstore import traces
 from jobstore.logs import configure_logs
 from jobstore.private import keep_private
 from jobstore.settings import Settings
@@ -42,11 +43,12 @@ def main() -> int:
     give_memory_back()
     try:
         settings = Settings()
+        configure_logs(settings.log_format)
+        traces.configure("api")
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    configure_logs(settings.log_format)
     Connection.max_connections = raise_descriptors()
     config = uvicorn.Config(
         app,
@@ -64,6 +66,7 @@ def main() -> int:
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
         Server(config, app.state.services.watcher).run()
+    traces.shut_down()
     return 0
 
 
