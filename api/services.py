@@ -5,8 +5,9 @@ the caller's part of database and store. `ProcessDep` is for calls that anybody 
 `AdminDep` for those about keys and tenants; these two see everything.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from typing import Annotated
 
 from celery import Celery
@@ -36,7 +37,10 @@ from jobstore.wakeups import make_celery
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of the process; opened without connecting, so that the API starts without them."""
+    """The parts of the process; opened without connecting, so that the API starts without them.
+
+    `leaving` is set once the process is about to end.
+    """
 
     settings: Settings
     database: Database
@@ -49,6 +53,7 @@ class Services:
     terms: Terms
     vault: Vault
     disk: Disk
+    leaving: Event = field(default_factory=Event)
 
     def of(self, tenant: Tenant) -> "Services":
         """Return the tenant's part of it."""
