@@ -67,7 +67,6 @@ def main() -> int:
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
         Server(config, app.state.services).run()
-    traces.shut_down()
     return 0
 
 
@@ -97,6 +96,8 @@ class Server(uvicorn.Server):
         await self._drain()
         self._services.watcher.release()
         await super().shutdown(sockets)
+        # Here, since uvicorn ends the process by the signal itself.
+        traces.shut_down()
 
     async def _drain(self) -> None:
         self._services.leaving.set()
