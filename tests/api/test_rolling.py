@@ -1,6 +1,5 @@
 """A rolling deploy under load: API processes are replaced, and no caller notices."""
 
-import io
 import itertools
 import threading
 import time
@@ -15,13 +14,14 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from jobstore.database import Database, make_engine
 from jobstore.settings import Settings
 from jobstore.tables import Job, Model
 from tests.api import files
 from tests.api.conftest import wait_until
 from tests.api.processes import is_up, serving
 
-DRAIN_S, FINISH_S = 2.0, 20.0
+DRAIN_S, FINISH_S = 1.0, 20.0
 LEAVING = {"ATMC_DRAIN_S": str(DRAIN_S), "ATMC_FINISH_S": str(FINISH_S)}
 
 
@@ -57,17 +57,11 @@ def _is_ready(url: str, client: httpx.Client) -> bool:
         return False
 
 
-class Trickle(io.RawIOBase):
-    """A file that comes so slowly that it takes `seconds`."""
-
-    def __init__(self, content: bytes, seconds: float) -> None:
-        self._pieces = [content[i : i + 4096] for i in range(0, len(content), 4096)]
-        self._pause_s = seconds / len(self._pieces)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            time.sleep(self._pause_s)
-            yield piece
+def trickle(content: bytes, seconds: float) -> Iterator[bytes]:
+    """Yield the content so slowly that it takes so long."""
+    for piece in range(20):
+        time.sleep(seconds / 20)
+        yield content[piece * len(content) // 20 : (piece + 1) * len(content) // 20]
 
 
 def in_parts(content: bytes) -> tuple[bytes, str]:
@@ -119,7 +113,7 @@ class Load:
 
     def _until_over(self, call: Callable[[httpx.Client], None]) -> None:
         with httpx.Client(timeout=30, trust_env=False) as client:
-            while not self.over.wait(0.02):
+            while not self.over.wait(0.05):
                 try:
                     call(client)
                 except Exception as error:
@@ -169,7 +163,7 @@ def roll(settings: Settings, load: Load, rounds: int) -> list[int]:
                 lambda url: (
                     httpx.post(
                         f"{url}/models",
-                        content=iter(Trickle(body, DRAIN_S + 2)),
+                        content=trickle(body, DRAIN_S + 1),
                         headers={"Content-Type": content_type, "Content-Length": str(len(body))},
                         timeout=60,
                         trust_env=False,
@@ -180,7 +174,7 @@ def roll(settings: Settings, load: Load, rounds: int) -> list[int]:
             time.sleep(0.3)  # Until it is on its way.
             old.terminate()
             # Not ready at once, and still there.
-            wait_until(lambda: not _is_ready(going, client), 5)
+            wait_until(lambda url=going: not _is_ready(url, client), 5)
             assert client.get(f"{going}/healthz").headers["Connection"] == "close"
             load.balancer.look(urls, client)
             assert going not in load.balancer.ready
@@ -195,8 +189,6 @@ def roll(settings: Settings, load: Load, rounds: int) -> list[int]:
 
 
 def assert_nothing_lost(settings: Settings, load: Load) -> None:
-    from jobstore.database import Database, make_engine
-
     database = Database(make_engine(settings))
     with database.read() as session:
         kept = set(session.scalars(select(Job.id)))
