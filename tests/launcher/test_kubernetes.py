@@ -128,6 +128,9 @@ def test_a_worker_has_its_device_and_the_time_to_give_its_job_back() -> None:
     for name in ("worker-cpu", "worker-gpu"):
         grace = float(SERVICES[name]["stop_grace_period"].rstrip("s"))
         assert pod(name)["terminationGracePeriodSeconds"] == grace
+        # A new one must not wait for the GPU of the old one.
+        (worker,) = found(*PODS[name])
+        assert worker["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def test_the_api_is_not_ready_before_its_connections_drain() -> None:
@@ -136,8 +139,8 @@ def test_the_api_is_not_ready_before_its_connections_drain() -> None:
     assert container("api")["livenessProbe"]["httpGet"]["path"] == "/healthz"
     given = environment("api")
     drain_s, finish_s = float(given["ATMC_DRAIN_S"]), float(given["ATMC_FINISH_S"])
-    # It is noticed, and idle connections are closed by the server before it ends.
-    assert drain_s >= ready["failureThreshold"] * (ready["periodSeconds"] + ready["timeoutSeconds"])
+    # It is noticed, and idle connections, which uvicorn closes after 5 s, are gone before it ends.
+    assert drain_s > max(5, ready["failureThreshold"] * ready["periodSeconds"])
     needed_s = drain_s + finish_s + traces.FLUSH_S + 5
     assert pod("api")["terminationGracePeriodSeconds"] >= needed_s
     (api,) = found("cpu", "Deployment", "api")
