@@ -3,13 +3,14 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.requests import QUIET
 from jobstore import logs, traces
 
 # By OpenTelemetry's conventions any other method, which may be any word, is told as this one.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _OTHER = "_OTHER"
-# Probes come every few seconds and tell nothing.
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+# All of it is kept with a job; so much of it must be passed on.
+_MOST_STATE = 512
 
 
 class RequestTrace:
@@ -20,7 +21,7 @@ class RequestTrace:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass every request on within a span of its own."""
-        if scope["type"] != "http" or scope["path"] in _QUIET:
+        if scope["type"] != "http" or scope["path"] in QUIET:
             return await self._app(scope, receive, send)
         method = scope["method"] if scope["method"] in _METHODS else _OTHER
         name = "HTTP" if method == _OTHER else method
@@ -52,7 +53,10 @@ class RequestTrace:
 
 def _sent(scope: Scope) -> traces.Carrier:
     headers = Headers(scope=scope)
-    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    sent = {"traceparent": headers.get("traceparent", "")}
+    if len(state := headers.get("tracestate", "")) <= _MOST_STATE:
+        sent["tracestate"] = state
+    return sent
 
 
 def _describe(span: traces.Span, name: str, scope: Scope, status: int) -> None:

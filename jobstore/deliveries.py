@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from jobstore import metrics
+from jobstore import metrics, traces
 from jobstore.dialects import clock, now
 from jobstore.tables import Document, Job, Webhook, WebhookAttempt, WebhookDelivery
 from jobstore.webhooks import tell_disabled
@@ -87,8 +87,7 @@ def claim(session: Session, limit: int) -> list[Outgoing]:
             delivery.attempts += 1
             delivery.held_until = held_until
             webhook = session.get_one(Webhook, delivery.webhook_id)
-            trace = session.scalar(select(Job.trace).where(Job.id == delivery.job_id))
-            taken.append(_outgoing(delivery, webhook, trace))
+            taken.append(_outgoing(delivery, webhook, _trace_of(session, delivery)))
     return taken
 
 
@@ -190,6 +189,12 @@ def _disable(session: Session, webhook: Webhook, outcome: Outcome) -> None:
     )
     metrics.count(session, metrics.WEBHOOK_DELIVERIES, outcome="switched_off")
     tell_disabled(session, webhook)
+
+
+def _trace_of(session: Session, delivery: WebhookDelivery) -> Document | None:
+    if not traces.is_on():
+        return None
+    return session.scalar(select(Job.trace).where(Job.id == delivery.job_id))
 
 
 def _outgoing(delivery: WebhookDelivery, webhook: Webhook, trace: Document | None) -> Outgoing:

@@ -35,11 +35,14 @@ class AttemptSpans:
         traces.record("claim", began, claimed, parent=self._attempt)
 
     def step(
-        self, name: str, *, below: traces.Span | None = None, **attributes: str | int
+        self,
+        name: str,
+        *,
+        below: traces.Span | None = None,
+        attributes: traces.Attributes | None = None,
     ) -> traces.Span:
         """Begin something that the worker itself does for the attempt; it is a context manager."""
-        told = {f"atmc.{key.replace('_', '.')}": value for key, value in attributes.items()}
-        return traces.begin(name, parent=below or self._attempt, attributes=told)
+        return traces.begin(name, parent=below or self._attempt, attributes=attributes)
 
     def follow(self, events: Sequence[NewEvent]) -> None:
         """Tell of the stages that these events begin and end."""

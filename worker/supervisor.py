@@ -31,7 +31,7 @@ from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model, Tenant
 from jobstore.terms import Terms
-from jobstore.traces import Span
+from jobstore.traces import Attributes, Span
 from worker.events import EventTail, ProtocolError
 from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
@@ -317,9 +317,8 @@ class _Run:
 
     def _store_artifact(self, path: Path, publishing: Span) -> NewArtifact:
         size = path.stat().st_size
-        with self.spans.step(
-            f"publish {path.name}", below=publishing, artifact_name=path.name, artifact_bytes=size
-        ):
+        told: Attributes = {"atmc.artifact.name": path.name, "atmc.artifact.bytes": size}
+        with self.spans.step(f"publish {path.name}", below=publishing, attributes=told):
             return self._put_artifact(path, size)
 
     def _put_artifact(self, path: Path, size: int) -> NewArtifact:
