@@ -38,6 +38,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker/tls.yml
 	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
+	$(BIN)/python -m tests.launcher.kubernetes
 
 format: setup
 	$(BIN)/ruff check --fix $(PACKAGES)

@@ -1,26 +1,28 @@
 """`python -m api`: serve on `ATMC_HOST` and `ATMC_PORT`."""
 
+import asyncio
 import contextlib
 import ctypes
 import gc
 import socket
 import sys
+import time
 
 import uvicorn
 
 from api.app import create_app
 from api.connections import Connection, raise_descriptors
 from api.inspection.process import warm_up
-from api.jobs.waiting import JobWatcher
+from api.services import Services
+from jobstore import traces
 from jobstore.certificate import Certificate
 from jobstore.logs import configure_logs
 from jobstore.private import keep_private
 from jobstore.settings import Settings
 
-# When the process ends, uploads and downloads that take longer are cut off.
-SHUTDOWN_S = 2
 # uvicorn ticks ten times a second.
 RENEWAL_TICKS = 100
+_TICK_S = 0.1
 
 
 # glibc's mallopt(3): how many heaps threads make, and from what size on memory is not the heap's.
@@ -45,12 +47,13 @@ def main() -> int:
     give_memory_back()
     try:
         settings = Settings()
+        configure_logs(settings.log_format)
+        traces.configure("api")
         certificate = Certificate.of(settings)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    configure_logs(settings.log_format)
     Connection.max_connections = raise_descriptors()
     config = uvicorn.Config(
         app,
@@ -59,7 +62,8 @@ def main() -> int:
         http=Connection,
         loop="uvloop",
         ws="none",
-        timeout_graceful_shutdown=SHUTDOWN_S,
+        # Down to whole seconds, as uvicorn's type has it.
+        timeout_graceful_shutdown=int(settings.finish_s),
         server_header=False,
         # Which proxies are believed is ours to say (`ATMC_TRUSTED_PROXIES`).
         proxy_headers=False,
@@ -71,18 +75,22 @@ def main() -> int:
     )
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
-        Server(config, app.state.services.watcher, certificate).run()
+        Server(config, app.state.services, certificate).run()
     return 0
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
+    """uvicorn, but it takes leave: first it is not ready any more, then whoever waits is answered.
+
+    Between the two it goes on for `ATMC_DRAIN_S`, so that those who lead callers here can learn of
+    it, and asks each caller to connect anew, which then is to another process.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, watcher: JobWatcher, certificate: Certificate | None
+        self, config: uvicorn.Config, services: Services, certificate: Certificate | None
     ) -> None:
         super().__init__(config)
-        self._watcher = watcher
+        self._services = services
         self._certificate = certificate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -103,9 +111,21 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer the long-polls and end the event streams, then end as uvicorn does."""
-        self._watcher.release()
+        """Drain, answer the long-polls and end the event streams, then end as uvicorn does."""
+        await self._drain()
+        self._services.watcher.release()
         await super().shutdown(sockets)
+        # Here, since uvicorn ends the process by the signal itself.
+        traces.shut_down()
+
+    async def _drain(self) -> None:
+        self._services.leaving.set()
+        self.config.encoded_headers.append((b"connection", b"close"))
+        until = time.monotonic() + self._services.settings.drain_s
+        while time.monotonic() < until and not self.force_exit:
+            # The answers' date goes on, too.
+            await self.on_tick(0)
+            await asyncio.sleep(_TICK_S)
 
 
 if __name__ == "__main__":

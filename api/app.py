@@ -27,9 +27,11 @@ from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
 from api.tenants import routes as tenants
+from api.tracing import RequestTrace
 from api.uploads import direct as direct_uploads
 from api.uploads import routes as uploads
 from api.webhooks import routes as webhooks
+from jobstore import traces
 from jobstore.settings import Settings
 
 # This is the version of the calls and their fields, not of the software behind them.
@@ -77,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(Admission)
+    if traces.is_on():
+        app.add_middleware(RequestTrace)
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
     app.add_middleware(RateLimitHeaders)

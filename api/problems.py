@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from api.text import clip, shown
+from jobstore import traces
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -195,7 +196,8 @@ class Problem(Exception):
         )
 
     def response(self) -> JSONResponse:
-        """Return the answer that says so."""
+        """Return the answer that says so; the request's span has the code, too."""
+        traces.current().annotate({"atmc.problem.code": self.code})
         return JSONResponse(
             self.document().model_dump(),
             status_code=self.status,

@@ -16,7 +16,7 @@ REQUEST_ID = "X-Request-Id"
 # A caller may choose such an id; anything else would be free text in the log.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Probes come every few seconds and are not worth a line each.
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _BOUNDS_S = (0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class RequestLog:
         method, route = scope["method"], getattr(scope.get("route"), "path", "none")
         self._metrics.requests.labels(method, route, status).inc()
         self._metrics.seconds.labels(method, route).observe(seconds)
-        if route in _QUIET and status < 400:
+        if route in QUIET and status < 400:
             return
         # The query is left out, because callers put all kinds of things there.
         fields = {"method": method, "path": scope["path"][:200], "status": status}

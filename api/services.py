@@ -6,8 +6,9 @@ is an operator's, and sees everything; `TenantAdminDep` and `AuditorDep` see eve
 operator, and for others their tenant's part.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from typing import Annotated
 
 from celery import Celery
@@ -51,7 +52,10 @@ from jobstore.wakeups import make_celery
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of the process; opened without connecting, so that the API starts without them."""
+    """The parts of the process; opened without connecting, so that the API starts without them.
+
+    `leaving` is set once the process is about to end.
+    """
 
     settings: Settings
     database: Database
@@ -66,6 +70,7 @@ class Services:
     disk: Disk
     provider: Provider | None
     refusals: refusals.Refusals
+    leaving: Event = field(default_factory=Event)
 
     def of(self, tenant: Tenant, origin: Origin) -> "Services":
         """Return the tenant's part of it, for who acts by `origin`."""

@@ -9,7 +9,7 @@ COPY api api
 COPY keeper keeper
 COPY launcher launcher
 RUN python -m venv /opt/atmc \
-    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[api,keeper]'
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[api,keeper,otel]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc

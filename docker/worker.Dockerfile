@@ -9,7 +9,7 @@ COPY atmc_reader atmc_reader
 COPY atmc_core atmc_core
 COPY worker worker
 RUN python -m venv /opt/atmc \
-    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[worker]'
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[worker,otel]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc

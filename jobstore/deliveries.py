@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from jobstore import metrics
+from jobstore import metrics, traces
 from jobstore.dialects import clock, now
-from jobstore.tables import Document, Webhook, WebhookAttempt, WebhookDelivery
+from jobstore.tables import Document, Job, Webhook, WebhookAttempt, WebhookDelivery
 from jobstore.webhooks import tell_disabled
 
 RETRY_AFTER_S: tuple[float, ...] = (5, 60, 300, 1800, 7200, 18_000, 36_000)
@@ -35,7 +35,10 @@ _GONE = 410
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A delivery to make now; `number` counts its tries, `sealed` is the webhook's secret."""
+    """A delivery to make now; `number` counts its tries, `sealed` is the webhook's secret.
+
+    `trace` is the job's, if it tells of one that has a trace.
+    """
 
     id: str
     number: int
@@ -45,6 +48,7 @@ class Outgoing:
     url: str
     sealed: str
     body: Document
+    trace: Document | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def claim(session: Session, limit: int) -> list[Outgoing]:
             delivery.attempts += 1
             delivery.held_until = held_until
             webhook = session.get_one(Webhook, delivery.webhook_id)
-            taken.append(_outgoing(delivery, webhook))
+            taken.append(_outgoing(delivery, webhook, _trace_of(session, delivery)))
     return taken
 
 
@@ -187,7 +191,13 @@ def _disable(session: Session, webhook: Webhook, outcome: Outcome) -> None:
     tell_disabled(session, webhook)
 
 
-def _outgoing(delivery: WebhookDelivery, webhook: Webhook) -> Outgoing:
+def _trace_of(session: Session, delivery: WebhookDelivery) -> Document | None:
+    if not traces.is_on():
+        return None
+    return session.scalar(select(Job.trace).where(Job.id == delivery.job_id))
+
+
+def _outgoing(delivery: WebhookDelivery, webhook: Webhook, trace: Document | None) -> Outgoing:
     body = {
         "type": delivery.type,
         "timestamp": delivery.created_at.isoformat(),
@@ -202,4 +212,5 @@ def _outgoing(delivery: WebhookDelivery, webhook: Webhook) -> Outgoing:
         url=webhook.url,
         sealed=webhook.secret,
         body=body,
+        trace=trace,
     )

@@ -80,6 +80,12 @@ def state_event(job: Job) -> Event:
     return _next_event(job, NewEvent(EventType.STATE, data))
 
 
+def attempt_began(session: Session, job: Job) -> datetime:
+    """Return when the job's present attempt began, which its first event tells."""
+    mine = (Event.job_id == job.id, Event.attempt == job.attempt)
+    return session.scalars(select(Event.time).where(*mine).order_by(Event.seq).limit(1)).one()
+
+
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
     """Return up to `limit` events of the job with a number above `after`, oldest first."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
+from jobstore import traces
 from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import now
 from jobstore.errors import NotFound
@@ -43,7 +44,8 @@ def create_job(
 ) -> Job:
     """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
 
-    Once the transaction has committed, send a wake-up (`jobstore.wakeups.wake`).
+    It belongs to the trace of the request at hand. Once the transaction has committed, send a
+    wake-up (`jobstore.wakeups.wake`).
     """
     job = Job(
         id=new_job_id(),
@@ -59,6 +61,7 @@ def create_job(
         max_attempts=max_attempts,
         time_limit_s=time_limit_s,
         last_event_seq=0,
+        trace=traces.current().carrier(),
     )
     # The event that says so is numbered before the row is written, so that it is written once.
     queued = state_event(job)

@@ -8,6 +8,7 @@ by `sweep`, so a worker that was merely slow may still renew it until then.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ScalarSelect, exists, func, or_, select, update
@@ -16,7 +17,14 @@ from sqlalchemy.orm import Session
 from jobstore import metrics
 from jobstore.dialects import clock, lock_claims, now
 from jobstore.errors import LeaseLost
-from jobstore.events import EventType, NewEvent, append_event, append_state_event, change_state
+from jobstore.events import (
+    EventType,
+    NewEvent,
+    append_event,
+    append_state_event,
+    attempt_began,
+    change_state,
+)
 from jobstore.states import ACTIVE, FINAL, JobState
 from jobstore.tables import DEFAULT_TENANT, WAITING, Artifact, Document, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
@@ -30,12 +38,13 @@ _PROGRESS_FIELDS = ("stage", "epoch", "epochs", "progress", "eta_s")
 
 @dataclass(frozen=True)
 class Attempt:
-    """The fencing token: one claim of one job by one worker; `tenant` is for the logs."""
+    """The fencing token: one claim of one job by one worker; `tenant`, `trace_id` are for logs."""
 
     job_id: str
     number: int
     owner: str
     tenant: str = field(default=DEFAULT_TENANT, compare=False)
+    trace_id: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.job_id} attempt {self.number}"
@@ -43,7 +52,8 @@ class Attempt:
     @property
     def ids(self) -> dict[str, object]:
         """The fields of a log record on this attempt: `extra=attempt.ids`."""
-        return {"job": self.job_id, "attempt": self.number, "tenant": self.tenant}
+        ids = {"job": self.job_id, "attempt": self.number, "tenant": self.tenant}
+        return ids if self.trace_id is None else ids | {"trace_id": self.trace_id}
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,26 @@ class NewArtifact:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Lost:
+    """An attempt whose lease ran out, when it began, and its job as the sweep left it."""
+
+    attempt: Attempt
+    began_at: datetime
+    job: Job
+
+
 @dataclass
 class Swept:
-    """The ids of the jobs that a sweep moved, and how many wait now, by their wake-ups' queue."""
+    """What a sweep moved: the jobs' ids by their new state, and the attempts that were lost.
+
+    `waiting` says how many jobs wait now, by their wake-ups' queue.
+    """
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
 
 
@@ -116,7 +139,7 @@ def claim(
     session.execute(served, execution_options={"synchronize_session": False})
     append_state_event(session, job)
     session.flush()
-    return job, Attempt(job.id, job.attempt, owner, job.tenant_id)
+    return job, _attempt(job, owner)
 
 
 def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
@@ -298,7 +321,9 @@ def sweep(session: Session) -> Swept:
     for job in session.scalars(lost):
         message = f"the worker {job.owner} was lost in attempt {job.attempt}"
         metrics.count(session, metrics.LEASES_LOST)
+        attempt, began_at = _attempt(job, str(job.owner)), attempt_began(session, job)
         lists[_fail_attempt(session, job, JobError(WORKER_LOST, message))].append(job.id)
+        swept.lost.append(Lost(attempt, began_at, job))
     forget_lost(session)
     session.flush()
     waiting = (
@@ -309,6 +334,10 @@ def sweep(session: Session) -> Swept:
     for device, gpus, count in session.execute(waiting):
         swept.waiting[queue_of(device, gpus)] = count
     return swept
+
+
+def _attempt(job: Job, owner: str) -> Attempt:
+    return Attempt(job.id, job.attempt, owner, job.tenant_id, job.trace_id)
 
 
 def _held_by(attempt: Attempt) -> tuple[Any, ...]:

@@ -132,6 +132,11 @@ class Settings(BaseSettings):
     # divided by commas, the first seals and all open. Without it the data folder has one.
     secrets_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # On SIGTERM the API says at once that it is not ready, and goes on for so long; then it waits
+    # so long for what is at work, and cuts off uploads and downloads that take longer.
+    drain_s: _Seconds = Field(default=0, ge=0)
+    finish_s: _Seconds = Field(default=2, ge=1)
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     # Files in PEM, the certificate with those between it and its authority. With them the API

@@ -7,6 +7,7 @@ costs a job only seconds.
 import signal
 import threading
 
+from jobstore import traces
 from jobstore.database import Database, make_engine
 from jobstore.destinations import Destinations
 from jobstore.logs import configure_logs
@@ -25,6 +26,7 @@ def main() -> None:
     keep_private()
     settings = Settings()
     configure_logs(settings.log_format)
+    traces.configure("keeper")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -40,6 +42,7 @@ def main() -> None:
         # If one of the two fails, the whole process ends, so that whatever started it notices.
         stop.set()
         sender.join()
+        traces.shut_down()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
-from jobstore import incoming, leases
+from jobstore import incoming, leases, traces
 from jobstore.database import Database
 from jobstore.logs import brief
 from jobstore.objects import ObjectStore
@@ -65,9 +65,9 @@ def sweep_once(database: Database, celery: Celery) -> None:
     """Sweep, then send wake-ups so that the broker has one for each waiting job."""
     with database.write() as session:
         swept = leases.sweep(session)
-    for state in ("requeued", "failed", "cancelled"):
-        for job_id in getattr(swept, state):
-            log.warning("worker lost", extra={"job": job_id, "now": state})
+    for lost in swept.lost:
+        log.warning("worker lost", extra=lost.attempt.ids | {"now": lost.job.state})
+        _tell_trace(lost)
     for queue, waiting in swept.waiting.items():
         # Messages that are still in the broker count, because otherwise they would pile up while
         # all workers are busy.
@@ -81,3 +81,18 @@ def sweep_uploads(database: Database, store: ObjectStore) -> None:
         keys = incoming.forget_expired(session)
     for key in keys:
         store.delete(key)
+
+
+def _tell_trace(lost: leases.Lost) -> None:
+    """Tell the span of an attempt whose worker can no longer do so."""
+    span = traces.begin_attempt(
+        lost.attempt.job_id,
+        lost.attempt.number,
+        parent=lost.job.trace,
+        at=lost.began_at,
+        attributes={"atmc.job.outcome": lost.job.state},
+    )
+    if lost.job.stage is not None:
+        span.annotate({"atmc.job.stage": lost.job.stage})
+    span.fail(leases.WORKER_LOST)
+    span.end()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import httpcore
 from standardwebhooks import Webhook as Signer
 
+from jobstore import traces
 from jobstore.database import Database
 from jobstore.deliveries import Outcome, Outgoing, claim, record
 from jobstore.destinations import Forbidden
@@ -46,6 +47,15 @@ def signed(outgoing: Outgoing, secret: str, content: bytes, at: int) -> dict[str
         "webhook-timestamp": str(at),
         "webhook-signature": signature,
     }
+
+
+def _trace_headers(span: traces.Span) -> dict[str, str]:
+    """Return the header by which a receiver goes on in the trace.
+
+    `tracestate` stays here: it is what other systems of the operator's noted for themselves.
+    """
+    carrier = span.carrier() or {}
+    return {name: value for name, value in carrier.items() if name == "traceparent"}
 
 
 class Sender:
@@ -108,7 +118,6 @@ class Sender:
 
     def send(self, outgoing: Outgoing) -> None:
         """Try a delivery once, and record the outcome."""
-        outcome = self._try(outgoing)
         ids: dict[str, object] = {
             "webhook": outgoing.webhook_id,
             "delivery": outgoing.id,
@@ -116,6 +125,9 @@ class Sender:
         }
         if outgoing.job_id is not None:
             ids["job"] = outgoing.job_id
+        if outgoing.trace is not None:
+            ids["trace_id"] = traces.trace_id_of(outgoing.trace)
+        outcome = self._try(outgoing)
         # The URL is not logged, because it may contain a secret.
         said = {"status": outcome.status, "error": outcome.error, "try": outgoing.number}
         log.info("webhook", extra=ids | said)
@@ -130,10 +142,32 @@ class Sender:
             log.warning("a delivery is not recorded and will be made again", extra=ids)
 
     def _try(self, outgoing: Outgoing) -> Outcome:
+        with traces.begin(
+            "POST",
+            parent=outgoing.trace,
+            kind="client",
+            # Neither the URL nor its host is told: both are the tenant's, and may be secret.
+            attributes={
+                "http.request.method": "POST",
+                "http.request.resend_count": outgoing.number - 1,
+                "atmc.webhook.id": outgoing.webhook_id,
+                "atmc.delivery.id": outgoing.id,
+            },
+        ) as span:
+            outcome = self._post(outgoing, span)
+            if outcome.status is not None:
+                span.annotate({"http.response.status_code": outcome.status})
+            if not outcome.delivered:
+                said = str(outcome.error).partition(":")[0].replace(" ", "_")
+                span.fail(said if outcome.status is None else str(outcome.status))
+        return outcome
+
+    def _post(self, outgoing: Outgoing, span: traces.Span) -> Outcome:
         content = json.dumps(outgoing.body, separators=(",", ":")).encode()
         status, error, began = None, None, time.monotonic()
         try:
             headers = signed(outgoing, self._vault.open(outgoing.sealed), content, int(time.time()))
+            headers |= _trace_headers(span)
             status = self._poster.post(outgoing.url, list(headers.items()), content)
             if 300 <= status < 400:
                 error = "redirects are not followed"

@@ -25,7 +25,7 @@ READY_WITHIN_S = 90.0
 # The start also fails if a part ends by itself this often before the service is ready.
 FALLS_AT_START = 3
 # How long parts may take to end. A worker writes a checkpoint and gives its job back within 30 s.
-WORKER_GRACE_S, GRACE_S = 31.0, 3.0
+WORKER_GRACE_S, GRACE_S = 31.0, 5.0
 # The time limit of a request to the API.
 _TIMEOUT_S = 2
 
@@ -101,8 +101,9 @@ def _start(
         _wait_for(lambda: _answers_ping(broker.url), parts, ["broker"], stop)
     _migrate(settings)
     common, sealing, asking = _settings(settings)
+    api_grace_s = settings.drain_s + settings.finish_s + GRACE_S
     rest = [
-        Part("api", module("api"), GRACE_S, common | sealing | asking),
+        Part("api", module("api"), api_grace_s, common | sealing | asking),
         Part("keeper", module("keeper"), GRACE_S, common | sealing),
     ]
     for number in range(1, workers + 1):

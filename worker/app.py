@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ import torch
 from celery import signals
 
 from atmc_core.job.catalogue import catalogue
-from jobstore import leases
+from jobstore import leases, traces
 from jobstore.catalogue import publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
@@ -93,16 +94,18 @@ class Worker:
                 return
             self.supervisor.run(*claimed)
 
-    def _claim(self) -> tuple[Job, leases.Attempt] | None:
+    def _claim(self) -> tuple[Job, leases.Attempt, datetime] | None:
+        began = datetime.now(UTC)
         with self.database.write() as session:
             leases.release_unknown(session, self.owner)
-            return leases.claim(
+            claimed = leases.claim(
                 session,
                 self.owner,
                 lease_s=self.settings.lease_s,
                 offer=self.offer,
                 max_running_jobs=self.settings.max_running_jobs,
             )
+        return None if claimed is None else (*claimed, began)
 
 
 _worker: Worker | None = None
@@ -113,6 +116,7 @@ def _start(**_: Any) -> None:
     keep_private()
     # Celery sets up logging only later, so a start that fails would not be logged.
     configure_logs(settings.log_format)
+    traces.configure("worker")
     try:
         _worker = Worker(settings, device, offer)
         _worker.presence.begin()
@@ -147,6 +151,7 @@ def _give_back(**_: Any) -> None:
 def _withdraw(**_: Any) -> None:
     if _worker is not None:
         _worker.presence.end()
+    traces.shut_down()
 
 
 def _set_up_logs(**_: Any) -> None:

@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from jobstore import leases, uploads
+from jobstore import leases, logs, uploads
 from jobstore.blobs import touch
 from jobstore.database import Database
 from jobstore.disk import Disk
@@ -30,11 +31,13 @@ from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import Dataset, Job, Model, Tenant
 from jobstore.terms import Terms
+from jobstore.traces import Attributes, Span
 from worker.events import EventTail, ProtocolError
 from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
 from worker.guard import Guard, StopReason
 from worker.memory import OomKills
 from worker.process import ChildFactory
+from worker.spans import AttemptSpans
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +92,13 @@ class Supervisor:
             return False
         return True
 
-    def run(self, job: Job, attempt: Attempt) -> None:
-        """Run a claimed job until this attempt ends, in whatever way."""
+    def run(self, job: Job, attempt: Attempt, claiming_since: datetime | None = None) -> None:
+        """Run a claimed job until this attempt ends, in whatever way.
+
+        `claiming_since` is when the claim that led to it was begun.
+        """
+        logs.begin(**attempt.ids)
+        spans = AttemptSpans(job, attempt, claiming_since)
         log.info("attempt begins", extra=attempt.ids)
         try:
             name = f"{job.id}-{attempt.number}"
@@ -98,11 +106,12 @@ class Supervisor:
                 run_folder(runs_folder(self.settings), name) as folder,
                 self._guard(job, attempt, folder.path) as guard,
             ):
-                _Run(self, job, attempt, folder, guard).to_its_end()
+                _Run(self, job, attempt, folder, guard, spans).to_its_end()
         except (LeaseLost, GaveUp) as error:
             # Nothing may be written any more. The keeper queues the job again.
             log.warning("attempt abandoned: %s", error, extra=attempt.ids)
         log.info("attempt ended", extra=attempt.ids)
+        logs.begin()
 
     def _guard(self, job: Job, attempt: Attempt, folder: Path) -> Guard:
         return Guard(
@@ -138,7 +147,13 @@ class _Run:
     """
 
     def __init__(
-        self, supervisor: Supervisor, job: Job, attempt: Attempt, folder: RunFolder, guard: Guard
+        self,
+        supervisor: Supervisor,
+        job: Job,
+        attempt: Attempt,
+        folder: RunFolder,
+        guard: Guard,
+        spans: AttemptSpans,
     ) -> None:
         self.supervisor = supervisor
         self.database = supervisor.database
@@ -147,6 +162,7 @@ class _Run:
         self.attempt = attempt
         self.folder = folder
         self.guard = guard
+        self.spans = spans
         self.events = EventTail(folder.events)
         self.shipped: Path | None = None
         self.oom_kills = OomKills()
@@ -157,7 +173,8 @@ class _Run:
         Raises `LeaseLost` or `GaveUp` if the lease is lost.
         """
         try:
-            self._prepare()
+            with self.spans.step("fetch"):
+                self._prepare()
             self._end(self._supervise())
         except GaveUp:
             self._stop()
@@ -240,6 +257,7 @@ class _Run:
                 "shipping events", lambda s: leases.report(s, self.attempt, events, first=first)
             )
             self.events.confirm()
+            self.spans.follow(events)
 
     def _ship_checkpoint(self, path: Path) -> None:
         key = checkpoint_key(self.job.id, self.attempt.number, path.name)
@@ -278,7 +296,10 @@ class _Run:
     def _publish(self, outcome: dict[str, Any]) -> None:
         match outcome:
             case {"status": "succeeded", "headline": dict(headline)}:
-                artifacts = [self._store_artifact(path) for path in self._results()]
+                self.spans.child_ended()
+                with self.spans.step("publish") as publishing:
+                    results = self._results()
+                    artifacts = [self._store_artifact(path, publishing) for path in results]
                 self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
             case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
                 self._finish(JobState.FAILED, error=JobError(**error))
@@ -294,8 +315,14 @@ class _Run:
                 raise ProtocolError(f"a child left results/{path.name!r}, which is not a result")
         return found
 
-    def _store_artifact(self, path: Path) -> NewArtifact:
-        sha256, size = digest_of(path), path.stat().st_size
+    def _store_artifact(self, path: Path, publishing: Span) -> NewArtifact:
+        size = path.stat().st_size
+        told: Attributes = {"atmc.artifact.name": path.name, "atmc.artifact.bytes": size}
+        with self.spans.step(f"publish {path.name}", below=publishing, attributes=told):
+            return self._put_artifact(path, size)
+
+    def _put_artifact(self, path: Path, size: int) -> NewArtifact:
+        sha256 = digest_of(path)
         # The blob is touched first: the same bytes may belong to a deleted job, and then the keeper
         # must not delete them.
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
@@ -324,18 +351,23 @@ class _Run:
                 )
                 self._finish(JobState.FAILED, error=JobError("out_of_disk", message))
             case StopReason.SHUTDOWN:
-                self._write("giving back", lambda s: leases.release(s, self.attempt))
+                state = self._write("giving back", lambda s: leases.release(s, self.attempt))
+                self.spans.end(state)
             case _:
                 raise LeaseLost(str(self.attempt))
 
     def _fail_attempt(self, error: JobError) -> None:
         log.warning("attempt failed: %s", brief(error.message), extra=self.attempt.ids)
-        self._write("failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error))
-
-    def _finish(self, state: JobState, **outcome: Any) -> None:
-        forgotten = self._write(
-            "finishing", lambda s: leases.finish(s, self.attempt, state, **outcome)
+        state = self._write(
+            "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
         )
+        self.spans.end(state, error.code)
+
+    def _finish(self, state: JobState, *, error: JobError | None = None, **outcome: Any) -> None:
+        forgotten = self._write(
+            "finishing", lambda s: leases.finish(s, self.attempt, state, error=error, **outcome)
+        )
+        self.spans.end(state, error.code if error else None)
         log.info("job finished", extra=self.attempt.ids | {"state": state})
         for key in forgotten:
             self._delete(key)

@@ -53,6 +53,10 @@ def readyz(services: ProcessDep) -> Health:
     return Health(status="ready")
 
 
+def _process(services: Services) -> bool:
+    return not services.leaving.is_set()
+
+
 def _database(services: Services) -> bool:
     with services.database.read() as session:
         list_entries(session, "method")
@@ -91,6 +95,7 @@ def _catalogue(services: Services) -> bool:
 
 
 CHECKS: dict[str, tuple[Callable[[Services], bool], str]] = {
+    "process": (_process, "it is about to end, and others answer in its place"),
     "database": (_database, "see ATMC_DATABASE_URL, and migrate with python -m launcher.migrate"),
     "store": (_store, "see ATMC_STORE_URL"),
     "broker": (_broker, "see ATMC_BROKER_URL"),

@@ -19,6 +19,7 @@ from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookView
 from jobstore import audit
+from jobstore import traces
 from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
@@ -101,6 +102,7 @@ def _queue(
         webhook=webhook,
     )
     audit.record(session, "job.create", job.id)
+    traces.current().annotate({"atmc.job.id": job.id})
     view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
     once = {}

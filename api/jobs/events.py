@@ -86,9 +86,9 @@ async def events(
 
 def _page(services: Services, job_id: str, after: int, limit: int) -> EventPage:
     with services.database.read() as session:
-        get_job(session, job_id)
+        job = get_job(session, job_id)
         found = list_events(session, job_id, after=after, limit=limit + 1)
-    data = [EventView.of(event) for event in found[:limit]]
+    data = [EventView.of(event, job) for event in found[:limit]]
     has_more = len(found) > limit
     return EventPage(data=data, has_more=has_more, next=data[-1].seq if has_more else None)
 

@@ -103,6 +103,10 @@ class JobView(BaseModel):
         "the report says so with intervals. A job that misses one has not failed."
     )
     error: JobError | None = Field(description="Why the job has failed, if it has.")
+    trace_id: str | None = Field(
+        description="The trace that tells where the job's time went, if the service keeps traces.",
+        examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
+    )
     links: dict[str, str]
 
     @classmethod
@@ -133,6 +137,7 @@ class JobView(BaseModel):
             headline=headline,
             acceptance=acceptance(job.spec, headline),
             error=_error(job),
+            trace_id=job.trace_id,
             links=_links(job),
         )
 
@@ -162,15 +167,17 @@ class EventView(BaseModel):
     time: datetime
     type: str = Field(examples=["state", "stage", "progress", "metric", "resumed", "error"])
     attempt: int
+    trace_id: str | None = Field(description="The job's trace, if the service keeps traces.")
 
     @classmethod
-    def of(cls, event: Event) -> Self:
-        """Show the event's row."""
+    def of(cls, event: Event, job: Job) -> Self:
+        """Show the row of an event of the job."""
         fixed = {
             "seq": event.seq,
             "time": event.time,
             "type": event.type,
             "attempt": event.attempt,
+            "trace_id": job.trace_id,
         }
         return cls(**{**event.data, **fixed})
 

@@ -22,7 +22,7 @@ from jobstore.errors import NotFound
 from jobstore.events import list_events
 from jobstore.jobs import get_job
 from jobstore.states import FINAL
-from jobstore.tables import Event
+from jobstore.tables import Event, Job
 
 # Proxies close a connection on which nothing has come for a minute.
 HEARTBEAT_S = 15.0
@@ -103,12 +103,12 @@ class EventFeed:
             events = list_events(session, job_id, after=after, limit=_EVENTS_AT_ONCE)
         last_seq = events[-1].seq if events else after
         return _Page(
-            text=b"".join(_written(event) for event in events),
+            text=b"".join(_written(event, job) for event in events),
             last_seq=last_seq,
             is_end=job.state in FINAL and last_seq >= job.last_event_seq,
         )
 
 
-def _written(event: Event) -> bytes:
+def _written(event: Event, job: Job) -> bytes:
     # The `event` field is left out: a browser would take our type "error" for the connection's own.
-    return format_sse_event(data_str=EventView.of(event).model_dump_json(), id=str(event.seq))
+    return format_sse_event(data_str=EventView.of(event, job).model_dump_json(), id=str(event.seq))

@@ -9,6 +9,7 @@ from jobstore.dialects import clock
 from jobstore.states import JobState
 from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
 from jobstore.tables.uploads import Dataset, Model
+from jobstore.traces import trace_id_of
 
 # A claim must use the index's own words, or the database does not use the index.
 WAITING = text("state = 'queued'")
@@ -34,7 +35,8 @@ class Job(Owned, Base):
     often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
     priority, so that a plain index lists the jobs in the order in which they are taken.
     `previous_checkpoint_key` is there in case the newest is broken. `headline` is what the method
-    says of a job that has succeeded; nothing here looks into it.
+    says of a job that has succeeded; nothing here looks into it. `trace` are the W3C headers that
+    lead to the span of the request that made the job (`jobstore.traces`).
     """
 
     __tablename__ = "jobs"
@@ -95,6 +97,12 @@ class Job(Owned, Base):
     error_param: Mapped[str | None] = mapped_column(Text)
 
     headline: Mapped[Document | None]
+    trace: Mapped[Document | None]
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the job's trace, if it has one."""
+        return trace_id_of(self.trace)
 
     @property
     def priority(self) -> int:

@@ -129,6 +129,7 @@ def test_progress_and_events_of_a_running_job_are_told(service: Service) -> None
         "time": None,
         "type": "state",
         "attempt": 0,
+        "trace_id": None,
         "state": "queued",
     }
     assert progress.items() <= page["data"][-1].items()

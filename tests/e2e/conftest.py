@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.collector import Collector, collecting, variables
+
 ATMC = Path(sys.executable).with_name("atmc")
 START_S = 300.0
 
@@ -17,7 +19,14 @@ Atmc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def collector() -> Iterator[Collector]:
+    """The collector that the service tells its spans."""
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def service_url(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[str]:
     """The URL of a service that `atmc serve` started."""
     folder = tmp_path_factory.mktemp("service")
     log = folder / "serve.log"
@@ -25,7 +34,8 @@ def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # Started from a folder with an `api` of its user's.
     (folder / "api.py").write_text("raise ImportError('not this one')")
     # One thread a job: tests share the machine, and idle threads that spin slow them all down.
-    environment = os.environ | {"ATMC_THREADS": "1"}
+    environment = os.environ | {"ATMC_THREADS": "1", "ATMC_WEBHOOK_NETWORKS": "127.0.0.0/8"}
+    environment |= variables(collector)
     with log.open("wb") as output:
         service = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT

@@ -106,11 +106,11 @@ def test_an_image_of_ours_is_built_on_one_pinned_to_a_version(name):
 def test_the_images_hold_what_their_commands_need():
     api = (ROOT / "docker/api.Dockerfile").read_text()
     worker = (ROOT / "docker/worker.Dockerfile").read_text()
-    assert "'.[api,keeper]'" in api
+    assert "'.[api,keeper,otel]'" in api
     assert "COPY keeper" in api
     assert "COPY atmc_spec" in api
     assert "atmc_core" not in api
-    assert "'.[worker]'" in worker
+    assert "'.[worker,otel]'" in worker
     assert "COPY atmc_core" in worker
     assert "COPY atmc_reader" in worker
     assert "COPY atmc_spec" in worker
