@@ -56,7 +56,7 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
-        """Raises ValueError if `device` is "cuda" and there is no GPU, and `GaveUp`."""
+        """Raises ValueError if `device` is "cuda" and there is no GPU, `GaveUp`, and `NotHeld`."""
         if device == "cuda" and not offer.gpus:
             raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
         engine = make_engine(settings)
@@ -121,7 +121,8 @@ def _start(**_: Any) -> None:
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
     GpuReport(_worker.database, _worker.shutdown).begin()
-    log.info("worker starts", extra={"owner": _worker.owner, "device": device, "gpus": offer.gpus})
+    extra = {"owner": _worker.owner, "device": device, "gpus": offer.gpus}
+    log.info("worker starts; its children's %s", _worker.supervisor.shelter.held, extra=extra)
 
 
 def _look_for_work(**_: Any) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.small_job import SPEC, TRAINING, child_command, fill_folder
 from jobstore.events import EventType
-from worker.child import _emitter
 from worker.events import EventTail
 from worker.process import ChildFactory, ChildProcess
+from worker.work import _emitter
 
 
 def test_an_event_is_one_line_with_its_time_and_null_for_what_json_has_no_number_for(
