@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import logging
 import socket
 import sys
 
@@ -10,11 +11,14 @@ import uvicorn
 
 from api.app import create_app
 from api.connections import Connection, raise_descriptors
-from api.inspection.process import warm_up
+from api.inspection.process import shut_in, warm_up
 from api.jobs.waiting import JobWatcher
 from jobstore.logs import configure_logs
 from jobstore.private import keep_private
 from jobstore.settings import Settings
+from sandbox import NotHeld
+
+log = logging.getLogger(__name__)
 
 # When the process ends, uploads and downloads that take longer are cut off.
 SHUTDOWN_S = 2
@@ -47,6 +51,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     configure_logs(settings.log_format)
+    try:
+        held = shut_in(settings.sandbox)
+    except NotHeld as error:
+        print(f"error: ATMC_SANDBOX=require: {error}", file=sys.stderr)
+        return 2
+    log.info("what looks into files: %s", held)
     Connection.max_connections = raise_descriptors()
     config = uvicorn.Config(
         app,

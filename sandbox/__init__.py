@@ -6,7 +6,7 @@ What holds is found out by trying, and said in one line. docs/security.md has th
 tests, and `python -m sandbox` tries what holds on this machine.
 """
 
-from sandbox.entering import Held, Mode, NotHeld, Restrictions, enter
+from sandbox.entering import PROCESSES, Held, Mode, NotHeld, Restrictions, enter
 from sandbox.probing import probe
 
-__all__ = ["Held", "Mode", "NotHeld", "Restrictions", "enter", "probe"]
+__all__ = ["PROCESSES", "Held", "Mode", "NotHeld", "Restrictions", "enter", "probe"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from jobstore.settings import Settings
-from sandbox import Held, NotHeld, Restrictions, cgroups, probe, users
+from sandbox import PROCESSES, Held, NotHeld, Restrictions, cgroups, probe, users
 from worker.folder import RunFolder, run_folder
 from worker.memory import memory_limit
 
@@ -85,6 +85,7 @@ class Shelter:
             cgroup = self._cgroup(stack)
             restrictions = Restrictions(
                 mode=self._settings.sandbox,
+                processes=PROCESSES,
                 folder=str(folder.path),
                 together=together,
                 file_bytes=self._settings.max_file_bytes,
@@ -130,7 +131,7 @@ class Shelter:
         if self._cgroups is None:
             return None
         memory = int(_MEMORY_GRACE * memory_limit(self._settings))
-        made = self._cgroups.make(memory=memory, processes=Restrictions.processes)
+        made = self._cgroups.make(memory=memory, processes=PROCESSES)
         stack.callback(made.remove)
         return made
 

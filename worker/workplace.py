@@ -51,6 +51,7 @@ class Workplace:
 
     def begin(self) -> ChildProcess:
         """Have the child, or a new one, work on what lies in the folder. Raises OSError."""
+        self.folder.log.touch()
         self._place.hand_over()
         line = str(self.folder.path)
         if self._child is not None and self._child.tell(line):
