@@ -65,9 +65,8 @@ class Worker:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.shutdown = threading.Event()
         self.presence = Presence(self.database, self.owner, offer, every_s=settings.heartbeat_s)
-        deadline = time.monotonic() + _PATIENCE_AT_START_S
-        retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
         remove_abandoned(runs_folder(settings))
+        # Before anything is announced: it finds out whether children can be shut in.
         self.supervisor = Supervisor(
             settings,
             self.database,
@@ -75,6 +74,8 @@ class Worker:
             device=device,
             shutdown=self.shutdown,
         )
+        deadline = time.monotonic() + _PATIENCE_AT_START_S
+        retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
 
     def _announce(self) -> None:
         migrate(self.database.engine)
