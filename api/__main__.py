@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import socket
 import sys
 import time
@@ -12,13 +13,16 @@ import uvicorn
 
 from api.app import create_app
 from api.connections import Connection, raise_descriptors
-from api.inspection.process import warm_up
+from api.inspection.process import shut_in, warm_up
 from api.services import Services
 from jobstore import traces
 from jobstore.certificate import Certificate
 from jobstore.logs import configure_logs
 from jobstore.private import keep_private
 from jobstore.settings import Settings
+from sandbox import NotHeld
+
+log = logging.getLogger(__name__)
 
 # uvicorn ticks ten times a second.
 RENEWAL_TICKS = 100
@@ -54,6 +58,12 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    try:
+        held = shut_in(settings.sandbox)
+    except NotHeld as error:
+        print(f"error: ATMC_SANDBOX=require: {error}", file=sys.stderr)
+        return 2
+    log.info("what looks into files: %s", held)
     Connection.max_connections = raise_descriptors()
     config = uvicorn.Config(
         app,

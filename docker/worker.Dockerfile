@@ -4,6 +4,7 @@ ARG PIP_ARGS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY jobstore jobstore
+COPY sandbox sandbox
 COPY atmc_spec atmc_spec
 COPY atmc_reader atmc_reader
 COPY atmc_core atmc_core

@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     # No file that a job's process writes may be larger; uploads have limits of their own above.
     max_file_bytes: _Count = Field(default=64 * _GIB, gt=0)
 
+    # What reads strangers' files is shut in: as well as the machine lets it (best), or not at all
+    # unless files, calls and network are shut (require).
+    sandbox: Literal["require", "best", "off"] = "best"
+    # Whom a worker's children may be, where it may choose: a name, an id, or FIRST-LAST.
+    child_user: str = "60600-60663"
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 

@@ -57,7 +57,7 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
-        """Raises ValueError if `device` is "cuda" and there is no GPU, and `GaveUp`."""
+        """Raises ValueError if `device` is "cuda" and there is no GPU, `GaveUp`, and `NotHeld`."""
         if device == "cuda" and not offer.gpus:
             raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
         engine = make_engine(settings)
@@ -66,9 +66,8 @@ class Worker:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.shutdown = threading.Event()
         self.presence = Presence(self.database, self.owner, offer, every_s=settings.heartbeat_s)
-        deadline = time.monotonic() + _PATIENCE_AT_START_S
-        retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
         remove_abandoned(runs_folder(settings))
+        # Before anything is announced: it finds out whether children can be shut in.
         self.supervisor = Supervisor(
             settings,
             self.database,
@@ -76,6 +75,8 @@ class Worker:
             device=device,
             shutdown=self.shutdown,
         )
+        deadline = time.monotonic() + _PATIENCE_AT_START_S
+        retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
 
     def _announce(self) -> None:
         migrate(self.database.engine)
@@ -125,7 +126,8 @@ def _start(**_: Any) -> None:
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
     GpuReport(_worker.database, _worker.shutdown).begin()
-    log.info("worker starts", extra={"owner": _worker.owner, "device": device, "gpus": offer.gpus})
+    extra = {"owner": _worker.owner, "device": device, "gpus": offer.gpus}
+    log.info("worker starts; its children's %s", _worker.supervisor.shelter.held, extra=extra)
 
 
 def _look_for_work(**_: Any) -> None:

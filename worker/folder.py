@@ -73,6 +73,11 @@ class RunFolder:
         """The child's output, for the supervisor; not part of the documented protocol."""
         return self.path / "child.log"
 
+    @property
+    def temporary(self) -> Path:
+        """The child's folder for temporary files, and its home."""
+        return self.path / "tmp"
+
     def newest_checkpoint(self) -> Path | None:
         """Return the checkpoint with the highest number, if there is one."""
         return max(self.checkpoints.glob("*.pt"), default=None)
@@ -102,7 +107,7 @@ def run_folder(runs: Path, name: str) -> Iterator[RunFolder]:
     folder = RunFolder(runs / name)
     with ExitStack() as stack:
         with _lock(runs / _LOCK):
-            for each in (folder.inputs, folder.checkpoints, folder.results):
+            for each in (folder.inputs, folder.checkpoints, folder.results, folder.temporary):
                 each.mkdir(parents=True)
             stack.enter_context(_lock(folder.path / _LOCK))
         stack.callback(shutil.rmtree, folder.path)

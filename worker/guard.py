@@ -19,14 +19,12 @@ from jobstore.errors import DiskFull, LeaseLost
 from jobstore.leases import Attempt, LeaseState
 from jobstore.logs import brief
 from jobstore.settings import Settings
-from worker.memory import available_memory
+from worker.memory import memory_limit
 from worker.process import ChildProcess
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# If the settings give no limit, a child may use this share of the memory.
-_MEMORY_SHARE = 0.9
 
 
 class StopReason(StrEnum):
@@ -71,7 +69,7 @@ class Guard:
         self._started = time.monotonic() - run_seconds
         self._time_limit_s = time_limit_s
         self._shutdown = shutdown
-        self.memory_limit = settings.memory_limit_bytes or int(_MEMORY_SHARE * available_memory())
+        self.memory_limit = memory_limit(settings)
         self.disk_limit = disk_limit
         self._folder = folder
         self._disk = Disk(settings)

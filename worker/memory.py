@@ -1,9 +1,14 @@
 """How much memory there is, and whether the kernel killed a process because it ran out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from jobstore.settings import Settings
+
+# If the settings give no limit, a child may use this share of the memory.
+_SHARE = 0.9
 # Files with the memory limit and the number of kills of a container (cgroup versions 2 and 1).
 _LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -24,19 +29,28 @@ def available_memory() -> int:
     return total
 
 
-class OomKills:
-    """Notices out-of-memory kills in this container from the moment when it is made."""
+def memory_limit(settings: Settings) -> int:
+    """Return how many bytes a job's processes may hold together."""
+    return settings.memory_limit_bytes or int(_SHARE * available_memory())
 
-    def __init__(self) -> None:
-        self._before = _oom_kills()
+
+class OomKills:
+    """Notices out-of-memory kills from the moment when it is made.
+
+    It looks at a child's cgroup, or without one at this container.
+    """
+
+    def __init__(self, cgroup: Path | None = None) -> None:
+        self._files = _KILLS if cgroup is None else (cgroup / "memory.events",)
+        self._before = _oom_kills(self._files)
 
     def happened(self) -> bool:
         """Tell whether there has been a kill since then."""
-        return _oom_kills() > self._before
+        return _oom_kills(self._files) > self._before
 
 
-def _oom_kills() -> int:
-    for path in _KILLS:
+def _oom_kills(files: Sequence[Path]) -> int:
+    for path in files:
         if not path.exists():
             continue
         for line in path.read_text().splitlines():

@@ -63,9 +63,16 @@ class ChildProcess:
     Until `reap` is called, the child's process id, and so its process group's, cannot be reused.
     """
 
-    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
-        """Start `command`; its output goes to `log`, if that is given. Raises OSError."""
+    def __init__(
+        self, command: Sequence[str], log: Path | None = None, home: Path | None = None
+    ) -> None:
+        """Start `command`; its output goes to `log`, if that is given. Raises OSError.
+
+        `home` is its folder for temporary files and what it would write to its user's home.
+        """
         inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        if home is not None:
+            inherited |= {"HOME": str(home), "TMPDIR": str(home)}
         with (log or Path(os.devnull)).open("ab") as output:
             # The child notices the end of this process, however it ends, because the pipe closes.
             self._popen = subprocess.Popen(
@@ -142,38 +149,3 @@ class ChildProcess:
             if self._popen.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._popen.pid, number)
-
-
-class ChildFactory:
-    """Keeps a spare child that has loaded the method already, so that a job starts at once.
-
-    Each child is used for one job only, so no job sees the memory of another.
-    """
-
-    def __init__(self, command: Sequence[str]) -> None:
-        """`command` starts a child that waits for a folder's name on its standard input."""
-        self._command = command
-        self._spare: ChildProcess | None = None
-
-    def warm_up(self) -> None:
-        """Start the spare child, unless there is one."""
-        if self._spare is None or self._spare.exited():
-            self.close()
-            self._spare = ChildProcess(self._command)
-
-    def start(self, folder: Path) -> ChildProcess:
-        """Let the spare child, or a new one, work on `folder`; returns it. Raises OSError."""
-        child, self._spare = self._spare, None
-        if child is not None:
-            if child.tell(str(folder)):
-                return child
-            child.reap()
-        child = ChildProcess(self._command)
-        child.tell(str(folder))
-        return child
-
-    def close(self) -> None:
-        """End the spare child."""
-        if self._spare is not None:
-            self._spare.reap()
-            self._spare = None

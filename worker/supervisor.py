@@ -33,18 +33,19 @@ from jobstore.tables import Dataset, Job, Model, Tenant
 from jobstore.terms import Terms
 from jobstore.traces import Attributes, Span
 from worker.events import EventTail, ProtocolError
-from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, write_json
+from worker.folder import REPORT, is_result, media_type, write_json
 from worker.guard import Guard, StopReason
 from worker.memory import OomKills
-from worker.process import ChildFactory
+from worker.shelter import Shelter
 from worker.spans import AttemptSpans
+from worker.workplace import ChildFactory, Workplace
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The command of a child, without its options.
-CHILD_COMMAND = (sys.executable, "-m", "worker.child")
+#: The command of a child that waits, without its restrictions.
+CHILD_COMMAND = (sys.executable, "-m", "worker.child", "--supervised")
 
 # Events and checkpoints are stored every so many seconds.
 _SHIP_EVERY_S = 0.2
@@ -69,19 +70,19 @@ class Supervisor:
         *,
         device: str,
         shutdown: threading.Event,
-        child_command: Sequence[str] | None = None,
+        child_command: Sequence[str] = CHILD_COMMAND,
     ) -> None:
-        """`device` is "cpu" or "cuda".
+        """`device` is "cpu" or "cuda"; `child_command` is as in `Workplace`.
 
-        `child_command` starts a child that waits for a folder's name on standard input.
+        Raises as `Shelter` does.
         """
         self.settings = settings
         self.database = database
         self.store = store
         self.device = device
         self.shutdown = shutdown
-        limit = str(settings.max_file_bytes)
-        self.children = ChildFactory(child_command or (*CHILD_COMMAND, "--supervised", limit))
+        self.shelter = Shelter(settings, runs_folder(settings))
+        self.children = ChildFactory(child_command, self.shelter)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room for another job; if not, jobs are left to others."""
@@ -101,12 +102,11 @@ class Supervisor:
         spans = AttemptSpans(job, attempt, claiming_since)
         log.info("attempt begins", extra=attempt.ids)
         try:
-            name = f"{job.id}-{attempt.number}"
             with (
-                run_folder(runs_folder(self.settings), name) as folder,
-                self._guard(job, attempt, folder.path) as guard,
+                self.children.take(together=job.gpus > 1) as workplace,
+                self._guard(job, attempt, workplace.folder.path) as guard,
             ):
-                _Run(self, job, attempt, folder, guard, spans).to_its_end()
+                _Run(self, job, attempt, workplace, guard, spans).to_its_end()
         except (LeaseLost, GaveUp) as error:
             # Nothing may be written any more. The keeper queues the job again.
             log.warning("attempt abandoned: %s", error, extra=attempt.ids)
@@ -151,7 +151,7 @@ class _Run:
         supervisor: Supervisor,
         job: Job,
         attempt: Attempt,
-        folder: RunFolder,
+        workplace: Workplace,
         guard: Guard,
         spans: AttemptSpans,
     ) -> None:
@@ -160,12 +160,12 @@ class _Run:
         self.store = supervisor.store.of(job.tenant_id)
         self.job = job
         self.attempt = attempt
-        self.folder = folder
+        self.workplace, self.folder = workplace, workplace.folder
         self.guard = guard
         self.spans = spans
-        self.events = EventTail(folder.events)
+        self.events = EventTail(self.folder.events)
         self.shipped: Path | None = None
-        self.oom_kills = OomKills()
+        self.oom_kills = OomKills(workplace.cgroup)
 
     def to_its_end(self) -> None:
         """Prepare the folder, supervise the child and store the results.
@@ -220,8 +220,9 @@ class _Run:
 
     def _supervise(self) -> int:
         """Run the child to its end, and store events and checkpoints; returns its exit status."""
-        child = self.supervisor.children.start(self.folder.path)
-        log.info("child started", extra=self.attempt.ids | {"pid": child.pid})
+        child = self.workplace.begin()
+        extra = {"pid": child.pid, "folder": self.folder.path.name}
+        log.info("child started", extra=self.attempt.ids | extra)
         try:
             self.guard.watch_over(child)
             while not child.wait(_SHIP_EVERY_S):
@@ -231,8 +232,7 @@ class _Run:
                     # start.
                     self.supervisor.children.warm_up()
         finally:
-            child.end()
-            status = child.reap()
+            status = self.workplace.end()
         log.info("child ended", extra=self.attempt.ids | {"status": status})
         if self.folder.outcome.exists():
             self._ship_events()

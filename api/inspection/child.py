@@ -1,12 +1,12 @@
 """Looks into files for the API, in a process that has nothing to lose: no secret, no store.
 
-`api.inspection.process` starts it with a socket, whose descriptor is its argument. It is sent a
-function and a file's size; it asks for the bytes that it wants to read, and answers with what the
-function returns. It does so until the socket closes.
+`api.inspection.process` starts it with a socket, whose descriptor is its first argument; the second
+are the restrictions of the sandbox, which it enters before it reads anything. It is sent a function
+and a file's size; it asks for the bytes that it wants to read, and answers with what the function
+returns. It does so until the socket closes.
 """
 
 import io
-import os
 import pickle
 import resource
 import signal
@@ -15,6 +15,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+import sandbox
 from api.problems import Problem
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 # A header of the largest that is taken needs a fraction of it.
 _MEMORY_BYTES = 2 << 30
-# Others shall be answered meanwhile.
-_NICENESS = 5
 _BUFFER_BYTES = 1 << 16
 
 
@@ -67,7 +66,7 @@ def main() -> None:
     """Answer until nobody asks."""
     # Ctrl-C is for the API, whose end closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS)
+    sandbox.enter(sandbox.Restrictions.from_argument(sys.argv[2]))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     with Connection(int(sys.argv[1])) as connection:
         while True:

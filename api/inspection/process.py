@@ -2,7 +2,8 @@
 
 Even headers cost: a directory of a hundred thousand members is seconds of Python, in which nobody
 else was answered. So other processes look, a few at a time, each for a limited time and in limited
-memory; and nothing that an uploader wrote is parsed where the secrets are.
+memory; and nothing that an uploader wrote is parsed where the secrets are. They are shut in as a
+job's child is (`sandbox`), with no folder of their own.
 """
 
 import io
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
+import sandbox
 from api.inspection.headers import ArrayHeader, ModelHeader, TensorHeader
 from api.problems import Problem
 from atmc_spec.checkpoints import StateDict
@@ -79,6 +81,19 @@ def _of_loop(variable: RunVar[V], make: Callable[[], V]) -> V:
         return made
 
 
+def shut_in(mode: sandbox.Mode) -> sandbox.Held:
+    """Choose how well the processes that look are shut in, and try it; returns what holds.
+
+    Raises `sandbox.NotHeld` for "require" where files, calls and network cannot be shut.
+    """
+    global _restrictions
+    _restrictions = sandbox.Restrictions(mode=mode)
+    return sandbox.Held.nothing() if mode == "off" else sandbox.probe(_restrictions)
+
+
+_restrictions = sandbox.Restrictions()
+
+
 def warm_up() -> None:
     """Start a process that looks, so that the first upload need not wait for one."""
     _put_back(_take())
@@ -116,7 +131,14 @@ class _Child:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _RUN, str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-P",
+                    "-c",
+                    _RUN,
+                    str(theirs.fileno()),
+                    _restrictions.to_argument(),
+                ],
                 stdin=subprocess.DEVNULL,
                 env=environment | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 pass_fds=[theirs.fileno()],

@@ -18,8 +18,7 @@ from api.services import Services
 from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookView
-from jobstore import audit
-from jobstore import traces
+from jobstore import audit, traces
 from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job

@@ -24,7 +24,9 @@ from tests.api.looks import (
     its_end,
     its_environment,
     its_process,
+    others_files,
     pieces,
+    sockets,
     something_else,
 )
 
@@ -43,6 +45,21 @@ def test_a_file_is_looked_into_in_another_process_that_has_no_secret(
     assert first == second != os.getpid()
     assert not [name for name in look(its_environment) if name.startswith(("ATMC_", "AWS_"))]
     assert look(pieces) == [b"56789", b"3456", b""]
+
+
+def test_it_reads_nobody_s_files_and_reaches_nobody(tmp_path: Path) -> None:
+    held = process.shut_in("best")
+    for name in ("atmc.db", "secrets.key"):
+        (tmp_path / name).write_text("of the service")
+    paths = [str(tmp_path / "atmc.db"), str(tmp_path / "secrets.key"), "/etc/shadow"]
+    if "files" not in held.missing:
+        assert set(look(partial(others_files, paths=paths))) == {"EACCES"}
+    if "calls" not in held.missing:
+        *others, signal = look(sockets)
+        assert set(others) == {"EPERM"}
+        assert signal == "EPERM" or "signals" not in str(held)
+    if held.missing:
+        pytest.skip(f"this kernel does not shut everything: {held}")
 
 
 @pytest.mark.parametrize("bad", [for_ever, in_much_memory, its_end, something_else])

@@ -12,6 +12,7 @@ import yaml
 from api.connections import BODY_S, HEADER_S
 from jobstore.settings import Settings
 from launcher.service import WORKER_GRACE_S
+from sandbox import PROCESSES
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -91,6 +92,13 @@ def test_a_service_has_no_more_of_the_machine_than_it_needs(name):
     assert name in OURS or re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_what_reads_uploads_is_shut_in_and_cannot_fill_the_machine_with_processes(name):
+    service = SERVICES[name]
+    assert service["environment"]["ATMC_SANDBOX"] == "${SANDBOX:-best}"
+    assert not name.startswith("worker") or service["pids_limit"] >= 2 * PROCESSES
+
+
 @pytest.mark.parametrize("name", [name for name in SERVICES if name not in OURS])
 def test_an_image_of_others_is_pinned_to_a_version(name):
     assert re.fullmatch(r"[a-z./-]+:\d+\.\d+(\.\d+)?(-alpine)?", SERVICES[name]["image"])
@@ -109,6 +117,8 @@ def test_the_images_hold_what_their_commands_need():
     assert "'.[api,keeper,otel]'" in api
     assert "COPY keeper" in api
     assert "COPY atmc_spec" in api
+    assert "COPY sandbox" in api
+    assert "COPY sandbox" in worker
     assert "atmc_core" not in api
     assert "'.[worker,otel]'" in worker
     assert "COPY atmc_core" in worker

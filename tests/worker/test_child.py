@@ -10,11 +10,16 @@ from typing import Any
 import psutil
 import pytest
 
+import sandbox
 from benchmarks.small_job import SPEC, TRAINING, child_command, fill_folder
 from jobstore.events import EventType
-from worker.child import _emitter
+from jobstore.settings import Settings
 from worker.events import EventTail
-from worker.process import ChildFactory, ChildProcess
+from worker.process import ChildProcess
+from worker.shelter import Shelter
+from worker.supervisor import CHILD_COMMAND
+from worker.work import _emitter
+from worker.workplace import ChildFactory
 
 
 def test_an_event_is_one_line_with_its_time_and_null_for_what_json_has_no_number_for(
@@ -79,36 +84,39 @@ def test_a_child_knows_neither_database_nor_broker_nor_store() -> None:
     assert answer.stdout.strip() == b"[]"
 
 
-def _sandboxed(script: str) -> list[str]:
-    """The lines that `script` prints after it has entered the sandbox, with files of 1 MiB."""
-    command = [sys.executable, "-c", "from worker import sandbox\n" + script]
+def _sandboxed(script: str, **wish: Any) -> list[str]:
+    """The lines that `script` prints after it has entered the sandbox."""
+    enter = (
+        "import sys, sandbox\n"
+        "held = sandbox.enter(sandbox.Restrictions.from_argument(sys.argv[1]))\n"
+    )
+    argument = sandbox.Restrictions(**wish).to_argument()
+    command = [sys.executable, "-c", enter + script, argument]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     return answer.stdout.splitlines()
 
 
-ENTER = "said = sandbox.enter(max_file_bytes=2**20)\n"
-
-
 def test_the_network_is_gone_but_for_a_loopback_of_the_child_s_own() -> None:
+    """Of one whose processes train together; others have no sockets at all."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         script = (
-            ENTER + "import socket\n"
-            "print(said)\n"
+            "import socket\n"
+            "print(held.missing)\n"
             "print(sorted(name for _, name in socket.if_nameindex()))\n"
             f"print(socket.socket().connect_ex(('127.0.0.1', {port})) != 0)\n"
             "own = socket.create_server(('127.0.0.1', 0))\n"
             "print(socket.socket().connect_ex(own.getsockname()))\n"
         )
-        said, interfaces, refused, own = _sandboxed(script)
-    if "NOT dropped" in said:
-        pytest.skip(f"this platform does not let a process drop its network: {said}")
+        missing, interfaces, refused, own = _sandboxed(script, together=True)
+    if "network" in missing:
+        pytest.skip("this platform does not let a process leave its network")
     assert (interfaces, refused, own) == ("['lo']", "True", "0")
 
 
 def test_a_file_cannot_grow_past_its_limit_and_open_files_are_limited(tmp_path: Path) -> None:
     script = (
-        ENTER + "import os, resource, signal\n"
+        "import os, resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"file = open({str(tmp_path / 'large')!r}, 'wb', buffering=0)\n"
         "try:\n    [file.write(bytes(2**19)) for _ in range(3)]\n"
@@ -117,27 +125,31 @@ def test_a_file_cannot_grow_past_its_limit_and_open_files_are_limited(tmp_path: 
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 4096)\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE)[1], os.nice(0) >= 4)\n"
     )
-    assert _sandboxed(script) == ["File too large", str(2**20), "True", "0 True"]
+    said = _sandboxed(script, file_bytes=2**20, folder=str(tmp_path))
+    assert said == ["File too large", str(2**20), "True", "0 True"]
 
 
 def test_a_waiting_child_costs_a_job_no_start_and_serves_one_job_only(tmp_path: Path, poll) -> None:
-    factory = ChildFactory([sys.executable, "-m", "worker.child", "--supervised", str(2**30)])
+    factory = ChildFactory(CHILD_COMMAND, Shelter(Settings(home=tmp_path), tmp_path / "runs"))
     factory.warm_up()
-    waiting = factory._spare
-    assert waiting is not None
+    spare = factory._spare
+    assert spare is not None
+    assert spare._child is not None
+    waiting = spare._child.pid
     # It has loaded the method, and waits for a line.
-    poll(lambda: "torch" in Path(f"/proc/{waiting.pid}/maps").read_text(), 60)
-    poll(lambda: psutil.Process(waiting.pid).status() == psutil.STATUS_SLEEPING)
-    folder = tmp_path / "no job here"
-    folder.mkdir()
-    child = factory.start(folder)
-    assert child is waiting
-    assert child.wait(30)
-    assert child.reap() == 1
-    assert "job.json" in (folder / "child.log").read_text()
-    again = factory.start(folder)
-    assert again.pid != child.pid
-    again.reap()
+    poll(lambda: "libtorch" in Path(f"/proc/{waiting}/maps").read_text(), 60)
+    poll(lambda: psutil.Process(waiting).status() == psutil.STATUS_SLEEPING)
+    with factory.take(together=False) as workplace:
+        # There is no job.json.
+        child = workplace.begin()
+        assert child.pid == waiting
+        assert child.wait(30)
+        assert workplace.end() == 1
+        assert "job.json" in workplace.folder.log.read_text()
+    assert not workplace.folder.path.exists()
+    with factory.take(together=False) as another:
+        assert another.folder != workplace.folder
+        assert another.begin().pid != waiting
     factory.close()
 
 
@@ -148,6 +160,17 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 def _descendants(pid: int) -> list[int]:
     return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+
+
+def _go_on_in_a_sandbox(folder: Path) -> None:
+    """As the supervisor would, but by hand: in a place whose folder this one becomes."""
+    wish = sandbox.Restrictions(folder=str(folder), together=True)
+    child = ChildProcess([*CHILD_COMMAND, wish.to_argument()], folder / "child.log", folder)
+    assert child.tell(str(folder))
+    assert child.wait(120)
+    said = (folder / "child.log").read_text()
+    assert child.reap() == 0, said
+    assert "sandbox: " in said
 
 
 def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_were(
@@ -166,7 +189,7 @@ def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_w
     poll(lambda: not any(is_running(pid) for pid in together), 10)
     assert not (folder / "outcome.json").exists()
 
-    subprocess.run(child_command(folder), check=True, stdin=subprocess.DEVNULL, timeout=120)
+    _go_on_in_a_sandbox(folder)
     headline = json.loads((folder / "outcome.json").read_text())["headline"]
     assert headline["k"] == headline["nonzeros"] == 3816
     (resumed,) = [event for event in _events(folder) if event["type"] == "resumed"]
