@@ -24,6 +24,7 @@ from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
+from api.signingkeys import routes as signing_keys
 from api.tenants import routes as tenants
 from api.uploads import direct as direct_uploads
 from api.uploads import routes as uploads
@@ -87,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         artifacts,
         catalogue,
         schemas,
+        signing_keys,
         webhooks,
         keys,
         tenants,

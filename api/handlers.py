@@ -133,6 +133,7 @@ _WHERE = {
     "key": "GET /keys lists them",
     "tenant": "GET /tenants lists them",
     "schema": "GET /schemas lists them",
+    "signing_key": "GET /signing-keys lists them",
 }
 
 

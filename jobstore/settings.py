@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     # divided by commas, the first seals and all open. Without it the data folder has one.
     secrets_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # Workers sign results with this Ed25519 key (PEM, PKCS #8); without it they are unsigned.
+    signing_key_file: Path | None = None
+
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
 

@@ -19,7 +19,7 @@ from celery import signals
 
 from atmc_core.job.catalogue import catalogue
 from jobstore import leases
-from jobstore.catalogue import publish
+from jobstore.catalogue import CatalogueEntry, publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
@@ -32,6 +32,7 @@ from jobstore.workers import Offer
 from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
+from worker.signing import Signer
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
@@ -51,14 +52,20 @@ app.amqp.queues.select(offer.queues())
 class Worker:
     """This process as an owner of jobs.
 
-    Making one migrates the database, tells the API which specs the worker accepts, and removes the
-    run folders that a killed worker left.
+    Making one migrates the database, tells the API which specs the worker accepts and by which key
+    its results are known, and removes the run folders that a killed worker left.
     """
 
     def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
-        """Raises ValueError if `device` is "cuda" and there is no GPU, and `GaveUp`."""
+        """Raises ValueError if `device` is "cuda" and there is no GPU, or for a key that signs
+        nothing, and `GaveUp`.
+        """
         if device == "cuda" and not offer.gpus:
             raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
+        signer = Signer.from_settings(settings)
+        self._published: list[CatalogueEntry] = [*catalogue()]
+        if signer is not None:
+            self._published.append(signer.published)
         engine = make_engine(settings)
         self.settings, self.offer = settings, offer
         self.database = Database(engine)
@@ -74,12 +81,13 @@ class Worker:
             ObjectStore.from_settings(settings),
             device=device,
             shutdown=self.shutdown,
+            signer=signer,
         )
 
     def _announce(self) -> None:
         migrate(self.database.engine)
         with self.database.write() as session:
-            publish(session, catalogue())
+            publish(session, self._published)
 
     def work_off(self) -> None:
         """Claim and run jobs until none is left, no room for one, or until `shutdown` is set."""

@@ -35,6 +35,7 @@ from worker.folder import REPORT, RunFolder, is_result, media_type, run_folder, 
 from worker.guard import Guard, StopReason
 from worker.memory import OomKills
 from worker.process import ChildFactory
+from worker.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ class Supervisor:
         device: str,
         shutdown: threading.Event,
         child_command: Sequence[str] | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        """`device` is "cpu" or "cuda".
+        """`device` is "cpu" or "cuda"; without a `signer` results are published unsigned.
 
         `child_command` starts a child that waits for a folder's name on standard input.
         """
@@ -77,6 +79,7 @@ class Supervisor:
         self.store = store
         self.device = device
         self.shutdown = shutdown
+        self.signer = signer
         limit = str(settings.max_file_bytes)
         self.children = ChildFactory(child_command or (*CHILD_COMMAND, "--supervised", limit))
 
@@ -279,6 +282,8 @@ class _Run:
         match outcome:
             case {"status": "succeeded", "headline": dict(headline)}:
                 artifacts = [self._store_artifact(path) for path in self._results()]
+                if self.supervisor.signer is not None:
+                    artifacts.append(self._attest(self.supervisor.signer, artifacts))
                 self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
             case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
                 self._finish(JobState.FAILED, error=JobError(**error))
@@ -301,6 +306,17 @@ class _Run:
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
+
+    def _attest(self, signer: Signer, artifacts: Sequence[NewArtifact]) -> NewArtifact:
+        """Sign the digests under which the results were stored, and store that, too."""
+        model, dataset = self._patiently("reading the job's inputs", self._inputs)
+        inputs = {"model": model.sha256, "dataset": dataset.sha256}
+        path = self.folder.attestation
+        # A link that the child has put there would lead elsewhere.
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            file.write(signer.attest(self.job, inputs, artifacts))
+        return self._store_artifact(path)
 
     def _stop(self) -> None:
         """Write down that the attempt was stopped, for the guard's reason."""

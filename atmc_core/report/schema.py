@@ -12,6 +12,9 @@ REPORT_VERSION = 2
 
 Schema = dict[str, Any]
 
+# The compressed side's, and what reports of before did not name.
+_OPTIONAL = ("after", "difference", "layers", "training", "files")
+
 _NUMBER: Schema = {"type": "number"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
@@ -33,7 +36,7 @@ def schema() -> Schema:
             "the same images. Accuracies are shares of the evaluated images with 95 % Wilson "
             "intervals (low, high); epsilon is for images in [0, 1]."
         ),
-        **_object(_report(), optional=("after", "difference", "layers", "training")),
+        **_object(_report(), optional=_OPTIONAL),
         # The entries about the compressed model are all there or all missing.
         "dependentRequired": {
             "after": ["difference", "layers", "training"],
@@ -75,6 +78,8 @@ def _report() -> dict[str, Schema]:
         "training": _training(),
         "speed": _speed(),
         "int8": _int8(),
+        "files": _list(_object({"name": _TEXT, "bytes": _COUNT, "sha256": _DIGEST}))
+        | {"description": "the artifact and its exports; empty if nothing was compressed"},
         "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
         | {"description": "images in each split, before any choice"},
         "inputs": _inputs(),

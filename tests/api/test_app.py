@@ -160,6 +160,8 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         *(f"GET /{kind}/{{name}}" for kind in ("architectures", "methods", "attacks")),
         "GET /schemas",
         "GET /schemas/{name}",
+        "GET /signing-keys",
+        "DELETE /signing-keys/{signing_key_id}",
         "DELETE /jobs/{job_id}",
         "DELETE /models/{model_id}",
         "DELETE /datasets/{dataset_id}",

@@ -26,9 +26,10 @@ COMMON = {
     "/attacks/{name}",
     "/schemas",
     "/schemas/{name}",
+    "/signing-keys",
 }
 # Only an admin's key opens these, whosever the id is.
-ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}"}
+ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}", "/signing-keys/{signing_key_id}"}
 # Make something of the caller's own; what they refer to is tested below.
 MAKES = {
     ("post", "/models"),
