@@ -71,6 +71,7 @@ def test_every_image_is_built_from_folders_that_exist_and_runs_without_root(name
     dockerfile = path.read_text()
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
+    assert f"requirements/{path.stem}.txt" in sources
     assert sources
     assert all((ROOT / source).exists() for source in sources)
     allowed = Path(f"{path}.dockerignore").read_text().splitlines()
