@@ -12,6 +12,7 @@ from api.admission import Admission
 from api.artifacts import routes as artifacts
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
+from api.disclosure import routes as disclosure
 from api.health import metrics
 from api.health import routes as health
 from api.jobs import events
@@ -25,6 +26,7 @@ from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
 from api.signingkeys import routes as signing_keys
+from api.tenants import erasure
 from api.tenants import routes as tenants
 from api.uploads import direct as direct_uploads
 from api.uploads import routes as uploads
@@ -92,7 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
         webhooks,
         keys,
         tenants,
+        erasure,
         health,
+        disclosure,
         metrics,
     ):
         app.include_router(noun.router)

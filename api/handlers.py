@@ -24,6 +24,7 @@ from jobstore.errors import (
     NotFound,
     QuotaExceeded,
     StillAtWork,
+    TenantGone,
 )
 from jobstore.retry import TRANSIENT as TRANSIENT_KINDS
 from jobstore.retry import is_disk_full, is_transient
@@ -49,6 +50,11 @@ def install(app: FastAPI) -> None:
     async def _not_found(_: Request, error: NotFound) -> JSONResponse:
         detail = f"There is no {error.kind} {shown(error.id)}. {_WHERE[error.kind]}."
         return Problem("not_found", detail).response()
+
+    @app.exception_handler(TenantGone)
+    async def _tenant_gone(_: Request, error: TenantGone) -> JSONResponse:
+        detail = f"The tenant {shown(str(error))} is being erased; GET /tenants says until when."
+        return Problem("being_erased", detail).response()
 
     @app.exception_handler(InvalidCursor)
     async def _invalid_cursor(_: Request, error: InvalidCursor) -> JSONResponse:

@@ -320,6 +320,15 @@ class Client:
         """Revoke the key (an admin's call)."""
         self._transport.delete(f"/keys/{key_id}")
 
+    def tenants(self) -> list[Document]:
+        """All tenants, also those that are being erased (an admin's call)."""
+        tenants: list[Document] = self._transport.get("/tenants")["data"]
+        return tenants
+
+    def erase_tenant(self, name: str) -> None:
+        """Have the tenant erased with all that is its own (an admin's call); it takes seconds."""
+        self._transport.delete(f"/tenants/{name}")
+
     def _catalogue(self, kind: str) -> list[Document]:
         entries: list[Document] = self._transport.get(f"/{kind}")["data"]
         return entries

@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     # divided by commas, the first seals and all open. Without it the data folder has one.
     secrets_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # `/.well-known/security.txt` names it: whom to tell of a weakness in this service.
+    security_contact: Annotated[str, Field(pattern=r"^(mailto:|https://|tel:)[!-~]+$")] | None = (
+        None
+    )
+
     # Workers sign results with this Ed25519 key (PEM, PKCS #8); without it they are unsigned.
     signing_key_file: Path | None = None
 

@@ -1,5 +1,7 @@
 """Queues the jobs of dead workers again, wakes workers for waiting jobs, deletes old uploads.
 
+It also erases tenants that are to go (`keeper.erasure`).
+
 Every `ATMC_RETENTION_S` seconds it also deletes what has expired (`keeper.retention`).
 """
 
@@ -20,6 +22,7 @@ from jobstore.objects import ObjectStore
 from jobstore.retry import TRANSIENT
 from jobstore.settings import Settings
 from jobstore.wakeups import pending, wake
+from keeper.erasure import erase_tenants
 from keeper.retention import retain_once
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ def sweep_for_ever(
             sweep_once(database, celery)
             SWEPT.touch()
             sweep_uploads(database, store)
+            erase_tenants(database, store, settings.home / "logs")
             if time.monotonic() >= retain_at:
                 retain_once(settings, database, store)
                 retain_at = time.monotonic() + settings.retention_s

@@ -90,6 +90,7 @@ class KeyList(BaseModel):
         "unknown_field",
         "invalid_value",
         "nobody_is_asked",
+        "being_erased",
         "key_shown_once",
         "idempotency_conflict",
         "request_in_progress",

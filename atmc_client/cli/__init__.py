@@ -18,6 +18,7 @@ from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
+from atmc_client.cli.tenants import tenants
 from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
 from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
@@ -58,6 +59,7 @@ for _command in (
     methods,
     attacks,
     keys,
+    tenants,
 ):
     cli.add_command(_command)
 

@@ -13,7 +13,10 @@ from jobstore.tables import IdempotencyKey as Answered
 from jobstore.tables import Key
 from tests.api.conftest import Service, assert_problem, wait_until
 
-OPEN = {("get", f"/{name}") for name in ("metrics", "healthz", "readyz", "signing-keys")}
+OPEN = {
+    ("get", f"/{name}")
+    for name in ("metrics", "healthz", "readyz", "signing-keys", ".well-known/security.txt")
+}
 
 
 def make(admin: Service, **changes: object) -> httpx.Response:

@@ -27,6 +27,7 @@ COMMON = {
     "/schemas",
     "/schemas/{name}",
     "/signing-keys",
+    "/.well-known/security.txt",
 }
 # Only an admin's key opens these, whosever the id is.
 ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}", "/signing-keys/{signing_key_id}"}
