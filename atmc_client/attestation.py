@@ -26,8 +26,9 @@ PINNED = Path("~/.config/atmc/trusted-keys.pem")
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PROVENANCE = "https://slsa.dev/provenance/v1"
-# A statement has a job's spec and a dozen files.
-_MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 20
+"""The most that an attestation may have: a statement has a job's spec and a dozen files."""
+
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -171,7 +172,7 @@ def read_attestation(content: bytes, keys: Sequence[TrustedKey]) -> Attestation:
 
 
 def _envelope(content: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    if len(content) > _MOST_BYTES:
+    if len(content) > MOST_BYTES:
         raise _malformed(f"it has {len(content):,} bytes")
     try:
         match json.loads(content):

@@ -16,6 +16,7 @@ import httpx
 
 from atmc_client.attestation import (
     ATTESTATION,
+    MOST_BYTES,
     NotVerified,
     TrustedKey,
     check_digest,
@@ -275,7 +276,12 @@ class Client:
         """The signed statement on the job's files; raises `ApiError` if there is none."""
         path = f"/jobs/{job_id}/artifacts/{ATTESTATION}"
         with self._transport.exchange("GET", path, dict) as response:
-            return response.read()
+            content = b""
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    break  # It is no attestation, and is refused as such.
+            return content
 
     def signing_keys(self) -> list[TrustedKey]:
         """The public keys that the service lists: only as trustworthy as the way to it.

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobstore.database import Database
 from jobstore.erasure import erase, leaving
 from jobstore.objects import ObjectStore
+from jobstore.retry import TRANSIENT
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,14 @@ def erase_tenants(database: Database, store: ObjectStore, logs: Path) -> None:
         # Before its row, by which it is found again.
         for path in logs.glob("*.log*"):
             forget_in_log(path, name)
-        if erase(database, store, name):
-            log.info("a tenant was erased with all that was its own")
+        try:
+            if erase(database, store, name):
+                log.info("a tenant was erased with all that was its own")
+        except TRANSIENT:
+            raise
+        except Exception:
+            # The sweep, which all others need, goes on; this is tried again with the next.
+            log.exception("a tenant could not be erased")
 
 
 def forget_in_log(path: Path, tenant: str) -> None:
