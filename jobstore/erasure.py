@@ -7,6 +7,7 @@ it, and no request that was let in before writes anything (`Database.write`). Th
 The audit log stays: it is kept by a policy of its own.
 """
 
+from contextlib import suppress
 from itertools import chain
 
 from sqlalchemy import Text, and_, cast, delete, exists, select
@@ -34,7 +35,8 @@ from jobstore.tenants import get_tenant
 KEPT = "audit"
 """Tables whose names begin so are left alone."""
 
-_AT_ONCE = 100
+# A thousand jobs a call, so that the keeper's other work waits for seconds only.
+_AT_ONCE, _ROUNDS = 100, 10
 _UNSYNCED = {"synchronize_session": False}
 
 
@@ -62,9 +64,9 @@ def leaving(session: Session) -> list[str]:
 def erase(database: Database, store: ObjectStore, name: str) -> bool:
     """Erase what can be erased now; returns whether the tenant is gone.
 
-    It is not while a job of it is at work (its worker is asked to end it), and while a request that
-    was let in before is not answered: call it again later. It may end anywhere, by an exception or
-    with its process, and several may be at it at once.
+    It is not while a job of it is at work (its worker is asked to end it), while a request that was
+    let in before is not answered, and while there is more than one call's share: call it again. It
+    may end anywhere, by an exception or with its process, and several may be at it at once.
     """
     if not _is_quiet(database, name):
         return False
@@ -103,7 +105,7 @@ def _cancel_jobs(database: Database, name: str) -> None:
 def _delete_jobs(database: Database, store: ObjectStore, name: str) -> None:
     """Delete the jobs that have ended, the objects first: by its row a job's are found."""
     ended = select(Job.id).where(Job.tenant_id == name, Job.state.in_(FINAL)).limit(_AT_ONCE)
-    while True:
+    for _ in range(_ROUNDS):
         with database.read() as session:
             ids = session.scalars(ended).all()
         if not ids:
@@ -112,12 +114,10 @@ def _delete_jobs(database: Database, store: ObjectStore, name: str) -> None:
             # Also those that no row names any more.
             for found in store.find(f"{CHECKPOINTS}{job_id}/"):
                 store.delete(found.key)
-        for job_id in ids:
-            with database.write() as session:
-                try:
+        with database.write() as session:
+            for job_id in ids:
+                with suppress(NotFound):  # Another keeper was faster.
                     delete_job(session, job_id)
-                except NotFound:
-                    continue  # Another keeper was faster.
 
 
 def _has_jobs(database: Database, name: str) -> bool:

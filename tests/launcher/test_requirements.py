@@ -1,6 +1,7 @@
 """What is installed comes by its hashes: every pin has some, and another file is refused."""
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from requirements.__main__ import CONSTRAINTS, EXTRAS, FOLDER, UNHASHED, pins
+from requirements.__main__ import CONSTRAINTS, EXTRAS, FOLDER, UNHASHED, normalized, pins
 from requirements.audit import judge
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +93,22 @@ def test_the_audit_tells_what_it_was_not_told() -> None:
         "2 of 3 pins audited",
     ]
     assert judge([])[0].startswith("warning")
+
+
+@pytest.mark.slow
+def test_the_list_of_what_is_installed_fits_its_schema_and_has_every_pin(tmp_path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (recipe,) = re.findall(r"^sbom: setup\n\t\$\(BIN\)/(.+)$", makefile, re.MULTILINE)
+    written = tmp_path / "sbom.json"
+    options = recipe.replace("$(BIN)/python", sys.executable).replace("sbom.json", str(written))
+    # `--validate` holds it to CycloneDX's schema.
+    assert "--validate" in options
+    command = [str(Path(sys.executable).with_name(options.split()[0])), *options.split()[1:]]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    listed = json.loads(written.read_text())
+    assert listed["bomFormat"] == "CycloneDX"
+    assert listed["metadata"]["component"]["name"] == "atmc"
+    releases = {normalized(each["name"]): each["version"] for each in listed["components"]}
+    hashed = pins((FOLDER / "all.txt").read_text())
+    assert {name: releases.get(name) for name in hashed} == hashed
+    assert sum("licenses" in each for each in listed["components"]) > 0.9 * len(hashed)
