@@ -38,10 +38,10 @@ def ask() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "audit.json")
         # Exit status 1 is a finding; without an answer there is no file.
-        command = [sys.executable, "-m", "pip_audit", "-r", CONSTRAINTS, "--no-deps"]
+        command = [sys.executable, "-m", "pip_audit", "-r", str(CONSTRAINTS), "--no-deps"]
         quick = ["--disable-pip", "--progress-spinner", "off", "--timeout", "15"]
         done = subprocess.run(
-            [*command, *quick, "--format", "json", "--output", path],
+            [*command, *quick, "--format", "json", "--output", str(path)],
             capture_output=True,
             text=True,
             check=False,
