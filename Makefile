@@ -5,17 +5,18 @@ PIP_ARGS ?=
 # servers; 0 runs them one after the other in one.
 TEST_PROCESSES ?= 3
 BIN := .venv/bin
-PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox benchmarks examples tests
+PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox benchmarks examples requirements tests
 
-.PHONY: setup demo serve test test-slow lint format clean
+.PHONY: setup demo serve test test-slow lint format lock audit sbom clean
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt requirements/all.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	@echo 'Installing into .venv what constraints.txt names: a few minutes, once. pip says nothing meanwhile.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --require-hashes --no-deps -r requirements/all.txt
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --no-build-isolation -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup
@@ -43,6 +44,18 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix $(PACKAGES)
 	$(BIN)/ruff format $(PACKAGES)
+
+# The hashes of what constraints.txt pins, after it has changed; asks the index.
+lock: setup
+	$(BIN)/python -m requirements
+
+# Advisories on what is pinned. AUDIT_ARGS=--fail: a finding, or a pin that could not be asked for, is an error.
+audit: setup
+	$(BIN)/python -m requirements.audit $(AUDIT_ARGS)
+
+# What is installed in .venv, with licences: CycloneDX, held to its schema.
+sbom: setup
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate --of JSON -o sbom.json $(BIN)/python
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -14,6 +14,7 @@ from api.artifacts import routes as artifacts
 from api.audit import routes as audit
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
+from api.disclosure import routes as disclosure
 from api.health import metrics
 from api.health import routes as health
 from api.jobs import events
@@ -26,6 +27,8 @@ from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
+from api.signingkeys import routes as signing_keys
+from api.tenants import erasure
 from api.tenants import routes as tenants
 from api.tracing import RequestTrace
 from api.uploads import direct as direct_uploads
@@ -97,11 +100,14 @@ def create_app(settings: Settings) -> FastAPI:
         artifacts,
         catalogue,
         schemas,
+        signing_keys,
         webhooks,
         keys,
         tenants,
         audit,
+        erasure,
         health,
+        disclosure,
         metrics,
     ):
         app.include_router(noun.router)

@@ -26,6 +26,7 @@ from jobstore.errors import (
     NotFound,
     QuotaExceeded,
     StillAtWork,
+    TenantGone,
 )
 from jobstore.retry import TRANSIENT as TRANSIENT_KINDS
 from jobstore.retry import is_disk_full, is_transient
@@ -53,6 +54,11 @@ def install(app: FastAPI) -> None:
     async def _not_found(request: Request, error: NotFound) -> JSONResponse:
         detail = f"There is no {error.kind} {shown(error.id)}. {_WHERE[error.kind]}."
         return await _problem(request, Problem("not_found", detail))
+
+    @app.exception_handler(TenantGone)
+    async def _tenant_gone(_: Request, error: TenantGone) -> JSONResponse:
+        detail = f"The tenant {shown(str(error))} is being erased; GET /tenants says until when."
+        return Problem("being_erased", detail).response()
 
     @app.exception_handler(InvalidCursor)
     async def _invalid_cursor(_: Request, error: InvalidCursor) -> JSONResponse:
@@ -137,6 +143,7 @@ _WHERE = {
     "key": "GET /keys lists them",
     "tenant": "GET /tenants lists them",
     "schema": "GET /schemas lists them",
+    "signing_key": "GET /signing-keys lists them",
 }
 
 

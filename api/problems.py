@@ -48,6 +48,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "secret_shown_once": "The secret was made and shown before",
         "request_in_progress": "The first request under the idempotency key is not answered yet",
         "not_ended": "The job has not ended",
+        "being_erased": "The tenant is being erased",
         "in_use": "A job needs it",
         "not_retryable": "The job cannot be queued again as it is",
         "offset_conflict": "The upload stands at another offset",

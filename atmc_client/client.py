@@ -1,5 +1,6 @@
 """The calls of the service as methods."""
 
+import hashlib
 import json
 import os
 import time
@@ -13,6 +14,16 @@ from typing import Any
 
 import httpx
 
+from atmc_client.attestation import (
+    ATTESTATION,
+    MOST_BYTES,
+    NotVerified,
+    TrustedKey,
+    check_digest,
+    check_job,
+    read_attestation,
+    read_keys,
+)
 from atmc_client.errors import ApiError
 from atmc_client.transfer import fetch
 from atmc_client.transport import Content, Transport, events_of
@@ -215,8 +226,13 @@ class Client:
         names: Sequence[str] = (),
         *,
         on_bytes: OnBytes | None = None,
+        keys: Sequence[TrustedKey] = (),
     ) -> list[Path]:
         """Fetch the job's files (all, or those named) into `folder`; returns their paths.
+
+        The signed attestation comes along, if there is one. With `keys` to trust nothing is fetched
+        before the files, as the service lists them, are those that were signed with one of them;
+        otherwise `NotVerified` is raised, and what is there stays as it is.
 
         A file is complete and its SHA-256 checked when it appears under its name; until then it
         is `NAME.part`, from which an interrupted download goes on. `on_bytes` is called with the
@@ -228,11 +244,55 @@ class Client:
             if name not in listed:
                 known = ", ".join(listed) or "none yet"
                 raise ApiError(404, "not_found", name, f"{job_id} has no such file, only: {known}")
+        wanted = list(dict.fromkeys(names or listed))
+        if keys and wanted:
+            self._check(job_id, [listed[name] for name in wanted], listed.get(ATTESTATION), keys)
+        if ATTESTATION in listed and ATTESTATION not in wanted:
+            wanted.append(ATTESTATION)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        return [fetch(self._transport, listed[name], folder, on_bytes) for name in wanted]
+
+    def _check(
+        self,
+        job_id: str,
+        wanted: Sequence[Document],
+        signed: Document | None,
+        keys: Sequence[TrustedKey],
+    ) -> None:
+        """Raise `NotVerified` unless the listed files are those of the job's attestation."""
+        if signed is None:
+            raise NotVerified("unsigned", f"{job_id} has no {ATTESTATION}: nobody signed its files")
+        content = self.attestation(job_id)
+        if hashlib.sha256(content).hexdigest() != signed["sha256"]:
+            raise NotVerified("altered", f"{ATTESTATION} of {job_id} is not the one that is listed")
+        statement = read_attestation(content, keys)
+        check_job(statement, job_id)
+        for each in wanted:
+            if each["name"] != ATTESTATION:
+                check_digest(statement, each["name"], each["sha256"], each["bytes"])
+
+    def attestation(self, job_id: str) -> bytes:
+        """The signed statement on the job's files; raises `ApiError` if there is none."""
+        path = f"/jobs/{job_id}/artifacts/{ATTESTATION}"
+        with self._transport.exchange("GET", path, dict) as response:
+            content = b""
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    break  # It is no attestation, and is refused as such.
+            return content
+
+    def signing_keys(self) -> list[TrustedKey]:
+        """The public keys that the service lists: only as trustworthy as the way to it.
+
+        Raises ValueError for a key that is none, and `NoVerifier`.
+        """
+        listed = self._transport.get("/signing-keys")["data"]
         return [
-            fetch(self._transport, listed[name], folder, on_bytes)
-            for name in dict.fromkeys(names or listed)
+            key
+            for each in listed
+            for key in read_keys(each["public_key"], f"listed by {self.url}: trusts who answers")
         ]
 
     def architectures(self) -> list[Document]:
@@ -303,6 +363,15 @@ class Client:
         """Where the chains of the audit log stand: keep it elsewhere, and verify against it."""
         heads: list[Document] = self._transport.get("/audit/heads")["data"]
         return heads
+
+    def tenants(self) -> list[Document]:
+        """All tenants, also those that are being erased (an admin's call)."""
+        tenants: list[Document] = self._transport.get("/tenants")["data"]
+        return tenants
+
+    def erase_tenant(self, name: str) -> None:
+        """Have the tenant erased with all that is its own (an admin's call); it takes seconds."""
+        self._transport.delete(f"/tenants/{name}")
 
     def _catalogue(self, kind: str) -> list[Document]:
         entries: list[Document] = self._transport.get(f"/{kind}")["data"]

@@ -2,7 +2,7 @@
 FROM python:3.11.14-slim-bookworm AS build
 ARG PIP_ARGS=""
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt requirements/worker.txt README.md LICENSE ./
 COPY jobstore jobstore
 COPY sandbox sandbox
 COPY atmc_spec atmc_spec
@@ -10,7 +10,8 @@ COPY atmc_reader atmc_reader
 COPY atmc_core atmc_core
 COPY worker worker
 RUN python -m venv /opt/atmc \
-    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS -c constraints.txt '.[worker,otel]'
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS --require-hashes --no-deps -r worker.txt \
+    && /opt/atmc/bin/pip install --no-cache-dir $PIP_ARGS --no-build-isolation -c constraints.txt '.[worker,otel]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/atmc atmc

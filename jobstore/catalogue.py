@@ -17,7 +17,7 @@ class CatalogueEntry(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of "architecture", "method", "attack", "schema"."""
+        """One of "architecture", "method", "attack", "schema", "signing_key"."""
 
     @property
     def name(self) -> str:
@@ -46,6 +46,11 @@ def get_entry(session: Session, kind: str, name: str) -> CatalogueRow:
     if row is None:
         raise NotFound(kind, name)
     return row
+
+
+def withdraw(session: Session, kind: str, name: str) -> None:
+    """Delete one entry; raises `NotFound` with the kind."""
+    session.delete(get_entry(session, kind, name))
 
 
 def published_at(session: Session, kind: str, name: str) -> datetime | None:

@@ -127,9 +127,14 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that may write: on SQLite one at a time, others wait up to 30 seconds."""
+        """A transaction that may write: on SQLite one at a time, others wait up to 30 seconds.
+
+        Raises `TenantGone` in the part of a tenant that is being erased.
+        """
         with self._write.begin() as session:
             self._bind(session)
+            if self.tenant is not None:
+                tenancy.hold(session, self.tenant)
             yield session
 
     def _bind(self, session: Session) -> None:

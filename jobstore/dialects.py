@@ -112,6 +112,8 @@ def set_up_sqlite(engine: Engine) -> None:
         # What was answered is on the disk: NORMAL would lose the newest commits with the power.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # What is deleted is overwritten, so that the file does not hold it any longer.
+        connection.execute("PRAGMA secure_delete = ON")
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
@@ -182,6 +184,16 @@ def _has_unread(connection: Any) -> bool:
 
 def _only_reads(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(READ_ONLY, False))
+
+
+def forget_deleted(engine: Engine) -> None:
+    """Have a SQLite file's log hold nothing of what is deleted; a PostgreSQL server vacuums."""
+    if engine.dialect.name == "sqlite":
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
 
 def lock_migrations(connection: Connection) -> None:

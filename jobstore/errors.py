@@ -14,6 +14,10 @@ class NotFound(JobstoreError):
         self.id = id
 
 
+class TenantGone(JobstoreError):
+    """The tenant is being erased, or is gone: nothing of it may be written any more."""
+
+
 class LeaseLost(JobstoreError):
     """The attempt no longer holds its job: stop, write nothing more, another one may be at work."""
 

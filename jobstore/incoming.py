@@ -131,6 +131,12 @@ def _delete(session: Session, upload: IncomingUpload) -> list[str]:
     return keys
 
 
+def delete_upload(session: Session, upload_id: str) -> None:
+    """Delete the rows of an upload whose objects are gone; it is no error if there are none."""
+    session.execute(delete(UploadChunk).where(UploadChunk.upload_id == upload_id))
+    session.execute(delete(IncomingUpload).where(IncomingUpload.id == upload_id))
+
+
 def staged_keys(session: Session) -> tuple[set[str], set[str]]:
     """Return the keys of stored chunks, and those under which a direct upload may lie or not."""
     direct = select(IncomingUpload.direct_key).where(IncomingUpload.direct_key.is_not(None))

@@ -72,10 +72,15 @@ def checkpoint_key(job_id: str, attempt: int, name: str) -> str:
     return f"{CHECKPOINTS}{job_id}/{attempt}/{name}"
 
 
+def tenant_folder(tenant: str) -> str:
+    """Return the beginning of the keys of all blobs of a tenant other than the default one."""
+    return f"tenants/{tenant}/"
+
+
 def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     """Return the key of the tenant's blob with this digest (hex)."""
     # The default tenant's lie where they lay before there were others.
-    folder = "blobs" if tenant == DEFAULT_TENANT else f"tenants/{tenant}/blobs"
+    folder = "blobs" if tenant == DEFAULT_TENANT else f"{tenant_folder(tenant)}blobs"
     return f"{folder}/{sha256[:2]}/{sha256}"
 
 

@@ -142,6 +142,13 @@ class Settings(BaseSettings):
     # so long for what is at work, and cuts off uploads and downloads that take longer.
     drain_s: _Seconds = Field(default=0, ge=0)
     finish_s: _Seconds = Field(default=2, ge=1)
+    # `/.well-known/security.txt` names it: whom to tell of a weakness in this service.
+    security_contact: Annotated[str, Field(pattern=r"^(mailto:|https://|tel:)[!-~]+$")] | None = (
+        None
+    )
+
+    # Workers sign results with this Ed25519 key (PEM, PKCS #8); without it they are unsigned.
+    signing_key_file: Path | None = None
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)

@@ -19,7 +19,8 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from jobstore.tables import DEFAULT_TENANT, Base, Owned
+from jobstore.errors import TenantGone
+from jobstore.tables import DEFAULT_TENANT, Base, Owned, Tenant
 
 _TENANT, _ORIGIN = "tenant", "origin"
 
@@ -47,6 +48,21 @@ def origin_of(session: Session) -> Origin:
     """Return who acts in the session; a session of nobody's appends no records."""
     origin: Origin = session.info[_ORIGIN]
     return origin
+
+
+def hold(session: Session, tenant: str) -> None:
+    """Keep the tenant from being erased until this transaction ends; raises `TenantGone`."""
+    if session.scalars(_HELD, {"tenant": tenant}).one_or_none() is None:
+        raise TenantGone(tenant)
+
+
+# The lock is that of a foreign key: claims may write the row meanwhile.
+_tenants = Tenant.__table__.c
+_HELD = (
+    select(_tenants.id)
+    .where(_tenants.id == bindparam("tenant"), _tenants.erase_requested_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
 
 
 @cache

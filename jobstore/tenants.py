@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobstore.dialects import insert_if_absent
-from jobstore.errors import NotFound
+from jobstore.errors import NotFound, TenantGone
 from jobstore.tables import Tenant
 from jobstore.terms import TERM_NAMES
 
@@ -16,11 +16,17 @@ TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def get_or_create_tenant(session: Session, name: str) -> Tenant:
-    """Return the tenant, made now if it is new; raises ValueError for what is no name of one."""
+    """Return the tenant, made now if it is new; raises ValueError for what is no name of one.
+
+    Raises `TenantGone` for one that is being erased.
+    """
     if TENANT_NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no tenant's name: up to 63 of a-z, 0-9 and -")
     insert_if_absent(session, Tenant, {"id": name})
-    return get_tenant(session, name)
+    tenant = get_tenant(session, name)
+    if tenant.erase_requested_at is not None:
+        raise TenantGone(name)
+    return tenant
 
 
 def get_tenant(session: Session, name: str) -> Tenant:

@@ -1,5 +1,7 @@
 """Queues the jobs of dead workers again, wakes workers, deletes old uploads, seals the audit log.
 
+It also erases tenants that are to go (`keeper.erasure`).
+
 Every `ATMC_RETENTION_S` seconds it also deletes what has expired (`keeper.retention`).
 """
 
@@ -21,6 +23,7 @@ from jobstore.retry import TRANSIENT
 from jobstore.settings import Settings
 from jobstore.wakeups import pending, wake
 from keeper.audit import retain_audit, seal_all
+from keeper.erasure import erase_tenants
 from keeper.reminders import remind_of_keys
 from keeper.retention import retain_once
 
@@ -50,6 +53,7 @@ def sweep_for_ever(
             SWEPT.touch()
             sweep_uploads(database, store)
             seal_all(database)
+            erase_tenants(database, store, settings.home / "logs")
             if time.monotonic() >= retain_at:
                 retain_once(settings, database, store)
                 retain_audit(database, settings.keep_audit_s)

@@ -100,7 +100,7 @@ def _start(
         parts.start(Part("broker", broker.command, GRACE_S))
         _wait_for(lambda: _answers_ping(broker.url), parts, ["broker"], stop)
     _migrate(settings)
-    common, sealing, asking = _settings(settings)
+    common, sealing, asking, signing = _settings(settings)
     api_grace_s = settings.drain_s + settings.finish_s + GRACE_S
     rest = [
         Part("api", module("api"), api_grace_s, common | sealing | asking),
@@ -108,7 +108,7 @@ def _start(
     ]
     for number in range(1, workers + 1):
         name = f"worker-{number}"
-        rest.append(Part(name, _worker(name), WORKER_GRACE_S, common))
+        rest.append(Part(name, _worker(name), WORKER_GRACE_S, common | signing))
     for part in rest:
         parts.start(part)
     base = _url(settings)
@@ -192,12 +192,15 @@ def _environment() -> dict[str, str]:
 # Variables whose values are handed on as they came to be, or to some parts only.
 _RESOLVED = (
     *("ATMC_ADMIN_KEY", "ATMC_HOST", "ATMC_PORT", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR"),
-    *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD", "ATMC_TLS_CERT", "ATMC_TLS_KEY"),
+    *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD", "ATMC_SIGNING_KEY_FILE"),
+    *("ATMC_TLS_CERT", "ATMC_TLS_KEY"),
 )
 
 
-def _settings(settings: Settings) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Return the settings of all parts, of those that open sealed secrets, and of the API alone."""
+def _settings(settings: Settings) -> tuple[dict[str, str], ...]:
+    """Return the settings of all parts, and of those that open sealed secrets, of the API alone,
+    and of the workers, which sign.
+    """
     given = {name: value for name, value in os.environ.items() if name.startswith("ATMC_")}
     common = {name: value for name, value in given.items() if name not in _RESOLVED} | {
         "ATMC_HOME": str(settings.home),
@@ -210,7 +213,9 @@ def _settings(settings: Settings) -> tuple[dict[str, str], dict[str, str], dict[
     if settings.tls_cert is not None and settings.tls_key is not None:
         asking["ATMC_TLS_CERT"] = str(settings.tls_cert.absolute())
         asking["ATMC_TLS_KEY"] = str(settings.tls_key.absolute())
-    return common, sealing, asking | _secret("ATMC_ADMIN_KEY", settings.admin_key)
+    key = settings.signing_key_file
+    signing = {} if key is None else {"ATMC_SIGNING_KEY_FILE": str(key.absolute())}
+    return common, sealing, asking | _secret("ATMC_ADMIN_KEY", settings.admin_key), signing
 
 
 def _secret(name: str, value: SecretStr | None) -> dict[str, str]:

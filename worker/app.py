@@ -20,7 +20,7 @@ from celery import signals
 
 from atmc_core.job.catalogue import catalogue
 from jobstore import leases, traces
-from jobstore.catalogue import publish
+from jobstore.catalogue import CatalogueEntry, publish
 from jobstore.database import Database, make_engine, migrate
 from jobstore.logs import configure_logs
 from jobstore.objects import ObjectStore
@@ -33,6 +33,7 @@ from jobstore.workers import Offer
 from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
+from worker.signing import Signer
 from worker.supervisor import Supervisor, runs_folder
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,20 @@ app.amqp.queues.select(offer.queues())
 class Worker:
     """This process as an owner of jobs.
 
-    Making one migrates the database, tells the API which specs the worker accepts, and removes the
-    run folders that a killed worker left.
+    Making one migrates the database, tells the API which specs the worker accepts and by which key
+    its results are known, and removes the run folders that a killed worker left.
     """
 
     def __init__(self, settings: Settings, device: str, offer: Offer) -> None:
-        """Raises ValueError if `device` is "cuda" and there is no GPU, `GaveUp`, and `NotHeld`."""
+        """Raises ValueError if `device` is "cuda" and there is no GPU, or for a key that signs
+        nothing, `GaveUp`, and `NotHeld`.
+        """
         if device == "cuda" and not offer.gpus:
             raise ValueError("ATMC_DEVICE is cuda, and torch sees no GPU")
+        signer = Signer.from_settings(settings)
+        self._published: list[CatalogueEntry] = [*catalogue()]
+        if signer is not None:
+            self._published.append(signer.published)
         engine = make_engine(settings)
         self.settings, self.offer = settings, offer
         self.database = Database(engine)
@@ -74,6 +81,7 @@ class Worker:
             ObjectStore.from_settings(settings),
             device=device,
             shutdown=self.shutdown,
+            signer=signer,
         )
         deadline = time.monotonic() + _PATIENCE_AT_START_S
         retry(self._announce, what="the worker's start", until=lambda: time.monotonic() > deadline)
@@ -81,7 +89,7 @@ class Worker:
     def _announce(self) -> None:
         migrate(self.database.engine)
         with self.database.write() as session:
-            publish(session, catalogue())
+            publish(session, self._published)
 
     def work_off(self) -> None:
         """Claim and run jobs until none is left, no room for one, or until `shutdown` is set."""

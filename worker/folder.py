@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 REPORT = "report.json"
 """The name of the result that every method has; others depend on the method."""
 
+ATTESTATION = "attestation.dsse.json"
+"""The name of the signed statement on the results (`worker.signing`), which no child may write."""
+
 _MEDIA_TYPES: Mapping[str, str] = {
     ".json": "application/json",
     ".html": "text/html; charset=utf-8",
@@ -67,6 +70,11 @@ class RunFolder:
     def crash(self) -> Path:
         """The child's reason for its crash, which it writes instead of an outcome."""
         return self.path / "crash.json"
+
+    @property
+    def attestation(self) -> Path:
+        """The supervisor's signed statement on the results, once the child has ended."""
+        return self.path / ATTESTATION
 
     @property
     def log(self) -> Path:
@@ -142,7 +150,7 @@ def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 def is_result(path: Path) -> bool:
     """Tell whether a child may leave this in `results`: a plain file whose name fits a URL."""
-    plain = path.is_file() and not path.is_symlink()
+    plain = path.is_file() and not path.is_symlink() and path.name != ATTESTATION
     return plain and _RESULT_NAME.fullmatch(path.name) is not None
 
 

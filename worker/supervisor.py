@@ -37,6 +37,7 @@ from worker.folder import REPORT, is_result, media_type, write_json
 from worker.guard import Guard, StopReason
 from worker.memory import OomKills
 from worker.shelter import Shelter
+from worker.signing import Signer
 from worker.spans import AttemptSpans
 from worker.workplace import ChildFactory, Workplace
 
@@ -71,8 +72,11 @@ class Supervisor:
         device: str,
         shutdown: threading.Event,
         child_command: Sequence[str] = CHILD_COMMAND,
+        signer: Signer | None = None,
     ) -> None:
         """`device` is "cpu" or "cuda"; `child_command` is as in `Workplace`.
+
+        Without a `signer` results are published unsigned.
 
         Raises as `Shelter` does.
         """
@@ -81,6 +85,7 @@ class Supervisor:
         self.store = store
         self.device = device
         self.shutdown = shutdown
+        self.signer = signer
         self.shelter = Shelter(settings, runs_folder(settings))
         self.children = ChildFactory(child_command, self.shelter)
 
@@ -300,6 +305,10 @@ class _Run:
                 with self.spans.step("publish") as publishing:
                     results = self._results()
                     artifacts = [self._store_artifact(path, publishing) for path in results]
+                    if self.supervisor.signer is not None:
+                        artifacts.append(
+                            self._attest(self.supervisor.signer, artifacts, publishing)
+                        )
                 self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
             case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
                 self._finish(JobState.FAILED, error=JobError(**error))
@@ -328,6 +337,19 @@ class _Run:
         self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
         stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
         return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
+
+    def _attest(
+        self, signer: Signer, artifacts: Sequence[NewArtifact], publishing: Span
+    ) -> NewArtifact:
+        """Sign the digests under which the results were stored, and store that, too."""
+        model, dataset = self._patiently("reading the job's inputs", self._inputs)
+        inputs = {"model": model.sha256, "dataset": dataset.sha256}
+        path = self.folder.attestation
+        # A link that the child has put there would lead elsewhere.
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            file.write(signer.attest(self.job, inputs, artifacts))
+        return self._store_artifact(path, publishing)
 
     def _stop(self) -> None:
         """Write down that the attempt was stopped, for the guard's reason."""

@@ -93,6 +93,7 @@ class KeyList(BaseModel):
         "invalid_value",
         "nobody_is_asked",
         "tenant_forbidden",
+        "being_erased",
         "key_shown_once",
         "idempotency_conflict",
         "request_in_progress",

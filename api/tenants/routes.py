@@ -59,6 +59,9 @@ class TenantView(BaseModel):
 
     name: str = Field(examples=["vision"])
     created_at: datetime
+    erase_requested_at: datetime | None = Field(
+        description="Since when it is being erased; null for one that stays."
+    )
     terms: TermsView = Field(
         description="The tenant's own terms, else the service's; null is no limit."
     )
@@ -67,7 +70,12 @@ class TenantView(BaseModel):
     def of(cls, tenant: Tenant, services: Services) -> Self:
         """Show the tenant's row."""
         terms = Terms.of(services.settings, tenant)
-        return cls(name=tenant.id, created_at=tenant.created_at, terms=TermsView(**vars(terms)))
+        return cls(
+            name=tenant.id,
+            created_at=tenant.created_at,
+            erase_requested_at=tenant.erase_requested_at,
+            terms=TermsView(**vars(terms)),
+        )
 
 
 class TenantList(BaseModel):

@@ -1,7 +1,8 @@
 """The `atmc` command line.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the job
-did not succeed, 2 wrong usage or refused by the service, 3 no answer from the service.
+did not succeed or a file is not what was signed, 2 wrong usage or refused by the service, 3 no
+answer from the service.
 """
 
 import sys
@@ -9,6 +10,7 @@ import sys
 import click
 import httpx
 
+from atmc_client.attestation import NotVerified
 from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
@@ -17,6 +19,8 @@ from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
+from atmc_client.cli.tenants import tenants
+from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
 from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
 
@@ -51,12 +55,14 @@ for _command in (
     cancel,
     delete,
     download,
+    verify,
     inspect,
     architectures,
     methods,
     attacks,
     keys,
     audit,
+    tenants,
 ):
     cli.add_command(_command)
 
@@ -74,7 +80,7 @@ def main() -> None:
         _exit(UNREACHABLE, str(error))
     except ApiError as error:
         _exit(UNREACHABLE if error.status >= 500 else REFUSED, str(error))
-    except DigestMismatch as error:
+    except (DigestMismatch, NotVerified) as error:
         _exit(FAILED, str(error))
     except (httpx.InvalidURL, OSError) as error:
         _exit(REFUSED, str(error))

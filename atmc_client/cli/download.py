@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from atmc_client.attestation import ATTESTATION
 from atmc_client.cli.output import err
+from atmc_client.cli.verify import key_option, trusted
 from atmc_client.client import Client
 
 
@@ -20,12 +22,24 @@ from atmc_client.client import Client
     show_default="here",
     help="Folder to put them in.",
 )
+@key_option
+@click.option("--unverified", is_flag=True, help="Do not ask who signed the files.")
 @click.pass_obj
-def download(server: str, job: str, names: tuple[str, ...], output: Path) -> int:
+def download(
+    server: str,
+    job: str,
+    names: tuple[str, ...],
+    output: Path,
+    key_files: tuple[Path, ...],
+    unverified: bool,
+) -> int:
     """Download what a job made (all of it, or the files named) and check its SHA-256.
 
-    An interrupted download goes on where it stopped. Prints the files' paths.
+    An interrupted download goes on where it stopped. Prints the files' paths. The attestation, by
+    which `atmc verify` knows the files, comes along; where a key to trust is named or pinned,
+    nothing is fetched that it has not signed.
     """
+    keys = [] if unverified else trusted(key_files)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with (
         Client(server) as client,
@@ -38,9 +52,13 @@ def download(server: str, job: str, names: tuple[str, ...], output: Path) -> int
                 bars[name] = p.add_task(name, total=total)
             p.update(bars[name], completed=there)
 
-        paths = client.download(job, output, names, on_bytes=update)
+        paths = client.download(job, output, names, on_bytes=update, keys=keys)
     for path in paths:
         click.echo(path)
+    if keys and paths:
+        click.echo("verified: signed with a key that you trust", err=True)
+    elif not unverified and any(path.name == ATTESTATION for path in paths):
+        click.echo("not verified: no key to trust is known, see atmc verify --help", err=True)
     if not paths:
         click.echo(f"{job} has made no files yet: atmc show {job}", err=True)
     return 0 if paths else 1

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from atmc_core import artifact
-from atmc_core.artifact.export import try_onnx, write_exports
+from atmc_core.artifact.export import C_FILE, ONNX_FILE, STATE_DICT, try_onnx, write_exports
 from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
-from atmc_core.job.int8 import write_int8
+from atmc_core.job.int8 import INT8_FILE, write_int8
 from atmc_core.job.methods import all_methods
 from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
 from atmc_core.job.progress import emit_progress, throttled_progress
@@ -170,12 +170,19 @@ def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, A
         emit_progress(emit, WRITING, 1, parts, progress=1.0)
     speed = measure_speed(inputs, after, emit)
     emit_progress(emit, WRITING, parts - 1, parts, progress=1.0)
-    report = build(_findings(inputs, handover, compressed, Measured(speed, int8)))
+    files = _written(inputs) if compressed else ()
+    report = build(_findings(inputs, handover, compressed, Measured(speed, int8, files)))
     write(report, inputs.results)
     emit_progress(emit, WRITING, parts, parts, progress=1.0)
     emit({"type": "stage", "stage": WRITING, "status": "finished"})
     headline: dict[str, Any] = report["headline"]
     return headline
+
+
+def _written(inputs: Inputs) -> tuple[Path, ...]:
+    """The artifact and those of its exports that there are."""
+    exports = (inputs.results / name for name in (STATE_DICT, ONNX_FILE, INT8_FILE, C_FILE))
+    return (inputs.artifact, *(path for path in exports if path.exists()))
 
 
 def _findings(

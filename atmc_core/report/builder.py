@@ -50,10 +50,12 @@ class Measured:
     Attributes:
         speed: how fast the networks are (``measure_speed``); None if the spec leaves it out.
         int8: what the network in int8 loses (``write_int8``); None if there is to be none.
+        files: the artifact and its exports; a report cannot name its own hash.
     """
 
     speed: dict[str, Any] | None
     int8: dict[str, Any] | None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def build(findings: Findings) -> dict[str, Any]:
         **compressed,
         "speed": speed and speed | {"note": words.speed_note(speed)},
         "int8": findings.measured.int8,
+        "files": [_file(path) for path in findings.measured.files],
         "warnings": [check for check in found_checks if check["status"] == "raised"],
         "checks": found_checks,
         "evaluation": _evaluation(findings, labels),
@@ -211,10 +214,18 @@ def _found(findings: Findings) -> dict[str, dict[str, Any]]:
 def _side(
     findings: Findings, labels: Tensor, found: dict[str, Any], path: Path, process: str
 ) -> dict[str, Any]:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"process": process, "sha256": digest} | figures.side(
+    return {"process": process, "sha256": _digest(path)} | figures.side(
         found, labels, findings.num_classes, findings.spec.threat
     )
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checks(findings: Findings, sides: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,14 +12,15 @@ REPORT_VERSION = 2
 
 Schema = dict[str, Any]
 
-# What only the report of a job that compresses has.
-_COMPRESSED = (
+# What only the report of a job that compresses has, and what reports of before did not name.
+_OPTIONAL = (
     "dense",
     "after",
     "difference",
     "difference_from_dense",
     "layers",
     "training",
+    "files",
 )
 
 _NUMBER: Schema = {"type": "number"}
@@ -44,7 +45,7 @@ def schema() -> Schema:
             "Accuracies are shares of the evaluated images with 95 % Wilson "
             "intervals (low, high); epsilon is for images in [0, 1]."
         ),
-        **_object(_report(), optional=_COMPRESSED),
+        **_object(_report(), optional=_OPTIONAL),
         # The entries about the compressed model are all there or all missing.
         "dependentRequired": {
             "after": ["difference", "layers", "training"],
@@ -87,6 +88,8 @@ def _report() -> dict[str, Schema]:
         "training": _training(),
         "speed": _speed(),
         "int8": _int8(),
+        "files": _list(_object({"name": _TEXT, "bytes": _COUNT, "sha256": _DIGEST}))
+        | {"description": "the artifact and its exports; empty if nothing was compressed"},
         "images": _object(dict.fromkeys(("train", "val", "test"), _COUNT))
         | {"description": "images in each split, before any choice"},
         "inputs": _inputs(),

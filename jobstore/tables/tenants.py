@@ -13,7 +13,8 @@ class Tenant(Base):
     """A team that shares the service, under the name that its keys carry.
 
     What is None is the service's own (`jobstore.settings`). `served_at` is when a worker last took
-    one of its jobs; who was served longest ago comes next.
+    one of its jobs; who was served longest ago comes next. One with an `erase_requested_at` goes:
+    see `jobstore.erasure`.
     """
 
     __tablename__ = "tenants"
@@ -29,6 +30,7 @@ class Tenant(Base):
     keep_checkpoints_s: Mapped[float | None]
     keep_artifacts_s: Mapped[float | None]
     keep_events_s: Mapped[float | None]
+    erase_requested_at: Mapped[datetime | None]
 
 
 class Key(Owned, Base):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_schemas_are_listed_and_given_out_as_they_were_published(service: Servic
     assert "GET /schemas" in detail
 
 
+def test_whom_to_tell_of_a_weakness_is_said_where_the_standard_looks_for_it(
+    service: Service,
+) -> None:
+    path = "/.well-known/security.txt"
+    assert_problem(service.http.get(path), 404, "not_found")
+    service.settings.security_contact = "mailto:security@example.com"
+    told = service.http.get(path)
+    assert told.headers["Content-Type"].startswith("text/plain")
+    fields = dict(line.split(": ") for line in told.text.splitlines())
+    assert fields["Contact"] == "mailto:security@example.com"
+    left = datetime.fromisoformat(fields["Expires"]) - datetime.now(UTC)
+    assert timedelta(days=30) < left < timedelta(days=365)
+    for wrong in ("security@example.com", "mailto:", "https://a b", "mailto:a\nContact: b"):
+        with pytest.raises(ValueError, match="security_contact"):
+            Settings(security_contact=wrong)
+
+
 def test_the_root_leads_to_the_documentation(shared: Service) -> None:
     response = shared.http.get("/")
     assert (response.status_code, response.headers["Location"]) == (307, "/docs")
@@ -160,6 +178,10 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         *(f"GET /{kind}/{{name}}" for kind in ("architectures", "methods", "attacks")),
         "GET /schemas",
         "GET /schemas/{name}",
+        "GET /.well-known/security.txt",
+        "DELETE /tenants/{name}",
+        "GET /signing-keys",
+        "DELETE /signing-keys/{signing_key_id}",
         "DELETE /jobs/{job_id}",
         "DELETE /models/{model_id}",
         "DELETE /datasets/{dataset_id}",

@@ -28,6 +28,8 @@ from schemathesis.specs.openapi.checks import (
 
 from api.problems import MEDIA_TYPE
 from api.uploads import tus
+from atmc_core.job.catalogue import CatalogueEntry
+from jobstore.catalogue import publish
 from tests.api import files
 from tests.api.conftest import ADMIN_KEY, Service, running, settings_in
 
@@ -68,6 +70,8 @@ NEVER = {
 }
 # Whose terms may be changed: those of who asks would end the asking.
 TENANT = "red"
+# And who may be erased.
+LEAVING = "leaving"
 TUS = {
     "Tus-Resumable": tus.VERSION,
     "Content-Type": tus.CONTENT_TYPE,
@@ -94,6 +98,7 @@ def contract(
     """A service that asks for keys, for requests of all kinds."""
     settings = settings_in(tmp_path_factory.mktemp("contract") / "data", template, broker)
     settings.admin_key = SecretStr(ADMIN_KEY)
+    settings.security_contact = "mailto:security@example.com"
     for service in running(settings):
         yield service.keyed(ADMIN_KEY)
 
@@ -105,6 +110,7 @@ class Real:
         self._service = service
         self.begin_anew()
         service.new_tenant(TENANT)
+        service.new_tenant(LEAVING)
 
     def fill_in(self, case: Case) -> None:
         """Give every second request ids that exist."""
@@ -113,6 +119,8 @@ class Real:
         if self._turns[case.operation.label] % 2 == 0:
             return
         names = {"name": self._name_on(case.path)} if "{name}" in case.path else {}
+        if case.path == "/tenants/{name}":
+            names = {"name": case.path_parameters["name"]}
         if case.method == "DELETE":
             # Those that jobs are made of cannot go.
             names |= self._unused(case.path)
@@ -136,7 +144,7 @@ class Real:
     def spare(case: Case) -> None:
         """Have a long-poll answer at once, and nobody change the terms of who asks."""
         if case.path == "/tenants/{name}":
-            case.path_parameters["name"] = TENANT
+            case.path_parameters["name"] = LEAVING if case.method == "DELETE" else TENANT
         if (case.query or {}).get("wait"):
             case.query["wait"] = 0
 
@@ -190,6 +198,11 @@ class Real:
             case "key_id":
                 body = {"tenant": TENANT, "scopes": ["jobs:read"]}
                 return str(self._service.http.post("/keys", json=body).json()["id"])
+            case "signing_key_id":
+                entry = CatalogueEntry("signing_key", "a" * 64, {"public_key": "in PEM"})
+                with self._service.database.write() as session:
+                    publish(session, [entry])
+                return entry.name
             case "url":
                 return "https://hooks.example.com/atmc"
         return None

@@ -26,9 +26,14 @@ COMMON = {
     "/attacks/{name}",
     "/schemas",
     "/schemas/{name}",
+    "/signing-keys",
+    "/.well-known/security.txt",
 }
 # Only an admin's key opens these, whosever the id is.
-ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}", "/audit", "/audit/heads"}
+ADMIN = {
+    *("/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}", "/audit", "/audit/heads"),
+    "/signing-keys/{signing_key_id}",
+}
 # Make something of the caller's own; what they refer to is tested below.
 MAKES = {
     ("post", "/models"),

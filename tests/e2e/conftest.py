@@ -26,7 +26,20 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def service_url(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[str]:
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a key, made as docs/operations.md says; its public half is beside it, `.pub`."""
+    path = tmp_path_factory.mktemp("keys") / "signing.pem"
+    make = ["openssl", "genpkey", "-algorithm", "ed25519", "-out", path]
+    show = ["openssl", "pkey", "-in", path, "-pubout", "-out", path.with_suffix(".pub")]
+    for command in (make, show):
+        subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def service_url(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, signing_key: Path
+) -> Iterator[str]:
     """The URL of a service that `atmc serve` started."""
     folder = tmp_path_factory.mktemp("service")
     log = folder / "serve.log"
@@ -35,7 +48,7 @@ def service_url(tmp_path_factory: pytest.TempPathFactory, collector: Collector) 
     (folder / "api.py").write_text("raise ImportError('not this one')")
     # One thread a job: tests share the machine, and idle threads that spin slow them all down.
     environment = os.environ | {"ATMC_THREADS": "1", "ATMC_WEBHOOK_NETWORKS": "127.0.0.0/8"}
-    environment |= variables(collector)
+    environment |= variables(collector) | {"ATMC_SIGNING_KEY_FILE": str(signing_key)}
     with log.open("wb") as output:
         service = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT

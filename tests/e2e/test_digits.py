@@ -1,5 +1,6 @@
 """The whole path on real digits: submit, follow, show, download, and use what came back."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -42,7 +43,9 @@ def submit(atmc, digits):
     return run
 
 
-def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, digits, tmp_path):
+def test_a_compressed_model_comes_back_and_is_what_was_reported(
+    atmc, submit, digits, signing_key, tmp_path
+):
     done = submit(*SHORT, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith(": succeeded\n")
@@ -62,6 +65,7 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, di
     assert fetched.returncode == 0, fetched.stderr
     names = {Path(line).name for line in fetched.stdout.split()}
     assert names == {
+        "attestation.dsse.json",
         "model.atmc",
         "model.c",
         "model.onnx",
@@ -78,6 +82,18 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(atmc, submit, di
     assert json.loads(fresh.stdout)["clean_accuracy"] == headline["clean_accuracy_after"]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"].items() <= headline.items()
+    # Each file is what was signed, by the key that the service lists and by the one beside its own.
+    for name in names:
+        how = ("--key", signing_key.with_suffix(".pub"))
+        how = ("--key-from-service",) if name == "model.onnx" else how
+        verified = atmc("verify", tmp_path / name, *how)
+        assert verified.returncode == 0, verified.stderr
+        assert job["id"] in verified.stdout
+    hashes = {each["name"]: each["sha256"] for each in report["files"]}
+    assert set(hashes) == {"model.atmc", "model.safetensors", "model.onnx", "model.c"}
+    for name, sha256 in hashes.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == sha256
+        assert sha256 in (tmp_path / "report.html").read_text()
 
     shown = atmc("show", job["id"]).stdout
     assert f"{100 * headline['pgd_accuracy_after']:.2f} %" in shown

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from api.connections import BODY_S, HEADER_S
 from jobstore.settings import Settings
@@ -34,8 +36,9 @@ def test_every_setting_is_one(name):
     assert len(given) >= 7
     assert given <= known | {"ATMC_SECRETS_DIR"}
     secrets = {secret["target"].upper() for secret in SERVICES[name]["secrets"]}
-    assert len(secrets) == {"api": 5, "keeper": 4}.get(name, 3)
-    assert secrets <= known
+    assert len(secrets) == {"migrate": 3, "api": 5}.get(name, 4)
+    # This one is a file whose path is the setting.
+    assert secrets <= known | {"ATMC_SIGNING_KEY"}
 
 
 def test_the_settings_choose_the_servers_and_their_passwords_come_from_files(monkeypatch, tmp_path):
@@ -69,6 +72,7 @@ def test_every_image_is_built_from_folders_that_exist_and_runs_without_root(name
     dockerfile = path.read_text()
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
+    assert f"requirements/{path.stem}.txt" in sources
     assert sources
     assert all((ROOT / source).exists() for source in sources)
     allowed = Path(f"{path}.dockerignore").read_text().splitlines()
@@ -199,6 +203,15 @@ def test_only_who_shows_or_uses_secrets_has_their_key():
     assert having == ["api", "keeper"]
 
 
+def test_only_workers_have_the_key_that_signs_results():
+    signing = {"source": "signing", "target": "atmc_signing_key"}
+    having = [name for name in SERVICES if signing in SERVICES[name].get("secrets", [])]
+    assert having == ["worker-cpu", "worker-gpu"]
+    for name in having:
+        path = SERVICES[name]["environment"]["ATMC_SIGNING_KEY_FILE"]
+        assert path == "/run/secrets/atmc_signing_key"
+
+
 def test_secrets_are_files_that_one_script_makes(tmp_path):
     script = shutil.copy(ROOT / "docker/secrets.sh", tmp_path)
     subprocess.run(["sh", script], check=True)
@@ -206,7 +219,10 @@ def test_secrets_are_files_that_one_script_makes(tmp_path):
     assert {f"docker/secrets/{name}" for name in made} == {
         secret["file"] for secret in COMPOSE["secrets"].values()
     }
-    assert all(re.fullmatch(r"[0-9a-f]{48}\n", text) for text in made.values())
+    key = load_pem_private_key(made["signing"].encode(), password=None)
+    assert isinstance(key, Ed25519PrivateKey)
+    words = [text for name, text in made.items() if name != "signing"]
+    assert all(re.fullmatch(r"[0-9a-f]{48}\n", text) for text in words)
     assert len(set(made.values())) == len(made)
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     subprocess.run(["sh", script], check=True)

@@ -46,7 +46,11 @@ def test_each_part_gets_the_settings_that_it_needs(tmp_path, monkeypatch):
     monkeypatch.setenv("ATMC_SECRETS_DIR", str(tmp_path))
     monkeypatch.setenv("ATMC_DATABASE_URL", "postgresql://atmc@db/atmc")
     monkeypatch.setenv("ATMC_LEASE_S", "20")
-    common, sealing, asking = _settings(Settings(home=tmp_path, host="0.0.0.0", port=8001))
+    monkeypatch.setenv("ATMC_SIGNING_KEY_FILE", "/run/secrets/signing")
+    parts = _settings(Settings(home=tmp_path, host="0.0.0.0", port=8001))
+    common, sealing, asking, signing = parts
+    assert signing == {"ATMC_SIGNING_KEY_FILE": "/run/secrets/signing"}
+    assert "ATMC_SIGNING_KEY_FILE" not in common
     assert not [name for name in _environment() if name.startswith("ATMC_")]
     assert (
         common.items()

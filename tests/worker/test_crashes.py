@@ -24,6 +24,7 @@ from worker.supervisor import runs_folder
         ({"results": ["report.json", ".hidden"]}, "'.hidden'"),
         ({"results": ["report.json", "a" * 101]}, "not a result"),
         ({"links": ["model.pt"]}, "'model.pt'"),
+        ({"results": ["report.json", "attestation.dsse.json"]}, "'attestation.dsse.json'"),
     ],
 )
 def test_results_that_break_the_protocol_are_a_crash_and_none_is_published(

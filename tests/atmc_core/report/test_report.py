@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,30 @@ def test_reports_meet_their_schema_and_the_schema_is_strict(
     half = {name: part for name, part in read_report(compressed).items() if name != "difference"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(half, schema())
+
+
+def test_a_report_names_the_files_by_their_hashes_and_one_of_before_need_not(
+    evaluated: tuple[Path, Any], compressed: Path
+) -> None:
+    report, results = read_report(compressed), compressed / "results"
+    names = [each["name"] for each in report["files"]]
+    assert names == ["model.atmc", "model.safetensors", "model.onnx", "model.c"]
+    page = (results / "report.html").read_text()
+    for each in report["files"]:
+        content = (results / each["name"]).read_bytes()
+        assert (each["bytes"], each["sha256"]) == (len(content), sha256(content).hexdigest())
+        assert each["sha256"] in page
+    assert report["files"][0]["sha256"] == report["after"]["sha256"]
+    assert read_report(evaluated[0])["files"] == []
+    before = {name: part for name, part in report.items() if name != "files"}
+    jsonschema.validate(before, schema())
+    # `reproduce` reads it, too.
+    assert reproduce.read_report(_written(before, compressed / "before.json")) == before
+
+
+def _written(report: Report, path: Path) -> Path:
+    path.write_text(json.dumps(report))
+    return path
 
 
 def test_an_evaluation_alone_reports_the_upload_and_nothing_else(
