@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from jobstore import incoming, leases, uploads
-from jobstore.blobs import UNSETTLED_S, delete_unreferenced, touch
+from jobstore.blobs import START, UNSETTLED_S, delete_unreferenced, touch, walk_on
 from jobstore.deletion import delete_dataset, delete_job, delete_model, drop
 from jobstore.dialects import now
 from jobstore.errors import Expired, InUse, LeaseLost, NotEnded, NotFound
@@ -363,7 +363,7 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
     def sweep() -> None:
         slow = Slow(bench.store._store)
         with bench.database.write() as session:
-            assert delete_unreferenced(session, slow) == 1
+            assert delete_unreferenced(session, slow, walk_on(session, START)) == 1
 
     def upload() -> None:
         uploading.set()
@@ -388,7 +388,7 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
     assert bench.store.exists(key)
     age(bench, 2 * UNSETTLED_S)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     assert bench.store.exists(key)
 
 
@@ -396,10 +396,10 @@ def test_bytes_that_are_being_stored_again_are_not_deleted(bench, put) -> None:
     stored = put(b"being published")
     age(bench, UNSETTLED_S - 60)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     age(bench, 120)
     with bench.database.write() as session:
         touch(session, "default", **stored)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     assert bench.store.exists(blob_key(stored["sha256"]))
