@@ -10,7 +10,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -36,11 +37,17 @@ _HEADLINE = json.dumps({f"figure_{number:02}": number / 7 for number in range(22
 
 # {n} is a row's number, counted from 1 for the oldest.
 _TENANT = f"(CASE WHEN {{n}} % 2 = 0 THEN '{BIG}' ELSE 'team-' || ({{n}} / 2) % 7 END)"
-_BORN = "(now() - interval '{days} days' * (1 - {{n}}::float8 / {jobs}))"
+# {today} is the same moment in all statements: ids are made of it.
+_BORN = "({today} - interval '{days} days' * (1 - {{n}}::float8 / {jobs}))"
 _ID = (
     "('{prefix}_' || lpad(to_hex((extract(epoch from {born}) * 1000)::bigint), 12, '0')"
     " || '7' || substr(md5({{n}}::text), 1, 19))"
 )
+
+
+def _lately() -> datetime:
+    # The newest jobs took an hour, and have ended.
+    return datetime.now(UTC) - timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Size:
 
     jobs: int
     events_per_job: int = 10
+    today: str = field(default_factory=lambda: f"timestamptz '{_lately()}'", compare=False)
 
     @property
     def uploads(self) -> int:
@@ -58,7 +66,7 @@ class Size:
 
 def _sql(prefix: str, size: Size) -> tuple[str, str]:
     """The moment of the n-th job, and an id that was made then."""
-    born = _BORN.format(days=DAYS, jobs=size.jobs)
+    born = _BORN.format(today=size.today, days=DAYS, jobs=size.jobs)
     return born, _ID.format(prefix=prefix, born=born)
 
 
@@ -116,7 +124,7 @@ def _without_indexes(connection: Connection) -> Iterator[None]:
 
 
 def _uploads(connection: Connection, size: Size) -> None:
-    born = _BORN.format(days=DAYS, jobs=size.uploads).format(n="n")
+    born = _BORN.format(today=size.today, days=DAYS, jobs=size.uploads).format(n="n")
     tenants = f"SELECT '{BIG}' UNION SELECT 'team-' || g FROM generate_series(0, 6) AS g"
     connection.execute(
         text(f"INSERT INTO tenants (id, created_at) SELECT t.id, now() FROM ({tenants}) AS t(id)")
@@ -175,7 +183,7 @@ def _jobs(connection: Connection, size: Size, first: int, last: int) -> None:
         "headline": f"CASE {state} WHEN 'succeeded' THEN '{_HEADLINE}'::json END",
     }
     _insert(connection, "jobs", columns, f"generate_series({first}, {last}) AS n")
-    kept = f"NOT ({tenant} = '{TIDY}' AND {born} < now() - interval '365 days')"
+    kept = f"NOT ({tenant} = '{TIDY}' AND {born} < {size.today} - interval '365 days')"
     progress = '{"stage": "robust_training", "epoch": 3, "epochs": 30, "progress": 0.25}'
     events = {
         "job_id": job_id,
