@@ -88,7 +88,9 @@ def side(url: str, name: str, size: Size, *, minutes: float, leave_gb: float) ->
     admin.dispose()
     own = make_url(url).set(database=name).render_as_string(hide_password=False)
     database = Database(make_engine(Settings(database_url=own)))
+    began = time.perf_counter()
     migrate(database.engine)
+    say(f"{name} migrated in {time.perf_counter() - began:.1f} s")
     if is_new:
         size = fill(database, size, minutes=minutes, leave_gb=leave_gb)
     else:

@@ -114,16 +114,16 @@ def _lists(state: JobState | None, after: str) -> Operation:
     return _by_tenant(run)
 
 
-def _report(session: Session, ids: Ids) -> object:
+def _report(session: Session, ids: Ids) -> None:
     told = {"stage": "s", "epoch": 1, "epochs": 2, "progress": 0.5, "eta_s": 1.0}
     event = events.NewEvent(events.EventType.PROGRESS, told)
-    return leases.report(session, ids.held, [event])
+    leases.report(session, ids.held, [event])
 
 
-def _begin(session: Session, ids: Ids) -> object:
+def _begin(session: Session, ids: Ids) -> None:
     request = Request.new("POST /jobs", f"growth-{next(ids.numbers)}", "f" * 64)
     idempotency.begin(session, request)
-    return idempotency.finish(session, request, Answer(202, {}, {}))
+    idempotency.finish(session, request, Answer(202, {}, {}))
 
 
 def _finish(session: Session, ids: Ids) -> object:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ColumnElement, TextClause, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
@@ -106,10 +106,12 @@ def count_by_state(session: Session) -> dict[JobState, int]:
     counts: dict[JobState, int] = {}
     by_state = select(Job.state, func.count()).group_by(Job.state)
     estimated = estimate_by(session, Job.state)
-    if estimated is not None:
+    counted: list[TextClause | ColumnElement[bool]] = [WAITING, AT_WORK]
+    if estimated is None:
+        counted.append(Job.state.in_(FINAL))
+    else:
         counts = {state: estimated.get(state.value, 0) for state in FINAL}
-    ended = [] if counts else [Job.state.in_(FINAL)]
-    for condition in (WAITING, AT_WORK, *ended):
+    for condition in counted:
         for state, count in session.execute(by_state.where(condition)):
             counts[state] = count
     return counts
