@@ -26,6 +26,7 @@ from jobstore import (
     metrics,
     quotas,
     retention,
+    stocktaking,
     tenancy,
     uploads,
     webhooks,
@@ -181,7 +182,7 @@ def _unreferenced(session: Session, _: Ids) -> object:
 
 
 def _named_checkpoints(session: Session, _: Ids) -> object:
-    return retention.named_checkpoints(session)
+    return stocktaking.named_checkpoints(session)
 
 
 KEEPER: dict[str, Operation] = {

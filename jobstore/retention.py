@@ -1,23 +1,17 @@
-"""Deletes what has expired, finds what crashes left over, and audits the store by the rows.
+"""Drops what is past its tenant's terms.
 
-Rows are the truth here, too: an object is kept because a row names it. `expire` drops what is past
-its tenant's terms, `jobstore.blobs` the bytes that nothing refers to after that; `find_strays`
-is for what crashes left in the store, and `audit` counts.
+The bytes that nothing refers to after that are deleted by `jobstore.blobs`; what crashes have left
+is found by `jobstore.stocktaking`.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobstore import webhooks
-from jobstore.blobs import UNSETTLED_S
-from jobstore.dialects import clock, insert_if_absent, now
-from jobstore.incoming import staged_keys
-from jobstore.objects import CHECKPOINTS, STAGED, Found, ObjectStore, blob_key, read_blob_key
-from jobstore.tables import Artifact, Blob, Dataset, Event, Job, Model, Tenant
+from jobstore.dialects import clock, now
+from jobstore.tables import Artifact, Dataset, Event, Job, Model, Tenant
 from jobstore.terms import Terms
 
 _AT_ONCE = 1000
@@ -141,108 +135,3 @@ def _in_use(
         exists().where(reference == kind.id, Job.finished_at.is_(None)),
         exists().where(reference == kind.id, Job.finished_at >= clock(-keep_s)),
     )
-
-
-@dataclass(frozen=True)
-class Strays:
-    """Leftovers of crashes: blobs without a row, and keys of other objects that no row names."""
-
-    blobs: list[Found]
-    keys: list[str]
-
-
-def find_strays(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Strays:
-    """Look for what a killed process left of uploads, for old checkpoints that no row names, and
-    for blobs without a row. A request may send its files for `upload_lifetime_s`.
-    """
-    settled = now(session) - timedelta(seconds=UNSETTLED_S)
-    abandoned = settled - timedelta(seconds=upload_lifetime_s)
-    known = {blob_key(*row) for row in session.execute(select(Blob.sha256, Blob.tenant_id))}
-    left = [found.key for found in store.find(STAGED) if found.modified < abandoned]
-    old = [found.key for found in store.find(CHECKPOINTS) if found.modified < settled]
-    chunks, direct = staged_keys(session)
-    named = named_checkpoints(session) | chunks | direct
-    return Strays(
-        blobs=[found for found in _blobs(store) if found.key not in known],
-        keys=[key for key in (*left, *old) if key not in named],
-    )
-
-
-def adopt(session: Session, found: Iterable[Found]) -> None:
-    """Give blobs a row, so that they are deleted like the others that nothing refers to."""
-    for blob in found:
-        if (names := read_blob_key(blob.key)) is not None:
-            row = {"tenant_id": names[0], "sha256": names[1]}
-            more = {"bytes": blob.bytes, "touched_at": blob.modified}
-            insert_if_absent(session, Blob, row | more)
-
-
-@dataclass(frozen=True)
-class Audit:
-    """How many objects lie in the store and how many of them rows name.
-
-    `unsettled` objects are too young to be named yet; `unreferenced` are not named, `dangling` are
-    named and not there: both are to be 0.
-    """
-
-    objects: int
-    references: int
-    unsettled: int
-    unreferenced: int
-    dangling: int
-
-
-def audit(session: Session, store: ObjectStore, *, upload_lifetime_s: float) -> Audit:
-    """Hold the store against the rows: blobs, checkpoints, and uploads that are on their way."""
-    settled = now(session) - timedelta(seconds=UNSETTLED_S)
-    references = _references(session)
-    # A direct upload is its owner's to put there: it may be missing, and its row says when it goes.
-    _, direct = staged_keys(session)
-    staged = [found for found in store.find(STAGED) if found.key not in direct]
-    objects = {found.key: found for found in (*_blobs(store), *store.find(CHECKPOINTS), *staged)}
-    loose = [found for key, found in objects.items() if key not in references]
-    lately = select(Blob.sha256, Blob.tenant_id).where(Blob.touched_at >= clock(-UNSETTLED_S))
-    fresh = {blob_key(*row) for row in session.execute(lately)}
-    abandoned = settled - timedelta(seconds=upload_lifetime_s)
-    unsettled = [
-        found
-        for found in loose
-        if found.modified >= (abandoned if found.key.startswith(STAGED) else settled)
-        or found.key in fresh
-    ]
-    # Looked for once more: what was stored or deleted meanwhile is no fault.
-    missing = {key for key in references if key not in objects and not store.exists(key)}
-    return Audit(
-        objects=len(objects),
-        references=len(references),
-        unsettled=len(unsettled),
-        unreferenced=len(loose) - len(unsettled),
-        dangling=len(missing & _references(session)) if missing else 0,
-    )
-
-
-def _references(session: Session) -> set[str]:
-    chunks, _ = staged_keys(session)
-    keys = named_checkpoints(session) | chunks
-    for kind, condition in (
-        (Model, Model.expired_at.is_(None)),
-        (Dataset, Dataset.expired_at.is_(None)),
-        (Artifact, None),
-    ):
-        query = select(kind.sha256, kind.tenant_id).distinct()
-        query = query if condition is None else query.where(condition)
-        keys |= {blob_key(*row) for row in session.execute(query)}
-    return keys
-
-
-def named_checkpoints(session: Session) -> set[str]:
-    """Return the keys of all checkpoints that jobs name."""
-    # Who has none has had no other one before.
-    columns = (Job.checkpoint_key, Job.previous_checkpoint_key)
-    query = select(*columns).where(Job.checkpoint_key.is_not(None))
-    return {key for row in session.execute(query) for key in row if key is not None}
-
-
-def _blobs(store: ObjectStore) -> Iterator[Found]:
-    for folder in ("blobs/", "tenants/"):
-        yield from store.find(folder)

@@ -3,11 +3,11 @@
 import logging
 from dataclasses import asdict
 
-from jobstore import blobs, idempotency, metrics, retention
+from jobstore import blobs, idempotency, metrics, retention, stocktaking
 from jobstore.database import Database
 from jobstore.objects import ObjectStore
-from jobstore.retention import Audit
 from jobstore.settings import Settings
+from jobstore.stocktaking import Audit
 from jobstore.tenants import list_tenants
 from jobstore.terms import Terms
 
@@ -30,19 +30,19 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         with database.write() as session:
             blobs.count_stored(session, tenant.id)
     with database.read() as session:
-        strays = retention.find_strays(session, store, **lifetime)
+        strays = stocktaking.find_strays(session, store, **lifetime)
     more = True
     while more:
         with database.write() as session:
             more = idempotency.forget_expired(session)
     with database.write() as session:
         metrics.forget_told(session)
-        retention.adopt(session, strays.blobs)
+        stocktaking.adopt(session, strays.blobs)
     for key in (*forgotten, *strays.keys):
         store.delete(key)
     deleted = _delete_unreferenced(database, store)
     with database.read() as session:
-        counts = retention.audit(session, store, **lifetime)
+        counts = stocktaking.audit(session, store, **lifetime)
     fault = counts.unreferenced or counts.dangling
     log.log(
         logging.ERROR if fault else logging.INFO,
