@@ -6,6 +6,8 @@ The last line that `python -m benchmarks.load` prints is a JSON object:
   `GET /jobs/{id}` at the requested rate, and `most_reads_per_s`, the highest rate;
 - `creates_per_s` and so on: the same for `POST /jobs`, and `lost`, how many created jobs are not
   there;
+- `edge`: what is answered in time, and what is turned away with 503, when 0.9 and 1.1 times as many
+  reads are sent as are answered at most: see `benchmarks.overload`;
 - `streams`: how many of the `waiting` requests heard of a change;
 - `queue_to_start_s`: the time from a job's creation to its child's first event;
 - `full_...`: the same figures with a table of many finished jobs;
@@ -18,6 +20,7 @@ measurement are left out.
 """
 
 import argparse
+import asyncio
 import http.client
 import json
 import random
@@ -37,6 +40,7 @@ from sqlalchemy import text
 
 from benchmarks.chaos import Chaos
 from benchmarks.house import House, house, wait_until
+from benchmarks.overload import Client, edge
 from benchmarks.small_job import SPEC
 from benchmarks.timing import print_result
 from jobstore import jobs
@@ -50,6 +54,8 @@ _LONG = SPEC | {"training": SPEC["training"] | {"robust_epochs": 9_000}}
 _WARM_UP_S = 3.0
 # How often the time from the queue to the start is measured.
 _STARTS = 5
+# How much is asked for on both sides of the edge, by what is answered at most.
+_EDGE = (0.9, 1.1)
 # The index of the 99th percentile in `statistics.quantiles(..., n=100)`.
 _P99 = 98
 
@@ -297,6 +303,8 @@ def measure(options: Options) -> Figures:
             measured = reads(made, options, trains["id"])
             measured |= creates(made, options, ids | _LONG)
             figures |= {f"{prefix}{name}": value for name, value in measured.items()}
+        reader = Client(made.url, "GET", trains["links"]["self"])
+        figures["edge"] = asyncio.run(edge(reader, options.seconds, *_EDGE))
         figures["streams"] = streams(made, ids | _LONG, options.waiting)
         figures["trained_on"] = httpx.get(job).json()["state"] == "running"
     return figures | vars(options)

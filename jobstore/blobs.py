@@ -9,9 +9,10 @@ dangles.
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, exists, false, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from jobstore import metrics
 from jobstore.dialects import clock, upsert
 from jobstore.objects import ObjectStore, blob_key
 from jobstore.tables import Artifact, Blob, Dataset, Model
@@ -19,47 +20,89 @@ from jobstore.tables import Artifact, Blob, Dataset, Model
 UNSETTLED_S = 3600.0
 """The longest that a blob may lie in the store before a row refers to it."""
 
-_AT_ONCE = 100
+_AT_ONCE = 1000
 
 
 def touch(session: Session, tenant: str, sha256: str, bytes: int) -> None:
     """Record that this blob is about to be stored and referred to; call it before storing."""
+    metrics.count(session, metrics.STORED_AT_MOST, bytes, tenant=tenant)
     row = {"tenant_id": tenant, "sha256": sha256, "bytes": bytes, "touched_at": clock()}
     upsert(session, Blob, row)
 
 
+def stored_at_most(session: Session, tenant: str) -> int:
+    """Return a number that `stored_bytes` does not exceed, without counting.
+
+    It adds up what was ever about to be stored, and is put right by `count_stored`.
+    """
+    known = metrics.counters(session, metrics.STORED_AT_MOST, tenant=tenant)
+    return int(sum(known.values()))
+
+
+def count_stored(session: Session, tenant: str) -> int:
+    """Return `stored_bytes`, and let `stored_at_most` be that when the transaction commits."""
+    # First what is known, then the count: what is added in between is in both, so never in none.
+    known = stored_at_most(session, tenant)
+    counted = stored_bytes(session, tenant)
+    metrics.count(session, metrics.STORED_AT_MOST, counted - known, tenant=tenant)
+    return counted
+
+
 def stored_bytes(session: Session, tenant: str) -> int:
-    """Return the bytes of the tenant's blobs that something refers to, each counted once."""
+    """Return the bytes of the tenant's blobs that something refers to, each counted once.
+
+    That is a look at each of them.
+    """
     total = select(func.coalesce(func.sum(Blob.bytes), 0))
     return int(session.scalars(total.where(Blob.tenant_id == tenant, is_referred_to())).one())
 
 
-def delete_unreferenced(
-    session: Session, store: ObjectStore, only: Collection[tuple[str, str]] | None = None
-) -> int:
-    """Delete up to a hundred blobs that nothing refers to, of all or of `only` (tenant, digest).
+Place = tuple[str, str]
+"""A tenant and a digest: where a walk through all blobs has come."""
 
-    Returns how many. Objects and rows go in this transaction: should it fail half-way, a row is
-    left whose object is gone, which the next call deletes.
+
+START: Place = ("", "")
+
+_place = tuple_(Blob.tenant_id, Blob.sha256)
+
+
+def walk_on(session: Session, after: Place) -> list[Place]:
+    """Return the next thousand blobs or fewer, in the order of a walk that begins at `START`."""
+    query = select(Blob.tenant_id, Blob.sha256).where(_place > tuple_(*after))
+    step = query.order_by(Blob.tenant_id, Blob.sha256).limit(_AT_ONCE)
+    return [(tenant, sha256) for tenant, sha256 in session.execute(step)]
+
+
+def _are(places: Collection[Place]) -> ColumnElement[bool]:
+    # By tenants, so that the database looks each of them up: it does not know how few pairs are.
+    digests: dict[str, list[str]] = {}
+    for tenant, sha256 in places:
+        digests.setdefault(tenant, []).append(sha256)
+    return or_(
+        false(), *(and_(Blob.tenant_id == t, Blob.sha256.in_(some)) for t, some in digests.items())
+    )
+
+
+def delete_unreferenced(session: Session, store: ObjectStore, among: Collection[Place]) -> int:
+    """Delete those of these blobs that nothing refers to; returns how many.
+
+    Objects and rows go in this transaction: should it fail half-way, a row is left whose object is
+    gone, which the next call deletes.
     """
     old = Blob.touched_at < clock(-UNSETTLED_S)
-    candidates = select(Blob.tenant_id, Blob.sha256).where(old, ~is_referred_to())
-    if only is not None:
-        candidates = candidates.where(tuple_(Blob.tenant_id, Blob.sha256).in_(only))
-    locked = candidates.limit(_AT_ONCE).with_for_update(skip_locked=True)
-    found = [tuple(row) for row in session.execute(locked)]
+    candidates = select(Blob.tenant_id, Blob.sha256).where(_are(among), old, ~is_referred_to())
+    locked = candidates.with_for_update(skip_locked=True)
+    found = [(tenant, sha256) for tenant, sha256 in session.execute(locked)]
     if not found:
         return 0
     # The question is asked again, because a reference from before the lock shows only now.
-    among = tuple_(Blob.tenant_id, Blob.sha256).in_(found)
-    unreferenced = session.execute(
-        select(Blob.tenant_id, Blob.sha256).where(among, ~is_referred_to())
-    ).all()
-    for tenant, sha256 in unreferenced:
+    still = select(Blob.tenant_id, Blob.sha256).where(_are(found), ~is_referred_to())
+    gone = [(tenant, sha256) for tenant, sha256 in session.execute(still)]
+    for tenant, sha256 in gone:
         store.delete(blob_key(sha256, tenant))
-    gone = tuple_(Blob.tenant_id, Blob.sha256).in_([tuple(row) for row in unreferenced])
-    session.execute(delete(Blob).where(gone), execution_options={"synchronize_session": False})
-    return len(unreferenced)
+    done = delete(Blob).where(_are(gone))
+    session.execute(done, execution_options={"synchronize_session": False})
+    return len(gone)
 
 
 def is_referred_to() -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from jobstore import tenancy
 from jobstore.dialects import (
     BriefCursor,
-    lock_migrations,
+    one_migration_at_a_time,
     reading,
     set_up_postgresql,
     set_up_sqlite,
@@ -68,10 +68,13 @@ def make_engine(settings: Settings) -> Engine:
 
 def migrate(engine: Engine, revision: str = "head") -> None:
     """Bring the tables up to `revision` (the newest); several processes may do so at once."""
-    with engine.begin() as connection:
-        lock_migrations(connection)
-        config = Config()
-        config.set_main_option("script_location", "jobstore:migrations")
+    config = Config()
+    config.set_main_option("script_location", "jobstore:migrations")
+    with (
+        reading(engine).connect() as guard,
+        one_migration_at_a_time(guard),
+        engine.begin() as connection,
+    ):
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 

@@ -77,4 +77,4 @@ def drop(database: Database, store: ObjectStore, freed: Freed) -> None:
         store.delete(key)
     if freed.blobs:
         with database.write() as session:
-            delete_unreferenced(session, store, only=freed.blobs)
+            delete_unreferenced(session, store, freed.blobs)

@@ -104,7 +104,9 @@ def _placed() -> Select[tuple[str, int]]:
         .group_by(held.tenant_id)
         .subquery()
     )
-    is_told = exists().where(held.webhook_id == this.webhook_id, held.held_until > clock())
+    is_told = exists().where(
+        held.webhook_id == this.webhook_id, held.due_at <= clock(), held.held_until > clock()
+    )
     waiting = (
         select(this.webhook_id, this.tenant_id)
         .join(Webhook, Webhook.id == this.webhook_id)

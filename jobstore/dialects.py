@@ -5,7 +5,9 @@ writing transaction begins with `BEGIN IMMEDIATE`, which admits one writer at a 
 """
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from select import POLLIN, poll
 from typing import Any
@@ -28,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float, TypeDecorator
@@ -40,6 +42,8 @@ _BUSY_TIMEOUT_MS = 30_000
 # "atmc" and the next: any numbers, the same in every process.
 _MIGRATION_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
 _SEALING_LOCK = 0x61746D66
+# How often a process asks whether another one still migrates.
+_MIGRATION_POLL_S = 0.1
 # How long a transaction may ask nothing: of a claim, for which others wait, and of any other.
 _CLAIM_PATIENCE_MS, _PATIENCE_MS, _LONG_PATIENCE_MS = 5_000, 15_000, 3_600_000
 
@@ -83,9 +87,10 @@ def now(session: Session, offset_s: float = 0.0) -> datetime:
 
 @compiles(clock, "postgresql")
 def _postgresql_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
-    # now() would be the time at which the transaction began.
+    # now() would be the time at which the transaction began. clock_timestamp() is another one at
+    # each row, so no index finds what lies before it.
     offset = compiler.process(element.clauses, **kw)
-    return f"(clock_timestamp() + make_interval(secs => {offset}))"
+    return f"(statement_timestamp() + make_interval(secs => {offset}))"
 
 
 @compiles(clock, "sqlite")
@@ -196,10 +201,24 @@ def forget_deleted(engine: Engine) -> None:
             connection.close()
 
 
-def lock_migrations(connection: Connection) -> None:
-    """Let one process at a time past this line until its transaction ends."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+@contextmanager
+def one_migration_at_a_time(connection: Connection) -> Iterator[None]:
+    """Let one process at a time into this block.
+
+    On PostgreSQL the lock outlives transactions, because a revision that builds an index beside
+    writers ends its own. Others ask for it again and again instead of waiting inside of a
+    statement: the building of the index would wait for that statement's end.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    key = {"key": _MIGRATION_LOCK}
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+        time.sleep(_MIGRATION_POLL_S)
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 
 
 def lock_claims(session: Session) -> None:
@@ -217,6 +236,36 @@ def lock_sealing(session: Session) -> None:
     """Let one sealer of the audit log at a time past this line until its transaction ends."""
     if _is_postgresql(session):
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEALING_LOCK})
+
+
+def estimate_by(session: Session, column: InstrumentedAttribute[Any]) -> dict[str, int] | None:
+    """Return about how many rows have each value of a column of few values.
+
+    These are PostgreSQL's statistics, which it renews as rows come and go; counting reads as many
+    index entries as there are rows. None where there are none yet, or few rows.
+    """
+    if not _is_postgresql(session):
+        return None
+    asked = {"table": column.class_.__tablename__, "column": column.key}
+    found = session.execute(_STATISTICS, asked).one_or_none()
+    if found is None or found.rows < ESTIMATED_FROM:
+        return None
+    return {
+        value: round(share * found.rows)
+        for value, share in zip(found.values, found.shares, strict=True)
+    }
+
+
+ESTIMATED_FROM = 100_000
+"""Fewer rows are counted."""
+
+_STATISTICS = text(
+    "SELECT c.reltuples AS rows, s.most_common_vals::text::text[] AS values, "
+    "s.most_common_freqs AS shares FROM pg_class AS c JOIN pg_stats AS s "
+    "ON s.schemaname = c.relnamespace::regnamespace::text AND s.tablename = c.relname "
+    "WHERE c.oid = CAST(:table AS regclass) AND s.attname = :column "
+    "AND s.most_common_vals IS NOT NULL"
+)
 
 
 def expect_a_wait(session: Session) -> None:

@@ -112,9 +112,14 @@ def abandon(session: Session, request: Request) -> None:
     session.execute(delete(IdempotencyKey).where(held))
 
 
-def forget_expired(session: Session) -> None:
-    """Drop the answers that are not replayed any more."""
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < clock(-KEPT_S)))
+def forget_expired(session: Session, limit: int = 1000) -> bool:
+    """Drop up to `limit` answers that are not replayed any more; returns whether there are more."""
+    old = select(IdempotencyKey.created_at).where(IdempotencyKey.created_at < clock(-KEPT_S))
+    moments = session.scalars(old.order_by(IdempotencyKey.created_at).limit(limit)).all()
+    if moments:
+        gone = delete(IdempotencyKey).where(IdempotencyKey.created_at <= moments[-1])
+        session.execute(gone)
+    return len(moments) == limit
 
 
 def _check_fingerprint(row: IdempotencyKey, request: Request) -> None:

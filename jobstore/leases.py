@@ -26,7 +26,7 @@ from jobstore.events import (
     change_state,
 )
 from jobstore.states import ACTIVE, FINAL, JobState
-from jobstore.tables import DEFAULT_TENANT, WAITING, Artifact, Document, Job, Tenant
+from jobstore.tables import AT_WORK, DEFAULT_TENANT, WAITING, Artifact, Document, Job, Tenant
 from jobstore.workers import Offer, forget_lost, queue_of
 
 WORKER_LOST = "worker_lost"
@@ -164,11 +164,7 @@ def next_job(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
 
 def _next_tenant(offer: Offer, max_running_jobs: int | None) -> ScalarSelect[str]:
     """Return the choice of the tenant whose turn it is among those with a suitable waiting job."""
-    at_work = (
-        select(func.count())
-        .where(Job.state.in_(ACTIVE), Job.tenant_id == Tenant.id)
-        .scalar_subquery()
-    )
+    at_work = select(func.count()).where(AT_WORK, Job.tenant_id == Tenant.id).scalar_subquery()
     limit = func.coalesce(Tenant.max_running_jobs, max_running_jobs)
     return (
         select(Tenant.id)
@@ -250,7 +246,7 @@ def release(session: Session, attempt: Attempt) -> JobState:
 
 def release_unknown(session: Session, owner: str) -> None:
     """Give back what an idle worker holds without knowing: the answer to its claim was lost."""
-    held = select(Job).where(Job.state.in_(ACTIVE), Job.owner == owner).with_for_update()
+    held = select(Job).where(AT_WORK, Job.owner == owner).with_for_update()
     for job in session.scalars(held):
         _end_attempt(session, job)
     session.flush()
@@ -309,7 +305,7 @@ def sweep(session: Session) -> Swept:
     swept = Swept()
     lost = (
         select(Job)
-        .where(Job.state.in_(ACTIVE), Job.lease_expires_at < clock())
+        .where(AT_WORK, Job.lease_expires_at < clock())
         .order_by(Job.id)
         .with_for_update(skip_locked=True)
     )
@@ -327,9 +323,7 @@ def sweep(session: Session) -> Swept:
     forget_lost(session)
     session.flush()
     waiting = (
-        select(Job.device, Job.gpus, func.count())
-        .where(Job.state == JobState.QUEUED)
-        .group_by(Job.device, Job.gpus)
+        select(Job.device, Job.gpus, func.count()).where(WAITING).group_by(Job.device, Job.gpus)
     )
     for device, gpus, count in session.execute(waiting):
         swept.waiting[queue_of(device, gpus)] = count

@@ -24,6 +24,8 @@ LEASES_LOST = "atmc_leases_lost"
 UPLOADS = "atmc_uploads"
 UPLOADED_BYTES = "atmc_uploaded_bytes"
 WEBHOOK_DELIVERIES = "atmc_webhook_deliveries"
+STORED_AT_MOST = "atmc_stored_bytes_at_most"
+"""By tenant, so it is not shown: see `jobstore.blobs`."""
 GPU_USED, GPU_TOTAL = "atmc_gpu_memory_used_bytes", "atmc_gpu_memory_total_bytes"
 
 TOLD_WITHIN_S = 120.0
@@ -77,9 +79,11 @@ def forget_told(session: Session) -> None:
     session.execute(delete(Metric).where(Metric.told_at < clock(-TOLD_WITHIN_S)))
 
 
-def counters(session: Session, name: str) -> dict[Labels, float]:
-    """Return a counter's values by their labels."""
+def counters(session: Session, name: str, **labels: str) -> dict[Labels, float]:
+    """Return a counter's values by their labels, or only the one with exactly these labels."""
     query = select(Metric.labels, Metric.value).where(Metric.name == name)
+    if labels:
+        query = query.where(Metric.labels == json.dumps(labels, sort_keys=True))
     return _by_labels(session, query)
 
 

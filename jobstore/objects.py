@@ -77,11 +77,15 @@ def tenant_folder(tenant: str) -> str:
     return f"tenants/{tenant}/"
 
 
+def blob_folder(tenant: str = DEFAULT_TENANT) -> str:
+    """Return what the keys of the tenant's blobs begin with."""
+    # The default tenant's lie where they lay before there were others.
+    return "blobs" if tenant == DEFAULT_TENANT else f"{tenant_folder(tenant)}blobs"
+
+
 def blob_key(sha256: str, tenant: str = DEFAULT_TENANT) -> str:
     """Return the key of the tenant's blob with this digest (hex)."""
-    # The default tenant's lie where they lay before there were others.
-    folder = "blobs" if tenant == DEFAULT_TENANT else f"{tenant_folder(tenant)}blobs"
-    return f"{folder}/{sha256[:2]}/{sha256}"
+    return f"{blob_folder(tenant)}/{sha256[:2]}/{sha256}"
 
 
 def digest_of(path: Path) -> str:
@@ -219,6 +223,10 @@ class ObjectStore:
         for chunk in obstore.list(self._store, prefix or None):
             for each in chunk:
                 yield Found(each["path"], each["size"], each["last_modified"])
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return what the keys below `prefix` have up to their next slash."""
+        return list(obstore.list_with_delimiter(self._store, prefix)["common_prefixes"])
 
     def move(self, key: str, new_key: str) -> None:
         """Rename the object, over what is there: atomic in a folder, copy and delete on S3."""

@@ -7,7 +7,7 @@ is counted in the broker (`jobstore.rates`).
 from sqlalchemy import bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
-from jobstore.blobs import is_referred_to, stored_bytes
+from jobstore.blobs import count_stored, is_referred_to, stored_at_most
 from jobstore.dialects import lock_quota
 from jobstore.errors import QuotaExceeded
 from jobstore.objects import Stored
@@ -74,6 +74,8 @@ def _check_room(session: Session, tenant: str, limit: int, bytes: int) -> None:
     coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
     coming = coming.where(IncomingUpload.tenant_id == tenant, IncomingUpload.closed_at.is_(None))
     announced = int(session.scalars(coming).one())
-    used = stored_bytes(session, tenant) + announced
+    if stored_at_most(session, tenant) + announced + bytes <= limit:
+        return
+    used = count_stored(session, tenant) + announced
     if used + bytes > limit:
         raise QuotaExceeded("stored-bytes", limit, remaining=max(0, limit - used))

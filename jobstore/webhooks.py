@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
@@ -119,11 +119,14 @@ def forget_job(session: Session, job_id: str) -> None:
     _forget(session, WebhookDelivery.job_id == job_id)
 
 
-def forget_old(session: Session, tenant: str, keep_s: float) -> None:
-    """Delete what the tenant's webhooks were told longer ago."""
+def forget_old(session: Session, tenant: str, keep_s: float, limit: int) -> int:
+    """Delete up to `limit` of what the tenant's webhooks were told longer ago; returns how many."""
     done = WebhookDelivery.due_at.is_(None)
     old = WebhookDelivery.created_at < clock(-keep_s)
-    _forget(session, and_(WebhookDelivery.tenant_id == tenant, done, old))
+    which = select(WebhookDelivery.id).where(WebhookDelivery.tenant_id == tenant, done, old)
+    ids = session.scalars(which.order_by(WebhookDelivery.created_at).limit(limit)).all()
+    _forget(session, WebhookDelivery.id.in_(ids))
+    return len(ids)
 
 
 def _forget(session: Session, which: ColumnElement[bool]) -> None:

@@ -3,11 +3,11 @@
 import logging
 from dataclasses import asdict
 
-from jobstore import blobs, idempotency, metrics, retention
+from jobstore import blobs, idempotency, metrics, retention, stocktaking
 from jobstore.database import Database
 from jobstore.objects import ObjectStore
-from jobstore.retention import Audit
 from jobstore.settings import Settings
+from jobstore.stocktaking import Audit
 from jobstore.tenants import list_tenants
 from jobstore.terms import Terms
 
@@ -26,19 +26,23 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
         tenants = list_tenants(session)
     forgotten: list[str] = []
     for tenant in tenants:
+        forgotten += _expire(database, tenant.id, Terms.of(settings, tenant))
         with database.write() as session:
-            forgotten += retention.expire(session, tenant.id, Terms.of(settings, tenant))
+            blobs.count_stored(session, tenant.id)
     with database.read() as session:
-        strays = retention.find_strays(session, store, **lifetime)
+        strays = stocktaking.find_strays(session, store, **lifetime)
+    more = True
+    while more:
+        with database.write() as session:
+            more = idempotency.forget_expired(session)
     with database.write() as session:
-        idempotency.forget_expired(session)
         metrics.forget_told(session)
-        retention.adopt(session, strays.blobs)
+        stocktaking.adopt(session, strays.blobs)
     for key in (*forgotten, *strays.keys):
         store.delete(key)
     deleted = _delete_unreferenced(database, store)
     with database.read() as session:
-        counts = retention.audit(session, store, **lifetime)
+        counts = stocktaking.audit(session, store, **lifetime)
     fault = counts.unreferenced or counts.dangling
     log.log(
         logging.ERROR if fault else logging.INFO,
@@ -48,11 +52,24 @@ def retain_once(settings: Settings, database: Database, store: ObjectStore) -> A
     return counts
 
 
-def _delete_unreferenced(database: Database, store: ObjectStore) -> int:
-    deleted = 0
-    while True:
+def _expire(database: Database, tenant: str, terms: Terms) -> list[str]:
+    keys, more = list[str](), True
+    while more:
         with database.write() as session:
-            batch = blobs.delete_unreferenced(session, store)
-        if batch == 0:
+            expired = retention.expire(session, tenant, terms)
+        keys += expired.checkpoint_keys
+        more = expired.more
+    return keys
+
+
+def _delete_unreferenced(database: Database, store: ObjectStore) -> int:
+    """Walk through all blobs, some at a time, so that no transaction is long."""
+    deleted, place = 0, blobs.START
+    while True:
+        with database.read() as session:
+            step = blobs.walk_on(session, place)
+        if not step:
             return deleted
-        deleted += batch
+        with database.write() as session:
+            deleted += blobs.delete_unreferenced(session, store, step)
+        place = step[-1]

@@ -6,12 +6,13 @@ Whoever imports this has all of them in `Base.metadata`.
 from jobstore.tables.audit import AuditChain, AuditRecord
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
-from jobstore.tables.jobs import WAITING, Artifact, Event, Job
+from jobstore.tables.jobs import AT_WORK, WAITING, Artifact, Event, Job
 from jobstore.tables.tenants import Key, Tenant
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 
 __all__ = [
+    "AT_WORK",
     "DEFAULT_TENANT",
     "WAITING",
     "Artifact",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import String
+from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
@@ -38,6 +38,7 @@ class IdempotencyKey(Owned, Base):
     """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "created_at"),)
 
     tenant_id: Mapped[str] = mapped_column(
         TENANT_ID, primary_key=True, server_default=DEFAULT_TENANT

@@ -11,8 +11,9 @@ from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
 from jobstore.tables.uploads import Dataset, Model
 from jobstore.traces import trace_id_of
 
-# A claim must use the index's own words, or the database does not use the index.
+# Queries must use the index's own words, or the database does not use the index.
 WAITING = text("state = 'queued'")
+AT_WORK = text("state IN ('running', 'validating')")
 
 _state = Enum(
     JobState,
@@ -44,14 +45,15 @@ class Job(Owned, Base):
         Index(None, "tenant_id", "id"),
         Index(None, "tenant_id", "state", "id"),
         Index(None, "tenant_id", "finished_at"),
-        Index(None, "model_id"),
-        Index(None, "dataset_id"),
+        # By the file, and then by whether the job still needs it, or when it ended.
+        Index(None, "model_id", "finished_at"),
+        Index(None, "dataset_id", "finished_at"),
         Index("ix_jobs_waiting", "tenant_id", "rank", "id", **only_where(WAITING)),
-        Index(None, "lease_expires_at"),
+        Index("ix_jobs_at_work", "tenant_id", "lease_expires_at", **only_where(AT_WORK)),
         Index(
-            "ix_jobs_kept_checkpoints",
+            "ix_jobs_checkpoints",
             "finished_at",
-            **only_where(text("checkpoint_key IS NOT NULL AND finished_at IS NOT NULL")),
+            **only_where(text("checkpoint_key IS NOT NULL")),
         ),
     )
 

@@ -13,8 +13,9 @@ class Tenant(Base):
     """A team that shares the service, under the name that its keys carry.
 
     What is None is the service's own (`jobstore.settings`). `served_at` is when a worker last took
-    one of its jobs; who was served longest ago comes next. One with an `erase_requested_at` goes:
-    see `jobstore.erasure`.
+    one of its jobs; who was served longest ago comes next. Of jobs that ended up to
+    `artifacts_expired_to` and `events_expired_to` nothing is left of these, so that retention need
+    not look at them again. One with an `erase_requested_at` goes: see `jobstore.erasure`.
     """
 
     __tablename__ = "tenants"
@@ -22,6 +23,8 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     served_at: Mapped[datetime | None]
+    artifacts_expired_to: Mapped[datetime | None]
+    events_expired_to: Mapped[datetime | None]
     max_stored_bytes: Mapped[int | None]
     max_queued_jobs: Mapped[int | None]
     max_running_jobs: Mapped[int | None]

@@ -41,7 +41,14 @@ class WebhookDelivery(Owned, Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index(None, "webhook_id", "id"),
+        Index(None, "job_id"),
         Index("ix_webhook_deliveries_due", "due_at", **only_where(text("due_at IS NOT NULL"))),
+        Index(
+            "ix_webhook_deliveries_done",
+            "tenant_id",
+            "created_at",
+            **only_where(text("due_at IS NULL")),
+        ),
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)

@@ -19,7 +19,7 @@ from jobstore import incoming
 from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock
 from jobstore.errors import OffsetConflict
-from jobstore.retention import find_strays
+from jobstore.stocktaking import find_strays
 from jobstore.tables import IncomingUpload
 from keeper.sweep import sweep_uploads
 from tests.api import files

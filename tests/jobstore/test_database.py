@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, create_engine, insert, select, text
+from sqlalchemy import MetaData, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from jobstore import jobs, uploads
@@ -152,6 +152,20 @@ def test_secrets_leave_the_answers_that_a_version_before_has_kept(
         "POST /models": {"id": "mdl_1"},
     }
     database.engine.dispose()
+
+
+def test_an_index_whose_building_was_cut_short_is_built_anew(empty_settings: Settings) -> None:
+    engine = make_engine(empty_settings)
+    migrate(engine, "0011")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE INDEX ix_jobs_at_work ON jobs (id)"))
+    migrate(engine)
+    # A connection of before would tell of the indexes that it knew.
+    engine.dispose()
+    found = {index["name"]: index["column_names"] for index in inspect(engine).get_indexes("jobs")}
+    assert found["ix_jobs_at_work"] == ["tenant_id", "lease_expires_at"]
+    assert "ix_jobs_lease_expires_at" not in found
+    engine.dispose()
 
 
 def test_processes_that_migrate_at_once_do_not_disturb_each_other(empty_settings: Settings) -> None:

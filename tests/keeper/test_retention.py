@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from jobstore import incoming, leases, uploads
-from jobstore.blobs import UNSETTLED_S, delete_unreferenced, touch
+from jobstore import incoming, leases, retention, uploads
+from jobstore.blobs import (
+    START,
+    UNSETTLED_S,
+    delete_unreferenced,
+    stored_at_most,
+    stored_bytes,
+    touch,
+    walk_on,
+)
 from jobstore.deletion import delete_dataset, delete_job, delete_model, drop
 from jobstore.dialects import now
 from jobstore.errors import Expired, InUse, LeaseLost, NotEnded, NotFound
@@ -363,7 +371,7 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
     def sweep() -> None:
         slow = Slow(bench.store._store)
         with bench.database.write() as session:
-            assert delete_unreferenced(session, slow) == 1
+            assert delete_unreferenced(session, slow, walk_on(session, START)) == 1
 
     def upload() -> None:
         uploading.set()
@@ -388,7 +396,7 @@ def test_an_upload_of_the_same_bytes_during_the_sweep_keeps_them(bench, put, tmp
     assert bench.store.exists(key)
     age(bench, 2 * UNSETTLED_S)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     assert bench.store.exists(key)
 
 
@@ -396,10 +404,49 @@ def test_bytes_that_are_being_stored_again_are_not_deleted(bench, put) -> None:
     stored = put(b"being published")
     age(bench, UNSETTLED_S - 60)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     age(bench, 120)
     with bench.database.write() as session:
         touch(session, "default", **stored)
     with bench.database.write() as session:
-        assert delete_unreferenced(session, bench.store) == 0
+        assert delete_unreferenced(session, bench.store, walk_on(session, START)) == 0
     assert bench.store.exists(blob_key(stored["sha256"]))
+
+
+def test_what_has_ended_is_dropped_some_at_a_time_and_not_looked_at_again(
+    bench, retain, put, monkeypatch
+) -> None:
+    monkeypatch.setattr(retention, "_JOBS_AT_ONCE", 2)
+    terms = {"keep_uploads_s": None, "keep_artifacts_s": 400, "keep_events_s": 400}
+    for ago_s in (900, 800, 700, 700, 500, 100):
+        bench.add_job({})
+        end(bench, ago_s=ago_s, state=JobState.SUCCEEDED, put=put)
+    retain(**terms)
+    assert (count(bench, Artifact), count(bench, Event)) == (1, 3)
+    with bench.database.read() as session:
+        tenant = session.get_one(Tenant, "default")
+        expired_to = {tenant.artifacts_expired_to, tenant.events_expired_to}
+        assert all(abs(now(session, -400) - at) < timedelta(seconds=60) for at in expired_to)
+    # Nothing in between is asked for again; what ends later is.
+    bench.add_job({})
+    end(bench, ago_s=600, state=JobState.SUCCEEDED, put=put)
+    retain(**terms)
+    assert (count(bench, Artifact), count(bench, Event)) == (2, 6)
+    retain(**terms | {"keep_events_s": 80})
+    assert (count(bench, Artifact), count(bench, Event)) == (2, 3)
+
+
+def test_the_sum_of_what_is_stored_is_never_too_low_and_is_put_right(bench, retain, put) -> None:
+    def known() -> tuple[int, int]:
+        with bench.database.read() as session:
+            return stored_at_most(session, "default"), stored_bytes(session, "default")
+
+    assert known() == (0, 0)
+    # The same bytes twice, and bytes that nothing refers to.
+    for content in (b"four", b"four", b"sixsix"):
+        stored = put(content)
+    with bench.database.write() as session:
+        uploads.create_dataset(session, filename="d", summary={}, **stored)
+    assert known() == (14, 6)
+    retain()
+    assert known() == (6, 6)
