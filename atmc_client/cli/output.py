@@ -68,10 +68,11 @@ def accuracy_table(headline: dict[str, Any]) -> Table:
         table.add_column("change from dense" if made_robust else "change", justify="right")
     for key, label in ACCURACIES.items():
         found = [headline.get(f"{key}_{side}") for side in sides]
-        if None in found:
+        shares = [share for share in found if share is not None]
+        if len(shares) < len(sides):
             continue  # the job's attacks were others
-        change = [f"{100 * (found[-1] - found[-2]):+.2f}"] if compressed else []
-        table.add_row(label, *(f"{100 * share:.2f} %" for share in found), *change)
+        change = [f"{100 * (shares[-1] - shares[-2]):+.2f}"] if compressed else []
+        table.add_row(label, *(f"{100 * share:.2f} %" for share in shares), *change)
     return table
 
 
