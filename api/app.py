@@ -79,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
         responses=problems.documented(*problems.ANY_CODES),
         generate_unique_id_function=_operation_id,
         lifespan=lifespan,
+        # `api.tracing` tells what may be told; the framework's own would tell queries and callers.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
     app.add_middleware(Admission)

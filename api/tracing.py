@@ -1,4 +1,8 @@
-"""A span for every request, while traces are on: it continues the caller's trace, or begins one."""
+"""A span for every request, while traces are on: it continues the caller's trace, or begins one.
+
+FastAPI and Starlette could tell of requests by themselves, but they tell paths, queries, callers'
+addresses and agents, too.
+"""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

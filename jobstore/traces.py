@@ -1,6 +1,6 @@
 """Traces: where a request's and a job's time went, told to a collector by OpenTelemetry.
 
-They are off, and OpenTelemetry is not even imported, unless its standard variables ask for them:
+They are off, and nothing here imports OpenTelemetry, unless its standard variables ask for them:
 `OTEL_EXPORTER_OTLP_ENDPOINT`, or `OTEL_TRACES_EXPORTER`. A job's trace is kept in its row as the
 W3C headers of the request that made it, so that whoever works on the job, now or after a crash,
 goes on in the same trace. What is told are ids, states and figures, as in the logs: never a name
