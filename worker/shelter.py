@@ -82,6 +82,9 @@ class Shelter:
         with ExitStack() as stack:
             folder = stack.enter_context(run_folder(self._runs, uuid4().hex[:12]))
             user = stack.enter_context(self._pool.take()) if self._pool is not None else None
+            if user is not None and not user.shared:
+                # Of a child whose worker was killed something may be left.
+                users.end_all(user.id)
             cgroup = self._cgroup(stack)
             restrictions = Restrictions(
                 mode=self._settings.sandbox,
