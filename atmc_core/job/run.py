@@ -180,9 +180,10 @@ def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, A
 
 
 def _written(inputs: Inputs) -> tuple[Path, ...]:
-    """The artifact and those of its exports that there are."""
+    """The artifact, its exports and the dense network, as far as there are."""
     exports = (inputs.results / name for name in (STATE_DICT, ONNX_FILE, INT8_FILE, C_FILE))
-    return (inputs.artifact, *(path for path in exports if path.exists()))
+    files = (inputs.artifact, *exports, inputs.dense_artifact)
+    return tuple(path for path in files if path.exists())
 
 
 def _findings(

@@ -51,7 +51,9 @@ def test_a_report_names_the_files_by_their_hashes_and_one_of_before_need_not(
 ) -> None:
     report, results = read_report(compressed), compressed / "results"
     names = [each["name"] for each in report["files"]]
-    assert names == ["model.atmc", "model.safetensors", "model.onnx", "model.c"]
+    assert names[:4] == ["model.atmc", "model.safetensors", "model.onnx", "model.c"]
+    others = {"report.json", "report.html", "model_card.md"}
+    assert {*names, *others} == {path.name for path in results.iterdir()}
     page = (results / "report.html").read_text()
     for each in report["files"]:
         content = (results / each["name"]).read_bytes()
