@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Client:
     async def send(self, due: float, answers: Answers) -> None:
         """Send one request and note what becomes of it."""
         try:
-            status, headers = await asyncio.wait_for(self._exchange(), _PATIENCE_S)
+            status, headers = await asyncio.wait_for(self._answer(), _PATIENCE_S)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             answers.unanswered += 1
             return
@@ -105,14 +105,20 @@ class Client:
         else:
             answers.unanswered += 1
 
-    async def _exchange(self) -> tuple[int, bytes]:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        elif self._open < _MOST_CONNECTIONS:
+    async def _answer(self) -> tuple[int, bytes]:
+        while self._idle:
+            # The server may have closed one that was idle for long.
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                return await self._exchange(*self._idle.pop())
+            self._open -= 1
+        if self._open < _MOST_CONNECTIONS:
             self._open += 1
-            reader, writer = await asyncio.open_connection(*self._address)
-        else:
-            raise ConnectionRefusedError
+            return await self._exchange(*await asyncio.open_connection(*self._address))
+        raise ConnectionRefusedError
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[int, bytes]:
         writer.write(self._request)
         headers = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = headers.partition(b"content-length:")[2].partition(b"\r")[0]

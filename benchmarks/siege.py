@@ -51,7 +51,7 @@ _START_S = 300.0
 # The longest time that jobs on hostile files may take to end, once nothing more is sent.
 _SETTLED_S = 300.0
 # A child is killed about so often.
-_KILL_EVERY_S = 15.0
+_KILL_EVERY_S = 60.0
 
 
 def loopback(text: str) -> str:
@@ -143,7 +143,9 @@ def attack(
     ]
     if launcher is not None:
         threads.append(
-            threading.Thread(target=kill_children, args=(target, launcher, source("kills")))
+            threading.Thread(
+                target=kill_children, args=(target, launcher, source("kills")), daemon=True
+            )
         )
     target.until = time.monotonic() + target.seconds
     for thread in threads:

@@ -145,6 +145,9 @@ def settle(target: Target, within_s: float) -> None:
     """Look for all that was acknowledged, and judge the jobs on hostile files once they ended."""
     deadline = time.monotonic() + within_s
     clients = {tenant: target.client(tenant) for tenant in TENANTS}
+    for path, (tenant, _) in sorted(target.kept.items()):
+        if path.startswith("/jobs/") and path[6:] not in target.hostile_jobs:
+            clients[tenant].post(f"{path}/cancel")
     waiting = dict(target.hostile_jobs)
     while waiting and time.monotonic() < deadline:
         for job_id, how in list(waiting.items()):
