@@ -22,11 +22,11 @@ Weigh = Callable[[Integers], Integers]
 #: All frequencies of a model add up to 2 to this power.
 PRECISION = 24
 _WHOLE = 1 << PRECISION
-# The classes of a bit's probability: odds of 2^((class - _EVEN) / 4).
-CLASSES, _EVEN = 81, 52
+# The classes of a bit's probability: odds of 2^((class - _EVEN) / 2).
+CLASSES, _EVEN = 41, 26
 #: Logarithms are in units of 1 / 256 bit; so wide is a class.
-UNIT, CLASS_WIDTH = 256, 64
-# The fourth roots of two in a class's odds have this many bits behind the point.
+UNIT, CLASS_WIDTH = 256, 128
+# The roots of two in a class's odds have this many bits behind the point.
 _ROOT_BITS = 32
 # At most this many bits are coded as one symbol, where all values are equally likely.
 _CHUNK = 16
@@ -149,7 +149,7 @@ def shares(weights: Integers) -> Integers:
 @lru_cache
 def _probability(class_: int) -> int:
     """The frequency of a one in a class, out of 2^24."""
-    odds = isqrt(isqrt(1 << (class_ - _EVEN + 4 * _ROOT_BITS)))
+    odds = isqrt(1 << (class_ - _EVEN + 2 * _ROOT_BITS))
     return (odds << PRECISION) // (odds + (1 << _ROOT_BITS))
 
 
@@ -203,7 +203,8 @@ def code_sorted(
     whole = total // 8 * 8
     packed = None if bits is None else np.packbits(bits[:whole]).astype(np.int32)
     # A byte belongs to a class if its fifth bit lies before the class's end.
-    bytes_of = np.diff(np.minimum((ends + 3) // 8, whole // 8), prepend=0)
+    bytes_of = np.minimum((ends + 3) // 8, whole // 8)
+    bytes_of[1:] -= bytes_of[:-1].copy()
     parts, start = [np.zeros(0, np.int32)], 0
     for class_ in np.flatnonzero(bytes_of).tolist():
         count = int(bytes_of[class_])
@@ -321,7 +322,7 @@ def logarithm(values: Integers) -> Integers:
 
     Integers above 2^53 are first rounded to float64, so all machines agree.
     """
-    mantissa, exponent = np.frexp(values.astype(np.float64))
-    first = (mantissa * (2 * UNIT)).astype(np.int64) - UNIT
-    result: Integers = (exponent.astype(np.int64) - 1) * UNIT + _mantissas()[first]
+    patterns = values.astype(np.float64).view(np.int64)
+    exponent, first = (patterns >> 52) - 1023, (patterns >> 44) & 255
+    result: Integers = exponent * UNIT + _mantissas()[first]
     return result

@@ -19,6 +19,7 @@ CODEBOOK_BITS = 8
 MOST_ENTRIES, MOST_VALUES, MOST_TEXT = 2**33, 2**20, 2**25
 _CHECKSUM_BYTES = 4
 _HAS_WEIGHTS, _HAS_ROWS, _HAS_CHANNELS, _SIDE_SHIFT = 1, 2, 4, 3
+_RISING = 4
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ class Header:
         codebook_kind: how codebooks are stored.
         kinds: how the other tensors are stored: a kind for each last part of their names (weight,
             bias, running_mean, ...), in the order in which these first come.
+        rising: for each of these, whether tensors whose numbers never fall are coded by steps.
     """
 
     architecture: str
@@ -200,6 +202,7 @@ class Header:
     factors: tuple[FactorLayout, ...]
     codebook_kind: Kind
     kinds: tuple[Kind, ...]
+    rising: tuple[bool, ...]
 
 
 def file_of(header: Header, coded: bytes) -> bytes:
@@ -254,7 +257,8 @@ def _header_bytes(header: Header) -> bytes:
         parts += [_factor_bytes(weight, factor, header.bits) for factor in own]
         if own[0].count or own[1].count:
             parts.append(_varint(header.basis[index]))
-    parts.append(bytes([header.codebook_kind, *header.kinds]))
+    flagged = zip(header.kinds, header.rising, strict=True)
+    parts.append(bytes([header.codebook_kind, *(kind | _RISING * up for kind, up in flagged)]))
     return b"".join(parts)
 
 
@@ -343,10 +347,11 @@ def parse(content: bytes) -> tuple[Header, bytes]:
             raise ValueError(f"{weight.name}: a basis of {used} among {weight.inner}")
         factors += own
         basis.append(used)
-    codebook_kind, *kinds = (Kind(each) for each in given.take(1 + len(groups_of(tensors.others))))
+    codebook_kind, *kinds = given.take(1 + len(groups_of(tensors.others)))
     header = Header(
         architecture, num_classes, bits, k, extra, tensors, tuple(basis), tuple(factors),
-        codebook_kind, tuple(kinds),
+        Kind(codebook_kind), tuple(Kind(each & ~_RISING) for each in kinds),
+        tuple(bool(each & _RISING) for each in kinds),
     )  # fmt: skip
     return header, bytes(body[given.place :])
 

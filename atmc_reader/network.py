@@ -147,7 +147,9 @@ def code_positions(
         live_channels = code_mask(coder, len(frame.columns) // area, layout.channels, mask)
     frame = frame.without(live_rows, live_channels)
     found = _coded(coder, frame, layout, rows, places)
-    coded_rows, coded_columns = np.divmod(found, max(len(frame.columns), 1))
+    width = max(len(frame.columns), 1)
+    coded_rows = found // width
+    coded_columns = found - coded_rows * width
     return np.sort(frame.rows[coded_rows] * columns + frame.columns[coded_columns])
 
 
@@ -165,7 +167,15 @@ def _coded(
         raise ValueError(f"{layout.count} non-zeros in {height} rows of {width}")
     if layout.count == size:
         return np.arange(size)
-    matrix = Matrix(height, width, frame.kernel, layout.count)
+    weights = layout.weights
+    matrix = Matrix(
+        height,
+        width,
+        frame.kernel,
+        layout.count,
+        has_neighbours=weights.neighbour != 0,
+        has_kernels=weights.kernel != 0,
+    )
     own = None
     if rows is not None and places is not None:
         own = places_of(frame.rows, rows), places_of(frame.columns, places)
@@ -272,11 +282,13 @@ def _code_others(
     """Code the other tensors, those with names of one ending together."""
     found: dict[int, Floats] = {}
     listed = header.tensors.others
-    for (ending, indices), kind in zip(groups_of(listed).items(), header.kinds, strict=True):
+    groups = zip(groups_of(listed).items(), header.kinds, header.rising, strict=True)
+    for (ending, indices), kind, rising in groups:
         coder.part(ending)
         sizes = [listed[index].size for index in indices]
         known = None
         if others is not None:
             known = np.concatenate([_NONE, *(others[index].reshape(-1) for index in indices)])
-        found |= zip(indices, _parts(code_floats(coder, kind, sizes, known), sizes), strict=True)
+        flat = code_floats(coder, kind, sizes, known, rising)
+        found |= zip(indices, _parts(flat, sizes), strict=True)
     return tuple(found[index].reshape(other.shape) for index, other in enumerate(listed))

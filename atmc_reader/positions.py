@@ -1,6 +1,7 @@
 """Where the non-zeros of a factor are: bits, each predicted by what is known around it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class Weights(NamedTuple):
         row, column: the entry's row and column.
         channel, cell: the columns of its channel, and those of its place in the kernel.
         neighbour: each non-zero beside, above or below it in the kernel.
+        kernel: the logarithm of one more than there are non-zeros in its kernel.
     """
 
     constant: int = 0
@@ -44,6 +46,7 @@ class Weights(NamedTuple):
     channel: int = 0
     cell: int = 0
     neighbour: int = 0
+    kernel: int = 0
 
 
 NO_WEIGHTS = Weights()
@@ -76,7 +79,7 @@ class Matrix:
             channel's cells side by side.
         ones: how many bits are set; neither none nor all.
         found: the set bits of the passes so far: rows and columns, of each pass.
-        neighbours_count: whether anybody asks for ``neighbours``.
+        has_neighbours, has_kernels: whether anybody asks for ``neighbours`` and ``in_kernel``.
     """
 
     rows: int
@@ -84,7 +87,8 @@ class Matrix:
     kernel: tuple[int, int]
     ones: int
     found: list[tuple[Integers, Integers]] = field(default_factory=list)
-    neighbours_count: bool = True
+    has_neighbours: bool = True
+    has_kernels: bool = True
 
     def __post_init__(self) -> None:
         self._ones_in_row = np.zeros(self.rows, np.int64)
@@ -92,14 +96,30 @@ class Matrix:
         self._seen_in_row = np.zeros(self.rows, np.int64)
         self._seen_in_column = np.zeros(self.columns, np.int64)
         self.width = -(-self.columns // PASSES)
-        self._index = np.arange(self.rows)
+        self._row, self._column = np.arange(self.rows), np.arange(self.columns)
         self.area = self.kernel[0] * self.kernel[1]
+        self.channels = self.columns // self.area
+        self.has_neighbours &= self.area > 1
+        self.has_kernels &= self.area > 1
         # How many of an entry's neighbours are known to be set, ``[rows, width, 16]``.
-        self.neighbours = np.zeros((self.rows, self.width if self.area > 1 else 0, PASSES), np.int8)
+        folded = (self.rows, self.width if self.has_neighbours else 0, PASSES)
+        self.neighbours = np.zeros(folded, np.int8)
+        # How many entries of a kernel are known to be set, ``[rows, channels]``.
+        self.in_kernel = np.zeros((self.rows, self.channels if self.has_kernels else 0), np.int64)
+        # The channel of each place of a phase, ``[16, width]``.
+        folded_columns = np.arange(self.width * PASSES).reshape(-1, PASSES).T
+        self._channel_of = np.minimum(folded_columns // self.area, self.channels - 1)
+        self._first_kernel = (self._row * self.channels)[:, None]
+        # The columns that have a neighbour so many columns further, by how many.
+        y, x = np.divmod(self._column % self.area, self.kernel[1])
+        width = self.kernel[1]
+        self._beside = {
+            1: x < width - 1, -1: x > 0, width: y < self.kernel[0] - 1, -width: y > 0
+        } if width > 1 else {1: y < self.kernel[0] - 1, -1: y > 0}  # fmt: skip
 
     def phase(self, number: int) -> Integers:
         """The first column of each row in a pass; the others follow in steps of 16."""
-        return (number - self._index) % PASSES
+        return (number - self._row) % PASSES
 
     def features(self) -> Features:
         """The features of the next pass."""
@@ -107,16 +127,19 @@ class Matrix:
         seen = self._per_context(self._seen_in_row, self._seen_in_column)
         # As if two more ones had been seen, and as many more entries as have two ones elsewhere.
         zeros = self.rows * self.columns - self.ones
-        expected = (seen - ones) * self.ones + 2 * zeros
-        found, elsewhere = np.split(logarithm(np.concatenate([(ones + 2) * zeros, expected])), 2)
-        ends = np.cumsum([self.rows, self.columns, self.columns // self.area])
-        return Features(*np.split(found - elsewhere, ends))
+        excess = logarithm((ones + 2) * zeros)
+        excess -= logarithm((seen - ones) * self.ones + 2 * zeros)
+        first, last = self.rows + self.columns, -self.area
+        return Features(
+            excess[: self.rows], excess[self.rows : first], excess[first:last], excess[last:]
+        )
 
     def _per_context(self, in_row: Integers, in_column: Integers) -> Integers:
         """Numbers for all rows, columns, channels and cells, one after the other."""
         kernels = in_column.reshape(-1, self.area)
         return np.concatenate([in_row, in_column, kernels.sum(1), kernels.sum(0)])
 
+    @cached_property
     def base(self) -> int:
         """The logarithm of the odds of the whole matrix."""
         zeros = self.rows * self.columns - self.ones
@@ -131,13 +154,15 @@ class Matrix:
 
     def of_pass(self, folded: NDArray[_T], number: int) -> NDArray[_T]:
         """The entries of a pass, ``[rows, width]``, of what has all, ``[rows, width, 16]``."""
-        return folded[self._index, :, self.phase(number)]
+        return folded[self._row, :, self.phase(number)]
+
+    def of_kernels(self, values: NDArray[_T], phase: Integers) -> NDArray[_T]:
+        """For each entry of a pass its kernel's number of ``values``, ``[rows, channels]``."""
+        return values.reshape(-1).take(self._first_kernel + self._channel_of[phase])
 
     def positions(self) -> Integers:
-        """The positions of the set bits in the flattened matrix, in order."""
-        return np.sort(
-            np.concatenate([rows * self.columns + columns for rows, columns in self.found])
-        )
+        """The positions of the set bits in the flattened matrix, in the order of the passes."""
+        return np.concatenate([rows * self.columns + columns for rows, columns in self.found])
 
     def learn(self, number: int, rows: Integers, columns: Integers) -> None:
         """Take in which bits of a pass are set."""
@@ -145,22 +170,20 @@ class Matrix:
         self._ones_in_row += np.bincount(rows, minlength=self.rows)
         self._ones_in_column += np.bincount(columns, minlength=self.columns)
         self._seen_in_row += (self.columns - 1 - self.phase(number)) // PASSES + 1
-        first_row = (number - np.arange(self.columns)) % PASSES
+        first_row = (number - self._column) % PASSES
         self._seen_in_column += (self.rows - 1 - first_row) // PASSES + 1
-        if self.area == 1 or not self.neighbours_count:
+        if self.has_kernels:
+            kernels = rows * self.channels + columns // self.area
+            found = np.bincount(kernels, minlength=self.in_kernel.size)
+            self.in_kernel += found.reshape(self.in_kernel.shape)
+        if not self.has_neighbours:
             return
-        height, width = self.kernel
         flat, start = self.neighbours.reshape(-1), rows * (self.width * PASSES) + columns
-        cell = columns % self.area
-        y, x = cell // width, cell % width
-        for there, step in (
-            (y > 0, -width),
-            (y < height - 1, width),
-            (x > 0, -1),
-            (x < width - 1, 1),
-        ):
-            # Within one direction no entry is met twice.
-            flat[start[there] + step] += 1
+        for step, there in self._beside.items():
+            # Whoever has been coded does not ask any more.
+            if (number + step) % PASSES > number:
+                # Within one direction no entry is met twice.
+                flat[start[there[columns]] + step] += 1
 
 
 def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]:
@@ -170,28 +193,36 @@ def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]
     def weighted(weight: int, feature: Integers) -> Integers:
         return (weight * feature) >> WEIGHT_SHIFT
 
-    row = weighted(weights.row, features.row) + matrix.base() + STEP * weights.constant
+    row = weighted(weights.row, features.row) + matrix.base + STEP * weights.constant
     column = (
         weighted(weights.column, features.column).reshape(-1, matrix.area)
         + weighted(weights.channel, features.channel)[:, None]
         + weighted(weights.cell, features.cell)
     ).reshape(-1)
     padded = np.zeros(matrix.width * PASSES, np.int16)
-    padded[: matrix.columns] = column.clip(-_MOST, _MOST)
-    by_phase = np.ascontiguousarray(padded.reshape(-1, PASSES).T)
+    padded[: matrix.columns] = _limited(column)
     phase = matrix.phase(number)
+    odds = np.ascontiguousarray(padded.reshape(-1, PASSES).T)[phase]
     # A class begins half its width below its odds.
-    start = CLASS_WIDTH // 2 - _LEAST
-    odds = by_phase[phase]
-    odds += (row.clip(-_MOST, _MOST) + start).astype(np.int16)[:, None]
-    if matrix.area > 1 and weights.neighbour:
+    odds += (_limited(row) + (CLASS_WIDTH // 2 - _LEAST)).astype(np.int16)[:, None]
+    if matrix.has_neighbours:
         odds += matrix.of_pass(matrix.neighbours, number) * np.int16(STEP * weights.neighbour)
+    if matrix.has_kernels:
+        by_count = weighted(weights.kernel, logarithm(np.arange(1, matrix.area + 2)))
+        odds += matrix.of_kernels(by_count.astype(np.int16)[matrix.in_kernel], phase)
     odds >>= CLASS_WIDTH.bit_length() - 1
-    classes = odds.clip(0, CLASSES - 1).astype(np.uint8)
+    np.maximum(odds, 0, out=odds)
+    np.minimum(odds, CLASSES - 1, out=odds)
+    classes = odds.astype(np.uint8)
     if matrix.columns % PASSES:
         last = phase + (matrix.width - 1) * PASSES
         classes[last >= matrix.columns, -1] = CLASSES
     return classes
+
+
+def _limited(odds: Integers) -> Integers:
+    result: Integers = np.minimum(np.maximum(odds, -_MOST), _MOST)
+    return result
 
 
 def code_matrix(
@@ -205,12 +236,13 @@ def code_matrix(
         weights: how much each context counts.
         marks: the bits, as ``matrix.folded`` gives them; None when reading.
     """
-    matrix.neighbours_count = weights.neighbour != 0
     for number in range(PASSES):
         classes = _classes(matrix, number, weights).reshape(-1)
         order = np.argsort(classes, kind="stable")
         counts = np.bincount(classes, minlength=CLASSES + 1)[:CLASSES]
         bits = None if marks is None else matrix.of_pass(marks, number).reshape(-1)[order]
         (where,) = np.nonzero(code_sorted(coder, counts, bits))
-        rows, places = np.divmod(order[where], matrix.width)
+        entries = order[where]
+        rows = entries // matrix.width
+        places = entries - rows * matrix.width
         matrix.learn(number, rows, (number - rows) % PASSES + PASSES * places)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
+from atmc_core.artifact.ordering import ordered
 from atmc_core.factors.factors import Factors
 from atmc_core.solver.rounding import rounded, to_half
 from atmc_spec.names import SmallTensorBits
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def with_small_tensors(model: CompressedModel, bits: SmallTensorBits) -> CompressedModel:
-    """The model with biases, norms and codebooks rounded to these bits."""
+    """The model with biases, norms and codebooks rounded to these bits, in a job's order."""
     if bits == 32:
         return model
     factors = {
@@ -67,7 +68,7 @@ def with_small_tensors(model: CompressedModel, bits: SmallTensorBits) -> Compres
         for name, own in model.factors.items()
     }
     others = {name: rounded(name, tensor, bits) for name, tensor in model.others.items()}
-    return replace(model, factors=factors, others=others)
+    return ordered(replace(model, factors=factors, others=others))
 
 
 @torch.no_grad()

@@ -3,16 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
+from atmc_core.artifact.ordering import ordered_others
 from atmc_core.artifact.worst import Shares, code_shares, worst_others, worst_values
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.solver.support import Structure
+from atmc_reader.positions import Weights
 from atmc_spec.names import MAX_CODEBOOK_BITS
 
 if TYPE_CHECKING:
@@ -125,7 +128,8 @@ class Budget:
             return given
         everything = kept(self.most)
         high, low = _count(everything), 1
-        size = {}
+        size: dict[int, float] = {}
+        fitted: dict[int, Weights] = {}
         if high * self._least_each <= self._limit:
             size[high] = self._measure(everything)
             if size[high] <= self._limit:
@@ -133,17 +137,24 @@ class Budget:
         size[low] = self._measure(kept(low))
         middle = self._first_guess(size[low], high)
         shares: Shares = {}
+        kept = lru_cache(1)(kept)  # the first is measured after it has told the shares
         if values is not None and self.target.max_bytes and self.blank.bits <= MAX_CODEBOOK_BITS:
             shares = code_shares(kept(middle), values(middle), self.blank.bits)
         while high - low > max(1, _TOLERANCE * low):
             if not low < middle < high or len(size) > _INTERPOLATED:
                 middle = (low + high) // 2
-            size[middle] = self._measure(kept(middle), shares)
+            size[middle] = self._measure(kept(middle), shares, fitted)
             low, high = (middle, high) if size[middle] <= self._limit else (low, middle)
             if size[low] >= (1 - _TOLERANCE) * self._limit:
                 break
             middle = self._next_guess(size)
         return low
+
+    @cached_property
+    def _others(self) -> dict[str, torch.Tensor]:
+        """Other tensors that take the most room, in the order in which the file will have them."""
+        others = worst_others(self.blank.others, self.target.small_tensor_bits)
+        return ordered_others(replace(self.blank, others=others))
 
     @property
     def _least_each(self) -> float:
@@ -207,7 +218,12 @@ class Budget:
         assert limit is not None
         return limit
 
-    def _measure(self, factors: NamedFactors, shares: Shares | None = None) -> float:
+    def _measure(
+        self,
+        factors: NamedFactors,
+        shares: Shares | None = None,
+        fitted: dict[int, Weights] | None = None,
+    ) -> float:
         """The largest size that the supports of these factors can mean.
 
         It is the file's size in bytes for a target of ``max_bytes``, else the nominal ratio.
@@ -215,16 +231,17 @@ class Budget:
         Args:
             factors: only where their non-zeros are matters.
             shares: how often each code comes; where it has none, all come as often.
+            fitted: see ``artifact.encode``.
         """
         model = replace(
             self.blank,
             factors=worst_values(
                 factors, self.blank.bits, self.target.small_tensor_bits, shares or {}
             ),
-            others=worst_others(self.blank.others, self.target.small_tensor_bits),
+            others=self._others,
         )
         if self.target.max_bytes is not None:
-            return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure))))
+            return math.ceil(_SAFE * len(artifact.encode(stored(model, self.structure), fitted)))
         return model.nominal_ratio()
 
 

@@ -5,23 +5,23 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from atmc_reader.coder import UNIT, Integers
+from atmc_reader.coder import UNIT, Integers, logarithm
 from atmc_reader.layout import FactorLayout, Weight
 from atmc_reader.network import Frame, frame_of, places_of
 from atmc_reader.positions import NO_WEIGHTS, PASSES, STEP, WEIGHT_SHIFT, Matrix, Weights
 
 Array = NDArray[np.float64]
 
-# Fewer non-zeros than these are coded by how many there are: no context pays for its weights.
-_FEWEST = 48
+#: Fewer non-zeros than these are coded by how many there are: no context pays for its weights.
+FEWEST = 48
 # Of set and of unset bits about so many are looked at.
 _SAMPLE = 12_000
 _NEWTON_STEPS, _RIDGE = 6, 1e-2
 # The search starts here: about what real networks need.
-_START = Weights(0, 16, 20, 12, 16, 16)
+_START = Weights(0, 16, 20, 12, 16, 16, 0)
 # The weights from here on are for kernels.
 _WITHOUT_KERNEL = 3
-# What weights must save to be stored, in bits: they take six bytes.
+# What weights must save to be stored, in bits: they take seven bytes.
 _WORTH = 64.0
 # About what an empty row costs if it is not marked, in bits.
 _EMPTY_COSTS = 5.0
@@ -62,7 +62,7 @@ def layout_of(
         live_channels if channel_count is not None else None,
     )
     weights = NO_WEIGHTS
-    if _FEWEST <= len(positions) < len(frame.rows) * len(frame.columns):
+    if FEWEST <= len(positions) < len(frame.rows) * len(frame.columns):
         weights = known if known is not None else _fitted(frame, rows, places)
     return FactorLayout(len(positions), book, weights, side, row_count, channel_count)
 
@@ -90,7 +90,7 @@ def _fitted(frame: Frame, rows: Integers, places: Integers) -> Weights:
     rows, columns = places_of(frame.rows, rows), places_of(frame.columns, places)
     matrix = Matrix(len(frame.rows), len(frame.columns), frame.kernel, len(rows))
     contexts, bits, importance = _sample(matrix, rows, columns)
-    base = matrix.base() / UNIT * math.log(2)
+    base = matrix.base / UNIT * math.log(2)
     before = _cost(base + contexts @ np.zeros(len(NO_WEIGHTS)), bits, importance)
     fitted = np.array(_START, np.float64)
     if matrix.area == 1:
@@ -123,7 +123,7 @@ def _sample(matrix: Matrix, rows: Integers, columns: Integers) -> tuple[Array, A
     """Some bits of a matrix and what is known before each.
 
     Returns:
-        The contexts, scaled so that a weight of 1 is the least that is stored, ``[N, 6]``; the
+        The contexts, scaled so that a weight of 1 is the least that is stored, ``[N, 7]``; the
         bits, ``[N]``; and how many bits of the matrix each stands for, ``[N]``.
     """
     size, ones = matrix.rows * matrix.columns, len(rows)
@@ -150,6 +150,8 @@ def _sample(matrix: Matrix, rows: Integers, columns: Integers) -> tuple[Array, A
         if matrix.area > 1:
             beside = matrix.neighbours[row, column // PASSES, column % PASSES]
             contexts[now, 5] = beside * (STEP / UNIT)
+            in_kernel = matrix.in_kernel[row, column // matrix.area].astype(np.int64)
+            contexts[now, 6] = logarithm(in_kernel + 1) / (UNIT << WEIGHT_SHIFT)
         else:
             contexts[now, _WITHOUT_KERNEL:] = 0
         mine = pass_of == number

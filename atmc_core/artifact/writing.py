@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from atmc_core.artifact.fitting import layout_of
+from atmc_core.artifact.fitting import FEWEST, layout_of
 from atmc_core.artifact.model import CompressedModel
 from atmc_core.factors.views import MatrixView
 from atmc_reader.coder import Writer
@@ -24,7 +24,8 @@ from atmc_reader.layout import (
     known_tensors,
 )
 from atmc_reader.network import Contents, Sparse, basis_of, code_network
-from atmc_reader.values import Kind, kind_of
+from atmc_reader.positions import Weights
+from atmc_reader.values import Kind, kind_of, rises
 
 
 def save(model: CompressedModel, path: Path) -> int:
@@ -34,13 +35,19 @@ def save(model: CompressedModel, path: Path) -> int:
     return len(content)
 
 
-def encode(model: CompressedModel) -> bytes:
-    """The content of the model's file; equal models have equal files."""
+def encode(model: CompressedModel, fitted: dict[int, Weights] | None = None) -> bytes:
+    """The content of the model's file; equal models have equal files.
+
+    Args:
+        model: the model.
+        fitted: weights of positions' contexts by the factor's number, to take instead of fitting
+            them; what has been fitted is added. It saves time where sizes need only be nearly so.
+    """
     tensors = tensors_of(
         {name: factors.view for name, factors in model.factors.items()}, model.others
     )
     contents = _contents(model)
-    header = _header(model, tensors, contents)
+    header = _header(model, tensors, contents, {} if fitted is None else fitted)
     writer = Writer()
     code_network(writer, header, contents)
     return file_of(header, writer.content())
@@ -74,7 +81,9 @@ def _contents(model: CompressedModel) -> Contents:
     return Contents(tuple(factors), tuple(others))
 
 
-def _header(model: CompressedModel, tensors: Tensors, contents: Contents) -> Header:
+def _header(
+    model: CompressedModel, tensors: Tensors, contents: Contents, fitted: dict[int, Weights]
+) -> Header:
     is_coded = model.bits <= CODEBOOK_BITS
     books = [np.unique(own.values) if is_coded else own.values[:0] for own in contents.factors]
     factors: list[FactorLayout] = []
@@ -84,8 +93,13 @@ def _header(model: CompressedModel, tensors: Tensors, contents: Contents) -> Hea
         own = contents.factors[3 * index : 3 * index + 3]
         basis = basis_of(weight, own[0].positions, own[1].positions)
         for role, factor in enumerate(own):
-            book = len(books[3 * index + role])
-            factors.append(layout_of(weight, role, factor.positions, book, basis, maps))
+            number = 3 * index + role
+            layout = layout_of(
+                weight, role, factor.positions, len(books[number]), basis, maps, fitted.get(number)
+            )
+            if layout.count >= FEWEST:
+                fitted[number] = layout.weights
+            factors.append(layout)
         bases.append(int(basis.sum()))
         maps = weight.shape[0]
     if max(map(len, books), default=0) > MOST_VALUES:
@@ -93,6 +107,7 @@ def _header(model: CompressedModel, tensors: Tensors, contents: Contents) -> Hea
             f"a codebook of more than {MOST_VALUES} values: quantise the factors first"
         )
     flat_books = _concatenated(books)
+    kinds, rising = _kinds(tensors.others, contents.others)
     return Header(
         architecture=model.architecture,
         num_classes=model.num_classes,
@@ -103,7 +118,8 @@ def _header(model: CompressedModel, tensors: Tensors, contents: Contents) -> Hea
         basis=tuple(bases),
         factors=tuple(factors),
         codebook_kind=kind_of(flat_books, [len(flat_books)], grid=False),
-        kinds=_kinds(tensors.others, contents.others),
+        kinds=kinds,
+        rising=rising,
     )
 
 
@@ -125,15 +141,21 @@ def _extra(model: CompressedModel, tensors: Tensors) -> dict[str, Any]:
     return extra
 
 
-def _kinds(others: tuple[Other, ...], values: tuple[Any, ...]) -> tuple[Kind, ...]:
-    """How the other tensors can be stored without loss, for each ending of their names."""
-    return tuple(
-        kind_of(
-            _concatenated([values[index].reshape(-1) for index in indices]),
-            [others[index].size for index in indices],
-        )
-        for indices in groups_of(others).values()
-    )
+def _kinds(
+    others: tuple[Other, ...], values: tuple[Any, ...]
+) -> tuple[tuple[Kind, ...], tuple[bool, ...]]:
+    """How the other tensors can be stored without loss, for each ending of their names.
+
+    Returns:
+        The kinds, and whether rising tensors are stored by their steps.
+    """
+    kinds, rising = [], []
+    for indices in groups_of(others).values():
+        flat = _concatenated([values[index].reshape(-1) for index in indices])
+        sizes = [others[index].size for index in indices]
+        kinds.append(kind_of(flat, sizes))
+        rising.append(rises(kinds[-1], flat, sizes))
+    return tuple(kinds), tuple(rising)
 
 
 def _concatenated(parts: Iterable[Any]) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from atmc_core import artifact
 from atmc_core.artifact.budget import stored
+from atmc_core.artifact.ordering import ordered
 from atmc_core.evaluation.evaluator import Evaluator
 from atmc_core.evaluation.process import FreshEvaluator
 from atmc_core.job.handover import Handover, State
@@ -94,5 +95,5 @@ def _write_artifact(inputs: Inputs, handover: Handover) -> None:
     if inputs.target.macs is not None:
         # The budget was one of multiply-adds, and the non-zeros had none.
         k = inputs.num_weights
-    model = stored(inputs.compressed(factors, k), inputs.budget.structure)
+    model = ordered(stored(inputs.compressed(factors, k), inputs.budget.structure))
     artifact.save(inputs.budget.trimmed(model), inputs.artifact)

@@ -88,7 +88,7 @@ def _shares(weights: list[int]) -> list[int]:
 
 
 def _one(class_: int) -> int:
-    r = isqrt(isqrt(1 << (class_ + 76)))
+    r = isqrt(1 << (class_ + 38))
     return (r << 24) // (r + (1 << 32))
 
 
@@ -109,7 +109,7 @@ def _log(x: int) -> int:
 
 
 def _class(ones: int, zeros: int) -> int:
-    return min(max((_log(ones) - _log(zeros) + 52 * 64 + 32) // 64, 0), 80)
+    return min(max((_log(ones) - _log(zeros) + 26 * 128 + 64) // 128, 0), 40)
 
 
 def _smoothly(counts: list[int]) -> list[int]:
@@ -180,7 +180,7 @@ def test_positions_are_coded_as_the_page_says(
     marks = random.random(shape) < dense
     marks[3] = marks[:, 7] = False
     places = np.nonzero(marks)
-    weights = Weights(-9, 25, 13, 21, 26, 25) if kernel != (1, 1) else Weights(3, -31, 40)
+    weights = Weights(-9, 25, 13, 21, 26, 25, 30) if kernel != (1, 1) else Weights(3, -31, 40)
     matrix, writer = Matrix(*shape, kernel, int(marks.sum())), Writer()
     code_matrix(writer, matrix, weights, matrix.folded(*places))
     found = _positions(_Ans(writer.content()), shape, kernel, int(marks.sum()), weights)
@@ -236,8 +236,10 @@ def _positions(
                 for v, u in near
             )
             odds = min(max(r, -6144), 6144) + min(max(s, -6144), 6144)
-            odds += 8 * weights.neighbour * neighbours + 3328 + 32
-            classes[row, column] = min(max(odds // 64, 0), 80)
+            kernel_ones = sum(r == row and start <= c < start + area for r, c in found)
+            odds += 8 * weights.neighbour * neighbours
+            odds += weights.kernel * _log(1 + kernel_ones) // 32 + 3328 + 64
+            classes[row, column] = min(max(odds // 128, 0), 40)
         entries.sort(key=lambda entry: classes[entry])
         bits = ans.bits([classes[entry] for entry in entries])
         seen.update(entries)

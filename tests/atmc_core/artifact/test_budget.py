@@ -8,6 +8,7 @@ import torch
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.artifact.budget import Budget
+from atmc_core.artifact.ordering import ordered
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.splitting import interpolative, plain, rank_one
@@ -43,14 +44,14 @@ def _factors(kind: str, architecture: str = "digits_cnn") -> NamedFactors:
 
 
 def _cut(budget: Budget, factors: NamedFactors, k: int) -> CompressedModel:
-    """The artifact of the k largest entries, quantised."""
+    """The artifact of the k largest entries, quantised and in order, as a job writes it."""
     kept = {}
     for (name, own), mask in zip(factors.items(), supports(factors, k).values(), strict=True):
         parts = [t * m for t, m in zip(own.whole().tensors, mask.tensors, strict=True)]
         if budget.target.bits <= 8:
             parts = [quantize(part, budget.target.bits).values for part in parts]
         kept[name] = Factors(own.view, *(part.detach() for part in parts))
-    return dataclasses.replace(budget.blank, factors=kept, k=k)
+    return ordered(dataclasses.replace(budget.blank, factors=kept, k=k))
 
 
 @pytest.mark.parametrize("bits", BITS)
