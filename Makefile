@@ -36,7 +36,7 @@ lint: setup
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker/tls.yml
 	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
 
 format: setup

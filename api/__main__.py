@@ -12,12 +12,15 @@ from api.app import create_app
 from api.connections import Connection, raise_descriptors
 from api.inspection.process import warm_up
 from api.jobs.waiting import JobWatcher
+from jobstore.certificate import Certificate
 from jobstore.logs import configure_logs
 from jobstore.private import keep_private
 from jobstore.settings import Settings
 
 # When the process ends, uploads and downloads that take longer are cut off.
 SHUTDOWN_S = 2
+# uvicorn ticks ten times a second.
+RENEWAL_TICKS = 100
 
 
 # glibc's mallopt(3): how many heaps threads make, and from what size on memory is not the heap's.
@@ -42,6 +45,7 @@ def main() -> int:
     give_memory_back()
     try:
         settings = Settings()
+        certificate = Certificate.of(settings)
         app = create_app(settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,22 +61,29 @@ def main() -> int:
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
+        # Which proxies are believed is ours to say (`ATMC_TRUSTED_PROXIES`).
+        proxy_headers=False,
+        ssl_certfile=certificate.cert if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
         # Our own log of requests has the id and leaves the query out.
         access_log=False,
         log_config=None,
     )
     # Ctrl-C is an orderly end; uvicorn raises it again once all is done.
     with contextlib.suppress(KeyboardInterrupt):
-        Server(config, app.state.services.watcher).run()
+        Server(config, app.state.services.watcher, certificate).run()
     return 0
 
 
 class Server(uvicorn.Server):
     """uvicorn, but whoever waits for a job is answered at the end instead of cut off."""
 
-    def __init__(self, config: uvicorn.Config, watcher: JobWatcher) -> None:
+    def __init__(
+        self, config: uvicorn.Config, watcher: JobWatcher, certificate: Certificate | None
+    ) -> None:
         super().__init__(config)
         self._watcher = watcher
+        self._certificate = certificate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does; what there is by then stays, and is not searched for garbage.
@@ -83,6 +94,13 @@ class Server(uvicorn.Server):
         warm_up()
         gc.collect()
         gc.freeze()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look now and then whether the certificate has been renewed."""
+        due = counter % RENEWAL_TICKS == 0
+        if due and self._certificate is not None and self.config.ssl is not None:
+            self._certificate.renew(self.config.ssl)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer the long-polls and end the event streams, then end as uvicorn does."""

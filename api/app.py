@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import docs, handlers, openapi, problems
 from api.admission import Admission
 from api.artifacts import routes as artifacts
+from api.audit import routes as audit
 from api.catalogue import routes as catalogue
 from api.datasets import routes as datasets
 from api.health import metrics
@@ -57,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         services.database.engine.dispose()
         services.rates.close()
+        if services.provider is not None:
+            await services.provider.close()
 
     app = FastAPI(
         title="ATMC",
@@ -76,6 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))
     app.add_middleware(HeadLikeGet)
     app.add_middleware(RateLimitHeaders)
+    if proxies := settings.proxies():
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
     for noun in (
         jobs,
         events,
@@ -90,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         webhooks,
         keys,
         tenants,
+        audit,
         health,
         metrics,
     ):

@@ -6,12 +6,14 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.methods import allowed
 from api.problems import Problem, insufficient_storage, invalid
 from api.ratelimit import quota_exceeded
+from api.refusals import is_watched
 from api.requests import REQUEST_ID
 from api.text import clip, shown
 from jobstore import logs
@@ -38,7 +40,9 @@ def install(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, a problem document."""
 
     @app.exception_handler(Problem)
-    async def _problem(_: Request, problem: Problem) -> JSONResponse:
+    async def _problem(request: Request, problem: Problem) -> JSONResponse:
+        if is_watched(request, problem):
+            await run_in_threadpool(request.app.state.services.refusals.note, request, problem)
         return problem.response()
 
     @app.exception_handler(RequestValidationError)
@@ -46,9 +50,9 @@ def install(app: FastAPI) -> None:
         return invalid(error.errors()).response()
 
     @app.exception_handler(NotFound)
-    async def _not_found(_: Request, error: NotFound) -> JSONResponse:
+    async def _not_found(request: Request, error: NotFound) -> JSONResponse:
         detail = f"There is no {error.kind} {shown(error.id)}. {_WHERE[error.kind]}."
-        return Problem("not_found", detail).response()
+        return await _problem(request, Problem("not_found", detail))
 
     @app.exception_handler(InvalidCursor)
     async def _invalid_cursor(_: Request, error: InvalidCursor) -> JSONResponse:

@@ -128,14 +128,20 @@ def _add_refusals_of_callers(operation: dict[str, Any]) -> None:
     refusals = problems.documented(
         "key_required",
         "key_invalid",
+        "token_invalid",
+        "token_expired",
         "scope_missing",
+        "token_without_tenant",
+        "address_not_allowed",
         "foreign_origin",
         "rate_limited",
         "quota_exceeded",
     )
     for status, entry in refusals.items():
+        # Those of the call's own come after the heading.
+        own = operation["responses"].get(str(status), {}).get("description", "").splitlines()[1:]
         operation["responses"][str(status)] = {
-            "description": entry["description"],
+            "description": "\n".join([entry["description"], *own]),
             "content": {"application/json": {"schema": schema}},
         }
 

@@ -28,9 +28,14 @@ _TITLES: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {
         "key_required": "A key is required",
         "key_invalid": "The key does not hold",
+        "token_invalid": "The token does not hold",
+        "token_expired": "The token has expired",
     },
     HTTPStatus.FORBIDDEN: {
         "scope_missing": "The key is not for this",
+        "token_without_tenant": "The token names no tenant",
+        "address_not_allowed": "The key is not for this address",
+        "tenant_forbidden": "The key is for one tenant",
         "foreign_origin": "Without a key only this machine is answered",
     },
     HTTPStatus.NOT_FOUND: {"not_found": "Nothing is here"},
@@ -89,6 +94,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "no_worker": "No worker has announced itself yet",
         "not_ready": "A part of the service is not ready",
         "unavailable": "A part of the service is away",
+        "provider_away": "The identity provider is away",
         "overloaded": "There is more to do than can be done in time",
     },
 }
@@ -131,7 +137,13 @@ PIECE_CODES = (
     "offset_conflict",
 )
 """A piece of an upload."""
-ANY_CODES = ("internal_error", "unavailable", "overloaded", "insufficient_storage")
+ANY_CODES = (
+    "internal_error",
+    "unavailable",
+    "provider_away",
+    "overloaded",
+    "insufficient_storage",
+)
 """What any request may be answered with."""
 ONCE_CODES = ("idempotency_conflict", "request_in_progress")
 """A request with an `Idempotency-Key`."""

@@ -1,7 +1,9 @@
-"""The headers that tell a caller how much it may still ask for, on every answer to one.
+"""The headers that tell a caller how much it may still ask for, and until when.
 
 `RateLimit-Policy` and `RateLimit` are those of the IETF's draft "RateLimit header fields for HTTP".
 """
+
+from datetime import UTC, datetime, timedelta
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +14,10 @@ from jobstore.rates import WINDOW_S, Rate
 
 POLICY, LIMIT = "RateLimit-Policy", "RateLimit"
 
-_STATE = "atmc_rate"
+KEY_EXPIRES = "Key-Expires-At"
+"""Of a key that will expire soon: when it will (RFC 3339)."""
+
+_STATE, _EXPIRES = "atmc_rate", "atmc_expires"
 # After this long a job may have been taken or something deleted, so that another try is worth it.
 _QUOTA_RETRY_S = {"queued-jobs": 30, "stored-bytes": 600}
 _ADVICE = {
@@ -27,6 +32,12 @@ def remember(scope: Scope, rate: Rate) -> None:
     if rate.exceeded:
         detail = f"More than {rate.limit} requests within {WINDOW_S} s; wait {rate.reset_s} s."
         raise Problem("rate_limited", detail, headers={"Retry-After": str(rate.reset_s)})
+
+
+def remember_expiry(scope: Scope, expires_at: datetime, within_s: float) -> None:
+    """Put into the headers of the answer when the key expires, if that is soon."""
+    if expires_at - datetime.now(UTC) <= timedelta(seconds=within_s):
+        scope["state"][_EXPIRES] = expires_at
 
 
 def quota_exceeded(error: QuotaExceeded) -> Problem:
@@ -54,11 +65,16 @@ class RateLimitHeaders:
         state = scope.setdefault("state", {})
 
         async def send_with_headers(message: Message) -> None:
-            rate: Rate | None = state.get(_STATE)
-            if rate is not None and message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.append(POLICY, f'"requests";q={rate.limit};w={WINDOW_S}')
-                headers.append(LIMIT, f'"requests";r={rate.remaining};t={rate.reset_s}')
+            if message["type"] == "http.response.start":
+                _add(MutableHeaders(scope=message), state.get(_STATE), state.get(_EXPIRES))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _add(headers: MutableHeaders, rate: Rate | None, expires_at: datetime | None) -> None:
+    if rate is not None:
+        headers.append(POLICY, f'"requests";q={rate.limit};w={WINDOW_S}')
+        headers.append(LIMIT, f'"requests";r={rate.remaining};t={rate.reset_s}')
+    if expires_at is not None:
+        headers[KEY_EXPIRES] = expires_at.isoformat(timespec="seconds")

@@ -1,8 +1,9 @@
 """The services that handlers work with: one database, object store and broker a process.
 
 `ServicesDep` is what a handler asks for: it lets the caller in, and what the handler then gets is
-the caller's part of database and store. `ProcessDep` is for calls that anybody may make and
-`AdminDep` for those about keys and tenants; these two see everything.
+the caller's part of database and store. `ProcessDep` is for calls that anybody may make. `AdminDep`
+is an operator's, and sees everything; `TenantAdminDep` and `AuditorDep` see everything for an
+operator, and for others their tenant's part.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +16,25 @@ from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.concurrency import run_in_threadpool
 
+from api import refusals
 from api.admission import begin
-from api.auth import bearer, check_nearby, identify, require, still_holds
+from api.auth import (
+    UNKNOWN,
+    Shown,
+    bearer,
+    check_address,
+    check_nearby,
+    identify,
+    read_shown,
+    require,
+    still_holds,
+)
 from api.health.figures import new_registry
 from api.jobs.streaming import EventFeed
 from api.jobs.waiting import JobWatcher
-from api.ratelimit import remember
+from api.oidc.provider import Provider
+from api.origin import origin_of
+from api.ratelimit import remember, remember_expiry
 from jobstore import logs
 from jobstore.database import Database, make_engine
 from jobstore.disk import Disk
@@ -29,6 +43,7 @@ from jobstore.objects import ObjectStore
 from jobstore.rates import RateCounter
 from jobstore.settings import Settings
 from jobstore.tables import Tenant
+from jobstore.tenancy import Origin
 from jobstore.terms import Terms
 from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
@@ -49,12 +64,14 @@ class Services:
     terms: Terms
     vault: Vault
     disk: Disk
+    provider: Provider | None
+    refusals: refusals.Refusals
 
-    def of(self, tenant: Tenant) -> "Services":
-        """Return the tenant's part of it."""
+    def of(self, tenant: Tenant, origin: Origin) -> "Services":
+        """Return the tenant's part of it, for who acts by `origin`."""
         return replace(
             self,
-            database=self.database.of(tenant.id),
+            database=self.database.of(tenant.id, origin),
             store=self.store.of(tenant.id),
             terms=Terms.of(self.settings, tenant),
         )
@@ -64,7 +81,8 @@ def open_services(settings: Settings) -> Services:
     """Return the parts that the settings choose; raises ValueError for a URL of another kind."""
     database = Database(make_engine(settings))
     watcher = JobWatcher(database)
-    holds = partial(still_holds, settings, database)
+    provider = Provider(settings) if settings.oidc_issuer is not None else None
+    holds = partial(still_holds, settings, database, provider)
     feed, registry = EventFeed(database, watcher, holds), new_registry(database)
     streams = Gauge("atmc_event_streams", "Open event streams.", registry=registry)
     streams.set_function(lambda: feed.open)
@@ -80,6 +98,8 @@ def open_services(settings: Settings) -> Services:
         terms=Terms.of(settings, Tenant()),
         vault=Vault.from_settings(settings),
         disk=Disk(settings),
+        provider=provider,
+        refusals=refusals.Refusals(database),
     )
 
 
@@ -88,7 +108,7 @@ def _of_process(request: Request) -> Services:
     return services
 
 
-_Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+_Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 # The dependencies are few, because each costs a request something, and all are `async`, because
@@ -97,20 +117,34 @@ async def _process(request: Request) -> Services:
     return _of_process(request)
 
 
-async def _key(shown: _Shown) -> str | None:
+async def _key(shown: _Bearer) -> str | None:
     return shown.credentials if shown else None
 
 
-async def _holder(request: Request, shown: _Shown) -> Holder:
-    return await run_in_threadpool(_let_in, request, shown.credentials if shown else None)
+async def _shown(request: Request, sent: _Bearer) -> Shown:
+    services = _of_process(request)
+    secret = sent.credentials if sent else None
+    # Who waits for a provider waits for no turn of ours.
+    waits = partial(begin, request.scope)
+    return await read_shown(services.settings, services.provider, secret, waits)
 
 
-def _let_in(request: Request, key: str | None) -> Holder:
+async def _holder(request: Request, sent: _Bearer) -> Holder:
+    return await run_in_threadpool(_let_in, request, await _shown(request, sent))
+
+
+def _let_in(request: Request, shown: Shown) -> Holder:
     begin(request.scope)
     services = _of_process(request)
-    if key is None and services.settings.admin_key is None:
+    if shown.secret is None and not services.settings.asks_who_calls:
         check_nearby(request.url.hostname, request.headers.get("Origin"))
-    holder = identify(services.settings, services.database, key)
+    origin = origin_of(request, UNKNOWN)
+    holder = identify(services.settings, services.database, shown, origin)
+    refusals.remember(request, holder)
+    check_address(holder, origin.address)
+    if holder.expires_at is not None:
+        within_s = services.settings.key_reminder_s
+        remember_expiry(request.scope, holder.expires_at, within_s)
     limit = Terms.of(services.settings, holder.tenant).requests_per_minute
     if limit is not None and (rate := services.rates.count(holder.tenant.id, limit)) is not None:
         remember(request.scope, rate)
@@ -124,11 +158,11 @@ async def _of_caller(request: Request, holder: _HolderDep) -> Services:
     return _part(request, holder)
 
 
-def _part(request: Request, holder: Holder) -> Services:
+def _part(request: Request, holder: Holder, *also: Scope) -> Services:
     reading = request.method in ("GET", "HEAD")
     logs.about(tenant=holder.tenant.id)
-    require(holder, Scope.READ if reading else Scope.WRITE)
-    return _of_process(request).of(holder.tenant)
+    require(holder, Scope.READ if reading else Scope.WRITE, *also)
+    return _of_process(request).of(holder.tenant, origin_of(request, holder.actor))
 
 
 @dataclass(frozen=True)
@@ -140,20 +174,44 @@ class Caller:
     """
 
     _request: Request
-    _key: str | None
+    _shown: Shown
 
     def let_in(self) -> Services:
         """Return the caller's part, as `ServicesDep` does; it asks the database."""
-        return _part(self._request, _let_in(self._request, self._key))
+        return _part(self._request, _let_in(self._request, self._shown))
 
 
-async def _caller(request: Request, shown: _Shown) -> Caller:
-    return Caller(request, shown.credentials if shown else None)
+async def _caller(request: Request, sent: _Bearer) -> Caller:
+    return Caller(request, await _shown(request, sent))
+
+
+async def _of_webhooks(request: Request, holder: _HolderDep) -> Services:
+    return _part(request, holder, Scope.TENANT_ADMIN)
+
+
+def _administered(request: Request, holder: Holder, *own: Scope) -> Services:
+    """Return everything for an admin, and their tenant's part for those who have a scope of `own`.
+
+    Of what is returned `database.tenant` tells which it is: None is everything.
+    """
+    require(holder, *own, Scope.ADMIN)
+    services, origin = _of_process(request), origin_of(request, holder.actor)
+    if Scope.ADMIN in holder.scopes:
+        return replace(services, database=services.database.of(None, origin))
+    logs.about(tenant=holder.tenant.id)
+    return services.of(holder.tenant, origin)
 
 
 async def _of_admin(request: Request, holder: _HolderDep) -> Services:
-    require(holder, Scope.ADMIN)
-    return _of_process(request)
+    return _administered(request, holder)
+
+
+async def _of_tenant_admin(request: Request, holder: _HolderDep) -> Services:
+    return _administered(request, holder, Scope.TENANT_ADMIN)
+
+
+async def _of_auditor(request: Request, holder: _HolderDep) -> Services:
+    return _administered(request, holder, Scope.AUDIT, Scope.TENANT_ADMIN)
 
 
 ProcessDep = Annotated[Services, Depends(_process)]
@@ -161,3 +219,6 @@ KeyDep = Annotated[str | None, Depends(_key)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 ServicesDep = Annotated[Services, Depends(_of_caller)]
 AdminDep = Annotated[Services, Depends(_of_admin)]
+TenantAdminDep = Annotated[Services, Depends(_of_tenant_admin)]
+AuditorDep = Annotated[Services, Depends(_of_auditor)]
+WebhooksDep = Annotated[Services, Depends(_of_webhooks)]

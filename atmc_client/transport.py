@@ -1,6 +1,9 @@
 """One HTTP exchange that gets through: retries with backoff, and refusals as exceptions."""
 
+import logging
+import os
 import random
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +23,10 @@ CONFLICT = 409
 # Reading allows for the inspection of a large upload.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 
+KEY_EXPIRES = "Key-Expires-At"
+
+log = logging.getLogger(__name__)
+
 Content = Callable[[], dict[str, Any]]
 """Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
 
@@ -35,15 +42,17 @@ class Transport:
         self.url = url.rstrip("/")
         # A proxy that the environment names cannot reach this machine's own addresses.
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
+        authority = os.environ.get("SSL_CERT_FILE") if nearby else None
         self._http = httpx.Client(
             base_url=self.url,
+            verify=ssl.create_default_context(cafile=authority) if authority else True,
             # httpx does not send the key on to the store that a download is redirected to.
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=TIMEOUT,
             follow_redirects=True,
             trust_env=not nearby,
         )
-        self._met = False
+        self._met = self._warned = False
 
     def close(self) -> None:
         """Close the connections."""
@@ -90,6 +99,7 @@ class Transport:
                 request = self._http.build_request(method, path, **content())
                 response = self._http.send(request, stream=True)
                 self._met = True
+                self._warn_of_end(response)
                 if not _may_pass(response) or self._is_over(began, wait):
                     return response
                 wait = max(wait, _retry_after(response))
@@ -99,6 +109,13 @@ class Transport:
                     raise ServerUnreachable(self.url, error) from error
             time.sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _warn_of_end(self, response: httpx.Response) -> None:
+        expires_at = response.headers.get(KEY_EXPIRES)
+        if expires_at is not None and not self._warned:
+            self._warned = True
+            # Without a handler of its own a program shows it on standard error; so does `atmc`.
+            log.warning("warning: the key expires at %s; ask for a new one", expires_at)
 
     def _is_over(self, began: float, wait: float) -> bool:
         patience = PATIENCE_S if self._met else FIRST_PATIENCE_S

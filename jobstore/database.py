@@ -86,14 +86,18 @@ class Database:
     def __init__(self, engine: Engine, tenant: str | None = None) -> None:
         self.engine = engine
         self.tenant = tenant
+        self.origin: tenancy.Origin | None = None
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._reading = reading(engine)
         self._read = sessionmaker(self._reading, expire_on_commit=False)
 
-    def of(self, tenant: str) -> "Database":
-        """Return the part of the database that is the tenant's: see `jobstore.tenancy`."""
+    def of(self, tenant: str | None, origin: tenancy.Origin | None = None) -> "Database":
+        """Return the part of the database that is the tenant's: see `jobstore.tenancy`.
+
+        None is the whole. `origin` is who acts in it, for the records of `jobstore.audit`.
+        """
         part = copy(self)  # makers and all: to make them takes longer than a read
-        part.tenant = tenant
+        part.tenant, part.origin = tenant, origin
         return part
 
     @contextmanager
@@ -131,3 +135,5 @@ class Database:
     def _bind(self, session: Session) -> None:
         if self.tenant is not None:
             tenancy.bind(session, self.tenant)
+        if self.origin is not None:
+            tenancy.bind_origin(session, self.origin)

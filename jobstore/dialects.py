@@ -39,6 +39,7 @@ READ_ONLY = "atmc_read_only"
 _BUSY_TIMEOUT_MS = 30_000
 # "atmc" and the next: any numbers, the same in every process.
 _MIGRATION_LOCK, _CLAIM_LOCK, _QUOTA_LOCKS = 0x61746D63, 0x61746D64, 0x61746D65
+_SEALING_LOCK = 0x61746D66
 # How long a transaction may ask nothing: of a claim, for which others wait, and of any other.
 _CLAIM_PATIENCE_MS, _PATIENCE_MS, _LONG_PATIENCE_MS = 5_000, 15_000, 3_600_000
 
@@ -198,6 +199,12 @@ def lock_claims(session: Session) -> None:
     if _is_postgresql(session):
         session.execute(text(_patience(_CLAIM_PATIENCE_MS, "LOCAL")))
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+
+
+def lock_sealing(session: Session) -> None:
+    """Let one sealer of the audit log at a time past this line until its transaction ends."""
+    if _is_postgresql(session):
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEALING_LOCK})
 
 
 def expect_a_wait(session: Session) -> None:

@@ -28,6 +28,11 @@ def new_key_id() -> str:
     return f"key_{uuid7().hex}"
 
 
+def new_audit_id() -> str:
+    """Return `aud_` and a UUIDv7 in hex."""
+    return f"aud_{uuid7().hex}"
+
+
 def new_webhook_id() -> str:
     """Return `whk_` and a UUIDv7 in hex."""
     return f"whk_{uuid7().hex}"

@@ -14,6 +14,8 @@ _GIB = 1 << 30
 # What databases and timers can count: larger ones would fail where they are used.
 _Seconds = Annotated[float, Field(le=1e10, allow_inf_nan=False)]
 _Count = Annotated[int, Field(le=2**62)]
+# A variable that is there and empty, as compose files leave them, is none.
+_TextOrNone = Annotated[str | None, AfterValidator(lambda text: text or None)]
 
 
 def _sqlite_in_home(data: dict[str, Any]) -> str:
@@ -70,6 +72,8 @@ class Settings(BaseSettings):
     keep_checkpoints_s: _Seconds | None = Field(default=7 * 86_400, ge=0)
     keep_artifacts_s: _Seconds | None = Field(default=365 * 86_400, ge=0)
     keep_events_s: _Seconds | None = Field(default=365 * 86_400, ge=0)
+    # Records of the audit log are kept so long, of all tenants'; None keeps them for ever.
+    keep_audit_s: _Seconds | None = Field(default=730 * 86_400, ge=0)
     # The sweep looks for what has expired this often.
     retention_s: _Seconds = Field(default=3_600, gt=0)
 
@@ -110,12 +114,33 @@ class Settings(BaseSettings):
     # If this key is set, the service asks everybody for one; this first one makes the others.
     admin_key: SecretStr | None = Field(default=None, min_length=24)
 
+    # Of a key that expires within so long its holder is reminded.
+    key_reminder_s: _Seconds = Field(default=7 * 86_400, ge=0)
+
+    # Tokens of an OpenID Connect provider are let in beside keys: those of this issuer for this
+    # audience. The claims are names or dotted paths (realm_access.roles); a scope of ours counts
+    # with the prefix in front. Keys of a provider that is away are used for so long.
+    oidc_issuer: _TextOrNone = None
+    oidc_audience: _TextOrNone = None
+    oidc_tenant_claim: str = Field(default="tenant", min_length=1)
+    oidc_scopes_claim: str = Field(default="scope", min_length=1)
+    oidc_scope_prefix: str = ""
+    oidc_clock_skew_s: float = Field(default=60, ge=0, le=300)
+    oidc_keep_keys_s: float = Field(default=3_600, ge=60, le=86_400)
+
     # The key that seals the secrets of webhooks in the database, for API and keeper. Of several,
     # divided by commas, the first seals and all open. Without it the data folder has one.
     secrets_key: SecretStr | None = Field(default=None, min_length=24)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+    # Files in PEM, the certificate with those between it and its authority. With them the API
+    # speaks https and nothing else.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # Addresses and networks of proxies, divided by commas: what these say in X-Forwarded-For is
+    # who calls. Nobody else is believed.
+    trusted_proxies: str = ""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(_secrets_dir=os.environ.get("ATMC_SECRETS_DIR"), **values)
@@ -150,14 +175,68 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _provider_is_whole(self) -> Self:
+        if self.oidc_issuer is None:
+            return self
+        if self.oidc_audience is None:
+            raise ValueError(
+                "ATMC_OIDC_ISSUER needs ATMC_OIDC_AUDIENCE, or tokens for others would be let in"
+            )
+        if not is_secure(self.oidc_issuer):
+            raise ValueError(
+                f"ATMC_OIDC_ISSUER={self.oidc_issuer}: an https URL is needed (http is for this "
+                "machine's own addresses only), or anybody between could forge the provider's keys"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_are_networks(self) -> Self:
+        for name in self.proxies():
+            try:
+                ipaddress.ip_network(name)
+            except ValueError as error:
+                raise ValueError(
+                    f"ATMC_TRUSTED_PROXIES: {error}; addresses and networks are needed, divided by "
+                    "commas: 10.0.0.5,fd00::/64"
+                ) from error
+        return self
+
+    def proxies(self) -> list[str]:
+        """Return the addresses and networks of `trusted_proxies`."""
+        return [name.strip() for name in self.trusted_proxies.split(",") if name.strip()]
+
+    @model_validator(mode="after")
+    def _certificate_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("ATMC_TLS_CERT and ATMC_TLS_KEY: one without the other does nothing")
+        return self
+
+    @property
+    def asks_who_calls(self) -> bool:
+        """Whether callers have to show a key or a token."""
+        return self.admin_key is not None or self.oidc_issuer is not None
+
+    @model_validator(mode="after")
     def _nobody_else_without_keys(self) -> Self:
-        if self.admin_key is None and not is_loopback(self.host):
+        if not self.asks_who_calls and not is_loopback(self.host):
             raise ValueError(
                 f"ATMC_HOST={self.host}: without ATMC_ADMIN_KEY the service asks nobody for a key, "
                 "so it listens on a loopback address only. Set ATMC_HOST=127.0.0.1, or a secret "
                 "ATMC_ADMIN_KEY (openssl rand -hex 24), with which atmc keys create makes others."
             )
         return self
+
+
+def is_secure(url: str) -> bool:
+    """Tell whether nobody between can change what the URL answers: https, or this machine's own."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    if parts.username is not None or not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
 def is_loopback(host: str | None) -> bool:

@@ -6,6 +6,7 @@ tenant's. So another tenant's id and one that never was are answered alike. A se
 nobody (the workers, the keeper) sees every row; what it adds to a job belongs to the job's tenant.
 """
 
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,12 +21,32 @@ from sqlalchemy.orm import (
 
 from jobstore.tables import DEFAULT_TENANT, Base, Owned
 
-_TENANT = "tenant"
+_TENANT, _ORIGIN = "tenant", "origin"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who acts in a session, from where, and at which request: what the audit log says of it."""
+
+    actor: str
+    address: str | None = None
+    request: str | None = None
 
 
 def bind(session: Session, tenant: str) -> None:
     """Let the session see and make rows of `tenant` only."""
     session.info[_TENANT] = tenant
+
+
+def bind_origin(session: Session, origin: Origin) -> None:
+    """Let the session's records in the audit log say so."""
+    session.info[_ORIGIN] = origin
+
+
+def origin_of(session: Session) -> Origin:
+    """Return who acts in the session; a session of nobody's appends no records."""
+    origin: Origin = session.info[_ORIGIN]
+    return origin
 
 
 @cache

@@ -17,10 +17,10 @@ from jobstore.dialects import clock
 from jobstore.errors import NotFound, TooManyWebhooks, WebhookDisabled
 from jobstore.ids import new_delivery_id, new_webhook_id
 from jobstore.states import FINAL, JobState
-from jobstore.tables import Document, Job, Webhook, WebhookAttempt, WebhookDelivery
+from jobstore.tables import Document, Job, Key, Webhook, WebhookAttempt, WebhookDelivery
 
-DISABLED = "webhook.disabled"
-EVENTS: tuple[str, ...] = (*(f"job.{state.value}" for state in JobState), DISABLED)
+DISABLED, KEY_EXPIRING = "webhook.disabled", "key.expiring"
+EVENTS: tuple[str, ...] = (*(f"job.{state.value}" for state in JobState), DISABLED, KEY_EXPIRING)
 """The names of all events that a webhook may be told."""
 
 DEFAULT_EVENTS: tuple[str, ...] = tuple(f"job.{s.value}" for s in JobState if s in FINAL)
@@ -155,6 +155,14 @@ def tell_disabled(session: Session, webhook: Webhook) -> None:
     """Add deliveries to the tenant's other webhooks: this one was switched off."""
     data = {"webhook_id": webhook.id, "job_id": webhook.job_id, "reason": webhook.disabled_reason}
     _tell(session, webhook.tenant_id, DISABLED, data, job=None)
+
+
+def tell_expiring(session: Session, key: Key) -> None:
+    """Add deliveries to the tenant's webhooks that listen to it: the key expires soon."""
+    assert key.expires_at is not None, "a key that never does is nobody's to remind of"
+    expires_at = key.expires_at.isoformat(timespec="seconds")
+    data = {"key_id": key.id, "scopes": key.scopes.split(), "expires_at": expires_at}
+    _tell(session, key.tenant_id, KEY_EXPIRING, data, job=None)
 
 
 # The query is built once, because every change of a job's state asks it.

@@ -1,4 +1,4 @@
-"""Queues the jobs of dead workers again, wakes workers for waiting jobs, deletes old uploads.
+"""Queues the jobs of dead workers again, wakes workers, deletes old uploads, seals the audit log.
 
 Every `ATMC_RETENTION_S` seconds it also deletes what has expired (`keeper.retention`).
 """
@@ -20,6 +20,8 @@ from jobstore.objects import ObjectStore
 from jobstore.retry import TRANSIENT
 from jobstore.settings import Settings
 from jobstore.wakeups import pending, wake
+from keeper.audit import retain_audit, seal_all
+from keeper.reminders import remind_of_keys
 from keeper.retention import retain_once
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,11 @@ def sweep_for_ever(
             sweep_once(database, celery)
             SWEPT.touch()
             sweep_uploads(database, store)
+            seal_all(database)
             if time.monotonic() >= retain_at:
                 retain_once(settings, database, store)
+                retain_audit(database, settings.keep_audit_s)
+                remind_of_keys(database, settings.key_reminder_s)
                 retain_at = time.monotonic() + settings.retention_s
             delay_s = settings.sweep_s
         except (BrokerError, RedisError, *TRANSIENT) as error:

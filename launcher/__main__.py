@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobstore.certificate import BadCertificate, Certificate
 from jobstore.private import keep_private
 from jobstore.settings import Settings
 from launcher.folder import FolderInUse
@@ -27,8 +28,9 @@ def main() -> int:
     workers: int = given.pop("workers")
     try:
         settings = _settings(given)
+        Certificate.of(settings)
         serve(settings, workers, say=_say)
-    except (FolderInUse, CannotListen, ValidationError) as error:
+    except (FolderInUse, CannotListen, BadCertificate, ValidationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except StartFailed as error:
@@ -64,6 +66,15 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        type=Path,
+        help="certificate in PEM, for https (ATMC_TLS_CERT)",
+    )
+    parser.add_argument(
+        "--tls-key", metavar="FILE", type=Path, help="its key in PEM (ATMC_TLS_KEY)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="Celery workers (default: 1)")
     options = parser.parse_args()
     if options.workers < 1:

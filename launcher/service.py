@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -80,7 +81,7 @@ def serve(settings: Settings, workers: int, say: Callable[[str], None]) -> None:
         folder.remember_group(parts.group)
         try:
             _start(parts, settings, broker, workers, stop)
-            url = f"http://{_reachable(settings.host)}:{settings.port}"
+            url = _url(settings)
             folder.announce(url)
             say(f"ready: {url}  docs: {url}/docs  data folder: {folder.path}  (Ctrl-C ends it)")
             while not stop.asked():
@@ -109,7 +110,7 @@ def _start(
         rest.append(Part(name, _worker(name), WORKER_GRACE_S, common))
     for part in rest:
         parts.start(part)
-    base = f"http://{_reachable(settings.host)}:{settings.port}"
+    base = _url(settings)
     names = [part.name for part in rest]
     _wait_for(lambda: _is_ready(base), parts, names, stop)
 
@@ -168,7 +169,12 @@ def _answers_ping(url: str) -> bool:
 
 def _is_ready(base: str) -> bool:
     # The environment's proxies are not used: they cannot reach this machine's own addresses.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # Nor is the certificate held against this address: it is for others, who ask by its name.
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=anybody)
+    )
     try:
         with opener.open(f"{base}/readyz", timeout=_TIMEOUT_S):
             return True
@@ -185,7 +191,7 @@ def _environment() -> dict[str, str]:
 # Variables whose values are handed on as they came to be, or to some parts only.
 _RESOLVED = (
     *("ATMC_ADMIN_KEY", "ATMC_HOST", "ATMC_PORT", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR"),
-    *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD"),
+    *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD", "ATMC_TLS_CERT", "ATMC_TLS_KEY"),
 )
 
 
@@ -200,6 +206,9 @@ def _settings(settings: Settings) -> tuple[dict[str, str], dict[str, str], dict[
     common |= _secret("ATMC_STORE_SECRET_ACCESS_KEY", settings.store_secret_access_key)
     sealing = _secret("ATMC_SECRETS_KEY", settings.secrets_key)
     asking = {"ATMC_HOST": settings.host, "ATMC_PORT": str(settings.port)}
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        asking["ATMC_TLS_CERT"] = str(settings.tls_cert.absolute())
+        asking["ATMC_TLS_KEY"] = str(settings.tls_key.absolute())
     return common, sealing, asking | _secret("ATMC_ADMIN_KEY", settings.admin_key)
 
 
@@ -209,6 +218,11 @@ def _secret(name: str, value: SecretStr | None) -> dict[str, str]:
 
 def _worker(name: str) -> tuple[str, ...]:
     return module("celery", "-A", "worker.app", "worker", "-n", f"{name}@%h")
+
+
+def _url(settings: Settings) -> str:
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{_reachable(settings.host)}:{settings.port}"
 
 
 def _reachable(host: str) -> str:

@@ -9,6 +9,7 @@ from api.inspection import ArrayHeader, read_dataset_header
 from api.services import Services
 from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
+from jobstore import audit
 from jobstore.settings import Settings
 from jobstore.tables import Dataset
 from jobstore.uploads import create_dataset
@@ -26,10 +27,12 @@ def keep_dataset(session: Session, services: Services, upload: Upload[Arrays]) -
     """Make the staged file a blob and record it."""
     inflated_bytes = sum(array.bytes for array in upload.header.values())
     kept = keep(session, services, upload.stored, inflated_bytes)
-    return create_dataset(
+    dataset = create_dataset(
         session,
         filename=upload.filename,
         summary={"arrays": {name: asdict(array) for name, array in upload.header.items()}},
         sha256=kept.sha256,
         bytes=kept.bytes,
     )
+    audit.record(session, "dataset.create", dataset.id, sha256=kept.sha256)
+    return dataset

@@ -19,6 +19,7 @@ from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import Upload, received
 from api.uploads.schemas import ByUpload
 from api.views import created
+from jobstore import audit
 from jobstore.deletion import delete_dataset, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_dataset
@@ -101,4 +102,5 @@ def delete(dataset_id: PathText, services: ServicesDep) -> None:
     """
     with services.database.write() as session:
         freed = delete_dataset(session, dataset_id)
+        audit.record(session, "dataset.delete", dataset_id)
     drop(services.database, services.store, freed)

@@ -18,6 +18,7 @@ from api.services import Services
 from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookView
+from jobstore import audit
 from jobstore.errors import Expired, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
@@ -99,6 +100,7 @@ def _queue(
         gpus=(new.resources and new.resources.gpus) or 0,
         webhook=webhook,
     )
+    audit.record(session, "job.create", job.id)
     view = JobView.of(job, offers_for(session, services.settings, [job]))
     body = view.model_dump(mode="json")
     once = {}

@@ -22,6 +22,7 @@ from api.services import Caller, CallerDep, Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import PathText
 from api.uploads.receiving import TextRule, received
+from jobstore import audit
 from jobstore.deletion import delete_job, drop
 from jobstore.errors import Expired, IllegalTransition, NotFound
 from jobstore.idempotency import Answer
@@ -170,6 +171,7 @@ def cancel(
             detail = f"The job has {before.value}; there is nothing left to cancel."
             raise Problem("already_finished", detail)
         job = request_cancel(session, job_id)
+        audit.record(session, "job.cancel", job_id)
         status = 200 if before is JobState.CANCELLED else 202
         return Answer(status, {}, _view(session, services, job).model_dump(mode="json"))
 
@@ -197,6 +199,7 @@ def retry(
         check_queue(session, services.terms.max_queued_jobs)
         try:
             job = retry_job(session, job_id)
+            audit.record(session, "job.retry", job_id)
         except Expired as error:
             detail = f"Its {error.kind} has expired: upload it again, for a new job."
             raise Problem("not_retryable", detail) from error
@@ -222,4 +225,5 @@ def delete(job_id: PathText, services: ServicesDep) -> None:
     """Delete it with its events, checkpoints and files; its model and data set stay."""
     with services.database.write() as session:
         freed = delete_job(session, job_id)
+        audit.record(session, "job.delete", job_id)
     drop(services.database, services.store, freed)

@@ -1,34 +1,31 @@
-"""`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls."""
+"""`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls, of one tenant or of all."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import json_body
 from api.problems import Problem, documented
-from api.services import AdminDep, Services
+from api.services import Services, TenantAdminDep
 from api.strict_json import read_body
-from api.text import PathText
+from api.text import Moment, PathText
 from api.views import RowView
+from jobstore import audit
 from jobstore.idempotency import Answer
-from jobstore.keys import Scope, create_key, list_keys, revoke_key
+from jobstore.keys import Scope, create_key, list_keys, read_network, revoke_key
 from jobstore.tables import DEFAULT_TENANT
 from jobstore.tenants import TENANT_NAME
 
 router = APIRouter(tags=["keys"])
 
 
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("it lies outside the years 1 to 9999 in UTC") from error
+Network = Annotated[str, Field(max_length=64), AfterValidator(read_network)]
 
 
 class NewKey(BaseModel):
@@ -36,18 +33,20 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tenant: str = Field(
-        DEFAULT_TENANT,
-        pattern=f"^{TENANT_NAME.pattern}$",
+    tenant: Annotated[str, Field(pattern=f"^{TENANT_NAME.pattern}$")] | None = Field(
+        None,
         description="The team whose models, data sets and jobs it opens; a new name makes a new "
-        "one.",
+        f"one. By default `{DEFAULT_TENANT}`, of a `tenant:admin` their own.",
         examples=["vision"],
     )
     scopes: Annotated[frozenset[Scope], Field(min_length=1)] = Field(
         examples=[["jobs:read", "jobs:write"]]
     )
-    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = Field(
-        None, examples=["2030-01-01T00:00:00Z"]
+    expires_at: Moment | None = Field(None, examples=["2030-01-01T00:00:00Z"])
+    addresses: Annotated[list[Network], Field(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="The addresses and networks (CIDR) that it may be shown from; null is any.",
+        examples=[["192.0.2.0/24", "2001:db8::/32"]],
     )
 
 
@@ -61,6 +60,9 @@ class KeyView(RowView):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="When it was last used, to the minute.")
+    addresses: Annotated[list[str] | None, BeforeValidator(lambda text: text and text.split())] = (
+        Field(description="The networks that it may be shown from; null is any.")
+    )
 
 
 class CreatedKey(KeyView):
@@ -70,7 +72,7 @@ class CreatedKey(KeyView):
 
 
 class KeyList(BaseModel):
-    """The keys of all tenants, newest first."""
+    """Keys, newest first: of all tenants for an `admin`, of their own for a `tenant:admin`."""
 
     data: list[KeyView]
     has_more: bool = False
@@ -90,34 +92,58 @@ class KeyList(BaseModel):
         "unknown_field",
         "invalid_value",
         "nobody_is_asked",
+        "tenant_forbidden",
         "key_shown_once",
         "idempotency_conflict",
         "request_in_progress",
     ),
 )
 async def create(
-    request: Request, services: AdminDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: TenantAdminDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Return the key, this once; only a hash of it is kept.
+
+    An `admin` makes keys of any tenant; a `tenant:admin` of their own, and none with `admin`.
 
     So the answer cannot be repeated: the same request under the same `Idempotency-Key` makes no
     second key, but is refused with `key_shown_once`, which names the first to revoke it. Without
     ATMC_ADMIN_KEY, when whoever asks is let in, none is made: it would open the service for good.
     """
-    if services.settings.admin_key is None:
+    if not services.settings.asks_who_calls:
         detail = "Set ATMC_ADMIN_KEY (openssl rand -hex 24) and restart; then it makes keys."
         raise Problem("nobody_is_asked", detail)
     new = await read_body(request, NewKey)
     if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
         raise Problem("invalid_value", "'expires_at' is over already.", "expires_at")
-    return await run_in_threadpool(_create, services, new, idempotency_key)
+    tenant = _tenant_for(services, new)
+    return await run_in_threadpool(_create, services, new, tenant, idempotency_key)
 
 
-def _create(services: Services, new: NewKey, idempotency_key: str | None) -> JSONResponse:
+def _tenant_for(services: Services, new: NewKey) -> str:
+    own = services.database.tenant
+    if own is None:
+        return new.tenant or DEFAULT_TENANT
+    if new.tenant not in (None, own):
+        detail = f"Your key makes keys of the tenant {own!r} only; ask an operator for others."
+        raise Problem("tenant_forbidden", detail, "tenant")
+    if Scope.ADMIN in new.scopes:
+        detail = "A 'tenant:admin' makes no keys with 'admin'; ask an operator for one."
+        raise Problem("scope_missing", detail, "scopes")
+    return own
+
+
+def _create(
+    services: Services, new: NewKey, tenant: str, idempotency_key: str | None
+) -> JSONResponse:
     def act(session: Session) -> Answer:
         key, secret = create_key(
-            session, tenant=new.tenant, scopes=new.scopes, expires_at=new.expires_at
+            session,
+            tenant=tenant,
+            scopes=new.scopes,
+            expires_at=new.expires_at,
+            addresses=new.addresses or (),
         )
+        audit.record(session, "key.create", key.id, tenant=tenant, scopes=sorted(new.scopes))
         view = KeyView.model_validate(key).model_dump(mode="json")
         return Answer(201, {}, view, once={"key": secret})
 
@@ -134,8 +160,8 @@ def _shown(view: dict[str, Any]) -> Problem:
 
 
 @router.get("/keys", summary="List the keys")
-def list_(services: AdminDep) -> KeyList:
-    """Return the keys of all tenants, without the keys themselves."""
+def list_(services: TenantAdminDep) -> KeyList:
+    """Return the keys of all tenants or of one's own, without the keys themselves."""
     with services.database.read() as session:
         return KeyList(data=[KeyView.model_validate(key) for key in list_keys(session)])
 
@@ -145,9 +171,13 @@ def list_(services: AdminDep) -> KeyList:
     status_code=204,
     response_class=Response,
     summary="Revoke a key",
-    responses=documented("not_found", "invalid_value"),
+    responses=documented("not_found", "invalid_value", "tenant_forbidden"),
 )
-def revoke(key_id: PathText, services: AdminDep) -> None:
+def revoke(key_id: PathText, services: TenantAdminDep) -> None:
     """Refuse every request with the key from now on; the key stays in the list."""
     with services.database.write() as session:
-        revoke_key(session, key_id)
+        key = revoke_key(session, key_id)
+        if services.database.tenant is not None and Scope.ADMIN in key.scopes.split():
+            detail = "The key is an operator's; only an 'admin' revokes it."
+            raise Problem("tenant_forbidden", detail)
+        audit.record(session, "key.revoke", key_id, tenant=key.tenant_id)

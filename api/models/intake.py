@@ -11,6 +11,7 @@ from api.problems import Problem
 from api.services import Services
 from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
+from jobstore import audit
 from jobstore.settings import Settings
 from jobstore.tables import Document, Model
 from jobstore.uploads import create_model
@@ -52,7 +53,7 @@ def keep_model(
 ) -> Model:
     """Make the staged file a blob and record it with what `check_model` found."""
     kept = keep(session, services, upload.stored)
-    return create_model(
+    model = create_model(
         session,
         filename=upload.filename,
         format=upload.header.format,
@@ -62,6 +63,8 @@ def keep_model(
         sha256=kept.sha256,
         bytes=kept.bytes,
     )
+    audit.record(session, "model.create", model.id, sha256=kept.sha256)
+    return model
 
 
 def _check_channels(normalization: Normalization, name: str, architecture: Document) -> None:

@@ -19,6 +19,7 @@ from api.text import PathText
 from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
 from api.views import created
+from jobstore import audit
 from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
 from jobstore.uploads import get_model
@@ -123,4 +124,5 @@ def delete(model_id: PathText, services: ServicesDep) -> None:
     """
     with services.database.write() as session:
         freed = delete_model(session, model_id)
+        audit.record(session, "model.delete", model_id)
     drop(services.database, services.store, freed)

@@ -1,4 +1,4 @@
-"""`GET /tenants`, `PATCH /tenants/{name}`: an admin's calls."""
+"""`GET /tenants`, `PATCH /tenants/{name}`: calls of an admin, the first of a tenant's, too."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -9,11 +9,12 @@ from starlette.concurrency import run_in_threadpool
 
 from api.openapi import json_body
 from api.problems import documented
-from api.services import AdminDep, Services
+from api.services import AdminDep, Services, TenantAdminDep
 from api.strict_json import read_body
 from api.text import PathText
+from jobstore import audit
 from jobstore.tables import Tenant
-from jobstore.tenants import change_tenant, list_tenants
+from jobstore.tenants import change_tenant, get_tenant, list_tenants
 from jobstore.terms import Terms
 
 router = APIRouter(tags=["tenants"])
@@ -78,10 +79,12 @@ class TenantList(BaseModel):
 
 
 @router.get("/tenants", summary="List the tenants")
-def list_(services: AdminDep) -> TenantList:
-    """Return every tenant; `POST /keys` with a new name makes one."""
+def list_(services: TenantAdminDep) -> TenantList:
+    """Return every tenant, or one's own; `POST /keys` with a new name makes one."""
+    own = services.database.tenant
     with services.database.read() as session:
-        return TenantList(data=[TenantView.of(each, services) for each in list_tenants(session)])
+        found = list_tenants(session) if own is None else [get_tenant(session, own)]
+        return TenantList(data=[TenantView.of(each, services) for each in found])
 
 
 @router.patch(
@@ -93,12 +96,14 @@ def list_(services: AdminDep) -> TenantList:
     ),
 )
 async def change(name: PathText, request: Request, services: AdminDep) -> TenantView:
-    """Change the terms that are sent, from now on; the others stay."""
+    """Change the terms that are sent, from now on; the others stay. An operator's call."""
     new = await read_body(request, NewTerms)
     return await run_in_threadpool(_change, services, name, new)
 
 
 def _change(services: Services, name: str, new: NewTerms) -> TenantView:
     with services.database.write() as session:
-        tenant = change_tenant(session, name, new.model_dump(exclude_unset=True))
+        terms = new.model_dump(exclude_unset=True)
+        tenant = change_tenant(session, name, terms)
+        audit.record(session, "tenant.change", name, tenant=name, terms=terms)
     return TenantView.of(tenant, services)

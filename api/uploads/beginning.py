@@ -4,7 +4,7 @@ from typing import Any
 
 from api.services import Services
 from api.uploads.multipart import too_large
-from jobstore import incoming
+from jobstore import audit, incoming
 from jobstore.quotas import check_incoming
 from jobstore.settings import Settings
 from jobstore.tables import IncomingUpload
@@ -16,13 +16,16 @@ def begin(services: Services, **fields: Any) -> IncomingUpload:
     with services.database.write() as session:
         check_incoming(session, services.terms.max_stored_bytes, fields["bytes"])
         lifetime_s = services.settings.upload_lifetime_s
-        return incoming.create_upload(session, lifetime_s=lifetime_s, **fields)
+        upload = incoming.create_upload(session, lifetime_s=lifetime_s, **fields)
+        audit.record(session, "upload.create", upload.id, bytes=upload.bytes)
+        return upload
 
 
 def forget(services: Services, upload_id: str) -> None:
     """Give an upload up, and delete what has arrived; raises `NotFound`."""
     with services.database.write() as session:
         left = incoming.forget(session, incoming.get_upload(session, upload_id, lock=True))
+        audit.record(session, "upload.delete", upload_id)
     left.clear(services.store)
 
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import LOCATION, json_body
 from api.problems import ONCE_CODES, Problem, documented
-from api.services import Services, ServicesDep
+from api.services import Services, WebhooksDep
 from api.strict_json import read_body
 from api.text import PathText
 from api.views import created
@@ -25,7 +25,7 @@ from api.webhooks.schemas import (
     WebhookView,
     WebhookWithSecret,
 )
-from jobstore import webhooks
+from jobstore import audit, webhooks
 from jobstore.destinations import Destinations, Forbidden
 from jobstore.errors import TooManyWebhooks, WebhookDisabled
 from jobstore.idempotency import Answer
@@ -66,7 +66,7 @@ def checked(
     },
 )
 async def create(
-    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: WebhooksDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Return the webhook with the secret that signs what it is sent, which is shown only here.
 
@@ -87,6 +87,7 @@ def _create(services: Services, new: NewWebhook, key: str | None) -> JSONRespons
     def act(session: Session) -> Answer:
         try:
             made = webhooks.create_webhook(session, wanted)
+            audit.record(session, "webhook.create", made.id)
         except TooManyWebhooks as error:
             detail = f"{str(error).capitalize()}; delete one first."
             raise Problem("too_many_webhooks", detail) from error
@@ -106,7 +107,7 @@ def _shown(view: dict[str, Any]) -> Problem:
 
 
 @router.get("/webhooks", summary="List the webhooks")
-def list_(services: ServicesDep) -> WebhookList:
+def list_(services: WebhooksDep) -> WebhookList:
     """Return all but those of single jobs, oldest first."""
     with services.database.read() as session:
         return WebhookList(
@@ -119,7 +120,7 @@ def list_(services: ServicesDep) -> WebhookList:
     summary="Get a webhook",
     responses=documented("not_found", "invalid_value"),
 )
-def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
+def get(webhook_id: PathText, services: WebhooksDep) -> WebhookView:
     """Return the webhook, and whether and why it was switched off."""
     with services.database.read() as session:
         return WebhookView.model_validate(webhooks.get_webhook(session, webhook_id))
@@ -133,7 +134,7 @@ def get(webhook_id: PathText, services: ServicesDep) -> WebhookView:
         "not_found", "malformed_json", "file_too_large", "unknown_field", "invalid_value"
     ),
 )
-async def change(webhook_id: PathText, request: Request, services: ServicesDep) -> WebhookView:
+async def change(webhook_id: PathText, request: Request, services: WebhooksDep) -> WebhookView:
     """Change the fields that are sent. A webhook that is switched on again is told what waited."""
     changes = await read_body(request, WebhookChanges)
     return await run_in_threadpool(_change, services, webhook_id, changes)
@@ -151,6 +152,7 @@ def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> Web
         if changes.active:
             webhooks.enable(session, webhook)
         session.flush()
+        audit.record(session, "webhook.change", webhook_id, fields=sorted(changes.model_fields_set))
         return WebhookView.model_validate(webhook)
 
 
@@ -161,7 +163,7 @@ def _change(services: Services, webhook_id: str, changes: WebhookChanges) -> Web
     responses=documented("not_found", "invalid_value", "secret_shown_once", *ONCE_CODES),
 )
 def rotate_secret(
-    webhook_id: PathText, services: ServicesDep, idempotency_key: IdempotencyKey = None
+    webhook_id: PathText, services: WebhooksDep, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
     """Return the webhook with the secret that signs from the next try on, tries of what waits too.
 
@@ -172,6 +174,7 @@ def rotate_secret(
     def act(session: Session) -> Answer:
         secret = webhooks.new_secret()
         changed = webhooks.change_secret(session, webhook_id, services.vault.seal(secret))
+        audit.record(session, "webhook.rotate_secret", webhook_id)
         view = WebhookView.model_validate(changed).model_dump(mode="json")
         return Answer(200, {}, view, once={"secret": secret})
 
@@ -188,10 +191,11 @@ def rotate_secret(
         **documented("not_found", "invalid_value"),
     },
 )
-def delete(webhook_id: PathText, services: ServicesDep) -> Response:
+def delete(webhook_id: PathText, services: WebhooksDep) -> Response:
     """Delete it with the log of its deliveries; what waits is not sent any more."""
     with services.database.write() as session:
         webhooks.delete_webhook(session, webhook_id)
+        audit.record(session, "webhook.delete", webhook_id)
     return Response(status_code=204)
 
 
@@ -208,7 +212,7 @@ class _Page(BaseModel):
     responses=documented("not_found", "unknown_field", "invalid_value"),
 )
 def deliveries(
-    webhook_id: PathText, query: Annotated[_Page, Query()], services: ServicesDep
+    webhook_id: PathText, query: Annotated[_Page, Query()], services: WebhooksDep
 ) -> DeliveryPage:
     """Return a page of deliveries, newest first, those that wait included."""
     with services.database.read() as session:
@@ -223,7 +227,7 @@ def deliveries(
     responses=documented("not_found", "invalid_value"),
 )
 def delivery(
-    webhook_id: PathText, delivery_id: PathText, services: ServicesDep
+    webhook_id: PathText, delivery_id: PathText, services: WebhooksDep
 ) -> DeliveryWithAttempts:
     """Return what was answered to each try, or why there was no answer."""
     with services.database.read() as session:
@@ -247,7 +251,7 @@ def delivery(
 def redeliver(
     webhook_id: PathText,
     delivery_id: PathText,
-    services: ServicesDep,
+    services: WebhooksDep,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Send the delivery again at once, under the same id and with all its tries."""
@@ -258,6 +262,7 @@ def redeliver(
         except WebhookDisabled as error:
             detail = "The webhook is switched off; PATCH it with 'active': true first."
             raise Problem("webhook_disabled", detail) from error
+        audit.record(session, "webhook.redeliver", webhook_id, delivery=delivery_id)
         return Answer(202, {}, DeliveryView.model_validate(found).model_dump(mode="json"))
 
     scope = f"POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"

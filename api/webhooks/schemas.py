@@ -19,6 +19,7 @@ EventName = Literal[
     "job.failed",
     "job.cancelled",
     "webhook.disabled",
+    "key.expiring",
 ]
 
 

@@ -9,6 +9,7 @@ import sys
 import click
 import httpx
 
+from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
 from atmc_client.cli.inspect import inspect
@@ -36,7 +37,8 @@ FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 def cli(context: click.Context, server: str) -> None:
     """Compress image classifiers without giving up their robustness.
 
-    A service that asks for a key gets the one in ATMC_API_KEY.
+    A service that asks for a key gets the one in ATMC_API_KEY; a token of its provider may stand
+    there instead.
     """
     context.obj = server
 
@@ -54,6 +56,7 @@ for _command in (
     methods,
     attacks,
     keys,
+    audit,
 ):
     cli.add_command(_command)
 

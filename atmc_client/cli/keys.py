@@ -8,17 +8,19 @@ import click
 from atmc_client.cli.output import keys_table, minute, out, print_json
 from atmc_client.client import Client
 
-SCOPES = ("jobs:read", "jobs:write", "admin")
+SCOPES = ("jobs:read", "jobs:write", "audit:read", "tenant:admin", "admin")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys; takes an admin's key in ATMC_API_KEY."""
+    """Make, list and revoke keys; takes an admin's key, or a tenant's admin's, in ATMC_API_KEY."""
 
 
 @keys.command()
-@click.option("--tenant", required=True, help="The team whose jobs it opens; may be new.")
+@click.option(
+    "--tenant", help="The team whose jobs it opens; may be new. A tenant's admin's own by default."
+)
 @click.option(
     "--scopes",
     required=True,
@@ -32,20 +34,32 @@ def keys() -> None:
     callback=lambda _context, _option, text: _moment(text),
     help="12h, 90d, 52w, or a date: 2030-01-31. Without it the key holds until it is revoked.",
 )
+@click.option(
+    "--addresses",
+    metavar="NETWORK[,NETWORK]",
+    help="The addresses and networks that it may be shown from: 192.0.2.0/24,2001:db8::/32.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 @click.pass_obj
 def create(
-    server: str, tenant: str, scopes: list[str], expires: datetime | None, as_json: bool
+    server: str,
+    tenant: str | None,
+    scopes: list[str],
+    expires: datetime | None,
+    addresses: str | None,
+    as_json: bool,
 ) -> None:
     """Make a key and print it, this once: the service keeps only its hash."""
+    networks = [each.strip() for each in addresses.split(",")] if addresses else []
     with Client(server) as client:
-        made = client.create_key(tenant, scopes, expires_at=expires)
+        made = client.create_key(tenant, scopes, expires_at=expires, addresses=networks)
     if as_json:
         print_json(made)
         return
     until = minute(made["expires_at"]) or "it is revoked"
-    said = f"{made['id']} of {tenant} for {', '.join(made['scopes'])}, until {until}:"
-    click.echo(said, err=True)
+    said = f"{made['id']} of {made['tenant']} for {', '.join(made['scopes'])}"
+    whence = f", from {', '.join(made['addresses'])}" if made.get("addresses") else ""
+    click.echo(f"{said}{whence}, until {until}:", err=True)
     click.echo(made["key"])
 
 
@@ -53,7 +67,7 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as a JSON array.")
 @click.pass_obj
 def list_(server: str, as_json: bool) -> None:
-    """List the keys of all tenants, without the keys themselves."""
+    """List the keys of all tenants, or of your own, without the keys themselves."""
     with Client(server) as client:
         found = client.keys()
     print_json(found) if as_json else out.print(keys_table(found))

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A file or a pipe has no width of its own; a job's line needs this much.
@@ -148,6 +149,20 @@ def keys_table(keys: list[dict[str, Any]]) -> Table:
             until = f"{minute(key['revoked_at'])} (revoked)"
         used = minute(key["last_used_at"]) or "never"
         table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), until, used)
+    return table
+
+
+def audit_table(records: list[dict[str, Any]]) -> Table:
+    """One line a record, the newest first."""
+    table = new_table("time", "tenant", "actor", "action", "object", "from", "outcome")
+    table.columns[0].no_wrap = True
+    for record in records:
+        code = (record["detail"] or {}).get("code")
+        outcome = record["outcome"] + (f" ({code})" if code else "")
+        cells = (record["tenant"], record["actor"], record["action"], record["object"] or "")
+        # What others chose is no markup.
+        shown = map(escape, (*cells, record["address"] or "", outcome))
+        table.add_row(record["time"][:19].replace("T", " "), *shown)
     return table
 
 

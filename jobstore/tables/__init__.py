@@ -3,6 +3,7 @@
 Whoever imports this has all of them in `Base.metadata`.
 """
 
+from jobstore.tables.audit import AuditChain, AuditRecord
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
 from jobstore.tables.jobs import WAITING, Artifact, Event, Job
@@ -14,6 +15,8 @@ __all__ = [
     "DEFAULT_TENANT",
     "WAITING",
     "Artifact",
+    "AuditChain",
+    "AuditRecord",
     "Base",
     "Blob",
     "CatalogueRow",

@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
-from jobstore.tables.base import ID, SHA256, TENANT_ID, Base
+from jobstore.tables.base import ID, SHA256, TENANT_ID, Base, Owned
 
 
 class Tenant(Base):
@@ -31,8 +31,11 @@ class Tenant(Base):
     keep_events_s: Mapped[float | None]
 
 
-class Key(Base):
-    """A caller's key, of which only the SHA-256 (hex) is stored."""
+class Key(Owned, Base):
+    """A caller's key, of which only the SHA-256 (hex) is stored.
+
+    `addresses` are the networks that it may be shown from, divided by spaces; None is anywhere.
+    """
 
     __tablename__ = "keys"
 
@@ -44,3 +47,5 @@ class Key(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    addresses: Mapped[str | None] = mapped_column(Text)
+    reminded_at: Mapped[datetime | None]

@@ -223,7 +223,13 @@ def running(settings: Settings) -> Iterator[Service]:
     """Serve on a free port until the generator is closed."""
     app = create_app(settings)
     server = uvicorn.Server(
-        uvicorn.Config(app, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            http=Connection,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            proxy_headers=False,
+        )
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -168,6 +168,8 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "DELETE /keys/{key_id}",
         "GET /tenants",
         "PATCH /tenants/{name}",
+        "GET /audit",
+        "GET /audit/heads",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",

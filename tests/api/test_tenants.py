@@ -28,7 +28,7 @@ COMMON = {
     "/schemas/{name}",
 }
 # Only an admin's key opens these, whosever the id is.
-ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}"}
+ADMIN = {"/keys", "/keys/{key_id}", "/tenants", "/tenants/{name}", "/audit", "/audit/heads"}
 # Make something of the caller's own; what they refer to is tested below.
 MAKES = {
     ("post", "/models"),

@@ -116,3 +116,57 @@ def test_the_key_does_not_go_along_to_another_host(scripted):
     with Client(scripted.url, key="k") as client:
         client.get_job("job_1")
     assert [seen.headers.get("Authorization") for seen in scripted.seen] == ["Bearer k", None]
+
+
+def test_a_key_is_limited_to_addresses_and_warns_of_its_end(atmc, api_url):
+    options = ("--scopes", "jobs:read", "--expires", "2d", "--addresses", "127.0.0.1,2001:db8::/32")
+    made = create(atmc, *options)
+    assert "from 127.0.0.1, 2001:db8::/32, until 20" in made.stderr
+    listed = atmc("list", "--json", environment={"ATMC_API_KEY": made.stdout.strip()})
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
+    assert listed.stderr.count("warning: the key expires at 20") == 1
+    elsewhere = create(atmc, "--scopes", "jobs:read", "--addresses", "192.0.2.0/24").stdout.strip()
+    refused = atmc("list", environment={"ATMC_API_KEY": elsewhere})
+    assert refused.returncode == 2
+    assert "address_not_allowed" in refused.stderr
+    wrong = atmc("keys", "create", "--scopes", "jobs:read", "--addresses", "nowhere")
+    assert wrong.returncode == 2
+    assert "addresses" in wrong.stderr
+
+
+def test_a_tenant_s_admin_looks_after_its_keys(atmc, api_url):
+    mine = {"ATMC_API_KEY": create(atmc, "--scopes", "tenant:admin").stdout.strip()}
+    made = atmc("keys", "create", "--scopes", "jobs:read", environment=mine)
+    assert (made.returncode, " of red for jobs:read" in made.stderr) == (0, True)
+    refused = atmc(
+        *("keys", "create", "--tenant", "blue", "--scopes", "jobs:read"), environment=mine
+    )
+    assert (refused.returncode, "tenant_forbidden" in refused.stderr) == (2, True)
+
+
+def test_the_audit_log_is_listed_exported_and_verified(atmc, api_url, tmp_path):
+    key_id = json.loads(create(atmc, "--scopes", "jobs:read", "--json").stdout)["id"]
+    listed = json.loads(atmc("audit", "list", "--action", "key", "--json").stdout)
+    assert (listed[0]["object"], listed[0]["actor"]) == (key_id, "operator")
+    table = atmc("audit", "list", "--limit", "1").stdout
+    assert re.search(rf"red +operator +key\.create +{key_id} +127\.0\.0\.1 +done", table)
+    heads, file = tmp_path / "heads.json", tmp_path / "audit.jsonl"
+    heads.write_text(atmc("audit", "heads", "--json").stdout)
+    assert re.search(r"^red \d+ [0-9a-f]{64}$", atmc("audit", "heads").stdout, re.MULTILINE)
+    assert atmc("audit", "export", "-o", str(file)).returncode == 0
+    held = atmc("audit", "verify", str(file), "--heads", str(heads))
+    assert held.returncode == 0, held.stderr
+    assert re.search(r"holds: red, records 1 to \d+ ", held.stdout)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines).replace('"operator"', '"somebody"', 1))
+    broken = atmc("audit", "verify", str(file))
+    assert broken.returncode == 1
+    assert re.search(r"broken: line \d+ \(red, \d+\) was changed", broken.stderr)
+    # Cut at its end, head and all, it is no whole export; and the head that was kept knows.
+    file.write_text("".join(lines[:1]))
+    assert "its end was cut off" in atmc("audit", "verify", str(file)).stderr
+    part = atmc("audit", "export", "--actor", "operator").stdout
+    file.write_text(part)
+    assert atmc("audit", "verify", str(file), "--part").returncode == 0
+    file.write_text("")
+    assert atmc("audit", "verify", str(file)).returncode == 1

@@ -157,6 +157,32 @@ def test_nobody_reaches_the_api_but_through_the_proxy_that_has_limits():
     assert all(path.startswith("/tmp/") for path in written)
 
 
+def test_the_proxy_alone_says_who_calls():
+    subnet = SERVICES["api"]["environment"]["ATMC_TRUSTED_PROXIES"]
+    assert COMPOSE["networks"]["front"]["ipam"]["config"] == [{"subnet": subnet}]
+    assert [n for n in SERVICES if "front" in SERVICES[n].get("networks", [])] == ["api", "proxy"]
+    assert SERVICES["proxy"]["networks"] == ["front"]
+    config = (ROOT / "docker/proxy/nginx.conf").read_text()
+    # Set, not extended: what a caller sends of it does not go on.
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in config
+    default = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", subnet)
+    assert Settings(trusted_proxies=default).proxies() == [default]
+
+
+def test_https_is_a_file_more():
+    more = yaml.safe_load((ROOT / "docker/tls.yml").read_text())
+    (volume,) = more["services"]["proxy"]["volumes"]
+    source, target, _ = volume.split(":")
+    included = re.search(r"include (\S+)/\*\.conf;", (ROOT / "docker/proxy/nginx.conf").read_text())
+    assert Path(target).parent == Path(included[1])
+    lines = (ROOT / source).read_text()
+    for secret in more["secrets"]:
+        assert f"/run/secrets/{secret};" in lines
+        assert secret in more["services"]["proxy"]["secrets"]
+    port = re.search(r"listen (\d+) ssl", lines)[1]
+    assert more["services"]["proxy"]["ports"][0].endswith(f":443:{port}")
+
+
 def test_only_who_shows_or_uses_secrets_has_their_key():
     vault = {"source": "vault", "target": "atmc_secrets_key"}
     having = [name for name in SERVICES if vault in SERVICES[name].get("secrets", [])]

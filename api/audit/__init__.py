@@ -1,0 +1,1 @@
+"""`GET /audit`: the audit log."""
