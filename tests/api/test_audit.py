@@ -137,8 +137,11 @@ def test_a_change_that_fails_leaves_no_record_and_no_record_no_change(
 
     with monkeypatch.context() as patch:
         patch.setattr(audit, "record", fails)
-        assert red.http.delete(f"/models/{model['id']}").status_code == 500
-        assert red.http.post("/jobs", json=ids | files.SPEC).status_code == 500
+        # Each on a connection of its own: the server closes it after a failure.
+        for method, path in (("DELETE", f"/models/{model['id']}"), ("POST", "/jobs")):
+            url, body = f"{red.http.base_url}{path}", ids | files.SPEC
+            failed = httpx.request(method, url, json=body, headers=red.http.headers)
+            assert failed.status_code == 500
     assert red.http.get(f"/models/{model['id']}").status_code == 200
     assert red.http.get("/jobs").json()["data"] == []
     # In use: refused after the transaction has begun.
@@ -208,25 +211,26 @@ def test_a_broken_chain_is_found_out(admin: Service) -> None:
         verify(export(admin), kept)
 
 
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
-        ({"since": "yesterday"}, "since"),
-        ({"since": "2030-01-01T00:00:00"}, "since"),
-        ({"limit": 0}, "limit"),
-        ({"limit": 1001}, "limit"),
-        ({"outcome": "maybe"}, "outcome"),
-        ({"action": "%"}, "action"),
-        ({"tenant": "../red"}, "tenant"),
-        ({"cursor": "x"}, "cursor"),
-        ({"format": "xml"}, "format"),
-        ({"actor": "\x00"}, "actor"),
-    ],
+NO_QUERIES: tuple[dict[str, Any], ...] = (
+    {"since": "yesterday"},
+    {"since": "2030-01-01T00:00:00"},
+    {"until": "9999-12-31T23:59:59-23:59"},
+    {"limit": 0},
+    {"limit": 1001},
+    {"outcome": "maybe"},
+    {"action": "%"},
+    {"tenant": "../red"},
+    {"cursor": "x"},
+    {"format": "xml"},
+    {"actor": "\x00"},
 )
-def test_a_query_that_cannot_be_meant_is_refused(
-    admin: Service, query: dict[str, Any], param: str
-) -> None:
-    assert_problem(admin.http.get("/audit", params=query), 422, "invalid_value", param)
+
+
+def test_a_query_that_cannot_be_meant_is_refused(admin: Service) -> None:
+    for query in NO_QUERIES:
+        refused = admin.http.get("/audit", params=query)
+        assert_problem(refused, 422, "invalid_value", *query)
+    assert_problem(admin.http.get("/audit?what=1"), 422, "unknown_field", "what")
 
 
 def test_refused_calls_of_admins_are_in_the_log(
