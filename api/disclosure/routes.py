@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from api.problems import Problem, documented
@@ -17,8 +17,14 @@ router = APIRouter(tags=["disclosure"])
 @router.get(
     "/.well-known/security.txt",
     summary="Tell whom to tell of a weakness",
-    response_class=PlainTextResponse,
-    responses=documented("not_found"),
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The fields of RFC 9116.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        **documented("not_found"),
+    },
 )
 async def security_txt(services: ProcessDep) -> PlainTextResponse:
     """Return the operator's contact, where `ATMC_SECURITY_CONTACT` names one."""

@@ -12,7 +12,7 @@ from jobstore.catalogue import list_entries, withdraw
 
 KIND = "signing_key"
 
-router = APIRouter(tags=["signing keys"])
+router = APIRouter(tags=["signing_keys"])
 
 
 class SigningKeyView(BaseModel):
