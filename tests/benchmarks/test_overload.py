@@ -1,22 +1,50 @@
-"""What the benchmark of the edge counts: what was answered, and what was turned away in order."""
+"""The client of the benchmark counts what was answered, and what was turned away in order."""
 
 import asyncio
 
+import pytest
+
 from benchmarks.overload import Answers, Client
-from tests.api.conftest import broker, shared, template  # noqa: F401
+
+ANSWERS = {
+    b"/job": b"200 OK",
+    b"/busy": b"503 Service Unavailable\r\nRetry-After: 1",
+    b"/away": b"503 Service Unavailable",
+}
 
 
-def test_requests_are_counted_by_what_became_of_them(shared) -> None:  # noqa: F811
-    url = str(shared.http.base_url).rstrip("/")
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer by the path, and close each connection after three answers without saying so."""
+    for _ in range(3):
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            break
+        status = ANSWERS[request.split(b" ")[1]]
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+    writer.close()
 
-    async def ask(path: str) -> Answers:
-        client = Client(url, "GET", path)
-        answers = await client.at_rate(20, 0.5)
+
+async def ask(path: str) -> Answers:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        client = Client(f"http://127.0.0.1:{port}", "GET", path)
+        answers = await client.at_rate(40, 0.25)
         client.close()
         return answers
 
-    figures = asyncio.run(ask("/healthz")).figures(0.5)
-    assert (figures["offered_per_s"], figures["answered_per_s"]) == (20, 20)
-    assert (figures["shed"], figures["unanswered"]) == (0, 0)
-    assert figures["p99_ms"] >= figures["p50_ms"] > 0
-    assert asyncio.run(ask("/nowhere")).figures(0.5)["unanswered"] == 10
+
+@pytest.mark.parametrize(
+    ("path", "answered", "shed", "unanswered"),
+    [("/job", 10, 0, 0), ("/busy", 0, 10, 0), ("/away", 0, 0, 10)],
+)
+def test_requests_are_counted_by_what_became_of_them(
+    path: str, answered: int, shed: int, unanswered: int
+) -> None:
+    answers = asyncio.run(ask(path))
+    assert (len(answers.answered), len(answers.shed)) == (answered, shed)
+    assert answers.unanswered == unanswered
+    figures = answers.figures(0.25)
+    assert (figures["offered_per_s"], figures["answered_per_s"]) == (40, 4 * answered)
+    assert figures["shed"] == shed / 10
