@@ -19,6 +19,7 @@ from atmc_core.networks.classifier import Normalization
 from atmc_reader.coder import Writer
 from atmc_reader.layout import parse
 from atmc_reader.positions import Matrix, Weights, code_matrix
+from atmc_reader.values import Kind, code_floats
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 WHOLE = 1 << 24
@@ -168,6 +169,29 @@ def test_the_example_is_what_is_written_and_says_what_the_page_says() -> None:
     signs = [ans.plain(1) for _ in magnitudes]
     values = [(-1) ** sign * m * 2.0**exponent for sign, m in zip(signs, magnitudes, strict=True)]
     assert values == [0.25, -1.5]
+    assert (ans.state, ans.words) == (0, [])
+
+
+def test_rising_tensors_are_read_as_the_page_says() -> None:
+    rising, other = [-3.5, -0.25, -0.25, 0.0, 1.5, 96.0], [0.5, -2.0, 0.125]
+    values, writer = np.array(rising + other, np.float32), Writer()
+    code_floats(writer, Kind.FLOAT16, [6, 3], values, rising=True)
+    ans = _Ans(writer.content())
+    assert [ans.plain(1), ans.plain(1)] == [1, 0]
+    keys = [ans.plain(16)]
+    for step in ans.integers(16, 5):
+        keys.append(keys[-1] + step)
+    patterns = [key ^ 0x8000 if key & 0x8000 else key ^ 0xFFFF for key in keys]
+    planes = []
+    for width in (5, 3, 8):
+        if ans.plain(1):
+            planes.append(ans.symbols(1 << width, lambda counts: [32 * c + 1 for c in counts], 3))
+        else:
+            planes.append([ans.plain(width) for _ in other])
+    for parts in zip(*planes, strict=True):
+        turned = parts[0] << 11 | parts[1] << 8 | parts[2]
+        patterns.append(turned >> 1 | (turned & 1) << 15)
+    assert np.array(patterns, np.uint16).view(np.float16).tolist() == rising + other
     assert (ans.state, ans.words) == (0, [])
 
 

@@ -19,7 +19,7 @@ from atmc_core.networks.multiply_adds import layer_positions, multiply_adds
 from atmc_core.networks.upload import ModelInput
 from atmc_core.solver.support import Channels
 from tests.atmc_core.job.test_bare_networks import QUICK, images
-from tests.atmc_core.job.whole_jobs import THREAT, run_job
+from tests.atmc_core.job.whole_jobs import THREAT, read_report, run_job
 
 __all__ = ["images"]  # the fixture
 
@@ -61,7 +61,8 @@ def _run(images: Path, folder: Path, method: str, macs: float) -> Any:
     document = {
         "method": method,
         "threat": THREAT | {"steps": 1},
-        "target": {"macs": macs, "bits": 8, "structure": "channel"},
+        "target": {"macs": macs, "bits": 8, "structure": "channel"}
+        | ({"int8": True, "int8_drop": 1.0} if method == "atmc" else {}),
         "training": {"robust_epochs": 1, "compression_epochs": 2, "finish_epochs": 1},
         "evaluation": QUICK | {"speed": method == "atmc"},
     }
@@ -86,6 +87,12 @@ def test_the_network_has_at_most_that_share(method: str, images: Path, tmp_path:
         with torch.no_grad():
             expected = model.classifier()(torch.from_numpy(pixels))
         assert np.allclose(logits, expected, atol=1e-4)
+        # What came in through ONNX goes out in every form, and each is timed.
+        results, report = tmp_path / "job" / "results", read_report(tmp_path / "job")
+        assert (results / "model.c").stat().st_size > 0
+        assert report["int8"]["figures"]["bytes"] == (results / "model.int8.onnx").stat().st_size
+        timed = {each["network"] for each in report["speed"]["latency"]}
+        assert {"before", "after", "int8"} <= timed, timed
 
 
 def test_less_than_one_channel_a_layer_is_refused_with_what_is_possible(
