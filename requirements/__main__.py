@@ -17,7 +17,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 UNHASHED = frozenset({"torch", "torchvision"})
 """What comes in builds of one's own choice (CPU, CUDA) from indexes with hashes of their own."""
 
-EXTRAS = {"api.txt": ("api", "keeper"), "worker.txt": ("worker",)}
+EXTRAS = {"api.txt": ("api", "keeper", "otel"), "worker.txt": ("worker", "otel")}
 # The project itself is built without isolation, so what builds it is among what was checked.
 BUILD = "setuptools"
 
