@@ -156,6 +156,9 @@ def audit_table(records: list[dict[str, Any]]) -> Table:
     """One line a record, the newest first."""
     table = new_table("time", "tenant", "actor", "action", "object", "from", "outcome")
     table.columns[0].no_wrap = True
+    # Ids are whole, on two lines if need be.
+    for column in (2, 4):
+        table.columns[column].overflow = "fold"
     for record in records:
         code = (record["detail"] or {}).get("code")
         outcome = record["outcome"] + (f" ({code})" if code else "")
