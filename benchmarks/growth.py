@@ -20,6 +20,7 @@ there and goes on with them the next time.
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -189,6 +190,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="operations whose name has this in it")
     parser.add_argument("--keep", type=Path, help="a folder for the server's files")
     options = parser.parse_args()
+    # Whoever ends it early leaves no server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with server(options.keep) as url:
         figures = measure(url, options)
     print_result(figures)

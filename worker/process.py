@@ -141,7 +141,9 @@ class ChildProcess:
         self._signal(signal.SIGKILL)
         with self._lock:
             assert self._popen.stdin is not None
-            self._popen.stdin.close()
+            # What a dead child was told and never read is told once more here.
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.close()
             return self._popen.wait()
 
     def _signal(self, number: signal.Signals) -> None:

@@ -153,6 +153,19 @@ def test_a_waiting_child_costs_a_job_no_start_and_serves_one_job_only(tmp_path: 
     factory.close()
 
 
+def test_a_waiting_child_that_was_killed_costs_no_attempt(tmp_path: Path) -> None:
+    factory = ChildFactory(["sleep", "60"])
+    factory.warm_up()
+    waiting = factory._spare
+    assert waiting is not None
+    os.kill(waiting.pid, signal.SIGKILL)
+    assert waiting.wait(30)
+    child = factory.start(tmp_path)
+    assert child is not waiting
+    assert not child.exited()
+    assert child.reap() == -signal.SIGKILL
+
+
 def _events(folder: Path) -> list[dict[str, Any]]:
     path = folder / "events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
