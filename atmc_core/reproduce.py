@@ -1,6 +1,7 @@
 """`python -m atmc_core.reproduce REPORT MODEL --data FILE`: get a report's figures again.
 
-MODEL is what the report judges: the uploaded state dict, or the compressed `.atmc` artifact. The
+MODEL is what the report judges: the uploaded state dict, the compressed `model.atmc`, or the dense
+robust network that was compressed, `dense.atmc`. The
 images, attacks and seeds are the report's. Exit status: 0 if every figure is the report's, 1 if one
 differs, 2 for files that cannot be used, 3 if one differs on another kind of device than the
 report's, which neither confirms nor refutes it: sums are rounded otherwise there, and images on the
@@ -99,7 +100,8 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
         device: the device to evaluate on.
 
     Returns:
-        ``side``, the side of the report that the model belongs to (``before`` or ``after``);
+        ``side``, the side of the report that the model belongs to (``before``,
+        ``dense`` or ``after``);
         ``same_file``, whether the file's bytes are those that were judged; ``same_device``, whether
         the device is of the report's kind; ``figures``, what was found; ``differences``, each with
         the name of its ``figure``, what was ``reported`` and what was ``found``.
@@ -110,8 +112,10 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
     # The number of threads decides the order of sums, and so their last digits.
     torch.set_num_threads(report["environment"]["threads"])
     compute_repeatably(device.type == "cpu")
-    spec = _relevant_spec(report, "after" if model.suffix == ".atmc" else "before")
-    classifier, side, split = _load(report, spec, model, data)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    side = _side_of(report, model, digest)
+    spec = _relevant_spec(report, side)
+    classifier, split = _load(report, spec, model, data)
     evaluator = Evaluator(
         classifier.to(device),
         split.to(device),
@@ -125,7 +129,6 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
         what = " ".join(filter(None, [portion.kind, portion.name, str(portion.index + 1)]))
         print(f"[{index + 1}/{len(evaluator.portions)}] {what}", file=sys.stderr, flush=True)
     found = figures_of(evaluator.state(), split.labels, report["num_classes"], spec.threat)
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
     return {
         "side": side,
         "same_file": digest == report[side]["sha256"],
@@ -133,6 +136,15 @@ def repeat(report: Report, model: Path, data: Path, device: torch.device) -> dic
         "figures": found,
         "differences": differences(report[side], found),
     }
+
+
+def _side_of(report: Report, model: Path, digest: str) -> str:
+    """The side of the report that a file belongs to."""
+    if model.suffix != ".atmc":
+        return "before"
+    if "after" not in report:
+        raise InvalidInput("malformed_report", "the report has no compressed side", "model")
+    return "dense" if report.get("dense", {}).get("sha256") == digest else "after"
 
 
 def _relevant_spec(report: Report, side: str) -> JobSpec:
@@ -153,11 +165,9 @@ def _relevant_spec(report: Report, side: str) -> JobSpec:
     return read_spec(asked, all_specs())
 
 
-def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, str, Split]:
-    """Load the model; returns it, its side of the report, and the images that were evaluated."""
+def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classifier, Split]:
+    """Load the model; returns it and the images that were evaluated."""
     if path.suffix == ".atmc":
-        if "after" not in report:
-            raise InvalidInput("malformed_report", "the report has no compressed side", "model")
         model = artifact.load(path)
         if (model.architecture, model.num_classes) != (
             report["architecture"],
@@ -170,7 +180,7 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
         test = load_dataset(
             data, spec.training.validation_fraction, spec.seed, Reading(shape[0])
         ).test
-        return model.classifier(), "after", _evaluated(report, test)
+        return model.classifier(), _evaluated(report, test)
     means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
     given = ModelInput(path, report["architecture"], Normalization(means, stds))
     loaded, found = load_inputs(given, data, spec, Reading())
@@ -178,7 +188,7 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
         raise InvalidInput(
             "tensor_mismatch", f"the model has {loaded.blueprint.num_classes} classes", "model"
         )
-    return loaded.classifier(given.normalization), "before", _evaluated(report, found.test)
+    return loaded.classifier(given.normalization), _evaluated(report, found.test)
 
 
 def _evaluated(report: Report, test: Split) -> Split:

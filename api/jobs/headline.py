@@ -31,21 +31,29 @@ def _multiply_adds(of: str) -> int | None:
 class Headline(BaseModel):
     """What a job has achieved; figures that its method does not make are null.
 
-    `before` is the uploaded network and `after` the compressed one. A worker of a newer version may
-    add figures, which are shown as they are.
+    `before` is the uploaded network, `dense` the one that the job made robust first, where it did,
+    and `after` the compressed one. A worker of a newer version may add figures, which are shown as
+    they are.
     """
 
     model_config = ConfigDict(extra="allow")
 
     clean_accuracy_before: float | None = _share("that are classified right")
+    clean_accuracy_dense: float | None = _share("that are classified right")
     clean_accuracy_after: float | None = _share("that are classified right")
     fgsm_accuracy_before: float | None = _share("that stay right under FGSM")
+    fgsm_accuracy_dense: float | None = _share("that stay right under FGSM")
     fgsm_accuracy_after: float | None = _share("that stay right under FGSM")
     pgd_accuracy_before: float | None = _share("that stay right under PGD")
+    pgd_accuracy_dense: float | None = _share("that stay right under PGD")
     pgd_accuracy_after: float | None = _share("that stay right under PGD")
     robust_accuracy_before: float | None = _share("that stay right under every attack")
+    robust_accuracy_dense: float | None = _share("that stay right under every attack")
     robust_accuracy_after: float | None = _share("that stay right under every attack")
     proven_accuracy_before: float | None = _share(
+        "of which no point within the radius is misclassified, as bounds prove"
+    )
+    proven_accuracy_dense: float | None = _share(
         "of which no point within the radius is misclassified, as bounds prove"
     )
     proven_accuracy_after: float | None = _share(

@@ -50,19 +50,28 @@ def new_table(*headers: str) -> Table:
 
 
 def accuracy_table(headline: dict[str, Any]) -> Table:
-    """Accuracies on the test split in percent; after, too, if something was compressed."""
+    """Accuracies on the test split in percent; after, too, if something was compressed.
+
+    The last column is what compression changed: from the dense network that the job made robust
+    first, or else from the upload.
+    """
     table = new_table("test split")
     compressed = headline["clean_accuracy_after"] is not None
-    for column in ("before", "after", "change") if compressed else ("as uploaded",):
-        table.add_column(column, justify="right")
+    # A service of an older version has no such figure.
+    made_robust = headline.get("clean_accuracy_dense") is not None
+    sides = ["before", *(["dense"] if made_robust else []), *(["after"] if compressed else [])]
+    names = {"before": "before" if compressed else "as uploaded", "dense": "dense robust"}
+    for side in sides:
+        table.add_column(names.get(side, side), justify="right")
+    if compressed:
+        table.add_column("change from dense" if made_robust else "change", justify="right")
     for key, label in ACCURACIES.items():
-        before, after = headline[f"{key}_before"], headline[f"{key}_after"]
-        if before is None:
+        found = [headline.get(f"{key}_{side}") for side in sides]
+        shares = [share for share in found if share is not None]
+        if len(shares) < len(sides):
             continue  # the job's attacks were others
-        cells = [f"{100 * before:.2f} %"]
-        if after is not None:
-            cells += [f"{100 * after:.2f} %", f"{100 * (after - before):+.2f}"]
-        table.add_row(label, *cells)
+        change = [f"{100 * (shares[-1] - shares[-2]):+.2f}"] if compressed else []
+        table.add_row(label, *(f"{100 * share:.2f} %" for share in shares), *change)
     return table
 
 

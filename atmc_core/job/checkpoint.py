@@ -20,7 +20,7 @@ import torch
 #: in what stages hand on; 5: stages hand on a ``Handover``, and there is one optimiser;
 #: 6: evaluations keep whether there is anything to smooth, and that attack's outcome; 7: and what
 #: is proven.)
-FORMAT = 7
+FORMAT = 8
 #: How many checkpoints are kept: the newest, and one more in case the newest cannot be read.
 _KEPT = 2
 #: A large network's checkpoint takes seconds, and an epoch may take less. If a checkpoint took more

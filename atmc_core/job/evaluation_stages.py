@@ -1,4 +1,6 @@
-"""The stages that evaluate: one the uploaded classifier, one the artifact in a fresh process."""
+"""The stages that evaluate: the upload, and the files of what was made of it in fresh processes."""
+
+from pathlib import Path
 
 from atmc_core import artifact
 from atmc_core.artifact.budget import stored
@@ -8,7 +10,7 @@ from atmc_core.evaluation.process import FreshEvaluator
 from atmc_core.job.handover import Handover, State
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import Stage
-from atmc_core.job.stages import restore_compressed
+from atmc_core.job.stages import load_dense, restore_compressed
 
 
 class EvaluationStage(Stage):
@@ -44,16 +46,15 @@ class UploadEvaluationStage(EvaluationStage):
         handover.before = self.evaluator.state()
 
 
-class ArtifactEvaluationStage(EvaluationStage):
-    """Writes the artifact and evaluates it, as a fresh process reads it from the file."""
+class FileEvaluationStage(EvaluationStage):
+    """Evaluates an artifact, as a fresh process reads it from its file."""
 
     evaluator: FreshEvaluator
 
-    def __init__(self, inputs: Inputs, handover: Handover) -> None:
+    def __init__(self, inputs: Inputs, path: Path) -> None:
         spec = inputs.spec
-        _write_artifact(inputs, handover)
         self.evaluator = FreshEvaluator(
-            inputs.artifact,
+            path,
             inputs.evaluated,
             spec.threat,
             spec.evaluation,
@@ -61,8 +62,32 @@ class ArtifactEvaluationStage(EvaluationStage):
         )
 
     def finish(self, handover: Handover) -> None:
-        handover.after = self.evaluator.state()
         self.evaluator.close()
+
+
+class DenseEvaluationStage(FileEvaluationStage):
+    """Writes the dense network that was made robust, and evaluates it."""
+
+    def __init__(self, inputs: Inputs, handover: Handover) -> None:
+        load_dense(inputs, handover)
+        artifact.save(inputs.dense(), inputs.dense_artifact)
+        super().__init__(inputs, inputs.dense_artifact)
+
+    def finish(self, handover: Handover) -> None:
+        handover.dense = self.evaluator.state()
+        super().finish(handover)
+
+
+class ArtifactEvaluationStage(FileEvaluationStage):
+    """Writes the compressed network, and evaluates it."""
+
+    def __init__(self, inputs: Inputs, handover: Handover) -> None:
+        _write_artifact(inputs, handover)
+        super().__init__(inputs, inputs.artifact)
+
+    def finish(self, handover: Handover) -> None:
+        handover.after = self.evaluator.state()
+        super().finish(handover)
 
 
 def _write_artifact(inputs: Inputs, handover: Handover) -> None:

@@ -34,6 +34,7 @@ class Handover:
         seconds: the time that all epochs took, in all attempts together.
         before: the figures of the upload's evaluation (``Evaluator.state``).
         network: the state dict of the trained dense network.
+        dense: the figures of that network's evaluation, if it has one.
         compressed: the compressed network.
         after: the figures of the artifact's evaluation (``Evaluator.state``).
     """
@@ -42,6 +43,7 @@ class Handover:
     seconds: float = 0.0
     before: State | None = None
     network: dict[str, Tensor] | None = None
+    dense: State | None = None
     compressed: CompressedState | None = None
     after: State | None = None
 

@@ -20,8 +20,9 @@ from atmc_core.data import (
     note_missing_classes,
 )
 from atmc_core.evaluation.plan import evaluated_indices
+from atmc_core.factors import splitting
 from atmc_core.factors.factors import Factors, NamedFactors
-from atmc_core.factors.views import MatrixView, compressible_weights
+from atmc_core.factors.views import MatrixView, compressible_weights, dense_weights
 from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
@@ -30,6 +31,7 @@ from atmc_core.networks.upload import Loaded, ModelInput, open_upload
 from atmc_core.report.checks import Check
 from atmc_core.solver.support import Channels, Structure
 from atmc_spec import JobSpec, Target
+from atmc_spec.names import FLOAT_BITS, SmallTensorBits
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Inputs:
     def artifact(self) -> Path:
         """Where the compressed model is written."""
         return self.results / "model.atmc"
+
+    @property
+    def dense_artifact(self) -> Path:
+        """Where the dense network that was made robust is written."""
+        return self.results / "dense.atmc"
 
     @property
     def num_classes(self) -> int:
@@ -140,19 +147,29 @@ class Inputs:
         return Budget(self.target, blank, self.num_weights, self.new_structure())
 
     def compressed(self, factors: NamedFactors, k: int) -> CompressedModel:
-        """The present classifier as an artifact, with these factors for its weights.
+        """The present classifier as an artifact of the target's bits.
 
         Args:
             factors: U, V and C of every conv and linear weight, by name.
             k: the number of non-zeros that they may have.
         """
+        return self._packed(factors, k, self.target.bits, self.target.small_tensor_bits)
+
+    def dense(self) -> CompressedModel:
+        """The present classifier as an artifact that loses nothing."""
+        weights = dense_weights(self.classifier.network)
+        return self._packed(splitting.plain(weights), self.num_weights, FLOAT_BITS, FLOAT_BITS)
+
+    def _packed(
+        self, factors: NamedFactors, k: int, bits: int, small_tensor_bits: SmallTensorBits
+    ) -> CompressedModel:
         return CompressedModel(
             architecture=self.blueprint.architecture,
             num_classes=self.num_classes,
             normalization=self.model.normalization,
             factors=factors,
-            others=float_state(self.classifier.network, factors, self.target.small_tensor_bits),
-            bits=self.target.bits,
+            others=float_state(self.classifier.network, factors, small_tensor_bits),
+            bits=bits,
             k=k,
             input_shape=self.blueprint.open_shape,
             graph=self.blueprint.graph,

@@ -12,7 +12,11 @@ from atmc_core.events import Emit
 from atmc_core.factors import splitting
 from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.costs import epoch_cost, evaluation_costs
-from atmc_core.job.evaluation_stages import ArtifactEvaluationStage, UploadEvaluationStage
+from atmc_core.job.evaluation_stages import (
+    ArtifactEvaluationStage,
+    DenseEvaluationStage,
+    UploadEvaluationStage,
+)
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import StagePlan
 from atmc_core.job.planning import fit_epochs, keep_if_robust
@@ -144,7 +148,9 @@ class CompressionMethod(TrainingMethod):
 
     def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
         effort, cost = setup.plan.effort, epoch_cost(inputs.data, setup.attack)
+        made_robust = setup.attack is not None and effort.robust_epochs > 0
         return [
+            *([evaluate_dense(inputs)] if made_robust else []),
             StagePlan(
                 "compressing",
                 effort.compression_epochs,
@@ -198,6 +204,17 @@ def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
         lambda handover: DenseStage(inputs, setup),
         skipped=recognition.words() if recognition and recognition.robust else None,
         shared=True,
+    )
+
+
+def evaluate_dense(inputs: Inputs) -> StagePlan:
+    """The stage that writes the dense network and evaluates it."""
+    costs = evaluation_costs(inputs)
+    return StagePlan(
+        "evaluating_dense",
+        len(costs),
+        costs,
+        lambda handover: DenseEvaluationStage(inputs, handover),
     )
 
 

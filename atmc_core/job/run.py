@@ -220,4 +220,6 @@ def _compressed(inputs: Inputs, handover: Handover) -> Compressed | None:
         dense_bytes=artifact.dense_bytes(inputs.classifier.network),
         found=handover.after,
         training=handover.plan,
+        dense=handover.dense,
+        dense_path=inputs.dense_artifact,
     )

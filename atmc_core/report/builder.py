@@ -29,6 +29,9 @@ class Compressed:
         dense_bytes: the size of the dense float32 state dict as a safetensors file.
         found: the results of the evaluation of the artifact in a fresh process (see ``Evaluator``).
         training: how long the network was trained, and why.
+        dense: the results of the evaluation of the dense network that the job made robust; None if
+            it made none, since the upload was robust or the method does not.
+        dense_path: that network's file, if there is one.
     """
 
     model: CompressedModel
@@ -36,6 +39,8 @@ class Compressed:
     dense_bytes: int
     found: dict[str, Any]
     training: TrainingPlan
+    dense: dict[str, Any] | None
+    dense_path: Path
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def build(findings: Findings) -> dict[str, Any]:
     labels = findings.evaluated.labels.cpu()
     before = _side(findings, labels, findings.found, findings.model.path, "job")
     compressed = _compressed(findings, labels)
-    after, difference = compressed.get("after"), compressed.get("difference")
+    dense, after, difference = (compressed.get(x) for x in ("dense", "after", "difference"))
     sizes = _sizes(findings)
     verdict = headline.acceptance(
         findings.spec.accept,
@@ -101,12 +106,13 @@ def build(findings: Findings) -> dict[str, Any]:
         difference and difference["clean"],
         sizes.get("file_ratio"),
     )
-    found_checks = _checks(findings, before, after)
+    found_checks = _checks(findings, {"before": before} | compressed)
     speed = findings.measured.speed
     return {
         "version": REPORT_VERSION,
         **_model(findings),
         "headline": headline.accuracies(before, "before")
+        | (headline.accuracies(dense, "dense") if dense else {})
         | (headline.accuracies(after, "after") if after else {})
         | sizes
         | headline.speed(speed, bool(compressed))
@@ -152,7 +158,13 @@ def _compressed(findings: Findings, labels: Tensor) -> dict[str, Any]:
     compressed = findings.compressed
     if compressed is None:
         return {}
-    return {
+    dense = {}
+    if compressed.dense:
+        dense = {
+            "dense": _side(findings, labels, compressed.dense, compressed.dense_path, "fresh"),
+            "difference_from_dense": figures.differences(compressed.dense, compressed.found),
+        }
+    return dense | {
         "after": _side(findings, labels, compressed.found, compressed.path, "fresh"),
         "difference": figures.differences(findings.found, compressed.found),
         "layers": headline.layer_table(compressed.model),
@@ -185,8 +197,15 @@ def _sizes(findings: Findings) -> dict[str, Any]:
 
 
 def _examples(findings: Findings) -> list[dict[str, Any]]:
-    after = findings.compressed.found if findings.compressed else None
-    return pictures(findings.evaluated, findings.indices, findings.found, after)
+    return pictures(findings.evaluated, findings.indices, _found(findings))
+
+
+def _found(findings: Findings) -> dict[str, dict[str, Any]]:
+    """The results of the evaluations that there were, by side."""
+    found, compressed = {"before": findings.found}, findings.compressed
+    if compressed and compressed.dense:
+        found["dense"] = compressed.dense
+    return found | ({"after": compressed.found} if compressed else {})
 
 
 def _side(
@@ -198,17 +217,12 @@ def _side(
     )
 
 
-def _checks(
-    findings: Findings, before: dict[str, Any], after: dict[str, Any] | None
-) -> list[dict[str, Any]]:
-    sides = [("before", findings.found, before)]
-    if findings.compressed and after:
-        sides.append(("after", findings.compressed.found, after))
+def _checks(findings: Findings, sides: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     found = [
         {"side": when} | check
-        for when, state, side in sides
+        for when, state in _found(findings).items()
         for check in (
-            *checks.side_checks(state, side, findings.num_classes),
+            *checks.side_checks(state, sides[when], findings.num_classes),
             *checks.network_checks(findings.notes),
         )
     ]

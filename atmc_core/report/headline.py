@@ -21,7 +21,7 @@ def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
 
     Args:
         side: the side of the report.
-        when: which side it is: ``before`` or ``after``.
+        when: which side it is: ``before``, ``dense`` or ``after``.
     """
     attacks = {attack["name"]: attack["accuracy"] for attack in side["attacks"]}
     figures = {"clean": side["clean"]["accuracy"], "robust": side["robust"]["accuracy"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 from atmc_core.report import words
 from atmc_core.report.headline import proven_share
+from atmc_core.report.svg import SIDES
 
 Report = dict[str, Any]
 
@@ -95,9 +96,8 @@ def _opening(report: Report, compressed: bool) -> list[str]:
 
 
 def _figures(report: Report) -> list[str]:
-    sides = [side for side in ("before", "after") if side in report]
-    names = {"before": "uploaded", "after": "compressed"}
-    header = ["under", *(f"{names[side]} (95 % interval)" for side in sides)]
+    sides = [side for side in SIDES if side in report]
+    header = ["under", *(f"{SIDES[side][1]} (95 % interval)" for side in sides)]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
 
     def row(label: str, shares: list[dict[str, Any]]) -> str:
@@ -150,7 +150,7 @@ def _speed(speed: dict[str, Any] | None) -> list[str]:
 
 
 def _warnings(report: Report) -> list[str]:
-    of = {"before": "uploaded model", "after": "compressed model", "data": "evaluation"}
+    of = {side: f"{name} model" for side, (_, name) in SIDES.items()} | {"data": "evaluation"}
     found = [f"- `{w['code']}` ({of[w['side']]}): {w['message']}" for w in report["warnings"]]
     return ["## Limitations", "", *(found or ["No check of the report raised a warning."]), ""]
 

@@ -29,6 +29,12 @@ _environment.filters |= {
 }
 
 
+def _changes(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The differences that the page shows, by what the compressed model is held against."""
+    names = {"difference": "before", "difference_from_dense": "dense"}
+    return {SIDES[side][1]: report[name] for name, side in names.items() if name in report}
+
+
 def render(report: dict[str, Any]) -> str:
     """The page of a report, as HTML; all texts of the report are escaped."""
     present = plots.sides(report)
@@ -43,6 +49,8 @@ def render(report: dict[str, Any]) -> str:
         bound_names=words.BOUNDS,
         speed_names=words.SPEED,
         int8_note=words.int8_note(report["int8"]) if report["int8"] else "",
+        summary=words.summary(report),
+        changes=_changes(report),
         has_proofs=any(plots.proven_curve(report[side]) for side in present),
         threshold_names=words.THRESHOLDS,
         norm_name=words.NORMS[report["evaluation"]["norm"]],

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -12,17 +13,15 @@ from atmc_core.evaluation.plan import shown_positions
 
 
 def pictures(
-    split: Split, indices: Tensor, before: dict[str, Any], after: dict[str, Any] | None
+    split: Split, indices: Tensor, sides: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Some evaluated images and their adversarial examples, with the labels that the models gave.
 
     Args:
         split: the evaluated images.
         indices: their positions in the test split, int64 ``[N]``.
-        before: the results for the uploaded classifier (see ``Evaluator``).
-        after: the results for the compressed one, if there is one.
+        sides: the results for each classifier (see ``Evaluator``), by side of the report.
     """
-    sides = {"before": before} | ({"after": after} if after else {})
     return [
         {
             "index": int(indices[position]),

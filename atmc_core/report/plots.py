@@ -23,6 +23,8 @@ Report = dict[str, Any]
 # Colours: of labels, grid lines, the threat, the lines of whiskers, and the factors.
 _SOFT, _GRID, _THREAT, _INK = "#5d6877", "#e3e7ec", "#9a3412", "#1d2530"
 _FACTORS = {"u": "#1f5f99", "v": "#0b6e63", "c": "#b3541e"}
+# The models that were there before the compressed one have dashed curves.
+_DASHES = {"before": "5 4", "dense": "9 3"}
 # The largest number of classes with bars, so that the plot stays readable; the table has all.
 _MOST_CLASSES = 20
 # The width of every plot; this and the following lengths are in units of the SVG.
@@ -38,7 +40,7 @@ _LONGEST_NAME = 26
 
 
 def sides(report: Report) -> list[str]:
-    """The sides that a report has: ``before``, and ``after`` if there is a compressed model."""
+    """The sides that a report has: ``before`` always, ``dense`` and ``after`` as there are."""
     return [side for side in SIDES if side in report]
 
 
@@ -130,7 +132,7 @@ def _curve_line(found: list[dict[str, Any]], side: str, x: Scale, y: Scale) -> M
                 fill="none",
                 stroke=colour,
                 stroke_width=2,
-                stroke_dasharray="5 4" if side == "before" else "none",
+                stroke_dasharray=_DASHES.get(side, "none"),
             ),
             *(marker(side, *place) for place in middle),
         ]

@@ -12,6 +12,16 @@ REPORT_VERSION = 2
 
 Schema = dict[str, Any]
 
+# What only the report of a job that compresses has.
+_COMPRESSED = (
+    "dense",
+    "after",
+    "difference",
+    "difference_from_dense",
+    "layers",
+    "training",
+)
+
 _NUMBER: Schema = {"type": "number"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
@@ -29,17 +39,21 @@ def schema() -> Schema:
         "$id": f"urn:atmc:report:{REPORT_VERSION}",
         "title": "Robustness report",
         "description": (
-            "Clean and robust accuracy of an uploaded classifier and of its compressed form, on "
-            "the same images. Accuracies are shares of the evaluated images with 95 % Wilson "
+            "Clean and robust accuracy of an uploaded classifier, of the dense network that the "
+            "job made robust first, where it did, and of the compressed form, on the same images. "
+            "Accuracies are shares of the evaluated images with 95 % Wilson "
             "intervals (low, high); epsilon is for images in [0, 1]."
         ),
-        **_object(_report(), optional=("after", "difference", "layers", "training")),
+        **_object(_report(), optional=_COMPRESSED),
         # The entries about the compressed model are all there or all missing.
         "dependentRequired": {
             "after": ["difference", "layers", "training"],
             "difference": ["after"],
             "layers": ["after"],
             "training": ["after"],
+            # Of the dense network that a job made robust.
+            "dense": ["after", "difference_from_dense"],
+            "difference_from_dense": ["dense"],
         },
         "$defs": _definitions(),
     }
@@ -60,13 +74,11 @@ def _report() -> dict[str, Schema]:
             }
         ),
         "before": {"$ref": "#/$defs/side"},
+        "dense": {"$ref": "#/$defs/side"}
+        | {"description": "the dense network that the job made robust, and then compressed"},
         "after": {"$ref": "#/$defs/side"},
-        "difference": {
-            "type": "object",
-            "description": "after minus before: clean, for each attack, and the worst case",
-            "required": ["clean", "robust"],
-            "additionalProperties": {"$ref": "#/$defs/difference"},
-        },
+        "difference": _differences("after minus before"),
+        "difference_from_dense": _differences("after minus dense: what compression cost"),
         "warnings": _list({"$ref": "#/$defs/check"}) | {"description": "the checks raised"},
         "checks": _list({"$ref": "#/$defs/check"}),
         "evaluation": _evaluation(),
@@ -80,6 +92,15 @@ def _report() -> dict[str, Schema]:
         "inputs": _inputs(),
         "spec": {"type": "object", "description": "the job's spec, defaults filled in"},
         "environment": {"type": "object", "description": "device, threads and versions"},
+    }
+
+
+def _differences(what: str) -> Schema:
+    return {
+        "type": "object",
+        "description": f"{what}: clean, for each attack, and the worst case",
+        "required": ["clean", "robust"],
+        "additionalProperties": {"$ref": "#/$defs/difference"},
     }
 
 
@@ -222,7 +243,7 @@ def _definitions() -> dict[str, Schema]:
         | {"description": "with Newcombe's paired 95 % interval"},
         "check": _object(
             {
-                "side": {"enum": ["before", "after", "data"]},
+                "side": {"enum": ["before", "dense", "after", "data"]},
                 "code": _TEXT,
                 "status": {"enum": ["raised", "passed", "not_run"]},
                 "message": _TEXT,
@@ -238,7 +259,9 @@ def _headline() -> Schema:
     names = ("clean", "fgsm", "pgd", "robust", "proven")
     accuracies = [f"{name}_accuracy" for name in names]
     before = {f"{name}_before": _or_null(_SHARE) for name in accuracies}
-    after = {f"{name}_after": _or_null(_SHARE) for name in accuracies}
+    dense, after = (
+        {f"{name}_{when}": _or_null(_SHARE) for name in accuracies} for when in ("dense", "after")
+    )
     nonzeros = ("k", "nonzeros", "nonzeros_u", "nonzeros_v", "nonzeros_c")
     counts = (*nonzeros, "bits", "max_distinct_values", "dense_bytes", "file_bytes")
     sizes = dict.fromkeys(counts, _COUNT) | dict.fromkeys(("file_ratio", "nominal_ratio"), _NUMBER)
@@ -248,7 +271,7 @@ def _headline() -> Schema:
     always["multiply_adds_before"] = _or_null(_COUNT)
     after |= {f"latency_{name}_s": _or_null(_NUMBER) | one for name in ("after", "c")}
     after |= {f"multiply_adds_{name}": _or_null(_COUNT) for name in ("after", "nonzero")}
-    return _object(before | always | after | sizes, optional=(*after, *sizes))
+    return _object(before | always | dense | after | sizes, optional=(*dense, *after, *sizes))
 
 
 def _side() -> Schema:
@@ -325,7 +348,8 @@ def _example() -> Schema:
         optional=("attack", "fooled", "attacked_predicted", "attacked_image"),
     )
     fields = {"index": _COUNT, "label": _COUNT, "image": _PNG}
-    return _object(fields | {"before": answers, "after": answers}, optional=("after",))
+    sides = dict.fromkeys(("before", "dense", "after"), answers)
+    return _object(fields | sides, optional=("dense", "after"))
 
 
 def _layer() -> Schema:

@@ -5,8 +5,12 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-#: The colour and the name of each of the two models on the page.
-SIDES = {"before": ("#5b6472", "uploaded"), "after": ("#0b6e63", "compressed")}
+#: The colour and the name of each model on the page, in the order of its columns.
+SIDES = {
+    "before": ("#5b6472", "uploaded"),
+    "dense": ("#1f5f99", "dense robust"),
+    "after": ("#0b6e63", "compressed"),
+}
 
 
 # The distances of ticks are these multiples of powers of ten.
@@ -87,16 +91,19 @@ def ticks(high: float, most: int = 6) -> list[float]:
 
 
 def marker(side: str, x: float, y: float) -> Markup:
-    """A point of a plot: a hollow circle for the uploaded model, a square for the compressed one.
+    """A point of a plot: a circle, a diamond or a square, by model.
 
     Args:
-        side: ``before`` or ``after``.
+        side: ``before``, ``dense`` or ``after``.
         x: the point's place.
         y: the point's place.
     """
     colour, _ = SIDES[side]
     if side == "before":
         return element("circle", cx=x, cy=y, r=4, fill="#fff", stroke=colour, stroke_width=2)
+    if side == "dense":
+        corners = [(x, y - 5.5), (x + 5.5, y), (x, y + 5.5), (x - 5.5, y)]
+        return element("polygon", points=points(corners), fill=colour)
     return element("rect", x=x - 4, y=y - 4, width=8, height=8, fill=colour)
 
 

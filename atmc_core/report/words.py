@@ -151,6 +151,27 @@ def _ratio(one: float, other: float) -> str:
     return f"{times:.3g} times {'faster' if one < other else 'slower'}"
 
 
+def summary(report: dict[str, Any]) -> str:
+    """What a report says in one line.
+
+    Where the job made the network robust first, compression is held against that robust network,
+    which has the upload's size; the upload itself was not robust.
+    """
+    headline = report["headline"]
+    robust = percent(headline["robust_accuracy_before"])
+    if "after" not in report:
+        clean = percent(headline["clean_accuracy_before"])
+        return f"Robust accuracy {robust}, clean accuracy {clean}"
+    times = f"{1 / headline['file_ratio']:.1f} times smaller"
+    if "dense" not in report:
+        after = percent(headline["robust_accuracy_after"])
+        return f"{times}; robust accuracy {robust} → {after}"
+    change = report["difference_from_dense"]["robust"]["value"]
+    lost, how = f"{abs(100 * change):.1f}", "less" if change < 0 else "more"
+    cost = "as robust" if lost == "0.0" else f"{lost} points {how} robust"
+    return f"{times} than the robust network, {cost}"
+
+
 def figure(value: float | None) -> str:
     """A number with three digits; a dash for None."""
     return "–" if value is None else f"{value:.3g}"
@@ -165,7 +186,7 @@ def in_255(value: float | None) -> str:
 
 def p_value(value: float) -> str:
     """A p-value with three decimals."""
-    return f"< {_SMALLEST_P}" if value < _SMALLEST_P else f"{value:.3f}"
+    return f"<\u00a0{_SMALLEST_P}" if value < _SMALLEST_P else f"{value:.3f}"
 
 
 def leaves(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

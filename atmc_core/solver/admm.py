@@ -60,6 +60,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
     Attributes:
         steps_done: the optimiser steps taken so far.
         start_budget: the non-zeros at the start, from which the budget shrinks.
+        decoupled: whether the penalty is a step of its own and no part of the gradient.
         dual: the scaled dual u of each pooled entry; empty without codebooks.
         anchor: the point theta' - u that the penalty pulls each entry to; empty likewise.
         codebooks: each tensor's last codebook, ``[T, 2^bits]``, as ``projection.padded`` fills it.
@@ -84,6 +85,7 @@ class AdmmWeights(FactorizedWeights, Trainable):
         self.shrink_steps = round(self.options.shrink_fraction * steps) if shrinks else 0
         self.start_budget = int(self.pool.flat.count_nonzero())
         self.optimizer = (optimizer or sgd())([self.pool.flat, *self.others])
+        self.decoupled = not isinstance(self.optimizer, torch.optim.SGD)
         self.steps_done = 0
         self.dual = self.anchor = self.codebooks = self.pool.flat.new_zeros(0)
         if self.quantized:
@@ -121,17 +123,23 @@ class AdmmWeights(FactorizedWeights, Trainable):
     def update(self, learning_rate: float | None = None) -> None:
         """Take one step on U, V and C, prune them to the budget, and renew the dual when it is due.
 
-        The penalty's gradient is added first, and all gradients are divided by squared effects.
+        SGD sees the penalty's gradient beside the loss's, both divided by squared effects. Any
+        other optimiser scales each entry's gradient by its own history, so where the loss is flat
+        the penalty would move an entry by whole steps; there it is a step of its own, as weight
+        decay is in AdamW (Loshchilov & Hutter, 2019).
         """
         gradient = torch.empty_like(self.pool.flat)
         self.write_gradients(gradient)
-        if self.quantized:
+        if self.quantized and not self.decoupled:
             gradient.add_(self.pool.flat, alpha=self.options.rho)
             gradient.sub_(self.anchor, alpha=self.options.rho)
         for part, squares in self.squared_effects(gradient):
             part.div_(squares)
         self.pool.flat.grad = gradient
         optimizer_step(self.optimizer, learning_rate)
+        if self.quantized and self.decoupled:
+            rate = self.optimizer.param_groups[0]["lr"]
+            self.pool.flat.lerp_(self.anchor, min(1.0, rate * self.options.rho))
         self.steps_done += 1
         self._project(self.budget(), scratch=gradient)
         if self.quantized and self.steps_done % self.options.dual_interval == 0:

@@ -9,17 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import safetensors.torch
 import torch
 
-from atmc_core import artifact
+from atmc_core import artifact, reproduce
 from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.job import checkpoint
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput, open_upload
+from atmc_core.report.schema import schema
 from atmc_spec import Bits, JobSpec, MethodName, Training, read_spec
 
 Events = list[dict[str, Any]]
@@ -159,6 +161,24 @@ def test_robustness_is_gained_and_worst_case_is_the_least(
     )
 
 
+def test_the_dense_robust_network_stands_between_upload_and_artifact(
+    undisturbed: tuple[Path, dict[str, Any], Events], digits_path: Path
+) -> None:
+    folder, headline, _ = undisturbed
+    results = folder / "results"
+    report = reproduce.read_report(results / "report.json")
+    jsonschema.validate(report, schema())
+    assert headline["pgd_accuracy_dense"] > headline["pgd_accuracy_before"] + 0.05
+    dense, after = report["dense"], report["after"]
+    cost = report["difference_from_dense"]["robust"]
+    assert cost["value"] == pytest.approx(after["robust"]["accuracy"] - dense["robust"]["accuracy"])
+    assert cost["both"] + cost["only_before"] == dense["robust"]["correct"]
+    times = f"{1 / headline['file_ratio']:.1f} times smaller than the robust network"
+    assert times in (results / "report.html").read_text()
+    again = reproduce.repeat(report, results / "dense.atmc", digits_path, torch.device("cpu"))
+    assert (again["side"], again["same_file"], again["differences"]) == ("dense", True, [])
+
+
 def test_events_tell_stages_progress_and_time_to_go(
     undisturbed: tuple[Path, dict[str, Any], Events],
 ) -> None:
@@ -168,6 +188,7 @@ def test_events_tell_stages_progress_and_time_to_go(
         "validating",
         "evaluating_upload",
         "robust_training",
+        "evaluating_dense",
         "compressing",
         "finishing",
         "evaluating_artifact",
@@ -216,6 +237,7 @@ def _artifact(folder: Path) -> bytes:
         ("evaluating_upload", 1),
         ("robust_training", 1),
         ("robust_training", 2),
+        ("evaluating_dense", 1),
         ("compressing", 2),
         ("finishing", 1),
         ("evaluating_artifact", 1),

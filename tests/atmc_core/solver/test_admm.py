@@ -17,7 +17,7 @@ from atmc_core.factors.views import dense_weights
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.solver import admm as compression
 from atmc_core.solver.admm import AdmmOptions, AdmmWeights
-from atmc_core.solver.optimizer import sgd
+from atmc_core.solver.optimizer import adam, sgd
 from atmc_core.solver.projection import Quantized
 from atmc_core.solver.rounding import rounded
 from atmc_core.solver.shared import SharedWeights
@@ -176,6 +176,24 @@ def test_the_codebook_penalty_pulls_towards_few_values(classifier: Classifier) -
         return sum(float((a - b).detach().square().sum()) for a, b in pairs)
 
     assert distance(rho=1.0) < 0.8 * distance(rho=1e-6)
+
+
+def test_adam_leaves_the_penalty_as_small_as_it_is(classifier: Classifier) -> None:
+    options = AdmmOptions(shrink_fraction=0, rho=0.5)
+    net = AdmmWeights(
+        classifier.network,
+        _factors(classifier, 0.25),
+        k=10**6,
+        bits=4,
+        steps=10,
+        options=options,
+        optimizer=adam(),
+    )
+    for parameter in classifier.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before, anchor = net.pool.flat.detach().clone(), net.anchor.clone()
+    net.update(0.01)
+    torch.testing.assert_close(net.pool.flat.detach(), before.lerp(anchor, 0.01 * 0.5))
 
 
 def _copied(net: AdmmWeights) -> dict[str, Factors]:
