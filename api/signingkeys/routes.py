@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from api.problems import documented
 from api.services import AdminDep, ProcessDep
 from api.text import PathText
+from jobstore import audit
 from jobstore.catalogue import list_entries, withdraw
 
 KIND = "signing_key"
@@ -66,3 +67,4 @@ def delete(signing_key_id: PathText, services: AdminDep) -> None:
     """
     with services.database.write() as session:
         withdraw(session, KIND, signing_key_id)
+        audit.record(session, "signing_key.delete", signing_key_id, tenant=audit.NOBODYS)

@@ -69,8 +69,7 @@ class DenseEvaluationStage(FileEvaluationStage):
     """Writes the dense network that was made robust, and evaluates it."""
 
     def __init__(self, inputs: Inputs, handover: Handover) -> None:
-        load_dense(inputs, handover)
-        artifact.save(inputs.dense(), inputs.dense_artifact)
+        write_dense(inputs, handover)
         super().__init__(inputs, inputs.dense_artifact)
 
     def finish(self, handover: Handover) -> None:
@@ -88,6 +87,12 @@ class ArtifactEvaluationStage(FileEvaluationStage):
     def finish(self, handover: Handover) -> None:
         handover.after = self.evaluator.state()
         super().finish(handover)
+
+
+def write_dense(inputs: Inputs, handover: Handover) -> None:
+    """Write the file of the dense network."""
+    load_dense(inputs, handover)
+    artifact.save(inputs.dense(), inputs.dense_artifact)
 
 
 def _write_artifact(inputs: Inputs, handover: Handover) -> None:

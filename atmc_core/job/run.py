@@ -14,6 +14,7 @@ from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
+from atmc_core.job.evaluation_stages import write_dense
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
 from atmc_core.job.int8 import INT8_FILE, write_int8
@@ -159,6 +160,9 @@ def train(job: Prepared, emit: Emit) -> Handover:
 def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, Any]:
     """Write the report and, if there is an artifact, its exports; return the report's headline."""
     emit({"type": "stage", "stage": WRITING, "status": "started"})
+    if handover.dense is not None:
+        # Again, since a job that goes on elsewhere brings its checkpoints and none of its results.
+        write_dense(inputs, handover)
     compressed = _compressed(inputs, handover)
     # With an artifact there are exports; then speed is measured, and the report is written.
     parts = 3 if compressed else 2

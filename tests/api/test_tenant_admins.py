@@ -15,6 +15,7 @@ ADMINISTRATIVE = {
     ("delete", "/keys/{key_id}"): 404,
     ("get", "/tenants"): "own",
     ("patch", "/tenants/{name}"): 403,
+    ("delete", "/tenants/{name}"): 403,
     ("get", "/audit"): 403,
     ("get", "/audit/heads"): "own",
 }

@@ -203,7 +203,7 @@ def test_a_file_is_inspected(atmc, tmp_path):
     path = ROOT / "benchmarks" / "results" / "networks" / "mnist-0.0025-seed0.atmc"
     done = atmc("inspect", path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "lenet, 10 classes: 7,379 non-zeros of 4 bits" in done.stdout
+    assert "lenet, 10 classes: 7,442 non-zeros of 4 bits" in done.stdout
     described = json.loads(atmc("inspect", path, "--json").stdout)
     parts = described["parts"]
     assert sum(part["bytes"] for part in parts.values()) == pytest.approx(path.stat().st_size, 1e-3)

@@ -66,6 +66,7 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     names = {Path(line).name for line in fetched.stdout.split()}
     assert names == {
         "attestation.dsse.json",
+        "dense.atmc",
         "model.atmc",
         "model.c",
         "model.onnx",

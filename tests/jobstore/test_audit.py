@@ -14,12 +14,15 @@ from jobstore.database import Database
 from jobstore.dialects import now
 from jobstore.tables import AuditChain, AuditRecord, Tenant
 from jobstore.tenancy import Origin
+from jobstore.tenants import get_or_create_tenant
 
 BY = Origin("key_1", "192.0.2.7", "r-1")
 DAY = 86_400.0
 
 
 def append(database: Database, count: int = 1, tenant: str = "default") -> None:
+    with database.write() as session:
+        get_or_create_tenant(session, tenant)
     for number in range(count):
         with database.of(tenant, BY).write() as session:
             audit.record(session, "job.create", f"job_{number}", bytes=number, name="à\u2028")

@@ -10,6 +10,7 @@ from jobstore.dialects import now
 from jobstore.keys import Scope, create_key, revoke_key
 from jobstore.tables import AuditRecord, WebhookDelivery
 from jobstore.tenancy import Origin
+from jobstore.tenants import get_or_create_tenant
 from keeper.audit import retain_audit, seal_all
 from keeper.reminders import remind_of_keys
 from tests.keeper.webhooks.conftest import subscribe
@@ -61,6 +62,8 @@ def test_the_keeper_chains_the_log_deletes_what_is_old_and_says_where_it_stands(
     bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+    with bench.database.write() as session:
+        get_or_create_tenant(session, "red")
     for number in range(3):
         with bench.database.of("red", Origin("key_1")).write() as session:
             audit.record(session, "job.create", f"job_{number}")

@@ -61,9 +61,9 @@ def test_a_pod_runs_what_the_service_runs(service: str) -> None:
     assert set(given) - MORE == set(wanted)
     assert set(given) & MORE <= {f"ATMC_{name.upper()}" for name in Settings.model_fields}
     # Addresses are each installation's own.
-    own = {name for name in wanted if re.search("_(URL|ENDPOINT)$", name)}
+    own = {name for name in wanted if re.search("_(URL|ENDPOINT|PROXIES)$", name)}
     assert {k: v for k, v in given.items() if k in set(wanted) - own} == {
-        k: v for k, v in wanted.items() if k not in own
+        k: re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", v) for k, v in wanted.items() if k not in own
     }
 
 

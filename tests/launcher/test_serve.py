@@ -52,7 +52,7 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
 
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(timeout=35) == 0, service.output()
-    assert service.processes() == []
+    assert [each.cmdline() for each in service.processes()] == []
     assert not (service.folder / "service.json").exists()
     assert service.output().endswith("ended\n")
 

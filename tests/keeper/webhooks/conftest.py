@@ -16,6 +16,7 @@ from jobstore.destinations import Destinations
 from jobstore.dialects import clock
 from jobstore.states import JobState
 from jobstore.tables import Job, WebhookDelivery
+from jobstore.tenants import get_or_create_tenant
 from jobstore.vault import Vault
 from keeper.posting import Poster
 from keeper.webhooks import Sender
@@ -108,6 +109,8 @@ def secret_of(database: Database, webhook_id: str) -> str:
 
 def subscribe(database: Database, url: str, *events: str, tenant: str = "default") -> str:
     new = hook(url, *events)
+    with database.write() as session:
+        get_or_create_tenant(session, tenant)
     with database.of(tenant).write() as session:
         return webhooks.create_webhook(session, new).id
 
