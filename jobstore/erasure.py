@@ -13,7 +13,7 @@ from itertools import chain
 from sqlalchemy import Text, and_, cast, delete, exists, select
 from sqlalchemy.orm import Session
 
-from jobstore import incoming
+from jobstore import incoming, metrics
 from jobstore.database import Database
 from jobstore.deletion import delete_job
 from jobstore.dialects import forget_deleted, now
@@ -150,6 +150,7 @@ def _delete_rows(session: Session, name: str) -> None:
     for table in reversed(Base.metadata.sorted_tables):
         if "tenant_id" in table.c and not table.name.startswith(KEPT):
             session.execute(delete(table).where(table.c.tenant_id == name))
+    metrics.forget(session, metrics.STORED_AT_MOST, tenant=name)
     # An admin, who is of another tenant, was answered with the name of the keys' tenant.
     body = cast(IdempotencyKey.body, Text)
     told = and_(IdempotencyKey.scope == "POST /keys", body.contains(f'"tenant": "{name}"'))

@@ -87,6 +87,12 @@ def counters(session: Session, name: str, **labels: str) -> dict[Labels, float]:
     return _by_labels(session, query)
 
 
+def forget(session: Session, name: str, **labels: str) -> None:
+    """Delete the counter with exactly these labels."""
+    its = (Metric.name == name, Metric.labels == json.dumps(labels, sort_keys=True))
+    session.execute(delete(Metric).where(*its), execution_options={"synchronize_session": False})
+
+
 def _by_labels(session: Session, query: Select[str, float]) -> dict[Labels, float]:
     return {tuple(json.loads(row.labels).items()): row.value for row in session.execute(query)}
 

@@ -17,7 +17,7 @@ from jobstore import leases
 from jobstore.blobs import touch
 from jobstore.database import Database
 from jobstore.dialects import forget_deleted
-from jobstore.erasure import erase
+from jobstore.erasure import KEPT, erase
 from jobstore.errors import LeaseLost, TenantGone
 from jobstore.objects import ObjectStore, checkpoint_key
 from jobstore.states import JobState
@@ -59,11 +59,12 @@ def checkpoint(service: Service, attempt: leases.Attempt) -> None:
 
 
 def rows(service: Service) -> str:
-    """Everything in the database, as text."""
+    """Everything in the database but the audit log, as text."""
     with service.database.read() as session:
         return "\n".join(
             f"{table.name} {json.dumps(dict(row), default=str)}"
             for table in Base.metadata.sorted_tables
+            if not table.name.startswith(KEPT)
             for row in session.execute(select(table)).mappings()
         )
 
