@@ -71,11 +71,13 @@ def main() -> None:
     with Connection(int(sys.argv[1])) as connection:
         while True:
             try:
-                look, size = pickle.loads(connection.recv_bytes())
+                asked = connection.recv_bytes()
             except EOFError:
                 return
-            raw = io.BufferedReader(_AskedFor(connection, size), _BUFFER_BYTES)
             try:
+                # What cannot be loaded here is no fault of the file's.
+                look, size = pickle.loads(asked)
+                raw = io.BufferedReader(_AskedFor(connection, size), _BUFFER_BYTES)
                 answer = ("found", look(cast(BinaryIO, raw)))
             except Problem as problem:
                 answer = ("refused", (problem.code, problem.detail, problem.param))
