@@ -166,9 +166,12 @@ def summary(report: dict[str, Any]) -> str:
     if "dense" not in report:
         after = percent(headline["robust_accuracy_after"])
         return f"{times}; robust accuracy {robust} → {after}"
-    change = report["difference_from_dense"]["robust"]["value"]
-    lost, how = f"{abs(100 * change):.1f}", "less" if change < 0 else "more"
-    cost = "as robust" if lost == "0.0" else f"{lost} points {how} robust"
+    change = report["difference_from_dense"]["robust"]
+    # A loss is said as it was seen, a gain only where the interval bears it.
+    cost = "no less robust"
+    if change["value"] < 0 or change["low"] > 0:
+        how = "less" if change["value"] < 0 else "more"
+        cost = f"{abs(100 * change['value']):.1f} points {how} robust"
     return f"{times} than the robust network, {cost}"
 
 

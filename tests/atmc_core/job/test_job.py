@@ -21,6 +21,7 @@ from atmc_core.job import checkpoint
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput, open_upload
+from atmc_core.report import words
 from atmc_core.report.schema import schema
 from atmc_spec import Bits, JobSpec, MethodName, Training, read_spec
 
@@ -175,6 +176,14 @@ def test_the_dense_robust_network_stands_between_upload_and_artifact(
     assert cost["both"] + cost["only_before"] == dense["robust"]["correct"]
     times = f"{1 / headline['file_ratio']:.1f} times smaller than the robust network"
     assert times in (results / "report.html").read_text()
+    for value, low, said in (
+        (-0.006, -0.02, "0.6 points less robust"),
+        (0.01, -0.01, "no less robust"),
+        (0.02, 0.01, "2.0 points more robust"),
+    ):
+        robust = {"value": value, "low": low}
+        told = words.summary(report | {"difference_from_dense": {"robust": robust}})
+        assert told.endswith(f"than the robust network, {said}")
     again = reproduce.repeat(report, results / "dense.atmc", digits_path, torch.device("cpu"))
     assert (again["side"], again["same_file"], again["differences"]) == ("dense", True, [])
 
