@@ -176,11 +176,12 @@ def test_the_dense_robust_network_stands_between_upload_and_artifact(
     assert cost["both"] + cost["only_before"] == dense["robust"]["correct"]
     times = f"{1 / headline['file_ratio']:.1f} times smaller than the robust network"
     assert times in (results / "report.html").read_text()
-    for value, low, said in (
+    heads = [
         (-0.006, -0.02, "0.6 points less robust"),
         (0.01, -0.01, "no less robust"),
         (0.02, 0.01, "2.0 points more robust"),
-    ):
+    ]
+    for value, low, said in heads:
         robust = {"value": value, "low": low}
         told = words.summary(report | {"difference_from_dense": {"robust": robust}})
         assert told.endswith(f"than the robust network, {said}")
