@@ -26,7 +26,7 @@ serve: setup
 	@exec $(BIN)/atmc serve
 
 test: setup
-	@echo 'Running the quick tests in $(TEST_PROCESSES) processes: eight minutes on two cores.'
+	@echo 'Running the quick tests in $(TEST_PROCESSES) processes: a quarter of an hour on two cores.'
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m 'not slow'
 
 test-slow: setup
