@@ -101,13 +101,10 @@ def warm_up() -> None:
 
 def _inspect(open_file: Callable[[], BinaryIO], look: Callable[[BinaryIO], T], code: str) -> T:
     with open_file() as file:
-        child = _take()
         try:
-            kind, value = child.look(file, look)
+            kind, value = _asked(file, look)
         except _Lost as error:
             raise Problem(code, f"The file cannot be read: {error}.") from error
-        finally:
-            _put_back(child)
     match kind:
         case "found":
             found: T = value
@@ -119,8 +116,31 @@ def _inspect(open_file: Callable[[], BinaryIO], look: Callable[[BinaryIO], T], c
     raise RuntimeError(f"looking into a file failed:\n{value}")
 
 
+def _asked(file: BinaryIO, look: Callable[[BinaryIO], Any]) -> tuple[str, Any]:
+    """Have a child look; a second one if the first ended before it had read anything.
+
+    Such a one was not ended by the file: it was killed while it waited, say.
+    """
+    try:
+        return _asked_once(file, look)
+    except _Unread:
+        return _asked_once(file, look)
+
+
+def _asked_once(file: BinaryIO, look: Callable[[BinaryIO], Any]) -> tuple[str, Any]:
+    child = _take()
+    try:
+        return child.look(file, look)
+    finally:
+        _put_back(child)
+
+
 class _Lost(Exception):
     """A child had to be ended, or ended by itself; the message says why."""
+
+
+class _Unread(_Lost):
+    """It ended by itself, and had read nothing of the file."""
 
 
 class _Child:
@@ -154,17 +174,19 @@ class _Child:
         """Return how it went, and what came of it; raises `_Lost`."""
         deadline = time.monotonic() + LOOK_S
         size = file.seek(0, 2)
+        lost: type[_Lost] = _Unread
         try:
             self._connection.send_bytes(pickle.dumps((look, size)))
             while self._connection.poll(max(0.0, deadline - time.monotonic())):
                 said = _Plain(self._connection.recv_bytes()).load()
                 if said[0] != "read":
                     return said[0], said[1]
+                lost = _Lost
                 file.seek(said[1])
                 self._connection.send_bytes(file.read(said[2]))
         except (EOFError, ConnectionError, pickle.UnpicklingError) as error:
             self.end()
-            raise _Lost("whatever looked into it ended") from error
+            raise lost("whatever looked into it ended") from error
         except BaseException:
             # Of the store, say: what it would still answer belongs to nobody.
             self.end()

@@ -47,6 +47,18 @@ def test_a_file_is_looked_into_in_another_process_that_has_no_secret(
     assert look(pieces) == [b"56789", b"3456", b""]
 
 
+def test_one_that_was_killed_while_it_waited_costs_no_upload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take, killed = process._take, process._Child()
+    killed._process.kill()
+    killed._process.wait()
+    waiting = [killed]
+    monkeypatch.setattr(process, "_take", lambda: waiting.pop() if waiting else take())
+    assert look(its_process) > 0
+    assert not waiting
+
+
 def test_it_reads_nobody_s_files_and_reaches_nobody(tmp_path: Path) -> None:
     held = process.shut_in("best")
     for name in ("atmc.db", "secrets.key"):
