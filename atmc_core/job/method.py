@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atmc_core.artifact.budget import Budget
@@ -17,8 +17,9 @@ from atmc_core.job.evaluation_stages import (
     DenseEvaluationStage,
     UploadEvaluationStage,
 )
+from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs
-from atmc_core.job.pipeline import StagePlan
+from atmc_core.job.pipeline import Stage, StagePlan
 from atmc_core.job.planning import fit_epochs, keep_if_robust
 from atmc_core.job.setup import TrainingSetup, set_up_training, warn_of_plain_steps
 from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage, MovingStage
@@ -186,12 +187,15 @@ def check_weights(inputs: Inputs) -> None:
     )
 
 
+def evaluation(inputs: Inputs, name: str, make: Callable[[Handover], Stage]) -> StagePlan:
+    """A stage that evaluates a network, as long as any other evaluation of the job."""
+    costs = evaluation_costs(inputs)
+    return StagePlan(name, len(costs), costs, make)
+
+
 def evaluate_upload(inputs: Inputs) -> StagePlan:
     """The stage that evaluates the uploaded classifier."""
-    costs = evaluation_costs(inputs)
-    return StagePlan(
-        "evaluating_upload", len(costs), costs, lambda handover: UploadEvaluationStage(inputs)
-    )
+    return evaluation(inputs, "evaluating_upload", lambda _: UploadEvaluationStage(inputs))
 
 
 def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
@@ -209,21 +213,13 @@ def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
 
 def evaluate_dense(inputs: Inputs) -> StagePlan:
     """The stage that writes the dense network and evaluates it."""
-    costs = evaluation_costs(inputs)
-    return StagePlan(
-        "evaluating_dense",
-        len(costs),
-        costs,
-        lambda handover: DenseEvaluationStage(inputs, handover),
+    return evaluation(
+        inputs, "evaluating_dense", lambda handover: DenseEvaluationStage(inputs, handover)
     )
 
 
 def evaluate_artifact(inputs: Inputs) -> StagePlan:
     """The stage that writes the artifact and evaluates it."""
-    costs = evaluation_costs(inputs)
-    return StagePlan(
-        "evaluating_artifact",
-        len(costs),
-        costs,
-        lambda handover: ArtifactEvaluationStage(inputs, handover),
+    return evaluation(
+        inputs, "evaluating_artifact", lambda handover: ArtifactEvaluationStage(inputs, handover)
     )
