@@ -5,7 +5,7 @@ import io
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,20 @@ from tests.api.looks import (
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def looks_are_loaded() -> Iterator[None]:
+    """Has the processes load what is called here before they are shut in, as they load the API's.
+
+    Afterwards they cannot list the checkout, which Python does once something in it has changed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_idle", [])
+        patch.setattr(process, "_RUN", f"import tests.api.looks; {process._RUN}")
+        yield
+        for child in process._idle:
+            child.end()
+
+
 def look(by: Callable[[BinaryIO], Any], content: bytes = b"0123456789") -> Any:
     return asyncio.run(
         process.inspect("default", lambda: io.BytesIO(content), by, "malformed_model")
@@ -45,6 +59,15 @@ def test_a_file_is_looked_into_in_another_process_that_has_no_secret(
     assert first == second != os.getpid()
     assert not [name for name in look(its_environment) if name.startswith(("ATMC_", "AWS_"))]
     assert look(pieces) == [b"56789", b"3456", b""]
+
+
+def test_nothing_is_loaded_once_a_process_is_shut_in() -> None:
+    assert look(its_process) > 0
+    os.utime(Path(__file__).parents[2])  # Now Python would have to list the checkout.
+    for content in (files.torch_file(), files.safetensors_file()):
+        assert look(read_model_header, content) == read_model_header(io.BytesIO(content))
+    by = partial(read_dataset_header, max_inflated_bytes=1 << 20)
+    assert look(by, files.npz_file()) == by(io.BytesIO(files.npz_file()))
 
 
 def test_one_that_was_killed_while_it_waited_costs_no_upload(
