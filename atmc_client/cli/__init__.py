@@ -2,7 +2,7 @@
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the job
 did not succeed or a file is not what was signed, 2 wrong usage or refused by the service, 3 no
-answer from the service.
+answer from the service, 4 a threshold is missed.
 """
 
 import sys
@@ -14,6 +14,7 @@ from atmc_client.attestation import NotVerified
 from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
+from atmc_client.cli.gate import gate
 from atmc_client.cli.inspect import inspect
 from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
@@ -55,6 +56,7 @@ for _command in (
     cancel,
     delete,
     download,
+    gate,
     verify,
     inspect,
     architectures,

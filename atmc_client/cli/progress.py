@@ -8,6 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from atmc_client.cli.output import err
+from atmc_client.client import Client
 
 OnUpdate = Callable[[dict[str, Any]], None]
 
@@ -32,6 +33,17 @@ def following(job_id: str) -> Iterator[OnUpdate]:
             bars.update(bar, completed=job["progress"], description=_stage(job), eta=_eta(job))
 
         yield update
+
+
+def follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Show the job's progress until it has ended; returns it. Ctrl-C says how to come back."""
+    err.print(f"{job['id']} at {client.url}")
+    try:
+        with following(job["id"]) as update:
+            return client.wait(job["id"], on_update=update)
+    except KeyboardInterrupt:
+        err.print(f"the job goes on: atmc show {job['id']}, or atmc cancel {job['id']}")
+        raise
 
 
 def _by_lines() -> OnUpdate:

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
-from atmc_client.cli.output import err, print_job, print_json
-from atmc_client.cli.progress import following
+from atmc_client.cli.gate import MISSED, ThresholdType, strict_option
+from atmc_client.cli.output import print_job, print_json
+from atmc_client.cli.progress import follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
+from atmc_client.gate import Threshold, accepted
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # Options that say how small, one of which is given.
@@ -73,6 +75,13 @@ class NumberOrFraction(click.ParamType[float | str]):
 @click.option("--preset", help="fast, standard, paper or auto.  [default: standard]")
 @click.option("--seed", type=int, help="The seed of every random choice.  [default: 0]")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any other field.")
+@click.option(
+    "--accept",
+    multiple=True,
+    type=ThresholdType("at least"),
+    help="A threshold of the spec's `accept`, such as robust_accuracy=0.5: exit code 4 if missed.",
+)
+@strict_option
 @click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
 @click.option("--std", type=Numbers(), help="With --mean.")
 @click.option("--name", help="A name for the job, for yourself.")
@@ -92,6 +101,8 @@ def submit(
     name: str | None,
     priority: int | None,
     time_limit: float | None,
+    accept: tuple[Threshold, ...],
+    strict: bool,
     wait: bool,
     as_json: bool,
     **wanted: Any,
@@ -105,11 +116,17 @@ def submit(
         atmc submit --model model.safetensors --architecture lenet \\
             --data mnist.npz --density 0.01 --bits 8 --epsilon 0.3 \\
             --set training.robust_epochs=5
+
+    Exit codes: 0 done, 1 the job did not succeed, 2 wrong usage or refused, 3 no answer; with
+    --accept or --strict 4 if the job succeeded and a threshold is missed.
     """
+    if strict and not wait:
+        raise click.UsageError("--strict judges the figures at the end: it needs --wait")
     spec = build_spec(
         wanted["spec"],
         sizes={name: wanted[name] for name in _SIZES},
-        fields={path: wanted[option] for option, path in _PATHS.items()},
+        fields={path: wanted[option] for option, path in _PATHS.items()}
+        | {f"accept.{each.name}": each.limit for each in accept},
         settings=wanted["settings"],
     )
     with Client(server) as client:
@@ -124,9 +141,14 @@ def submit(
             time_limit_s=time_limit,
         )
         if wait:
-            job = _follow(client, job)
+            job = follow(client, job)
+        succeeded = job["state"] == "succeeded"
+        judged = succeeded and (accept or strict)
+        report = client.report(job["id"]) if judged else None
     print_json(job) if as_json else print_job(job)
-    return 0 if job["state"] == "succeeded" or not wait else 1
+    if report and not all(each.passed for each in accepted(report, strict=strict)):
+        return MISSED
+    return 0 if succeeded or not wait else 1
 
 
 def _normalization(
@@ -137,13 +159,3 @@ def _normalization(
     if mean is None or std is None:
         raise click.UsageError("--mean and --std go together")
     return {"mean": mean, "std": std}
-
-
-def _follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
-    err.print(f"{job['id']} accepted by {client.url}")
-    try:
-        with following(job["id"]) as update:
-            return client.wait(job["id"], on_update=update)
-    except KeyboardInterrupt:
-        err.print(f"the job goes on: atmc show {job['id']}, or atmc cancel {job['id']}")
-        raise

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def submit(atmc, digits):
 def test_a_compressed_model_comes_back_and_is_what_was_reported(
     atmc, submit, digits, signing_key, tmp_path
 ):
-    done = submit(*SHORT, "--json")
+    done = submit(*SHORT, "--json", "--accept=file_ratio=0.9", "--strict")
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith(": succeeded\n")
     job = json.loads(done.stdout)
@@ -103,12 +104,36 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     layers = json.loads(atmc("show", job["id"], "--layers", "--json").stdout)
     assert sum(sum(layer["nonzeros"].values()) for layer in layers) == headline["nonzeros"]
     assert "fc1.weight" in atmc("show", job["id"], "--layers").stdout
+    gated(atmc, job, report, tmp_path)
     events = [
         json.loads(line)
         for line in atmc("show", job["id"], "--events", "--json").stdout.splitlines()
     ]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["state"] == "succeeded"
+
+
+def gated(atmc, job, report, folder):
+    """A build holds the job to its own figure, which meets itself; its interval's end does not."""
+    robust = report["after"]["robust"]
+    own = f"robust_accuracy={robust['accuracy']!r}"
+    passed = atmc("gate", job["id"], "--min", own, "--max=file_ratio=0.9", "--json")
+    assert passed.returncode == 0, passed.stderr
+    found = json.loads(passed.stdout)
+    assert found["passed"]
+    assert found["checks"][0]["low"] == robust["low"] < robust["accuracy"]
+
+    page, xml = folder / "summary.md", folder / "gate.xml"
+    files = ("--markdown", page, "--junit", xml)
+    missed = atmc("gate", job["id"], "--min", own, "--max=pgd_accuracy_drop=1", "--strict", *files)
+    assert missed.returncode == 4, missed.stderr
+    (suite,) = ElementTree.parse(xml).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert "1 of 2 thresholds missed" in page.read_text()
+    unknown = atmc("gate", job["id"], "--min=robustness=0.5")
+    assert unknown.returncode == 2
+    assert "autoattack" not in unknown.stderr
+    assert "pgd_accuracy" in unknown.stderr
 
 
 def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits):
