@@ -210,6 +210,11 @@ class Client:
         job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
         return job
 
+    def retry(self, job_id: str) -> Document:
+        """Queue a failed or cancelled job again, at its last checkpoint; returns it."""
+        job: Document = self._transport.post(f"/jobs/{job_id}/retry")
+        return job
+
     def delete_job(self, job_id: str) -> None:
         """Delete a job that has ended, with all that it made."""
         self._transport.delete(f"/jobs/{job_id}")

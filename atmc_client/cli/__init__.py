@@ -16,8 +16,9 @@ from atmc_client.cli.catalogue import architectures, attacks, methods
 from atmc_client.cli.download import download
 from atmc_client.cli.gate import gate
 from atmc_client.cli.inspect import inspect
-from atmc_client.cli.jobs import cancel, delete, list_jobs, show
+from atmc_client.cli.jobs import cancel, delete, list_jobs, retry, show
 from atmc_client.cli.keys import keys
+from atmc_client.cli.report import compare, report
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
 from atmc_client.cli.tenants import tenants
@@ -54,8 +55,11 @@ for _command in (
     show,
     list_jobs,
     cancel,
+    retry,
     delete,
     download,
+    report,
+    compare,
     gate,
     verify,
     inspect,

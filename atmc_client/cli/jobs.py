@@ -1,10 +1,11 @@
-"""`atmc show`, `atmc list`, `atmc cancel` and `atmc delete`."""
+"""`atmc show`, `atmc list`, `atmc cancel`, `atmc retry` and `atmc delete`."""
 
 import json
 
 import click
 
 from atmc_client.cli.output import jobs_table, layer_table, out, print_job, print_json
+from atmc_client.cli.progress import follow
 from atmc_client.client import FINAL_STATES, Client
 
 
@@ -52,6 +53,21 @@ def cancel(server: str, job: str, wait: bool, as_json: bool) -> None:
         if wait and cancelled["state"] not in FINAL_STATES:
             cancelled = client.wait(job)
     print_json(cancelled) if as_json else print_job(cancelled)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--wait/--no-wait", default=False, show_default=True, help="Follow it to its end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
+@click.pass_obj
+def retry(server: str, job: str, wait: bool, as_json: bool) -> int:
+    """Queue a failed or cancelled job again; it goes on at its last checkpoint."""
+    with Client(server) as client:
+        queued = client.retry(job)
+        if wait:
+            queued = follow(client, queued)
+    print_json(queued) if as_json else print_job(queued)
+    return 0 if queued["state"] == "succeeded" or not wait else 1
 
 
 @click.command()
