@@ -18,6 +18,7 @@ from atmc_client.cli.gate import gate
 from atmc_client.cli.inspect import inspect
 from atmc_client.cli.jobs import cancel, delete, list_jobs, retry, show
 from atmc_client.cli.keys import keys
+from atmc_client.cli.register import register
 from atmc_client.cli.report import compare, report
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
@@ -61,6 +62,7 @@ for _command in (
     report,
     compare,
     gate,
+    register,
     verify,
     inspect,
     architectures,

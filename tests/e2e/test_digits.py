@@ -10,9 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 
 from atmc_core.networks.architectures import build
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
+from examples.operators import CompressOperator, JobFailed
 
 ROOT = Path(__file__).parents[2]
 SHORT = (
@@ -45,7 +47,7 @@ def submit(atmc, digits):
 
 
 def test_a_compressed_model_comes_back_and_is_what_was_reported(
-    atmc, submit, digits, signing_key, tmp_path
+    atmc, submit, digits, signing_key, service_url, tmp_path
 ):
     done = submit(*SHORT, "--json", "--accept=file_ratio=0.9", "--strict")
     assert done.returncode == 0, done.stderr
@@ -105,6 +107,9 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     assert sum(sum(layer["nonzeros"].values()) for layer in layers) == headline["nonzeros"]
     assert "fc1.weight" in atmc("show", job["id"], "--layers").stdout
     gated(atmc, job, report, tmp_path)
+    registered(atmc, job, tmp_path)
+    operator = CompressOperator(Path("unused"), ARCHITECTURE, Path("unused"), {}, url=service_url)
+    assert operator.poke(job["id"])
     events = [
         json.loads(line)
         for line in atmc("show", job["id"], "--events", "--json").stdout.splitlines()
@@ -136,7 +141,21 @@ def gated(atmc, job, report, folder):
     assert "pgd_accuracy" in unknown.stderr
 
 
-def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits):
+def registered(atmc, job, folder):
+    """A repository has the card, whose metadata a hub reads, and the weights; twice is refused."""
+    target = folder / "repository"
+    done = atmc("register", job["id"], "--folder", target)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in target.iterdir()}
+    assert {"README.md", "model.safetensors", "model.onnx", "report.json"} <= names
+    metadata = yaml.safe_load((target / "README.md").read_text().split("---")[1])
+    (found,) = metadata["model-index"][0]["results"]
+    assert found["metrics"][0]["value"] == job["headline"]["clean_accuracy_after"]
+    assert atmc("register", job["id"], "--folder", target).returncode == 2
+    assert not list(folder.glob(".repository-*"))
+
+
+def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits, service_url):
     with np.load(digits / "digits.npz") as arrays:
         labels = arrays["y_test"].copy()
         labels[3] = 10
@@ -145,6 +164,9 @@ def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits):
     assert done.returncode == 1, done.stderr
     assert "label_out_of_range (y_test)" in done.stdout
     job_id = done.stdout.split(":")[0]
+    operator = CompressOperator(Path("unused"), ARCHITECTURE, Path("unused"), {}, url=service_url)
+    with pytest.raises(JobFailed, match="label_out_of_range"):
+        operator.poke(job_id)
     assert (
         json.loads(atmc("show", job_id, "--json").stdout)["error"]["code"] == "label_out_of_range"
     )
