@@ -13,6 +13,7 @@ import httpx
 from atmc_client.attestation import NotVerified
 from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
+from atmc_client.cli.convert import convert
 from atmc_client.cli.download import download
 from atmc_client.cli.gate import gate
 from atmc_client.cli.inspect import inspect
@@ -63,6 +64,7 @@ for _command in (
     compare,
     gate,
     register,
+    convert,
     verify,
     inspect,
     architectures,
