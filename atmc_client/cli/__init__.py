@@ -1,8 +1,8 @@
 """The `atmc` command line.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the job
-did not succeed or a file is not what was signed, 2 wrong usage or refused by the service, 3 no
-answer from the service.
+or sweep did not succeed or a file is not what was signed, 2 wrong usage or refused by the service,
+3 no answer from the service.
 """
 
 import sys
@@ -19,6 +19,8 @@ from atmc_client.cli.jobs import cancel, delete, list_jobs, show
 from atmc_client.cli.keys import keys
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
+from atmc_client.cli.sweep import sweep
+from atmc_client.cli.sweeps import sweeps
 from atmc_client.cli.tenants import tenants
 from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
@@ -55,6 +57,8 @@ for _command in (
     cancel,
     delete,
     download,
+    sweep,
+    sweeps,
     verify,
     inspect,
     architectures,
