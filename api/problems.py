@@ -71,6 +71,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "unknown_architecture": "The architecture is not known",
         "unknown_method": "The method is not known",
         "k_out_of_range": "k is out of range for this model",
+        "unsuitable_start": "The job cannot start from that one",
         "unsafe_pickle": "The pickle is more than tensors",
         "torchscript_refused": "TorchScript is not accepted",
         "pt2_refused": "Exported programs are not accepted",

@@ -13,6 +13,7 @@ from jobstore.dialects import estimate_by, now
 from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
+from jobstore.starts import Start
 from jobstore.states import ACTIVE, FINAL, JobState, check_retry
 from jobstore.tables import AT_WORK, WAITING, Dataset, Job, Model
 from jobstore.uploads import hold_uploads
@@ -41,8 +42,11 @@ def create_job(
     device: str | None = None,
     gpus: int = 0,
     webhook: NewWebhook | None = None,
+    start: Start | None = None,
 ) -> Job:
     """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
+
+    `start` is what it starts from instead of the upload, which this transaction holds (`starts`).
 
     It belongs to the trace of the request at hand. Once the transaction has committed, send a
     wake-up (`jobstore.wakeups.wake`).
@@ -53,6 +57,8 @@ def create_job(
         spec=spec,
         model_id=model.id,
         dataset_id=dataset.id,
+        start_from=start and start.job_id,
+        start_sha256=start and start.sha256,
         rank=-priority,
         device=device,
         gpus=gpus,
