@@ -72,6 +72,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "unknown_method": "The method is not known",
         "k_out_of_range": "k is out of range for this model",
         "too_many_trials": "The grid has more trials than may be",
+        "unsuitable_start": "The job cannot start from that one",
         "unsafe_pickle": "The pickle is more than tensors",
         "torchscript_refused": "TorchScript is not accepted",
         "pt2_refused": "Exported programs are not accepted",

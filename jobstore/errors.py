@@ -52,6 +52,10 @@ class Expired(JobstoreError):
         self.id = id
 
 
+class UnsuitableStart(JobstoreError):
+    """A job cannot start from the one that was named; the message says why."""
+
+
 class InvalidCursor(JobstoreError):
     """The page cursor was not made by this service."""
 

@@ -13,6 +13,7 @@ from jobstore.dialects import estimate_by, now
 from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
+from jobstore.starts import Start
 from jobstore.states import ACTIVE, FINAL, JobState, SweepState, check_retry
 from jobstore.tables import AT_WORK, WAITING, Dataset, Document, Job, Model, SweepTrial
 from jobstore.uploads import hold_uploads
@@ -41,10 +42,13 @@ def create_job(
     device: str | None = None,
     gpus: int = 0,
     webhook: NewWebhook | None = None,
+    start: Start | None = None,
     sweep_id: str | None = None,
     trace: Document | None = None,
 ) -> Job:
     """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
+
+    `start` is what it starts from instead of the upload, which this transaction holds (`starts`).
 
     It belongs to `trace`, or to that of the request at hand. Once the transaction has committed,
     send a wake-up (`jobstore.wakeups.wake`).
@@ -55,6 +59,8 @@ def create_job(
         spec=spec,
         model_id=model.id,
         dataset_id=dataset.id,
+        start_from=start and start.job_id,
+        start_sha256=start and start.sha256,
         rank=-priority,
         device=device,
         gpus=gpus,

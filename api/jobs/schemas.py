@@ -46,6 +46,12 @@ class NewJob(BaseModel):
         description="The devices to run on; by default the first free worker takes the job.",
         examples=[{"device": "gpu", "gpus": 2}],
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="A job of the same model and data set that has succeeded, and was larger: "
+        "compression starts from its `model.atmc` and makes it smaller, in fewer epochs.",
+    )
     webhook: NewWebhook | None = Field(
         None,
         description="A webhook of this job alone; the answer has the secret that it signs by.",
@@ -89,6 +95,7 @@ class JobView(BaseModel):
     state: JobState
     model_id: str
     dataset_id: str
+    start_from: str | None = Field(description="The denser job whose network it starts from.")
     spec: dict[str, Any] = Field(description="The method's spec, as it was sent.")
     priority: int
     time_limit_s: float
@@ -127,6 +134,7 @@ class JobView(BaseModel):
             state=job.state,
             model_id=job.model_id,
             dataset_id=job.dataset_id,
+            start_from=job.start_from,
             spec=job.spec,
             priority=job.priority,
             time_limit_s=job.time_limit_s,

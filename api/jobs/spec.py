@@ -9,7 +9,7 @@ from api.catalogue.lookup import find_spec_reader
 from api.jobs.schemas import NewJob
 from api.problems import Problem
 from api.strict_json import as_model
-from atmc_spec import InvalidInput, count_nonzeros
+from atmc_spec import SPECS, InvalidInput, count_nonzeros, read_spec
 from jobstore.tables import Document
 
 New = TypeVar("New", bound=NewJob)
@@ -51,5 +51,22 @@ def check_k(spec: Document, dense_weights: int) -> None:
     """
     try:
         count_nonzeros(spec.get("target") or {}, dense_weights)
+    except InvalidInput as error:
+        raise Problem(error.code, error.message, error.param) from error
+
+
+def check_start(spec: Document) -> None:
+    """Raise `unsuitable_start` if a job of this spec cannot start from a denser one's network.
+
+    Of a method that this version does not know, or knows otherwise, the job's first stage does.
+    """
+    if spec["method"] not in SPECS:
+        return
+    try:
+        read = read_spec(spec)
+    except InvalidInput:
+        return
+    try:
+        read.check_start()
     except InvalidInput as error:
         raise Problem(error.code, error.message, error.param) from error

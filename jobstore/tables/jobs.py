@@ -38,7 +38,8 @@ class Job(Owned, Base):
     `previous_checkpoint_key` is there in case the newest is broken. `headline` is what the method
     says of a job that has succeeded; nothing here looks into it. `sweep_id` is the sweep that the
     job is a trial of. `trace` are the W3C headers that lead to the span of the request that made
-    the job (`jobstore.traces`).
+    the job (`jobstore.traces`). `start_from` is the denser job whose `model.atmc` it starts from,
+    and `start_sha256` that file's digest (`jobstore.starts`).
     """
 
     __tablename__ = "jobs"
@@ -56,6 +57,13 @@ class Job(Owned, Base):
             "finished_at",
             **only_where(text("checkpoint_key IS NOT NULL")),
         ),
+        Index(
+            "ix_jobs_starts",
+            "tenant_id",
+            "start_sha256",
+            "finished_at",
+            **only_where(text("start_sha256 IS NOT NULL")),
+        ),
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -63,6 +71,8 @@ class Job(Owned, Base):
     spec: Mapped[Document]
     model_id: Mapped[str] = mapped_column(ID, ForeignKey(Model.id))
     dataset_id: Mapped[str] = mapped_column(ID, ForeignKey(Dataset.id))
+    start_from: Mapped[str | None] = mapped_column(ID)
+    start_sha256: Mapped[str | None] = mapped_column(SHA256)
 
     rank: Mapped[int] = mapped_column(default=0, server_default="0")
 
