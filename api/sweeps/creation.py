@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from api.idempotency import answer_once
 from api.jobs.creation import not_uploaded
-from api.jobs.spec import check_k, check_spec
+from api.jobs.spec import check_k, check_spec, check_start
 from api.problems import Problem
 from api.services import Services
 from api.strict_json import as_model
@@ -99,9 +99,14 @@ def _begin(
 ) -> Answer:
     webhook, secret = checked(services, new.webhook, "webhook.url") if new.webhook else (None, None)
     specs = [trial.spec for trial in planned]
-    densers = grid.densers(specs) if new.from_denser else [None] * len(specs)
+    densers = grid.densers(specs)
     trials = [
-        NewTrial(trial.spec, trial.point, grid.shares(trial.spec), denser)
+        NewTrial(
+            trial.spec,
+            trial.point,
+            grid.shares(trial.spec),
+            denser if new.from_denser and _may_start(trial.spec) else None,
+        )
         for trial, denser in zip(planned, densers, strict=True)
     ]
     sweep = sweeps.create_sweep(session, _row(new), model, dataset, trials, webhook)
@@ -116,6 +121,15 @@ def _begin(
         body["webhook"] = shown | {"secret": None}
         once = {"webhook": {"secret": secret}}
     return Answer(202, {"Location": view.links["self"]}, body, once)
+
+
+def _may_start(spec: Document) -> bool:
+    """Tell whether a job of this spec can start from a denser one's network."""
+    try:
+        check_start(spec)
+    except Problem:
+        return False
+    return True
 
 
 def _row(new: NewSweep) -> sweeps.NewSweep:
