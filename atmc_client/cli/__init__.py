@@ -1,8 +1,8 @@
 """The `atmc` command line.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the job
-did not succeed or a file is not what was signed, 2 wrong usage or refused by the service, 3 no
-answer from the service, 4 a threshold is missed.
+or sweep did not succeed or a file is not what was signed, 2 wrong usage or refused by the service,
+3 no answer from the service, 4 a threshold is missed.
 """
 
 import sys
@@ -23,6 +23,8 @@ from atmc_client.cli.register import register
 from atmc_client.cli.report import compare, report
 from atmc_client.cli.serve import serve
 from atmc_client.cli.submit import submit
+from atmc_client.cli.sweep import sweep
+from atmc_client.cli.sweeps import sweeps
 from atmc_client.cli.tenants import tenants
 from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
@@ -65,6 +67,8 @@ for _command in (
     gate,
     register,
     convert,
+    sweep,
+    sweeps,
     verify,
     inspect,
     architectures,

@@ -20,7 +20,7 @@ def show(server: str, job: str, events: bool, layers: bool, as_json: bool) -> No
     with Client(server) as client:
         if events:
             for event in client.events(job):
-                _print_event(event, as_json)
+                print_event(event, as_json)
         elif layers:
             report = client.report(job)
             print_json(report["layers"]) if as_json else out.print(layer_table(report))
@@ -79,7 +79,8 @@ def delete(server: str, job: str) -> None:
         client.delete_job(job)
 
 
-def _print_event(event: dict[str, object], as_json: bool) -> None:
+def print_event(event: dict[str, object], as_json: bool) -> None:
+    """Print an event on one line, as JSON or to read."""
     if as_json:
         click.echo(json.dumps(event))
         return

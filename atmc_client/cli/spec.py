@@ -60,10 +60,15 @@ def _parse(setting: str) -> tuple[str, Any]:
     path, equals, value = setting.partition("=")
     if not equals or not all(path.split(".")):
         raise click.BadParameter(f"{setting!r} is not PATH=VALUE", param_hint="--set")
+    return path, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """Return the JSON value that the text is, or else the text."""
     try:
-        return path, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return path, value
+        return text
 
 
 def _assign(spec: Spec, path: str, value: Any) -> None:

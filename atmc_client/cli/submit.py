@@ -135,7 +135,7 @@ def submit(
             architecture,
             data,
             spec,
-            normalization=_normalization(mean, std),
+            normalization=normalization_of(mean, std),
             name=name,
             priority=priority,
             time_limit_s=time_limit,
@@ -151,9 +151,10 @@ def submit(
     return 0 if succeeded or not wait else 1
 
 
-def _normalization(
+def normalization_of(
     mean: list[float] | None, std: list[float] | None
 ) -> dict[str, list[float]] | None:
+    """Return what --mean and --std say; raises UsageError for one without the other."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:

@@ -320,16 +320,16 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(
 
 
 def test_a_job_of_the_version_before_begins_anew_says_so_and_ends_with_the_same_bytes(
-    spec: JobSpec,
+    short: JobSpec,
     digits_model: ModelInput,
-    digits_path: Path,
-    undisturbed: tuple[Path, dict[str, Any], Events],
+    small_digits_path: Path,
+    short_undisturbed: tuple[bytes, dict[str, Any]],
     tmp_path: Path,
 ) -> None:
     def until(event: dict[str, Any]) -> bool:
         return event["type"] == "progress" and event["stage"] == "compressing"
 
-    _run(spec, digits_model, digits_path, tmp_path, until)
+    _run(short, digits_model, small_digits_path, tmp_path, until)
     folder = CheckpointFolder(tmp_path / "checkpoints")
     for path in folder.paths():
         state = torch.load(path, weights_only=True)
@@ -339,15 +339,14 @@ def test_a_job_of_the_version_before_begins_anew_says_so_and_ends_with_the_same_
         torch.save(state | {"carry": carry, "format": checkpoint.FORMAT - 1}, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         path.rename(path.with_name(f"{path.stem.partition('-')[0]}-{digest}.pt"))
-    _, events = _run(spec, digits_model, digits_path, tmp_path)
+    _, events = _run(short, digits_model, small_digits_path, tmp_path)
     skipped = [e["message"] for e in events if e.get("code") == "broken_checkpoint"]
     assert len(skipped) == 2
     before, now = checkpoint.FORMAT - 1, checkpoint.FORMAT
     wanted = f"its format is {before}, this release reads {now}"
     assert all(wanted in message for message in skipped)
     assert not [event for event in events if event["type"] == "resumed"]
-    first, second = (f / "results" / "model.atmc" for f in (undisturbed[0], tmp_path))
-    assert first.read_bytes() == second.read_bytes()
+    assert _artifact(tmp_path) == short_undisturbed[0]
 
 
 @pytest.mark.parametrize(
