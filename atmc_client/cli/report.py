@@ -125,7 +125,7 @@ def _own(headline: dict[str, Any], name: str) -> Any:
 
 def _print(found: dict[str, Any]) -> None:
     headline = found["headline"]
-    out.print(accuracy_table(headline))
+    out.print(accuracy_table(headline, found["evaluation"].get("split", "test")))
     if headline.get("file_bytes") is not None:
         out.print(size_table(headline))
     for warning in found["warnings"]:
