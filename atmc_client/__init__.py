@@ -9,6 +9,27 @@ client.download(job["id"], "smaller")
 """
 
 from atmc_client.client import Client
-from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
+from atmc_client.errors import (
+    ApiError,
+    Conflict,
+    DigestMismatch,
+    InvalidRequest,
+    NotAuthorized,
+    NotFound,
+    RateLimited,
+    ServerError,
+    ServerUnreachable,
+)
 
-__all__ = ["ApiError", "Client", "DigestMismatch", "ServerUnreachable"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "Conflict",
+    "DigestMismatch",
+    "InvalidRequest",
+    "NotAuthorized",
+    "NotFound",
+    "RateLimited",
+    "ServerError",
+    "ServerUnreachable",
+]

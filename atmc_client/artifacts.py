@@ -15,7 +15,7 @@ from atmc_client.attestation import (
     read_keys,
 )
 from atmc_client.calls import Calls, Document
-from atmc_client.errors import ApiError
+from atmc_client.errors import NotFound
 from atmc_client.transfer import fetch
 
 OnBytes = Callable[[str, int, int], None]
@@ -46,14 +46,14 @@ class Artifacts(Calls):
 
         A file is complete and its SHA-256 checked when it appears under its name; until then it
         is `NAME.part`, from which an interrupted download goes on. `on_bytes` is called with the
-        name, the bytes there and the bytes in all. Raises `DigestMismatch`, and `ApiError` for a
+        name, the bytes there and the bytes in all. Raises `DigestMismatch`, and `NotFound` for a
         name that the job has not made.
         """
         listed = {artifact["name"]: artifact for artifact in self.artifacts(job_id)}
         for name in names:
             if name not in listed:
                 known = ", ".join(listed) or "none yet"
-                raise ApiError(404, "not_found", name, f"{job_id} has no such file, only: {known}")
+                raise NotFound(404, "not_found", name, f"{job_id} has no such file, only: {known}")
         wanted = list(dict.fromkeys(names or listed))
         if keys and wanted:
             self._check(job_id, [listed[name] for name in wanted], listed.get(ATTESTATION), keys)
@@ -83,7 +83,7 @@ class Artifacts(Calls):
                 check_digest(statement, each["name"], each["sha256"], each["bytes"])
 
     def attestation(self, job_id: str) -> bytes:
-        """The signed statement on the job's files; raises `ApiError` if there is none."""
+        """The signed statement on the job's files; raises `NotFound` if there is none."""
         path = f"/jobs/{job_id}/artifacts/{ATTESTATION}"
         with self._transport.exchange("GET", path, dict) as response:
             content = b""

@@ -22,17 +22,53 @@ class ApiError(Exception):
 
     @classmethod
     def from_response(cls, response: httpx.Response) -> "ApiError":
-        """Read a refusal; one that is no problem document (a proxy's, say) keeps its text."""
+        """Read a refusal as the class of its status; one of a proxy's keeps its text."""
+        kind = _KINDS.get(response.status_code, ServerError if response.is_server_error else cls)
         if "json" not in response.headers.get("content-type", ""):
             text = response.text.strip()[:500] or response.reason_phrase
-            return cls(response.status_code, "http_error", None, text)
+            return kind(response.status_code, "http_error", None, text)
         problem: dict[str, Any] = response.json()
-        return cls(
+        return kind(
             response.status_code,
             problem.get("code", "http_error"),
             problem.get("param"),
             problem.get("detail") or problem.get("title") or response.reason_phrase,
         )
+
+
+class InvalidRequest(ApiError):
+    """The request is malformed, or holds what cannot be (400, 422): `param` says what."""
+
+
+class NotAuthorized(ApiError):
+    """The key or token does not hold, or not for this (401, 403)."""
+
+
+class NotFound(ApiError):
+    """There is no such thing, or it is another tenant's (404)."""
+
+
+class Conflict(ApiError):
+    """The thing is in a state in which this cannot be done (409)."""
+
+
+class RateLimited(ApiError):
+    """Too many requests, or more than the tenant's quota (429), after patience has run out."""
+
+
+class ServerError(ApiError):
+    """The service could not, through no fault of the request's (5xx)."""
+
+
+_KINDS: dict[int, type[ApiError]] = {
+    400: InvalidRequest,
+    401: NotAuthorized,
+    403: NotAuthorized,
+    404: NotFound,
+    409: Conflict,
+    422: InvalidRequest,
+    429: RateLimited,
+}
 
 
 class ServerUnreachable(Exception):

@@ -8,7 +8,15 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from atmc_client import ApiError, ServerUnreachable
+from atmc_client import (
+    ApiError,
+    Conflict,
+    InvalidRequest,
+    NotAuthorized,
+    NotFound,
+    ServerError,
+    ServerUnreachable,
+)
 from atmc_client.transport import Transport
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -67,6 +75,27 @@ def test_a_refusal_is_not_repeated_and_tells_status_code_param_and_detail(script
     assert error.detail == "too many"
     assert str(error) == "k_out_of_range (target.k): too many"
     assert len(scripted.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequest),
+        (401, NotAuthorized),
+        (403, NotAuthorized),
+        (404, NotFound),
+        (409, Conflict),
+        (422, InvalidRequest),
+        (500, ServerError),
+        (507, ServerError),
+        (410, ApiError),
+    ],
+)
+def test_a_refusal_has_the_class_of_its_status(scripted, status, kind):
+    scripted.script = [answer(status, {"code": "any", "detail": "said"}, kind="application/json")]
+    with pytest.raises(ApiError) as caught:
+        Transport(scripted.url).get("/jobs")
+    assert type(caught.value) is kind
 
 
 def test_an_error_that_is_no_problem_document_keeps_its_text(scripted):
