@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, bindparam, func, select
+from sqlalchemy import ColumnElement, TextClause, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore import traces
@@ -146,21 +147,43 @@ def list_jobs(
     session: Session,
     *,
     state: JobState | None = None,
+    method: str | None = None,
+    containing: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page:
     """Return a page of jobs, newest first; `cursor` is the `next` of the page before.
 
-    Jobs created meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
+    `containing` is a part of the name or of the id, in small or capital letters. Jobs created
+    meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(Job.state == state)
+    if method is not None:
+        query = query.where(Job.spec["method"].as_string() == method)
+    if containing is not None:
+        named = func.lower(Job.name).contains(containing.lower(), autoescape=True)
+        query = query.where(named | Job.id.contains(containing.lower(), autoescape=True))
     if cursor is not None:
         query = query.where(Job.id < decode_cursor(cursor, "job_"))
     found = session.scalars(query).all()
     page = found[:limit]
     return Page(page, encode_cursor(page[-1].id) if len(found) > limit else None)
+
+
+def changed_jobs(session: Session, since: datetime) -> Sequence[Job]:
+    """Return the jobs that are at work, and those that were queued or have ended since then.
+
+    Each condition has an index of its own, so a tenant's ended jobs cost nothing, however many
+    there are. Of one that a thousand jobs meet at once the newest are returned.
+    """
+    conditions = (AT_WORK, Job.finished_at >= since, and_(WAITING, Job.queued_at >= since))
+    newest = select(Job).order_by(Job.id.desc()).limit(1000)
+    found = {
+        job.id: job for condition in conditions for job in session.scalars(newest.where(condition))
+    }
+    return list(found.values())
 
 
 def request_cancel(session: Session, job_id: str) -> Job:

@@ -70,7 +70,7 @@ class EventFeed:
             yield format_sse_event(retry=RETRY_MS)
             while not self._watcher.released:
                 page = await self._once((job_id, after), self._page, job_id, after)
-                if not await self._once(("key", key), self._holds, key):
+                if not await self.holds(key):
                     return
                 if page.text:
                     yield page.text
@@ -83,6 +83,10 @@ class EventFeed:
             log.warning("an event stream ends: %s", error)
         finally:
             self.open -= 1
+
+    async def holds(self, key: str | None) -> bool:
+        """Tell whether the key is still let in."""
+        return await self._once(("key", key), self._holds, key)
 
     async def _more_than(self, seq: int, job_id: str) -> bool:
         return await self._watcher.wait(job_id, lambda head: head.last_event_seq > seq, HEARTBEAT_S)
