@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from atmc_core import artifact
-from atmc_core.data import Reading, Split, load_dataset
+from atmc_core.data import DataSet, Reading, Split, load_dataset
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.evaluator import Evaluator
@@ -177,10 +177,9 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
                 "tensor_mismatch", f"the artifact is a {model.architecture} of another job", "model"
             )
         shape = model.blueprint.input_shape
-        test = load_dataset(
-            data, spec.training.validation_fraction, spec.seed, Reading(shape[0])
-        ).test
-        return model.classifier(), _evaluated(report, test)
+        fraction = spec.training.validation_fraction
+        images = load_dataset(data, fraction, spec.seed, Reading(shape[0]))
+        return model.classifier(), _evaluated(report, images)
     means, stds = (tuple(report["normalization"][name]) for name in ("mean", "std"))
     given = ModelInput(path, report["architecture"], Normalization(means, stds))
     loaded, found = load_inputs(given, data, spec, Reading())
@@ -188,22 +187,25 @@ def _load(report: Report, spec: JobSpec, path: Path, data: Path) -> tuple[Classi
         raise InvalidInput(
             "tensor_mismatch", f"the model has {loaded.blueprint.num_classes} classes", "model"
         )
-    return loaded.classifier(given.normalization), _evaluated(report, found.test)
+    return loaded.classifier(given.normalization), _evaluated(report, found)
 
 
-def _evaluated(report: Report, test: Split) -> Split:
-    """The images that the report evaluated, out of the test split.
+def _evaluated(report: Report, data: DataSet) -> Split:
+    """The images that the report evaluated, out of their split.
 
     Raises:
-        InvalidInput: ``other_data`` if the test split does not contain them.
+        InvalidInput: ``other_data`` if the split does not contain them.
     """
     index: Tensor = torch.tensor(report["evaluation"]["indices"])
-    if int(index.max()) < len(test):
-        split = test.select(index)
+    # Reports of before say nothing of a split: all were on test images.
+    name = report["evaluation"].get("split", "test")
+    whole = data.evaluated(name)
+    if int(index.max()) < len(whole):
+        split = whole.select(index)
         if split_digest(split) == report["evaluation"]["data_sha256"]:
             return split
     raise InvalidInput(
-        "other_data", "the test split does not hold the images of the report", "data"
+        "other_data", f"the {name} split does not hold the images of the report", "data"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from atmc_spec.base import Schema, SpecModel, broken
-from atmc_spec.names import AttackName, Certify, Level
+from atmc_spec.names import AttackName, Certify, EvaluatedSplit, Level
 from atmc_spec.values import SMALLEST, Flag, Number, Whole
 
 #: The four attacks that ``autoattack`` stands for, in the order in which they run.
@@ -35,6 +35,13 @@ class Evaluation(SpecModel):
             "standard: all attacks on up to 1,000; full: all attacks on up to 10,000"
         ),
     ] = "quick"
+    split: Annotated[
+        EvaluatedSplit,
+        Field(
+            description="the images of the whole report: those of the test split, or validation "
+            "images, on which one may choose between jobs and leave the test split untouched"
+        ),
+    ] = "test"
     attacks: Annotated[
         tuple[AttackName, ...] | None,
         Field(
@@ -49,8 +56,8 @@ class Evaluation(SpecModel):
         Field(
             ge=1,
             le=1_000_000,
-            description="images of the test split at most, drawn by seed and stratified; by "
-            "default the level's",
+            description="images of the split at most, drawn by seed and stratified; by default the "
+            "level's",
         ),
     ] = None
     certify: Annotated[
@@ -134,5 +141,5 @@ class Evaluation(SpecModel):
 
     @property
     def image_limit(self) -> int:
-        """The largest number of images of the test split that are evaluated."""
+        """The largest number of images of the split that are evaluated."""
         return self.max_images if self.max_images is not None else LEVELS[self.level][1]

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from atmc_spec.acceptance import Accept
 from atmc_spec.base import Schema, SpecModel, broken
+from atmc_spec.errors import InvalidInput
 from atmc_spec.evaluation import Evaluation
 from atmc_spec.target import Target
 from atmc_spec.threat import Threat
@@ -39,6 +40,9 @@ class JobSpec(SpecModel):
     nothing, and otherwise from ``CompressionSpec``.
     """
 
+    #: Whether the method can start from the compressed network of a denser job.
+    starts_from_denser: ClassVar[bool] = False
+
     method: Annotated[str, Field(description="the recipe")]
     threat: Threat
     target: Target | None = None
@@ -46,6 +50,26 @@ class JobSpec(SpecModel):
     evaluation: Annotated[Evaluation, Field(description="the report's attacks")] = Evaluation()
     accept: Annotated[Accept, Field(description="thresholds for the report's verdict")] = Accept()
     seed: Annotated[Whole, Field(ge=0, le=2**31 - 1, description="of every random choice")] = 0
+
+    def check_start(self) -> None:
+        """Check that a job of this spec can start from the compressed network of a denser one.
+
+        Raises:
+            InvalidInput: ``unsuitable_start`` if the method or the structure cannot.
+        """
+        if not self.starts_from_denser:
+            raise InvalidInput(
+                "unsuitable_start",
+                f"{self.method} chooses no entries of a denser network's: leave start_from out",
+                "start_from",
+            )
+        if self.target is not None and self.target.structure == "channel":
+            raise InvalidInput(
+                "unsuitable_start",
+                "a file of structure channel does not say which channels of the upload it has: "
+                "leave start_from out, or ask for structure element",
+                "start_from",
+            )
 
 
 class CompressionSpec(JobSpec):

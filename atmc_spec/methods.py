@@ -57,6 +57,8 @@ class MovingTraining(Training):
 class NapSpec(CompressionSpec):
     """Non-adversarial pruning."""
 
+    starts_from_denser: ClassVar[bool] = True
+
     method: Literal["nap"]
     training: CleanPruningTraining = CleanPruningTraining()
 
@@ -72,12 +74,16 @@ class DaSpec(CompressionSpec):
 class ApSpec(CompressionSpec):
     """Adversarial pruning."""
 
+    starts_from_denser: ClassVar[bool] = True
+
     method: Literal["ap"]
     training: PruningTraining = PruningTraining()
 
 
 class Al0Spec(CompressionSpec):
     """Adversarial training with l0 projection."""
+
+    starts_from_denser: ClassVar[bool] = True
 
     method: Literal["al0"]
     training: MovingTraining = MovingTraining()
@@ -93,6 +99,8 @@ class AlrSpec(CompressionSpec):
 
 class AtmcSpec(CompressionSpec):
     """Pruning, factorisation and quantisation in one adversarial training."""
+
+    starts_from_denser: ClassVar[bool] = True
 
     method: Literal["atmc"]
 

@@ -27,6 +27,7 @@ AttackName = Literal[
     "pgd_smooth",
 ]
 Level = Literal["quick", "standard", "full"]
+EvaluatedSplit = Literal["test", "validation"]
 Certify = Literal["none", "ibp", "crown"]
 StructureName = Literal["element", "channel"]
 Preset = Literal["fast", "standard", "paper", "auto"]

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from jobstore import metrics
 from jobstore.dialects import clock, upsert
 from jobstore.objects import ObjectStore, blob_key
-from jobstore.tables import Artifact, Blob, Dataset, Model
+from jobstore.tables import Artifact, Blob, Dataset, Job, Model
 
 UNSETTLED_S = 3600.0
 """The longest that a blob may lie in the store before a row refers to it."""
@@ -111,6 +111,12 @@ def is_referred_to() -> ColumnElement[bool]:
         exists().where(*_same(Model), Model.expired_at.is_(None)),
         exists().where(*_same(Dataset), Dataset.expired_at.is_(None)),
         exists().where(*_same(Artifact)),
+        # A file that a job starts from, until it has ended.
+        exists().where(
+            Job.tenant_id == Blob.tenant_id,
+            Job.start_sha256 == Blob.sha256,
+            Job.finished_at.is_(None),
+        ),
     )
 
 

@@ -14,8 +14,9 @@ from jobstore.dialects import estimate_by, now
 from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
-from jobstore.states import ACTIVE, FINAL, JobState, check_retry
-from jobstore.tables import AT_WORK, WAITING, Dataset, Job, Model
+from jobstore.starts import Start
+from jobstore.states import ACTIVE, FINAL, JobState, SweepState, check_retry
+from jobstore.tables import AT_WORK, WAITING, Dataset, Document, Job, Model, SweepTrial
 from jobstore.uploads import hold_uploads
 from jobstore.webhooks import NewWebhook, create_webhook, tell_state
 from jobstore.workers import queue_of
@@ -42,11 +43,16 @@ def create_job(
     device: str | None = None,
     gpus: int = 0,
     webhook: NewWebhook | None = None,
+    start: Start | None = None,
+    sweep_id: str | None = None,
+    trace: Document | None = None,
 ) -> Job:
     """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
 
-    It belongs to the trace of the request at hand. Once the transaction has committed, send a
-    wake-up (`jobstore.wakeups.wake`).
+    `start` is what it starts from instead of the upload, which this transaction holds (`starts`).
+
+    It belongs to `trace`, or to that of the request at hand. Once the transaction has committed,
+    send a wake-up (`jobstore.wakeups.wake`).
     """
     job = Job(
         id=new_job_id(),
@@ -54,6 +60,8 @@ def create_job(
         spec=spec,
         model_id=model.id,
         dataset_id=dataset.id,
+        start_from=start and start.job_id,
+        start_sha256=start and start.sha256,
         rank=-priority,
         device=device,
         gpus=gpus,
@@ -62,7 +70,8 @@ def create_job(
         max_attempts=max_attempts,
         time_limit_s=time_limit_s,
         last_event_seq=0,
-        trace=traces.current().carrier(),
+        trace=trace or traces.current().carrier(),
+        sweep_id=sweep_id,
     )
     # The event that says so is numbered before the row is written, so that it is written once.
     queued = state_event(job)
@@ -90,9 +99,9 @@ _JOB = select(Job).where(Job.id == bindparam("id"))
 
 @dataclass(frozen=True)
 class Head:
-    """A job's progress in two words: its state, and the number of its newest event."""
+    """Progress of a job or sweep in two words: its state, the number of its newest event."""
 
-    state: JobState
+    state: JobState | SweepState
     last_event_seq: int
 
 
@@ -148,13 +157,14 @@ def list_jobs(
     *,
     state: JobState | None = None,
     method: str | None = None,
-    containing: str | None = None,
+    q: str | None = None,
+    sweep_id: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page:
-    """Return a page of jobs, newest first; `cursor` is the `next` of the page before.
+    """Return a page of jobs (of a sweep), newest first; `cursor` is the page before's `next`.
 
-    `containing` is a part of the name or of the id, in small or capital letters. Jobs created
+    `q` is a part of the name or of the id, in small or capital letters. Jobs created
     meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
@@ -162,9 +172,12 @@ def list_jobs(
         query = query.where(Job.state == state)
     if method is not None:
         query = query.where(Job.spec["method"].as_string() == method)
-    if containing is not None:
-        named = func.lower(Job.name).contains(containing.lower(), autoescape=True)
-        query = query.where(named | Job.id.contains(containing.lower(), autoescape=True))
+    if q is not None:
+        named = func.lower(Job.name).contains(q.lower(), autoescape=True)
+        query = query.where(named | Job.id.contains(q.lower(), autoescape=True))
+    if sweep_id is not None:
+        trials = select(SweepTrial.job_id).where(SweepTrial.sweep_id == sweep_id)
+        query = query.where(Job.id.in_(trials))
     if cursor is not None:
         query = query.where(Job.id < decode_cursor(cursor, "job_"))
     found = session.scalars(query).all()

@@ -8,9 +8,10 @@ memory holds: a part of a million is four thousand.
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobstore.blobs import UNSETTLED_S
 from jobstore.dialects import clock, insert_if_absent, now
@@ -131,9 +132,11 @@ class _Part:
 
     def of(self, kind: _Kind) -> tuple[ColumnElement[bool], ...]:
         """Return the conditions on rows that they name a blob of the part."""
+        return kind.tenant_id == self.tenant, *self._begins(kind.sha256)
+
+    def _begins(self, sha256: InstrumentedAttribute[Any]) -> tuple[ColumnElement[bool], ...]:
         # The letter is behind all that a digest is made of.
-        until = kind.sha256 < f"{self.start}g"
-        return kind.tenant_id == self.tenant, kind.sha256 >= self.start, until
+        return sha256 >= self.start, sha256 < f"{self.start}g"
 
     def find(self, store: ObjectStore) -> Iterator[Found]:
         return store.find(f"{blob_folder(self.tenant)}/{self.start}/")
@@ -164,7 +167,12 @@ class _Part:
             query = select(kind.sha256).where(*self.of(kind)).distinct()
             query = query if condition is None else query.where(condition)
             keys |= self._keys(session.scalars(query))
-        return keys
+        starts = select(Job.start_sha256).where(
+            Job.tenant_id == self.tenant,
+            *self._begins(Job.start_sha256),
+            Job.finished_at.is_(None),
+        )
+        return keys | self._keys(each for each in session.scalars(starts) if each is not None)
 
     def _keys(self, digests: Iterable[str]) -> set[str]:
         return {blob_key(sha256, self.tenant) for sha256 in digests}

@@ -11,7 +11,7 @@ from api.idempotency import answer_once
 from api.inspection import ModelHeader
 from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobView, NewJob, NewJobByIds, NewJobWithFiles
-from api.jobs.spec import check_k, read_new_job
+from api.jobs.spec import check_k, check_start, read_new_job
 from api.models.intake import check_model, keep_model
 from api.problems import Problem
 from api.services import Services
@@ -19,10 +19,11 @@ from api.uploads.receiving import Upload
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookView
 from jobstore import audit, traces
-from jobstore.errors import Expired, NotFound
+from jobstore.errors import Expired, NotFound, UnsuitableStart
 from jobstore.idempotency import Answer
 from jobstore.jobs import create_job
 from jobstore.quotas import check_queue
+from jobstore.starts import Start, hold_start
 from jobstore.tables import Dataset, Document, Model
 from jobstore.uploads import hold_uploads
 from jobstore.wakeups import wake
@@ -39,7 +40,7 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
         try:
             model, dataset = hold_uploads(session, new.model_id, new.dataset_id)
         except (NotFound, Expired) as error:
-            raise _not_uploaded(error) from error
+            raise not_uploaded(error) from error
         # Absent in a model of an older version: then the job's first stage finds out.
         if (dense_weights := model.summary.get("dense_weights")) is not None:
             check_k(spec, dense_weights)
@@ -86,6 +87,7 @@ def _queue(
     model: Model,
     dataset: Dataset,
 ) -> Answer:
+    start = _start(session, new.start_from, spec, model, dataset) if new.start_from else None
     webhook, secret = checked(services, new.webhook, "webhook.url") if new.webhook else (None, None)
     job = create_job(
         session,
@@ -99,6 +101,7 @@ def _queue(
         device=new.resources.device if new.resources else None,
         gpus=(new.resources and new.resources.gpus) or 0,
         webhook=webhook,
+        start=start,
     )
     audit.record(session, "job.create", job.id)
     traces.current().annotate({"atmc.job.id": job.id})
@@ -113,6 +116,15 @@ def _queue(
     return Answer(202, {"Location": view.links["self"]}, body, once)
 
 
+def _start(session: Session, job_id: str, spec: Document, model: Model, dataset: Dataset) -> Start:
+    check_start(spec)
+    try:
+        return hold_start(session, job_id, model=model, dataset=dataset)
+    except UnsuitableStart as error:
+        detail = f"The job cannot start from {job_id!r}: {error}."
+        raise Problem("unsuitable_start", detail, "start_from") from error
+
+
 def _answer(
     services: Services, key: str | None, content: Document, act: Callable[[Session], Answer]
 ) -> JSONResponse:
@@ -122,7 +134,8 @@ def _answer(
     return response
 
 
-def _not_uploaded(error: NotFound | Expired) -> Problem:
+def not_uploaded(error: NotFound | Expired) -> Problem:
+    """Return the refusal of what is to be made of a file that is not there."""
     there = "There is no" if isinstance(error, NotFound) else "Expired, and no longer kept, is the"
     detail = f"{there} {error.kind} {error.id!r}: upload it with POST /{error.kind}s first."
     return Problem("invalid_value", detail, f"{error.kind}_id")

@@ -67,6 +67,7 @@ CREATE_RESPONSES = {202: LOCATION} | documented(
     "unknown_architecture",
     "unknown_method",
     "k_out_of_range",
+    "unsuitable_start",
     *MODEL_CODES,
     *DATASET_CODES,
     *ONCE_CODES,

@@ -90,6 +90,12 @@ class _List(BaseModel):
     q: str | None = Field(
         None, max_length=200, pattern=WITHOUT_NUL, description="A part of the name or of the id."
     )
+    sweep_id: str | None = Field(
+        None,
+        max_length=255,
+        pattern=WITHOUT_NUL,
+        description="Only the trials of this sweep.",
+    )
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = Field(None, description="The `next` of the page before.")
 
@@ -129,14 +135,7 @@ async def list_(
 
 def _page(services: Services, query: _List) -> JobPage:
     with services.database.read() as session:
-        page = list_jobs(
-            session,
-            state=query.state,
-            method=query.method,
-            containing=query.q,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
+        page = list_jobs(session, **query.model_dump())
         offers = offers_for(session, services.settings, page.jobs)
         data = [JobView.of(job, offers) for job in page.jobs]
     return JobPage(data=data, has_more=page.next is not None, next=page.next)

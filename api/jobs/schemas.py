@@ -19,7 +19,7 @@ from jobstore.workers import Offer
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
 
-_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
 
 class NewJob(BaseModel):
@@ -27,7 +27,7 @@ class NewJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: _Name | None = Field(None, examples=["LeNet at a tenth"])
+    name: Name | None = Field(None, examples=["LeNet at a tenth"])
     priority: int = Field(
         0,
         ge=-MAX_PRIORITY,
@@ -45,6 +45,12 @@ class NewJob(BaseModel):
         None,
         description="The devices to run on; by default the first free worker takes the job.",
         examples=[{"device": "gpu", "gpus": 2}],
+    )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="A job of the same model and data set that has succeeded, and was larger: "
+        "compression starts from its `model.atmc` and makes it smaller, in fewer epochs.",
     )
     webhook: NewWebhook | None = Field(
         None,
@@ -73,6 +79,13 @@ class JobError(BaseModel):
     message: str
     param: str | None
 
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        """Show what the job's row says; None unless it has failed."""
+        if job.error_code is None or job.error_message is None:
+            return None
+        return cls(code=job.error_code, message=job.error_message, param=job.error_param)
+
 
 class JobView(BaseModel):
     """A job as it is now."""
@@ -82,6 +95,7 @@ class JobView(BaseModel):
     state: JobState
     model_id: str
     dataset_id: str
+    start_from: str | None = Field(description="The denser job whose network it starts from.")
     spec: dict[str, Any] = Field(description="The method's spec, as it was sent.")
     priority: int
     time_limit_s: float
@@ -107,6 +121,7 @@ class JobView(BaseModel):
         description="The trace that tells where the job's time went, if the service keeps traces.",
         examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
     )
+    sweep_id: str | None = Field(description="The sweep that the job is a trial of, if it is one.")
     links: dict[str, str]
 
     @classmethod
@@ -119,6 +134,7 @@ class JobView(BaseModel):
             state=job.state,
             model_id=job.model_id,
             dataset_id=job.dataset_id,
+            start_from=job.start_from,
             spec=job.spec,
             priority=job.priority,
             time_limit_s=job.time_limit_s,
@@ -136,8 +152,9 @@ class JobView(BaseModel):
             waiting=Waiting.of(job, offers),
             headline=headline,
             acceptance=acceptance(job.spec, headline),
-            error=_error(job),
+            error=JobError.of(job),
             trace_id=job.trace_id,
+            sweep_id=job.sweep_id,
             links=_links(job),
         )
 
@@ -158,13 +175,19 @@ class JobPage(BaseModel):
     next: str | None
 
 
-class EventView(BaseModel):
+class ShownEvent(BaseModel):
     """Something that happened; the other fields depend on the type."""
 
     model_config = ConfigDict(extra="allow")
 
-    seq: int = Field(description="Counts from 1 within the job, without gaps.")
+    seq: int = Field(description="Counts from 1 within the job or sweep, without gaps.")
     time: datetime
+    type: str
+
+
+class EventView(ShownEvent):
+    """Something that happened to a job; the other fields depend on the type."""
+
     type: str = Field(examples=["state", "stage", "progress", "metric", "resumed", "error"])
     attempt: int
     trace_id: str | None = Field(description="The job's trace, if the service keeps traces.")
@@ -188,12 +211,6 @@ class EventPage(BaseModel):
     data: list[EventView]
     has_more: bool
     next: int | None
-
-
-def _error(job: Job) -> JobError | None:
-    if job.error_code is None or job.error_message is None:
-        return None
-    return JobError(code=job.error_code, message=job.error_message, param=job.error_param)
 
 
 def _links(job: Job) -> dict[str, str]:

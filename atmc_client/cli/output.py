@@ -38,7 +38,8 @@ def print_job(job: dict[str, Any]) -> None:
         param = f" ({error['param']})" if error["param"] else ""
         out.print(f"{error['code']}{param}: {error['message']}", markup=False)
     if job["headline"]:
-        out.print(accuracy_table(job["headline"]))
+        split = job["spec"].get("evaluation", {}).get("split", "test")
+        out.print(accuracy_table(job["headline"], split))
         if job["headline"]["file_bytes"] is not None:
             out.print(size_table(job["headline"]))
     if job.get("acceptance"):
@@ -50,13 +51,13 @@ def new_table(*headers: str) -> Table:
     return Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def accuracy_table(headline: dict[str, Any]) -> Table:
-    """Accuracies on the test split in percent; after, too, if something was compressed.
+def accuracy_table(headline: dict[str, Any], split: str) -> Table:
+    """Accuracies on the evaluated split in percent; after, too, if something was compressed.
 
     The last column is what compression changed: from the dense network that the job made robust
     first, or else from the upload.
     """
-    table = new_table("test split")
+    table = new_table(f"{split} split")
     compressed = headline["clean_accuracy_after"] is not None
     # A service of an older version has no such figure.
     made_robust = headline.get("clean_accuracy_dense") is not None

@@ -11,6 +11,7 @@ from atmc_core.data.room import room_for_images
 from atmc_core.data.spool import PART_BYTES, Spool
 from atmc_core.errors import InvalidInput
 from atmc_spec.datasets.layout import listed
+from atmc_spec.names import EvaluatedSplit
 
 #: The names of the splits.
 SPLITS = ("train", "val", "test")
@@ -77,8 +78,8 @@ class DataSet:
 
     Attributes:
         train: the images to train on.
-        val: the images by which the best epoch is selected.
-        test: the images of the report; nothing else uses them.
+        val: the images by which the best epoch is selected; those of a report that asks for them.
+        test: the images of any other report; nothing else uses them.
         class_names: the names of the classes by label, for the report; empty if not known.
         notes: what was changed in reading the file, as pairs of a code and a sentence.
     """
@@ -88,6 +89,10 @@ class DataSet:
     test: Split
     class_names: tuple[str, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
+
+    def evaluated(self, split: EvaluatedSplit) -> Split:
+        """The split whose images a report evaluates."""
+        return self.val if split == "validation" else self.test
 
     def to(self, device: torch.device) -> "DataSet":
         """The data set with all labels on the device, and the images of as many splits as fit.

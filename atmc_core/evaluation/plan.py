@@ -106,10 +106,10 @@ def curve_epsilons(threat: Threat, num_pixels: int) -> list[float]:
 
 
 def evaluated_indices(labels: Tensor, evaluation: Evaluation, seed: int) -> Tensor:
-    """Choose the images that are evaluated: ascending positions in the test split, int64 ``[M]``.
+    """Choose the images that are evaluated: ascending positions in its split, int64 ``[M]``.
 
     Args:
-        labels: the labels of the test split, int64 ``[N]``.
+        labels: the labels of the evaluated split, int64 ``[N]``.
         evaluation: its ``image_limit`` bounds M.
         seed: seeds the random choice.
     """

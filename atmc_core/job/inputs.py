@@ -88,13 +88,14 @@ class Inputs:
 
     @cached_property
     def indices(self) -> Tensor:
-        """The indices of the evaluated images in the test split, int64 ``[N]`` on the CPU."""
-        return evaluated_indices(self.data.test.labels, self.spec.evaluation, self.report_seed)
+        """The indices of the evaluated images in their split, int64 ``[N]`` on the CPU."""
+        labels = self.data.evaluated(self.spec.evaluation.split).labels
+        return evaluated_indices(labels, self.spec.evaluation, self.report_seed)
 
     @cached_property
     def evaluated(self) -> Split:
         """The evaluated images and their labels."""
-        return self.data.test.select(self.indices)
+        return self.data.evaluated(self.spec.evaluation.split).select(self.indices)
 
     @property
     def target(self) -> Target:

@@ -68,7 +68,7 @@ class Findings:
         num_classes: the number of classes of the network.
         notes: what was changed in reading the upload, as pairs of a code and a sentence.
         data: the job's data set.
-        indices: the positions of the evaluated images in the test split, int64 ``[N]``.
+        indices: the positions of the evaluated images in their split, int64 ``[N]``.
         evaluated: the evaluated images.
         found: the results of the evaluation of the upload (see ``Evaluator``).
         raised: checks of the upload that were raised before it was evaluated.
@@ -237,7 +237,12 @@ def _checks(findings: Findings, sides: dict[str, dict[str, Any]]) -> list[dict[s
             *checks.network_checks(findings.notes),
         )
     ]
-    data = checks.data_checks(findings.data, findings.evaluated.images, findings.spec.threat)
+    data = checks.data_checks(
+        findings.data,
+        findings.evaluated.images,
+        findings.spec.threat,
+        findings.spec.evaluation.split,
+    )
     early = [{"side": "before"} | check for check in findings.raised]
     return early + found + [{"side": "data"} | check for check in data]
 
@@ -247,6 +252,7 @@ def _evaluation(findings: Findings, labels: Tensor) -> dict[str, Any]:
     evaluation, seed = spec.evaluation, findings.seed
     return {
         "level": evaluation.level,
+        "split": evaluation.split,
         "seed": seed,
         "norm": spec.threat.norm,
         "epsilon": spec.threat.epsilon,

@@ -10,6 +10,7 @@ from torch import Tensor
 from atmc_core.data import FEWER_CLASSES, DataSet, Split
 from atmc_core.evaluation.statistics import images_for
 from atmc_spec import Threat
+from atmc_spec.names import EvaluatedSplit
 
 Check = dict[str, Any]
 
@@ -72,18 +73,25 @@ def network_checks(notes: Iterable[tuple[str, str]]) -> list[Check]:
     return [_check(code, True, message) for code, message in notes if code == "head_kept"]
 
 
-def data_checks(data: DataSet, images: Tensor, threat: Threat) -> list[Check]:
+def data_checks(
+    data: DataSet, images: Tensor, threat: Threat, split: EvaluatedSplit
+) -> list[Check]:
     """The checks that do not depend on the classifier.
 
     Args:
         data: the job's data set.
         images: the evaluated images, uint8 ``[N, C, H, W]``.
         threat: the ball within which the classifier should be robust.
+        split: the split that the images are of.
 
     Returns:
         As ``side_checks``.
     """
-    found = [_epsilon(threat, tuple(images.shape[1:])), _overlap(data, images)]
+    found = [
+        _epsilon(threat, tuple(images.shape[1:])),
+        _choice(split),
+        _overlap(data, images, split),
+    ]
     # Whoever reads the report looks at its warnings first, and this one may explain all figures.
     missing = [message for code, message in data.notes if code == FEWER_CLASSES]
     names = len(data.class_names)
@@ -286,20 +294,33 @@ def _epsilon(threat: Threat, shape: tuple[int, ...]) -> Check:
     )
 
 
-def _overlap(data: DataSet, images: Tensor) -> Check:
-    known = {digest for split in (data.train, data.val) for digest in image_digests(split.images)}
-    found, evaluated = (
-        sum(digest in known for digest in image_digests(each))
-        for each in (data.test.images, images)
+def _choice(split: EvaluatedSplit) -> Check:
+    return _check(
+        "evaluated_on_validation",
+        split == "validation",
+        "All figures are of validation images, by which jobs choose their best epoch, and people "
+        "and sweeps between jobs: on images that chose nothing they may be worse. Take the figures "
+        "of the same spec with evaluation.split test for the result."
+        if split == "validation"
+        else "The figures are of test images, by which the job has chosen nothing.",
     )
+
+
+def _overlap(data: DataSet, images: Tensor, split: EvaluatedSplit) -> Check:
+    seen = (data.train,) if split == "validation" else (data.train, data.val)
+    judged = data.evaluated(split)
+    known = {digest for each in seen for digest in image_digests(each.images)}
+    found, evaluated = (
+        sum(digest in known for digest in image_digests(each)) for each in (judged.images, images)
+    )
+    others = "training data" if split == "validation" else "training or validation data"
     return _check(
         "test_images_in_training_data",
         found > 0,
-        f"{found:,} of all {len(data.test):,} test images, {evaluated:,} of them evaluated, also "
-        "occur, byte for byte, in the training or validation data, where the model has seen the "
-        "answer.",
+        f"{found:,} of all {len(judged):,} {split} images, {evaluated:,} of them evaluated, also "
+        f"occur, byte for byte, in the {others}, where the model has seen the answer.",
         images=found,
-        count=len(data.test),
+        count=len(judged),
         evaluated=evaluated,
     )
 

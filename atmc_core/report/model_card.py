@@ -45,7 +45,8 @@ def _metadata(report: Report, result: dict[str, Any]) -> str:
     if share := proven_share(result):
         metrics.append((f"Proven accuracy, {_threat(report)}", share["accuracy"]))
     digest = report["evaluation"]["data_sha256"]
-    dataset = {"name": "the job's test images", "type": "image-folder", "revision": digest}
+    split = report["evaluation"]["split"]
+    dataset = {"name": f"the job's {split} images", "type": "image-folder", "revision": digest}
     results = {
         "task": {"type": "image-classification"},
         "dataset": dataset,
@@ -114,11 +115,12 @@ def _figures(report: Report) -> list[str]:
     proven = [share for side in sides if (share := proven_share(report[side]))]
     if len(proven) == len(sides):
         lines.append(row("proven", proven))
-    count, level = report["before"]["clean"]["count"], report["evaluation"]["level"]
+    count, evaluation = report["before"]["clean"]["count"], report["evaluation"]
+    split, level = evaluation["split"], evaluation["level"]
     return [
         "## Evaluation",
         "",
-        f"On {count:,} test images, level `{level}`, {_threat(report)}.",
+        f"On {count:,} {split} images, level `{level}`, {_threat(report)}.",
         "",
         *lines,
         "",

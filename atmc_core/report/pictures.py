@@ -19,7 +19,7 @@ def pictures(
 
     Args:
         split: the evaluated images.
-        indices: their positions in the test split, int64 ``[N]``.
+        indices: their positions in their split, int64 ``[N]``.
         sides: the results for each classifier (see ``Evaluator``), by side of the report.
     """
     return [

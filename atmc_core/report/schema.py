@@ -5,7 +5,7 @@ from typing import Any, get_args
 from atmc_core.certification import BOUNDS
 from atmc_core.evaluation.plan import MIN_CURVE_POINTS
 from atmc_spec import EPOCHS, AttackName, Level, Norm, Preset
-from atmc_spec.names import Certify
+from atmc_spec.names import Certify, EvaluatedSplit
 
 #: The version of the report; it is increased when a program for older reports would misread it.
 REPORT_VERSION = 2
@@ -195,6 +195,7 @@ def _evaluation() -> Schema:
     return _object(
         {
             "level": {"enum": list(get_args(Level))},
+            "split": {"enum": list(get_args(EvaluatedSplit))},
             "seed": _COUNT,
             "norm": {"enum": list(get_args(Norm))},
             "epsilon": _NUMBER,
@@ -206,7 +207,7 @@ def _evaluation() -> Schema:
             "probe_images": _COUNT,
             "confidence": _SHARE,
             "data_sha256": _DIGEST | {"description": "of the evaluated images and labels"},
-            "indices": _list(_COUNT) | {"description": "the evaluated images in the test split"},
+            "indices": _list(_COUNT) | {"description": "the evaluated images in the split"},
         }
     )
 

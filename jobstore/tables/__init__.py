@@ -7,6 +7,7 @@ from jobstore.tables.audit import AuditChain, AuditRecord
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
 from jobstore.tables.jobs import AT_WORK, WAITING, Artifact, Event, Job
+from jobstore.tables.sweeps import UNDER_WAY, Sweep, SweepEvent, SweepTrial
 from jobstore.tables.tenants import Key, Tenant
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
@@ -14,6 +15,7 @@ from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 __all__ = [
     "AT_WORK",
     "DEFAULT_TENANT",
+    "UNDER_WAY",
     "WAITING",
     "Artifact",
     "AuditChain",
@@ -31,6 +33,9 @@ __all__ = [
     "Metric",
     "Model",
     "Owned",
+    "Sweep",
+    "SweepEvent",
+    "SweepTrial",
     "Tenant",
     "UploadChunk",
     "Webhook",

@@ -15,18 +15,21 @@ import jsonschema
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
 from atmc_core import reproduce
+from atmc_core.data import load_npz
 from atmc_core.errors import InvalidInput
 from atmc_core.evaluation.statistics import wilson
 from atmc_core.networks.upload import ModelInput
 from atmc_core.report import schema
+from atmc_core.report.checks import split_digest
 from atmc_core.report.headline import MEASURED, acceptance
 from atmc_core.report.page import render
 from atmc_spec import Accept
-from tests.atmc_core.job.whole_jobs import THREAT, Killed, read_report, run_job
+from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, Killed, read_report, run_job
 
 Report = dict[str, Any]
 
@@ -277,6 +280,37 @@ def test_anyone_gets_the_same_figures_from_the_report(
         assert status == 0, out + err
         result = json.loads(out)
         assert (result["differences"], result["same_file"]) == ([], True)
+
+
+def test_a_whole_report_on_validation_images_says_so_and_is_repeated_on_them(
+    digits_model: ModelInput,
+    digits_path: Path,
+    evaluate: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    asked = EVALUATION | {"level": "quick", "split": "validation"}
+    document = {"method": "evaluate", "threat": THREAT, "evaluation": asked}
+    run_job(document, digits_model, digits_path, tmp_path)
+    report, results = read_report(tmp_path), tmp_path / "results"
+    jsonschema.validate(report, schema())
+    assert report["evaluation"]["split"] == "validation"
+    data = load_npz(digits_path, validation_fraction=0.1, seed=0)
+    indices = report["evaluation"]["indices"]
+    assert len(indices) == asked["max_images"]
+    chosen = data.val.select(torch.tensor(indices))
+    assert report["evaluation"]["data_sha256"] == split_digest(chosen)
+    assert "evaluated_on_validation" in {each["code"] for each in report["warnings"]}
+    for page in ("report.html", "model_card.md"):
+        text = (results / page).read_text()
+        assert "80 validation images" in text, page
+        assert "test images" not in text, page
+    again = evaluate(results / "report.json", digits_model.path, "--data", digits_path, "--json")
+    assert again[0] == 0, again
+    assert json.loads(again[1])["differences"] == []
+    # The same images are a test split's to another report.
+    report["evaluation"]["split"] = "test"
+    (tmp_path / "moved.json").write_text(json.dumps(report))
+    assert evaluate(tmp_path / "moved.json", digits_model.path, "--data", digits_path)[0] == 2
 
 
 def test_a_report_of_before_is_repeated_with_the_attacks_that_it_has(
