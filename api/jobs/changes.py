@@ -51,10 +51,11 @@ async def changes(
     It ends when the key holds no more, the database fails or the process stops: whoever listens
     connects again.
     """
-    yield format_sse_event(retry=RETRY_MS)
     told: dict[str, str] = {}
     silent_s = 0.0
+    services.feed.open += 1
     try:
+        yield format_sse_event(retry=RETRY_MS)
         while not services.watcher.released:
             look = await run_in_threadpool(_look, services, since)
             if not await services.feed.holds(key):
@@ -72,6 +73,8 @@ async def changes(
             await asyncio.sleep(LOOK_S)
     except SQLAlchemyError as error:
         log.warning("a stream of jobs ends: %s", error)
+    finally:
+        services.feed.open -= 1
 
 
 def _look(services: Services, since: datetime | None) -> _Look:
