@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -22,6 +21,7 @@ from api.jobs import routes as jobs
 from api.keys import routes as keys
 from api.methods import HeadLikeGet
 from api.models import routes as models
+from api.page import routes as page
 from api.ratelimit import RateLimitHeaders
 from api.reports import routes as reports
 from api.requests import RequestLog, RequestMetrics
@@ -113,12 +113,9 @@ def create_app(settings: Settings) -> FastAPI:
         health,
         disclosure,
         metrics,
+        page,
     ):
         app.include_router(noun.router)
-
-    @app.get("/", include_in_schema=False)
-    def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     handlers.install(app)
     openapi.install(app)

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, bindparam, func, select
+from sqlalchemy import ColumnElement, TextClause, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore import traces
@@ -155,17 +156,25 @@ def list_jobs(
     session: Session,
     *,
     state: JobState | None = None,
+    method: str | None = None,
+    q: str | None = None,
     sweep_id: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page:
     """Return a page of jobs (of a sweep), newest first; `cursor` is the page before's `next`.
 
-    Jobs created meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
+    `q` is a part of the name or of the id, in small or capital letters. Jobs created
+    meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(Job.state == state)
+    if method is not None:
+        query = query.where(Job.spec["method"].as_string() == method)
+    if q is not None:
+        named = func.lower(Job.name).contains(q.lower(), autoescape=True)
+        query = query.where(named | Job.id.contains(q.lower(), autoescape=True))
     if sweep_id is not None:
         trials = select(SweepTrial.job_id).where(SweepTrial.sweep_id == sweep_id)
         query = query.where(Job.id.in_(trials))
@@ -174,6 +183,20 @@ def list_jobs(
     found = session.scalars(query).all()
     page = found[:limit]
     return Page(page, encode_cursor(page[-1].id) if len(found) > limit else None)
+
+
+def changed_jobs(session: Session, since: datetime) -> Sequence[Job]:
+    """Return the jobs that are at work, and those that were queued or have ended since then.
+
+    Each condition has an index of its own, so a tenant's ended jobs cost nothing, however many
+    there are. Of one that a thousand jobs meet at once the newest are returned.
+    """
+    conditions = (AT_WORK, Job.finished_at >= since, and_(WAITING, Job.queued_at >= since))
+    newest = select(Job).order_by(Job.id.desc()).limit(1000)
+    found = {
+        job.id: job for condition in conditions for job in session.scalars(newest.where(condition))
+    }
+    return list(found.values())
 
 
 def request_cancel(session: Session, job_id: str) -> Job:

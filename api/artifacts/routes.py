@@ -2,11 +2,12 @@
 
 import base64
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.artifacts.ranges import is_known, wanted_range
 from api.problems import documented
@@ -59,6 +60,16 @@ def list_(job_id: PathText, services: ServicesDep) -> ArtifactList:
     return ArtifactList(data=[ArtifactView.model_validate(artifact) for artifact in found])
 
 
+class _Download(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    redirect: bool = Field(
+        True,
+        description="Whether a store with URLs of its own is redirected to; `false` for callers "
+        "that may reach this host only, as the page at `/` may.",
+    )
+
+
 @router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/artifacts/{name}",
@@ -74,10 +85,16 @@ def list_(job_id: PathText, services: ServicesDep) -> ArtifactList:
         206: {"description": "The range that was asked for."},
         304: {"description": "The caller has the file already (If-None-Match)."},
         307: {"description": "The file lies in an object store, at a URL valid for minutes."},
-        **documented("not_found", "invalid_value", "range_not_satisfiable"),
+        **documented("not_found", "unknown_field", "invalid_value", "range_not_satisfiable"),
     },
 )
-def download(job_id: PathText, name: PathText, request: Request, services: ServicesDep) -> Response:
+def download(
+    job_id: PathText,
+    name: PathText,
+    request: Request,
+    services: ServicesDep,
+    query: Annotated[_Download, Query()],
+) -> Response:
     """Stream the file, or a range of it; where the store has URLs of its own, redirect there."""
     with services.database.read() as session:
         get_job(session, job_id)
@@ -87,7 +104,7 @@ def download(job_id: PathText, name: PathText, request: Request, services: Servi
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
         return Response(headers=headers | {"Content-Length": str(artifact.bytes)})
-    url = services.store.presign(key, expires_s=URL_LIFETIME_S)
+    url = services.store.presign(key, expires_s=URL_LIFETIME_S) if query.redirect else None
     if url is not None:
         return RedirectResponse(url)
     wanted = wanted_range(request.headers, headers["ETag"], artifact.bytes)

@@ -4,21 +4,25 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
+from api.accept import prefers
 from api.datasets.intake import dataset_rule
 from api.idempotency import IdempotencyKey, answer_once
+from api.jobs.changes import LastMoment, changes
 from api.jobs.creation import create_by_ids, create_with_files
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
+from api.jobs.events import STREAM
 from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
 from api.problems import ONCE_CODES, Problem, documented
-from api.services import Caller, CallerDep, Services, ServicesDep
+from api.services import Caller, CallerDep, KeyDep, Services, ServicesDep
 from api.strict_json import parse_object, read_json
 from api.text import WITHOUT_NUL, PathText
 from api.uploads.receiving import TextRule, received
@@ -82,6 +86,10 @@ class _List(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: JobState | None = None
+    method: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL)
+    q: str | None = Field(
+        None, max_length=200, pattern=WITHOUT_NUL, description="A part of the name or of the id."
+    )
     sweep_id: str | None = Field(
         None,
         max_length=255,
@@ -92,13 +100,40 @@ class _List(BaseModel):
     cursor: str | None = Field(None, description="The `next` of the page before.")
 
 
+@router.head("/jobs", include_in_schema=False)
 @router.get(
     "/jobs",
-    summary="List jobs, newest first",
-    responses=documented("unknown_field", "invalid_value"),
+    summary="List jobs, newest first, or follow them",
+    response_model=JobPage,
+    responses={
+        200: {
+            "description": "A page; or, where `Accept` prefers it, a stream without end that tells "
+            "each job anew when it changes. An event's data is the job, its id a moment from which "
+            "`Last-Event-ID` goes on. The query is for pages.",
+            "content": {STREAM: {"schema": {"type": "string"}}},
+        },
+        **documented("unknown_field", "invalid_value"),
+    },
 )
-def list_(query: Annotated[_List, Query()], services: ServicesDep) -> JobPage:
+async def list_(
+    query: Annotated[_List, Query()],
+    request: Request,
+    services: ServicesDep,
+    key: KeyDep,
+    last_event_id: LastMoment = None,
+) -> Response:
     """Return a page of jobs. Jobs created meanwhile neither shift nor repeat what follows."""
+    if prefers(request.headers.get("Accept", "*/*"), STREAM):
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type=STREAM)
+        return EventSourceResponse(changes(services, key, last_event_id), headers=headers)
+    page = await run_in_threadpool(_page, services, query)
+    headers = {"Vary": "Accept"}
+    return Response(page.model_dump_json(), headers=headers, media_type="application/json")
+
+
+def _page(services: Services, query: _List) -> JobPage:
     with services.database.read() as session:
         page = list_jobs(session, **query.model_dump())
         offers = offers_for(session, services.settings, page.jobs)

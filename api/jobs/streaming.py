@@ -82,7 +82,7 @@ class EventFeed:
             yield format_sse_event(retry=RETRY_MS)
             while not self._watcher.released:
                 page = await self._once((id, after), self._page, read, id, after)
-                if not await self._once(("key", key), self._holds, key):
+                if not await self.holds(key):
                     return
                 if page.text:
                     yield page.text
@@ -95,6 +95,10 @@ class EventFeed:
             log.warning("an event stream ends: %s", error)
         finally:
             self.open -= 1
+
+    async def holds(self, key: str | None) -> bool:
+        """Tell whether the key is still let in."""
+        return await self._once(("key", key), self._holds, key)
 
     async def _more_than(self, seq: int, id: str) -> bool:
         return await self._watcher.wait(id, lambda head: head.last_event_seq > seq, HEARTBEAT_S)

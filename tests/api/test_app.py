@@ -126,11 +126,6 @@ def test_whom_to_tell_of_a_weakness_is_said_where_the_standard_looks_for_it(
             Settings(security_contact=wrong)
 
 
-def test_the_root_leads_to_the_documentation(shared: Service) -> None:
-    response = shared.http.get("/")
-    assert (response.status_code, response.headers["Location"]) == (307, "/docs")
-
-
 def test_the_documentation_needs_no_other_host(shared: Service) -> None:
     page = shared.http.get("/docs")
     assert page.headers["Content-Type"].startswith("text/html")

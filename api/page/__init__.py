@@ -1,0 +1,1 @@
+"""The page at `/`: jobs, sweeps and new ones, in a browser."""

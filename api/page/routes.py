@@ -1,0 +1,65 @@
+"""`GET /`: the page, the files it is made of, and what it has to know before anybody signs in."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.artifacts.ranges import is_known
+from api.page.files import ENTRY, File, site
+from api.problems import Problem
+from api.services import ProcessDep
+
+# Nothing stands in the page but addresses of its own files. The report of a job is shown in a frame
+# without scripts, which inherits this policy.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types report"
+)
+_SAFE = {
+    "Content-Security-Policy": PAGE_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Vary": "Accept-Encoding",
+}
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def entry(request: Request) -> Response:
+    """Return the page itself, which is asked for anew each time and names its files' digest."""
+    return _send(request, site().files[ENTRY], "no-cache")
+
+
+@router.get("/page/{digest}/{path:path}")
+def file(digest: str, path: str, request: Request) -> Response:
+    """Return one of its files; those of another release are gone with it."""
+    found = site().files.get(path)
+    if found is None or digest != site().digest:
+        raise Problem("not_found", "The page has no such file; load it anew from /.")
+    return _send(request, found, _FOR_EVER)
+
+
+@router.get("/page.json")
+def settings(services: ProcessDep) -> dict[str, Any]:
+    """Return whether callers are asked who they are, and by whom tokens may be issued."""
+    known = services.settings
+    return {
+        "asks_who_calls": known.asks_who_calls,
+        "oidc_issuer": known.oidc_issuer,
+        "max_model_bytes": known.max_model_bytes,
+        "max_dataset_bytes": known.max_dataset_bytes,
+    }
+
+
+def _send(request: Request, file: File, keep: str) -> Response:
+    headers = _SAFE | {"ETag": file.tag, "Cache-Control": keep}
+    if is_known(request.headers, file.tag):
+        return Response(status_code=304, headers=headers)
+    content = file.content
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        content, headers = file.packed, headers | {"Content-Encoding": "gzip"}
+    return Response(content, headers=headers, media_type=file.media_type)
