@@ -143,6 +143,10 @@ class Supervisor:
         return most if stored is None else min(most, max(stored, _LEAST_DISK_BYTES))
 
 
+class StartGone(Exception):
+    """The denser network that a job was to start from is no longer there."""
+
+
 class _Run:
     """One attempt.
 
@@ -185,6 +189,12 @@ class _Run:
             self._stop()
         except LeaseLost:
             raise
+        except StartGone:
+            message = (
+                f"the network that the job starts from is gone with {self.job.start_from}: a job "
+                "that has ended no longer keeps it. Name another one, or leave start_from out"
+            )
+            self._finish(JobState.FAILED, error=JobError("start_gone", message, "start_from"))
         except ProtocolError as error:
             self._fail_attempt(JobError("child_crashed", str(error)))
         except Exception as error:
@@ -199,6 +209,7 @@ class _Run:
         dataset_path = self.folder.inputs / "dataset"
         self._fetch(blob_key(model.sha256, model.tenant_id), model_path)
         self._fetch(blob_key(dataset.sha256, dataset.tenant_id), dataset_path)
+        start = self._fetch_start()
         for key in reversed(self.job.checkpoint_keys):
             self.shipped = self.folder.checkpoints / Path(key).name
             self._fetch_checkpoint(key, self.shipped)
@@ -212,11 +223,28 @@ class _Run:
                 "normalization": model.normalization,
             },
             "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
+            "start": start,
             "device": self.supervisor.device,
             "processes": max(1, self.job.gpus),
             "threads": self.supervisor.settings.threads,
         }
         write_json(self.folder.job, document)
+
+    def _fetch_start(self) -> dict[str, Any] | None:
+        """Fetch the denser network that the job starts from; returns what the child is told."""
+        sha256 = self.job.start_sha256
+        if sha256 is None:
+            return None
+        path = self.folder.inputs / "denser.atmc"
+        try:
+            self._fetch(blob_key(sha256, self.job.tenant_id), path)
+        except FileNotFoundError as error:
+            raise StartGone from error
+        return {
+            "path": str(path.relative_to(self.folder.path)),
+            "sha256": sha256,
+            "job_id": self.job.start_from,
+        }
 
     def _inputs(self) -> tuple[Model, Dataset]:
         with self.database.read() as session:

@@ -10,6 +10,7 @@ import torch
 
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
+from atmc_core.job.denser import DenserInput
 from atmc_core.job.methods import all_specs
 from atmc_core.job.run import run
 from atmc_core.networks.classifier import Normalization
@@ -88,7 +89,14 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
             folder.path,
             device=own_device,
             emit=_emitter(events.write, events.flush),
+            denser=_denser(folder, document.get("start")),
         )
+
+
+def _denser(folder: RunFolder, document: dict[str, Any] | None) -> DenserInput | None:
+    if document is None:
+        return None
+    return DenserInput(folder.path / document["path"], document["sha256"], document["job_id"])
 
 
 def _normalization(document: dict[str, Any] | None) -> Normalization:

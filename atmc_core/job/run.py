@@ -14,6 +14,7 @@ from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
+from atmc_core.job.denser import DenserInput, read_denser
 from atmc_core.job.evaluation_stages import write_dense
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
@@ -40,6 +41,7 @@ def run(
     *,
     device: torch.device,
     emit: Emit,
+    denser: DenserInput | None = None,
 ) -> dict[str, Any]:
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
@@ -61,6 +63,7 @@ def run(
         folder: the job's own folder, made if it does not exist.
         device: where to compute.
         emit: is called with each event (see docs/interfaces/events.md).
+        denser: the compressed network to start from, instead of the trained dense one.
 
     Returns:
         The report's headline figures; an empty dict in the other processes.
@@ -72,7 +75,7 @@ def run(
     """
     if not distributed.is_first():
         emit = _say_nothing
-    job = prepare(spec, model, dataset, folder, device, emit)
+    job = prepare(spec, model, dataset, folder, device, emit, denser)
     handover = train(job, emit)
     return write_results(job.inputs, handover, emit) if distributed.is_first() else {}
 
@@ -99,7 +102,13 @@ class Prepared:
 
 
 def prepare(
-    spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
+    spec: JobSpec,
+    model: ModelInput,
+    dataset: Path,
+    folder: Path,
+    device: torch.device,
+    emit: Emit,
+    denser: DenserInput | None = None,
 ) -> Prepared:
     """Read and check what the job is given, and list its stages.
 
@@ -111,6 +120,10 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     inputs = _read(spec, model, dataset, folder, device, emit)
     inputs = replace(inputs, checks=tuple(look_at_upload(inputs, emit)))
+    if denser is not None:
+        spec.check_start()
+        read = read_denser(denser, inputs.classifier.network, inputs.blueprint)
+        inputs = replace(inputs, denser=read)
     method = all_methods()[spec.method]
     method.check(inputs)
     report_attacks(spec.threat, spec.evaluation, inputs.num_classes)
@@ -212,6 +225,7 @@ def _findings(
         measured=measured,
         seed=inputs.report_seed,
         seconds=handover.seconds,
+        start=inputs.denser.to_json() if inputs.denser else None,
         environment={
             "device": inputs.device.type,
             "threads": torch.get_num_threads(),

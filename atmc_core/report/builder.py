@@ -76,6 +76,7 @@ class Findings:
         measured: what was measured of the exported files.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
+        start: the denser network that compression started from; None: the trained dense one.
         environment: the machine and the versions, which the report contains unchanged.
     """
 
@@ -92,6 +93,7 @@ class Findings:
     measured: Measured
     seed: int
     seconds: float
+    start: dict[str, Any] | None
     environment: dict[str, Any]
 
 
@@ -113,6 +115,7 @@ def build(findings: Findings) -> dict[str, Any]:
     return {
         "version": REPORT_VERSION,
         **_model(findings),
+        **({"start": findings.start} if findings.start else {}),
         "headline": headline.accuracies(before, "before")
         | (headline.accuracies(dense, "dense") if dense else {})
         | (headline.accuracies(after, "after") if after else {})

@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 
 # What only the report of a job that compresses has, and what reports of before did not name.
 _OPTIONAL = (
+    "start",
     "dense",
     "after",
     "difference",
@@ -67,6 +68,14 @@ def _report() -> dict[str, Schema]:
         "architecture": _TEXT,
         "num_classes": {"type": "integer", "minimum": 2},
         "normalization": _object({"mean": _list(_NUMBER), "std": _list(_NUMBER)}),
+        "start": _object(
+            {
+                "job_id": _or_null(_TEXT),
+                "sha256": _DIGEST,
+                **dict.fromkeys(("k", "nonzeros", "bits"), _COUNT),
+            }
+        )
+        | {"description": "the denser network that compression started from, where it did"},
         "headline": {"$ref": "#/$defs/headline"},
         "acceptance": _object(
             {
