@@ -44,7 +44,8 @@ def page(service_url: str) -> Iterator[Page]:
         opened.goto(f"{service_url}/")
         yield opened
         own = (service_url, "blob:", "data:", "about:")
-        assert complaints == []
+        # A browser notes every 503, which a service under load may give; the page asks again.
+        assert [text for text in complaints if "503" not in text] == []
         assert [url for url in asked if not url.startswith(own)] == []
 
 
