@@ -16,7 +16,9 @@ MAX_WAIT_S = 0.5
 """The longest that a request may wait for its turn before others are turned away."""
 
 # Whoever looks after the process has to hear of it above all when there is much to do.
-_ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+_ALWAYS = frozenset({"/healthz", "/readyz", "/metrics", "/", "/page.json"})
+# The page's files lie in memory; a browser does not ask again for a script that was refused.
+_FILES = "/page/"
 _STATE = "atmc_turn"
 
 
@@ -50,7 +52,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, unless the oldest that waits has waited too long."""
-        if scope["type"] != "http" or scope["path"] in _ALWAYS:
+        if scope["type"] != "http" or _is_let_in(scope["path"]):
             return await self._app(scope, receive, send)
         while self._turns and not self._turns[0].waits:
             self._turns.popleft()
@@ -68,3 +70,7 @@ class Admission:
 def _refusal() -> Problem:
     detail = f"Requests wait longer than {MAX_WAIT_S:g} s for their turn here; send this again."
     return Problem("overloaded", detail, headers={"Retry-After": "1"})
+
+
+def _is_let_in(path: str) -> bool:
+    return path in _ALWAYS or path.startswith(_FILES)

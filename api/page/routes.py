@@ -28,14 +28,17 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 router = APIRouter(include_in_schema=False)
 
 
+# All are `async`, because what they give lies in memory: no thread is waited for.
+
+
 @router.get("/")
-def entry(request: Request) -> Response:
+async def entry(request: Request) -> Response:
     """Return the page itself, which is asked for anew each time and names its files' digest."""
     return _send(request, site().files[ENTRY], "no-cache")
 
 
 @router.get("/page/{digest}/{path:path}")
-def file(digest: str, path: str, request: Request) -> Response:
+async def file(digest: str, path: str, request: Request) -> Response:
     """Return one of its files; those of another release are gone with it."""
     found = site().files.get(path)
     if found is None or digest != site().digest:
@@ -44,7 +47,7 @@ def file(digest: str, path: str, request: Request) -> Response:
 
 
 @router.get("/page.json")
-def settings(services: ProcessDep) -> dict[str, Any]:
+async def settings(services: ProcessDep) -> dict[str, Any]:
     """Return whether callers are asked who they are, and by whom tokens may be issued."""
     known = services.settings
     return {

@@ -154,3 +154,6 @@ def test_where_the_store_has_urls_the_file_is_fetched_there(
     assert DIGEST.hexdigest() in location
     assert "X-Amz-Signature=" in location
     assert "X-Amz-Expires=300" in location
+    # A page may reach no other host than the API's.
+    through = service.http.get(url, params={"redirect": "false"})
+    assert (through.status_code, through.content) == (200, ARTIFACT)

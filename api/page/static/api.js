@@ -41,31 +41,36 @@ const pause = (ms, signal) =>
     signal?.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
   });
 
-/** GET a document; one that is refused for the moment is asked for again. */
-export async function get(path, { signal, accept = "application/json" } = {}) {
+/** Send what can be sent twice; one that is refused for the moment is sent again. */
+async function patiently(path, options) {
   for (let again = 0; ; again++) {
     try {
-      const answer = await send(path, { signal, headers: { Accept: accept } });
-      return accept === "application/json" ? answer.json() : answer.text();
+      return await send(path, options);
     } catch (problem) {
       if (again === 4 || ![503, 429].includes(problem.status)) throw problem;
-      await pause(1000 * Math.min(problem.retryAfter || 1, 10), signal);
+      await pause(1000 * Math.min(problem.retryAfter || 1, 10), options.signal);
     }
   }
+}
+
+/** GET a document, or a text. */
+export async function get(path, { signal, accept = "application/json" } = {}) {
+  const answer = await patiently(path, { signal, headers: { Accept: accept } });
+  return accept === "application/json" ? answer.json() : answer.text();
 }
 
 /** POST a document under a key of its own, so that sending it twice does it once. */
 export async function post(path, body, { onceKey = newOnceKey() } = {}) {
   const headers = { "Idempotency-Key": onceKey };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await send(path, { method: "POST", headers, body: body && JSON.stringify(body) });
+  const answer = await patiently(path, { method: "POST", headers, body: body && JSON.stringify(body) });
   return answer.json();
 }
 
 export const newOnceKey = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
 
-export const remove = (path) => send(path, { method: "DELETE" });
+export const remove = (path) => patiently(path, { method: "DELETE" });
 
 /** All of a list, page by page; `onPage` may return false to end it. */
 export async function pages(path, onPage, { signal, limit = 100 } = {}) {
@@ -130,7 +135,7 @@ const PIECE = 4 * 1024 * 1024;
 export async function upload(file, { onProgress = () => {}, signal } = {}) {
   const tus = { "Tus-Resumable": "1.0.0" };
   const name = btoa(String.fromCharCode(...new TextEncoder().encode(file.name.slice(0, 200))));
-  const begun = await send("uploads", {
+  const begun = await patiently("uploads", {
     method: "POST", signal,
     headers: { ...tus, "Upload-Length": String(file.size), "Upload-Metadata": `filename ${name}` },
   });
@@ -158,7 +163,7 @@ export async function upload(file, { onProgress = () => {}, signal } = {}) {
 
 /** Save a file that may need the key: it is fetched, and given to the browser as a download. */
 export async function download(path, name) {
-  const answer = await send(`${path}?redirect=false`);
+  const answer = await patiently(`${path}?redirect=false`, {});
   save(await answer.blob(), name);
 }
 

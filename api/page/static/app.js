@@ -39,7 +39,7 @@ function View({ path }) {
     const found = VIEWS.map(([form, load]) => [form.exec(path), load]).find(([match]) => match);
     if (!found) return show({ path, of: Lost, given: [] });
     const [match, load] = found;
-    Promise.resolve(load()).then((of) => gone || show({ path, of, given: match.slice(1) }));
+    Promise.resolve(load()).then((of) => gone || show({ path, of, given: match.slice(1) }), () => gone || show({ path, of: Old, given: [] }));
     return () => { gone = true; };
   }, [path]);
   if (!view || view.path !== path) return html`<${Loading} />`;
@@ -48,6 +48,10 @@ function View({ path }) {
 
 const Lost = () => html`<section class="narrow"><${Heading} title="There is nothing here" />
   <p>The address names no view. <a href="#/jobs">All jobs</a></p></section>`;
+
+// The service was brought up to date while the page was open, or is away.
+const Old = () => html`<section class="narrow"><${Heading} title="This part cannot be loaded" />
+  <p>The service may be of a newer version than this page. <button type="button" onClick=${() => location.reload()}>Load it anew</button></p></section>`;
 
 const THEMES = ["auto", "light", "dark"];
 function useTheme() {

@@ -90,7 +90,8 @@ def visit(browser: Browser) -> Iterator[Visiting]:
 
 
 def _note(complaints: list[str], kind: str, text: str) -> None:
-    if kind in ("error", "warning"):
+    # A browser notes every 503, which a service under load may give; the page asks again.
+    if kind in ("error", "warning") and "503 (Service Unavailable)" not in text:
         complaints.append(text)
 
 

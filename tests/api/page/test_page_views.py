@@ -34,7 +34,7 @@ WIDE = 1920
 
 def tell(service: Service, attempt: leases.Attempt, type: EventType, **data: Any) -> None:
     with service.database.write() as session:
-        leases.report(session, attempt, [NewEvent(datetime.now(UTC), type, data)])
+        leases.report(session, attempt, [NewEvent(type, data)])
 
 
 def test_the_list_follows_jobs_and_acts_on_them(local: Service, visit: Visiting) -> None:
