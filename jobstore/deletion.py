@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
-from jobstore import webhooks
+from jobstore import products, webhooks
 from jobstore.blobs import delete_unreferenced
 from jobstore.database import Database
 from jobstore.errors import InUse, NotEnded, NotFound
@@ -23,7 +23,9 @@ class Freed:
 
 
 def delete_job(session: Session, job_id: str) -> Freed:
-    """Delete the job, its events, artifacts and webhook; what it was made of stays.
+    """Delete the job, its events, artifacts and webhook, and the products that no other job has.
+
+    What it was made of stays.
 
     Raises `NotFound`, and `NotEnded` for one that is queued or at work: it has to be cancelled.
     """
@@ -33,7 +35,8 @@ def delete_job(session: Session, job_id: str) -> Freed:
     if job.state not in FINAL:
         raise NotEnded(f"the job is {job.state.value}")
     digests = session.scalars(select(Artifact.sha256).where(Artifact.job_id == job_id))
-    freed = Freed([(job.tenant_id, digest) for digest in digests], job.checkpoint_keys)
+    gone = [*digests, *products.forget_job(session, job_id, job.tenant_id)]
+    freed = Freed([(job.tenant_id, digest) for digest in gone], job.checkpoint_keys)
     webhooks.forget_job(session, job_id)
     for kind in (Artifact, Event):
         session.execute(delete(kind).where(kind.job_id == job_id))
