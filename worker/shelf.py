@@ -18,9 +18,9 @@ _POLL_S = 0.05
 class FolderShelf:
     """Asks the supervisor by `KEY.ask`, and finds its answer in `KEY.answer`."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
-        """`folder` is the run folder's part for products; `files` is as in `Shelf`."""
-        self.files = files
+    def __init__(self, folder: Path, job_id: str, files: Mapping[str, str]) -> None:
+        """`folder` is the run folder's part for products; the others are as in `Shelf`."""
+        self.job_id, self.files = job_id, files
         self._folder = folder
         self._asked: dict[str, int] = {}
 

@@ -105,9 +105,8 @@ def _shelf(folder: RunFolder, document: dict[str, Any]) -> FolderShelf | None:
     """The shelf that a supervisor serves; a child that was started by hand has none."""
     if not document.get("products"):
         return None
-    return FolderShelf(
-        folder.products, {name: document[name]["sha256"] for name in ("model", "dataset")}
-    )
+    files = {name: document[name]["sha256"] for name in ("model", "dataset")}
+    return FolderShelf(folder.products, document["job_id"], files)
 
 
 def _normalization(document: dict[str, Any] | None) -> Normalization:

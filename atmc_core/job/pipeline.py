@@ -242,7 +242,11 @@ def _taken(
         elif taken is not None:
             found = {"stage": stage.name, "job_id": taken.job_id, "seconds": taken.seconds}
             at.handover.take(stage.gives, field)
-            at.handover.reused.append(found)
+            if taken.job_id == sharing.shelf.job_id:
+                # An earlier attempt of this job has made it, after its last checkpoint.
+                at.handover.seconds = at.handover.stage_began + taken.seconds
+            else:
+                at.handover.reused.append(found)
     return distributed.from_first(found)
 
 

@@ -41,6 +41,8 @@ class Found:
 class Shelf(Protocol):
     """Where products lie that jobs share."""
 
+    #: The job that takes and puts.
+    job_id: str
     #: What tells the job's files from others: the SHA-256 of each.
     files: Mapping[str, str]
 

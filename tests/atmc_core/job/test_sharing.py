@@ -31,7 +31,7 @@ class Shelf:
 
     def __init__(self, folder: Path, job: str, model: str = "m") -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.job = folder, job
+        self.folder, self.job_id = folder, job
         self.files = {"model": model, "dataset": "d"}
         self.made: list[str] = []
         self.refused: list[str] = []
@@ -99,14 +99,13 @@ def test_another_target_takes_the_dense_network_and_another_split_trains_nothing
     assert together["evaluation"]["split"] == "validation"
 
 
-@pytest.mark.parametrize("change", ["seed", "model", "robust_epochs", "steps", "method"])
+@pytest.mark.parametrize("change", ["seed", "model", "robust_epochs", "method"])
 def test_what_the_result_depends_on_makes_another_key(
     first: Path, digits_model: ModelInput, small_digits_path: Path, tmp_path: Path, change: str
 ) -> None:
     changed: dict[str, Any] = {
         "seed": {"seed": 1},
         "robust_epochs": {"training": SPEC["training"] | {"robust_epochs": 2}},
-        "steps": {"threat": SPEC["threat"] | {"steps": 2}},
         "method": {"method": "ap"},
     }.get(change, {})
     shelf = Shelf(first / "shelf", "other", model="other" if change == "model" else "m")
