@@ -28,6 +28,7 @@ from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
 from api.signingkeys import routes as signing_keys
+from api.sweeps import routes as sweeps
 from api.tenants import erasure
 from api.tenants import routes as tenants
 from api.tracing import RequestTrace
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     for noun in (
         jobs,
         events,
+        sweeps,
         direct_uploads,
         uploads,
         models,

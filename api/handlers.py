@@ -72,12 +72,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NotEnded)
     async def _not_ended(_: Request, error: NotEnded) -> JSONResponse:
-        detail = f"It cannot be deleted, {error}: cancel it first (POST /jobs/{{id}}/cancel)."
+        detail = f"It cannot be deleted, {error}: cancel it first (POST {error.path}/cancel)."
         return Problem("not_ended", detail).response()
 
     @app.exception_handler(InUse)
     async def _in_use(_: Request, error: InUse) -> JSONResponse:
-        detail = f"There are jobs on the {error.kind}; delete them first (DELETE /jobs/{{id}})."
+        detail = f"There are jobs or sweeps on the {error.kind}; delete them first."
         return Problem("in_use", detail).response()
 
     @app.exception_handler(QuotaExceeded)
@@ -131,6 +131,7 @@ def unavailable() -> Problem:
 
 _WHERE = {
     "job": "GET /jobs lists the jobs",
+    "sweep": "GET /sweeps lists the sweeps",
     "model": "POST /models uploads one",
     "dataset": "POST /datasets uploads one",
     "webhook": "GET /webhooks lists them",

@@ -33,6 +33,10 @@ _LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
             "artifacts_list",
         ),
     ),
+    "sweeps_create": (
+        "sweep_id",
+        ("sweeps_get", "sweeps_events", "sweeps_cancel", "sweeps_delete"),
+    ),
     "webhooks_create": (
         "webhook_id",
         ("webhooks_get", "webhooks_change", "webhooks_delete", "webhooks_deliveries"),

@@ -19,8 +19,9 @@ KEY_EXPIRES = "Key-Expires-At"
 
 _STATE, _EXPIRES = "atmc_rate", "atmc_expires"
 # After this long a job may have been taken or something deleted, so that another try is worth it.
-_QUOTA_RETRY_S = {"queued-jobs": 30, "stored-bytes": 600}
+_QUOTA_RETRY_S = {"queued-jobs": 30, "running-sweeps": 30, "stored-bytes": 600}
 _ADVICE = {
+    "running-sweeps": "wait until some of yours have ended, or cancel them",
     "queued-jobs": "wait until some of yours have run, or cancel them",
     "stored-bytes": "delete jobs, models or data sets that you do not need",
 }

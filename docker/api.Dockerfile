@@ -6,6 +6,7 @@ COPY pyproject.toml constraints.txt requirements/api.txt README.md LICENSE ./
 COPY jobstore jobstore
 COPY sandbox sandbox
 COPY atmc_spec atmc_spec
+COPY tuning tuning
 COPY api api
 COPY keeper keeper
 COPY launcher launcher

@@ -27,11 +27,15 @@ class IllegalTransition(JobstoreError):
 
 
 class NotEnded(JobstoreError):
-    """The job is still queued or at work."""
+    """The job is still queued or at work, or the sweep runs: `path` is its place."""
+
+    def __init__(self, what: str, path: str) -> None:
+        super().__init__(what)
+        self.path = path
 
 
 class InUse(JobstoreError):
-    """A job refers to it. `kind` is a noun ("model", "dataset"), `id` the one that is in use."""
+    """A job or sweep refers to it. `kind` is a noun ("model", "dataset"), `id` which one."""
 
     def __init__(self, kind: str, id: str) -> None:
         super().__init__(f"the {kind} {id!r} is in use")
@@ -65,7 +69,7 @@ class StillAtWork(JobstoreError):
 
 
 class QuotaExceeded(JobstoreError):
-    """The tenant has as much as it may have of `kind` ("queued-jobs" or "stored-bytes")."""
+    """The tenant has all it may of `kind`: "queued-jobs", "running-sweeps", "stored-bytes"."""
 
     def __init__(self, kind: str, limit: int, remaining: int) -> None:
         super().__init__(f"{kind} are limited to {limit}")

@@ -18,6 +18,11 @@ def new_dataset_id() -> str:
     return f"dst_{uuid7().hex}"
 
 
+def new_sweep_id() -> str:
+    """Return `sweep_` and a UUIDv7 in hex."""
+    return f"sweep_{uuid7().hex}"
+
+
 def new_upload_id() -> str:
     """Return `upl_` and a UUIDv7 in hex."""
     return f"upl_{uuid7().hex}"

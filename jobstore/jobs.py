@@ -14,8 +14,8 @@ from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
 from jobstore.starts import Start
-from jobstore.states import ACTIVE, FINAL, JobState, check_retry
-from jobstore.tables import AT_WORK, WAITING, Dataset, Job, Model
+from jobstore.states import ACTIVE, FINAL, JobState, SweepState, check_retry
+from jobstore.tables import AT_WORK, WAITING, Dataset, Document, Job, Model, SweepTrial
 from jobstore.uploads import hold_uploads
 from jobstore.webhooks import NewWebhook, create_webhook, tell_state
 from jobstore.workers import queue_of
@@ -43,13 +43,15 @@ def create_job(
     gpus: int = 0,
     webhook: NewWebhook | None = None,
     start: Start | None = None,
+    sweep_id: str | None = None,
+    trace: Document | None = None,
 ) -> Job:
     """Queue a job on a model and a data set that this transaction made or holds (`uploads`).
 
     `start` is what it starts from instead of the upload, which this transaction holds (`starts`).
 
-    It belongs to the trace of the request at hand. Once the transaction has committed, send a
-    wake-up (`jobstore.wakeups.wake`).
+    It belongs to `trace`, or to that of the request at hand. Once the transaction has committed,
+    send a wake-up (`jobstore.wakeups.wake`).
     """
     job = Job(
         id=new_job_id(),
@@ -67,7 +69,8 @@ def create_job(
         max_attempts=max_attempts,
         time_limit_s=time_limit_s,
         last_event_seq=0,
-        trace=traces.current().carrier(),
+        trace=trace or traces.current().carrier(),
+        sweep_id=sweep_id,
     )
     # The event that says so is numbered before the row is written, so that it is written once.
     queued = state_event(job)
@@ -95,9 +98,9 @@ _JOB = select(Job).where(Job.id == bindparam("id"))
 
 @dataclass(frozen=True)
 class Head:
-    """A job's progress in two words: its state, and the number of its newest event."""
+    """Progress of a job or sweep in two words: its state, the number of its newest event."""
 
-    state: JobState
+    state: JobState | SweepState
     last_event_seq: int
 
 
@@ -152,16 +155,20 @@ def list_jobs(
     session: Session,
     *,
     state: JobState | None = None,
+    sweep_id: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page:
-    """Return a page of jobs, newest first; `cursor` is the `next` of the page before.
+    """Return a page of jobs (of a sweep), newest first; `cursor` is the page before's `next`.
 
     Jobs created meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(Job.state == state)
+    if sweep_id is not None:
+        trials = select(SweepTrial.job_id).where(SweepTrial.sweep_id == sweep_id)
+        query = query.where(Job.id.in_(trials))
     if cursor is not None:
         query = query.where(Job.id < decode_cursor(cursor, "job_"))
     found = session.scalars(query).all()

@@ -12,7 +12,7 @@ from jobstore.dialects import lock_quota
 from jobstore.errors import QuotaExceeded
 from jobstore.objects import Stored
 from jobstore.states import JobState
-from jobstore.tables import Blob, IncomingUpload, Job
+from jobstore.tables import UNDER_WAY, Blob, IncomingUpload, Job, Sweep
 from jobstore.tenancy import tenant_of
 
 
@@ -39,6 +39,20 @@ _WAITING = select(func.count()).where(
 
 def _count_waiting(session: Session, tenant: str) -> int:
     return session.scalars(_WAITING, {"tenant": tenant}).one()
+
+
+def check_sweeps(session: Session, limit: int | None) -> None:
+    """Raise `QuotaExceeded` if the session's tenant has `limit` sweeps under way already.
+
+    Their trials count as jobs once they are some: a sweep has as many jobs waiting as it may.
+    """
+    if limit is None:
+        return
+    tenant = tenant_of(session)
+    lock_quota(session, tenant)
+    running = select(func.count()).where(UNDER_WAY, Sweep.tenant_id == tenant)
+    if session.scalars(running).one() >= limit:
+        raise QuotaExceeded("running-sweeps", limit, remaining=0)
 
 
 def check_incoming(session: Session, limit: int | None, bytes: int) -> None:

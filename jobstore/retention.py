@@ -11,7 +11,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobstore import products, webhooks
 from jobstore.dialects import clock, now
-from jobstore.tables import Artifact, Dataset, Event, Job, Model, Tenant
+from jobstore.tables import (
+    Artifact,
+    Dataset,
+    Event,
+    Job,
+    Model,
+    Sweep,
+    SweepEvent,
+    Tenant,
+)
 from jobstore.terms import Terms
 
 _AT_ONCE = 1000
@@ -43,10 +52,11 @@ def expire(session: Session, tenant: str, terms: Terms) -> Expired:
         more |= _drop_of_ended(session, Artifact, tenant, terms.keep_artifacts_s)
     if terms.keep_events_s is not None:
         more |= _drop_of_ended(session, Event, tenant, terms.keep_events_s)
+        more |= _drop_of_sweeps(session, tenant, terms.keep_events_s)
         more |= webhooks.forget_old(session, tenant, terms.keep_events_s, _AT_ONCE) == _AT_ONCE
     if terms.keep_uploads_s is not None:
-        _expire_uploads(session, Model, Job.model_id, tenant, terms.keep_uploads_s)
-        _expire_uploads(session, Dataset, Job.dataset_id, tenant, terms.keep_uploads_s)
+        _expire_uploads(session, Model, tenant, terms.keep_uploads_s)
+        _expire_uploads(session, Dataset, tenant, terms.keep_uploads_s)
     if terms.keep_checkpoints_s is None:
         return Expired([], more)
     more |= products.expire(session, tenant, terms.keep_checkpoints_s, _AT_ONCE)
@@ -100,15 +110,24 @@ def _drop_of_ended(
     return more
 
 
+def _drop_of_sweeps(session: Session, tenant: str, keep_s: float) -> bool:
+    """Drop the events of some sweeps that ended long ago; returns whether there may be more."""
+    told = exists().where(SweepEvent.sweep_id == Sweep.id)
+    ended = (Sweep.tenant_id == tenant, Sweep.finished_at < clock(-keep_s))
+    ids = session.scalars(select(Sweep.id).where(*ended, told).limit(_JOBS_AT_ONCE)).all()
+    gone = delete(SweepEvent).where(SweepEvent.sweep_id.in_(ids))
+    session.execute(gone, execution_options=_UNSYNCED)
+    return len(ids) == _JOBS_AT_ONCE
+
+
 def _expire_uploads(
     session: Session,
     kind: type[Model | Dataset],
-    reference: InstrumentedAttribute[str],
     tenant: str,
     keep_s: float,
 ) -> None:
     """Delete uploads that are old and unused; of those that only ended jobs used keep the row."""
-    named = exists().where(reference == kind.id)
+    named = or_(*(exists().where(_file_of(user, kind) == kind.id) for user in _USERS))
     old = (
         select(kind.id)
         .where(
@@ -119,20 +138,28 @@ def _expire_uploads(
         .limit(_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    ids = session.scalars(old.where(~_in_use(kind, reference, keep_s))).all()
+    ids = session.scalars(old.where(~_in_use(kind, keep_s))).all()
     # The question is asked again, because a job that was queued before the lock shows only now.
-    unused = and_(kind.id.in_(ids), ~_in_use(kind, reference, keep_s))
+    unused = and_(kind.id.in_(ids), ~_in_use(kind, keep_s))
     gone = update(kind).where(unused, named).values(expired_at=clock())
     session.execute(gone, execution_options=_UNSYNCED)
     session.execute(delete(kind).where(unused, ~named), execution_options=_UNSYNCED)
 
 
-def _in_use(
-    kind: type[Model | Dataset], reference: InstrumentedAttribute[str], keep_s: float
-) -> ColumnElement[bool]:
+def _in_use(kind: type[Model | Dataset], keep_s: float) -> ColumnElement[bool]:
     # A job that has not ended has no such moment. Two questions, because each is one look at the
     # index by file and moment, and a file may have had a million jobs.
     return or_(
-        exists().where(reference == kind.id, Job.finished_at.is_(None)),
-        exists().where(reference == kind.id, Job.finished_at >= clock(-keep_s)),
+        *(
+            exists().where(_file_of(user, kind) == kind.id, condition)
+            for user in _USERS
+            for condition in (user.finished_at.is_(None), user.finished_at >= clock(-keep_s))
+        )
     )
+
+
+_USERS: tuple[type[Job | Sweep], ...] = (Job, Sweep)
+
+
+def _file_of(user: type[Job | Sweep], kind: type[Model | Dataset]) -> InstrumentedAttribute[str]:
+    return user.model_id if kind is Model else user.dataset_id

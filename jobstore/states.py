@@ -1,4 +1,4 @@
-"""The state machine of a job: the one place that knows its arrows.
+"""The states of jobs, sweeps and trials, and the one place that knows the arrows of a job's.
 
 The database refuses every other one as well, by triggers that the migrations make and a test holds
 to these arrows: not even a mistake in our own code can write one.
@@ -38,6 +38,32 @@ _ARROWS: dict[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
+
+
+class SweepState(StrEnum):
+    """What a sweep is doing, as the API shows it: it runs until its last trial has ended."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrialState(StrEnum):
+    """What a trial is doing: its job's state, once there is a job."""
+
+    PLANNED = "planned"
+    QUEUED = "queued"
+    VALIDATING = "validating"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+TRIAL_AT_WORK = frozenset({TrialState.QUEUED, TrialState.VALIDATING, TrialState.RUNNING})
+"""The trial is a job that has not ended."""
 
 
 def check_transition(old: JobState, new: JobState) -> None:

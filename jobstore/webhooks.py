@@ -9,24 +9,42 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import clock
 from jobstore.errors import NotFound, TooManyWebhooks, WebhookDisabled
 from jobstore.ids import new_delivery_id, new_webhook_id
-from jobstore.states import FINAL, JobState
-from jobstore.tables import Document, Job, Key, Webhook, WebhookAttempt, WebhookDelivery
+from jobstore.states import FINAL, JobState, SweepState
+from jobstore.tables import (
+    Document,
+    Job,
+    Key,
+    Sweep,
+    Webhook,
+    WebhookAttempt,
+    WebhookDelivery,
+)
 
 DISABLED, KEY_EXPIRING = "webhook.disabled", "key.expiring"
-EVENTS: tuple[str, ...] = (*(f"job.{state.value}" for state in JobState), DISABLED, KEY_EXPIRING)
+SWEEP_EVENTS: tuple[str, ...] = tuple(
+    f"sweep.{state.value}" for state in SweepState if state is not SweepState.RUNNING
+)
+"""What the webhook of a sweep is told."""
+
+EVENTS: tuple[str, ...] = (
+    *(f"job.{state.value}" for state in JobState),
+    *SWEEP_EVENTS,
+    DISABLED,
+    KEY_EXPIRING,
+)
 """The names of all events that a webhook may be told."""
 
 DEFAULT_EVENTS: tuple[str, ...] = tuple(f"job.{s.value}" for s in JobState if s in FINAL)
 
 MAX_WEBHOOKS = 20
-"""The most webhooks of a tenant, without those of single jobs: every change of state reads them."""
+"""The most webhooks of a tenant, but those of single jobs and sweeps: each change reads them."""
 
 SECRET_PREFIX = "whsec_"
 
@@ -48,13 +66,16 @@ class DeliveryPage:
     next: str | None
 
 
-def create_webhook(session: Session, new: NewWebhook, job: Job | None = None) -> Webhook:
-    """Record a webhook of the tenant, or of one of its jobs; raises `TooManyWebhooks`."""
-    if job is None and len(list_webhooks(session)) >= MAX_WEBHOOKS:
+def create_webhook(
+    session: Session, new: NewWebhook, job: Job | None = None, sweep: Sweep | None = None
+) -> Webhook:
+    """Record a webhook of the tenant, or of a job or sweep of its; raises `TooManyWebhooks`."""
+    if job is None and sweep is None and len(list_webhooks(session)) >= MAX_WEBHOOKS:
         raise TooManyWebhooks(f"there are {MAX_WEBHOOKS} already")
     webhook = Webhook(
         id=new_webhook_id(),
         job_id=job.id if job else None,
+        sweep_id=sweep.id if sweep else None,
         url=new.url,
         events=" ".join(sorted(new.events)),
         secret=new.secret,
@@ -87,14 +108,21 @@ def get_webhook(session: Session, webhook_id: str) -> Webhook:
 
 
 def list_webhooks(session: Session) -> list[Webhook]:
-    """Return the webhooks, oldest first; those of single jobs are left out."""
-    query = select(Webhook).where(Webhook.job_id.is_(None)).order_by(Webhook.id)
-    return list(session.scalars(query))
+    """Return the webhooks, oldest first; those of single jobs and sweeps are left out."""
+    of_all = (Webhook.job_id.is_(None), Webhook.sweep_id.is_(None))
+    return list(session.scalars(select(Webhook).where(*of_all).order_by(Webhook.id)))
 
 
 def webhook_of(session: Session, job_id: str) -> Webhook | None:
     """Return the job's own webhook."""
     return session.scalars(select(Webhook).where(Webhook.job_id == job_id)).one_or_none()
+
+
+def webhook_of_sweep(session: Session, sweep_id: str) -> Webhook | None:
+    """Return the sweep's own webhook."""
+    # The index leads to those of no job, which are few.
+    own = (Webhook.job_id.is_(None), Webhook.sweep_id == sweep_id)
+    return session.scalars(select(Webhook).where(*own)).one_or_none()
 
 
 def enable(session: Session, webhook: Webhook) -> None:
@@ -112,11 +140,21 @@ def delete_webhook(session: Session, webhook_id: str) -> None:
 
 def forget_job(session: Session, job_id: str) -> None:
     """Delete the job's own webhook, and what any was told of the job."""
-    own = webhook_of(session, job_id)
+    _forget_own(session, webhook_of(session, job_id))
+    _forget(session, WebhookDelivery.job_id == job_id)
+
+
+def forget_sweep(session: Session, sweep_id: str) -> None:
+    """Delete the sweep's own webhook, and what any was told of the sweep."""
+    _forget_own(session, webhook_of_sweep(session, sweep_id))
+    told = and_(WebhookDelivery.job_id.is_(None), WebhookDelivery.sweep_id == sweep_id)
+    _forget(session, told)
+
+
+def _forget_own(session: Session, own: Webhook | None) -> None:
     if own is not None:
         delete_webhook(session, own.id)
         session.flush()
-    _forget(session, WebhookDelivery.job_id == job_id)
 
 
 def forget_old(session: Session, tenant: str, keep_s: float, limit: int) -> int:
@@ -151,13 +189,30 @@ def tell_state(session: Session, job: Job) -> None:
             if job.error_code
             else None,
         }
-        _tell(session, job.tenant_id, f"job.{job.state.value}", data, job=job)
+        _tell(session, job.tenant_id, f"job.{job.state.value}", data, job)
+
+
+def tell_sweep(session: Session, sweep: Sweep) -> None:
+    """Add deliveries of the end of the sweep to every webhook that listens to it."""
+    with session.no_autoflush:
+        data = {
+            "sweep_id": sweep.id,
+            "name": sweep.name,
+            "state": sweep.state.value,
+            "message": sweep.message,
+        }
+        _tell(session, sweep.tenant_id, f"sweep.{sweep.state.value}", data, sweep)
 
 
 def tell_disabled(session: Session, webhook: Webhook) -> None:
     """Add deliveries to the tenant's other webhooks: this one was switched off."""
-    data = {"webhook_id": webhook.id, "job_id": webhook.job_id, "reason": webhook.disabled_reason}
-    _tell(session, webhook.tenant_id, DISABLED, data, job=None)
+    data = {
+        "webhook_id": webhook.id,
+        "job_id": webhook.job_id,
+        "sweep_id": webhook.sweep_id,
+        "reason": webhook.disabled_reason,
+    }
+    _tell(session, webhook.tenant_id, DISABLED, data)
 
 
 def tell_expiring(session: Session, key: Key) -> None:
@@ -165,7 +220,7 @@ def tell_expiring(session: Session, key: Key) -> None:
     assert key.expires_at is not None, "a key that never does is nobody's to remind of"
     expires_at = key.expires_at.isoformat(timespec="seconds")
     data = {"key_id": key.id, "scopes": key.scopes.split(), "expires_at": expires_at}
-    _tell(session, key.tenant_id, KEY_EXPIRING, data, job=None)
+    _tell(session, key.tenant_id, KEY_EXPIRING, data)
 
 
 # The query is built once, because every change of a job's state asks it.
@@ -174,14 +229,22 @@ _LISTENING = (
     .where(
         Webhook.tenant_id == bindparam("tenant"),
         Webhook.disabled_at.is_(None),
-        or_(Webhook.job_id.is_(None), Webhook.job_id == bindparam("job")),
+        or_(
+            and_(Webhook.job_id.is_(None), Webhook.sweep_id.is_(None)),
+            Webhook.job_id == bindparam("job"),
+            and_(Webhook.job_id.is_(None), Webhook.sweep_id == bindparam("sweep")),
+        ),
     )
     .order_by(Webhook.id)
 )
 
 
-def _tell(session: Session, tenant: str, type: str, data: Document, job: Job | None) -> None:
-    whom = {"tenant": tenant, "job": job.id if job else None}
+def _tell(
+    session: Session, tenant: str, type: str, data: Document, of: Job | Sweep | None = None
+) -> None:
+    job_id = of.id if isinstance(of, Job) else None
+    sweep_id = of.id if isinstance(of, Sweep) else None
+    whom = {"tenant": tenant, "job": job_id, "sweep": sweep_id}
     for webhook in session.scalars(_LISTENING, whom):
         if type in webhook.events.split():
             session.add(
@@ -189,8 +252,9 @@ def _tell(session: Session, tenant: str, type: str, data: Document, job: Job | N
                     tenant_id=tenant,
                     id=new_delivery_id(),
                     webhook_id=webhook.id,
-                    job_id=job.id if job else None,
-                    seq=job.last_event_seq if job else 0,
+                    job_id=job_id,
+                    sweep_id=sweep_id,
+                    seq=of.last_event_seq if of else 0,
                     type=type,
                     data=data,
                     attempts=0,

@@ -40,7 +40,7 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
         try:
             model, dataset = hold_uploads(session, new.model_id, new.dataset_id)
         except (NotFound, Expired) as error:
-            raise _not_uploaded(error) from error
+            raise not_uploaded(error) from error
         # Absent in a model of an older version: then the job's first stage finds out.
         if (dense_weights := model.summary.get("dense_weights")) is not None:
             check_k(spec, dense_weights)
@@ -134,7 +134,8 @@ def _answer(
     return response
 
 
-def _not_uploaded(error: NotFound | Expired) -> Problem:
+def not_uploaded(error: NotFound | Expired) -> Problem:
+    """Return the refusal of what is to be made of a file that is not there."""
     there = "There is no" if isinstance(error, NotFound) else "Expired, and no longer kept, is the"
     detail = f"{there} {error.kind} {error.id!r}: upload it with POST /{error.kind}s first."
     return Problem("invalid_value", detail, f"{error.kind}_id")

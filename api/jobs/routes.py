@@ -20,7 +20,7 @@ from api.models.intake import model_rule
 from api.problems import ONCE_CODES, Problem, documented
 from api.services import Caller, CallerDep, Services, ServicesDep
 from api.strict_json import parse_object, read_json
-from api.text import PathText
+from api.text import WITHOUT_NUL, PathText
 from api.uploads.receiving import TextRule, received
 from jobstore import audit
 from jobstore.deletion import delete_job, drop
@@ -82,6 +82,12 @@ class _List(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: JobState | None = None
+    sweep_id: str | None = Field(
+        None,
+        max_length=255,
+        pattern=WITHOUT_NUL,
+        description="Only the trials of this sweep.",
+    )
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = Field(None, description="The `next` of the page before.")
 
@@ -94,7 +100,7 @@ class _List(BaseModel):
 def list_(query: Annotated[_List, Query()], services: ServicesDep) -> JobPage:
     """Return a page of jobs. Jobs created meanwhile neither shift nor repeat what follows."""
     with services.database.read() as session:
-        page = list_jobs(session, state=query.state, limit=query.limit, cursor=query.cursor)
+        page = list_jobs(session, **query.model_dump())
         offers = offers_for(session, services.settings, page.jobs)
         data = [JobView.of(job, offers) for job in page.jobs]
     return JobPage(data=data, has_more=page.next is not None, next=page.next)

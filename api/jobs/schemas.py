@@ -19,7 +19,7 @@ from jobstore.workers import Offer
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
 
-_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
 
 class NewJob(BaseModel):
@@ -27,7 +27,7 @@ class NewJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: _Name | None = Field(None, examples=["LeNet at a tenth"])
+    name: Name | None = Field(None, examples=["LeNet at a tenth"])
     priority: int = Field(
         0,
         ge=-MAX_PRIORITY,
@@ -79,6 +79,13 @@ class JobError(BaseModel):
     message: str
     param: str | None
 
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        """Show what the job's row says; None unless it has failed."""
+        if job.error_code is None or job.error_message is None:
+            return None
+        return cls(code=job.error_code, message=job.error_message, param=job.error_param)
+
 
 class JobView(BaseModel):
     """A job as it is now."""
@@ -114,6 +121,7 @@ class JobView(BaseModel):
         description="The trace that tells where the job's time went, if the service keeps traces.",
         examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
     )
+    sweep_id: str | None = Field(description="The sweep that the job is a trial of, if it is one.")
     links: dict[str, str]
 
     @classmethod
@@ -144,8 +152,9 @@ class JobView(BaseModel):
             waiting=Waiting.of(job, offers),
             headline=headline,
             acceptance=acceptance(job.spec, headline),
-            error=_error(job),
+            error=JobError.of(job),
             trace_id=job.trace_id,
+            sweep_id=job.sweep_id,
             links=_links(job),
         )
 
@@ -166,13 +175,19 @@ class JobPage(BaseModel):
     next: str | None
 
 
-class EventView(BaseModel):
+class ShownEvent(BaseModel):
     """Something that happened; the other fields depend on the type."""
 
     model_config = ConfigDict(extra="allow")
 
-    seq: int = Field(description="Counts from 1 within the job, without gaps.")
+    seq: int = Field(description="Counts from 1 within the job or sweep, without gaps.")
     time: datetime
+    type: str
+
+
+class EventView(ShownEvent):
+    """Something that happened to a job; the other fields depend on the type."""
+
     type: str = Field(examples=["state", "stage", "progress", "metric", "resumed", "error"])
     attempt: int
     trace_id: str | None = Field(description="The job's trace, if the service keeps traces.")
@@ -196,12 +211,6 @@ class EventPage(BaseModel):
     data: list[EventView]
     has_more: bool
     next: int | None
-
-
-def _error(job: Job) -> JobError | None:
-    if job.error_code is None or job.error_message is None:
-        return None
-    return JobError(code=job.error_code, message=job.error_message, param=job.error_param)
 
 
 def _links(job: Job) -> dict[str, str]:

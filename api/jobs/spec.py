@@ -1,5 +1,6 @@
 """Checks a new job: the service's fields, and the method's spec as its workers published it."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
@@ -23,15 +24,23 @@ def read_new_job(session: Session, body: Document, kind: type[New]) -> tuple[New
     fields = {name: value for name, value in body.items() if name in kind.model_fields}
     spec = {name: value for name, value in body.items() if name not in kind.model_fields}
     new = as_model(fields, kind)
+    check_spec(session, spec, beside=list(kind.model_fields))
+    return new, spec
+
+
+def check_spec(session: Session, spec: Document, beside: Sequence[str] = ()) -> None:
+    """Raise what `read_new_job` does unless it is a spec of a method that a worker knows.
+
+    `beside` are the fields that may stand beside the spec, named where one is unknown.
+    """
     method = spec.get("method")
     if not isinstance(method, str):
         problem = "missing_field" if method is None else "invalid_value"
         raise Problem(problem, "'method' must name a method; GET /methods lists them.", "method")
     try:
-        find_spec_reader(session, method).check(spec, beside=list(kind.model_fields))
+        find_spec_reader(session, method).check(spec, beside)
     except InvalidInput as error:
         raise Problem(error.code, error.message, error.param) from error
-    return new, spec
 
 
 def check_k(spec: Document, dense_weights: int) -> None:

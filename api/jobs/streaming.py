@@ -1,4 +1,4 @@
-"""A job's events as a stream of server-sent events.
+"""The events of a job or a sweep as a stream of server-sent events.
 
 FastAPI writes the events; its generator routes are not used, because they have one form of answer
 a route (this one also answers JSON, 204 and HEAD), write each event anew for every listener, and
@@ -7,22 +7,19 @@ keep two tasks and two queues for each.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from fastapi.sse import format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.jobs.schemas import EventView
+from api.jobs.schemas import ShownEvent
 from api.jobs.waiting import JobWatcher
 from jobstore.database import Database
 from jobstore.errors import NotFound
-from jobstore.events import list_events
-from jobstore.jobs import get_job
-from jobstore.states import FINAL
-from jobstore.tables import Event, Job
 
 # Proxies close a connection on which nothing has come for a minute.
 HEARTBEAT_S = 15.0
@@ -34,6 +31,19 @@ _EVENTS_AT_ONCE = 100
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Some events of a job or a sweep, the number of its newest, and whether it has ended."""
+
+    events: Sequence[ShownEvent]
+    last_seq: int
+    is_final: bool
+
+
+Read = Callable[[Session, str, int, int], Told]
+"""Reads up to so many events of what has the id, above a number; raises `NotFound`."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +68,20 @@ class EventFeed:
         self._asked: dict[Hashable, asyncio.Task[object]] = {}
         self.open = 0
 
-    async def stream(self, job_id: str, after: int, key: str | None) -> AsyncIterator[bytes]:
-        """Yield the job's events above `after` as they happen, until it is final and all are told.
+    async def stream(
+        self, read: Read, id: str, after: int, key: str | None
+    ) -> AsyncIterator[bytes]:
+        """Yield the events above `after` as they happen, until what has the id has ended.
 
         The key is looked at again for every page, so a revoked one is told nothing more. It also
-        ends when the database fails, the job is deleted or the process stops: whoever listens
-        connects again with the id of the last event that has come.
+        ends when the database fails, the job or sweep is deleted or the process stops: whoever
+        listens connects again with the id of the last event that has come.
         """
         self.open += 1
         try:
             yield format_sse_event(retry=RETRY_MS)
             while not self._watcher.released:
-                page = await self._once((job_id, after), self._page, job_id, after)
+                page = await self._once((id, after), self._page, read, id, after)
                 if not await self._once(("key", key), self._holds, key):
                     return
                 if page.text:
@@ -77,15 +89,15 @@ class EventFeed:
                 if page.is_end:
                     return
                 after = page.last_seq
-                if not page.text and not await self._more_than(after, job_id):
+                if not page.text and not await self._more_than(after, id):
                     yield format_sse_event(comment="still here")
         except (SQLAlchemyError, NotFound) as error:
             log.warning("an event stream ends: %s", error)
         finally:
             self.open -= 1
 
-    async def _more_than(self, seq: int, job_id: str) -> bool:
-        return await self._watcher.wait(job_id, lambda head: head.last_event_seq > seq, HEARTBEAT_S)
+    async def _more_than(self, seq: int, id: str) -> bool:
+        return await self._watcher.wait(id, lambda head: head.last_event_seq > seq, HEARTBEAT_S)
 
     async def _once(self, what: Hashable, ask: Callable[..., T], *arguments: object) -> T:
         """Ask, together with the other streams that want to know the same now."""
@@ -97,18 +109,17 @@ class EventFeed:
         # The shield keeps one listener that goes away from taking the answer from the others.
         return cast(T, await asyncio.shield(task))
 
-    def _page(self, job_id: str, after: int) -> _Page:
+    def _page(self, read: Read, id: str, after: int) -> _Page:
         with self._database.read() as session:
-            job = get_job(session, job_id)
-            events = list_events(session, job_id, after=after, limit=_EVENTS_AT_ONCE)
-        last_seq = events[-1].seq if events else after
+            told = read(session, id, after, _EVENTS_AT_ONCE)
+        last_seq = told.events[-1].seq if told.events else after
         return _Page(
-            text=b"".join(_written(event, job) for event in events),
+            text=b"".join(map(_written, told.events)),
             last_seq=last_seq,
-            is_end=job.state in FINAL and last_seq >= job.last_event_seq,
+            is_end=told.is_final and last_seq >= told.last_seq,
         )
 
 
-def _written(event: Event, job: Job) -> bytes:
+def _written(event: ShownEvent) -> bytes:
     # The `event` field is left out: a browser would take our type "error" for the connection's own.
-    return format_sse_event(data_str=EventView.of(event, job).model_dump_json(), id=str(event.seq))
+    return format_sse_event(data_str=event.model_dump_json(), id=str(event.seq))

@@ -1,4 +1,4 @@
-"""Lets many requests and streams wait for their jobs at the cost of one query a tick."""
+"""Lets many requests and streams wait for jobs and sweeps at the cost of a query a tick."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from jobstore import jobs, sweeps
 from jobstore.database import Database
-from jobstore.jobs import Head, heads_of
+from jobstore.jobs import Head
 
 POLL_S = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    job_id: str
+    id: str
     is_news: Callable[[Head], bool]
     told: asyncio.Future[None]
 
@@ -29,14 +30,14 @@ class JobWatcher:
         self._poller: asyncio.Task[None] | None = None
         self.released = False
 
-    async def wait(self, job_id: str, is_news: Callable[[Head], bool], timeout_s: float) -> bool:
-        """Return True once `is_news` of the job's head, or once the job is gone.
+    async def wait(self, id: str, is_news: Callable[[Head], bool], timeout_s: float) -> bool:
+        """Return True once `is_news` of the head of the job or sweep, or once that is gone.
 
         False after `timeout_s`, or because the process is about to stop (`released`).
         """
         if self.released:
             return False
-        waiter = _Waiter(job_id, is_news, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(id, is_news, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
@@ -60,19 +61,22 @@ class JobWatcher:
         while self._waiters:
             waiters = list(self._waiters)
             try:
-                heads = await run_in_threadpool(self._read, {w.job_id for w in waiters})
+                heads = await run_in_threadpool(self._read, {w.id for w in waiters})
             except SQLAlchemyError as error:
                 self._fail(error)
                 return
             for waiter in waiters:
-                head = heads.get(waiter.job_id)
+                head = heads.get(waiter.id)
                 if (head is None or waiter.is_news(head)) and not waiter.told.done():
                     waiter.told.set_result(None)
             await asyncio.sleep(POLL_S)
 
-    def _read(self, job_ids: Collection[str]) -> dict[str, Head]:
+    def _read(self, ids: Collection[str]) -> dict[str, Head]:
+        of_sweeps = {id for id in ids if id.startswith(sweeps.ID_PREFIX)}
+        of_jobs = set(ids) - of_sweeps
         with self._database.read() as session:
-            return heads_of(session, job_ids)
+            found = jobs.heads_of(session, of_jobs) if of_jobs else {}
+            return found | (sweeps.heads_of(session, of_sweeps) if of_sweeps else {})
 
     def _fail(self, error: Exception) -> None:
         for waiter in self._waiters:

@@ -19,6 +19,7 @@ from api.webhooks.schemas import (
     DeliveryPage,
     DeliveryView,
     DeliveryWithAttempts,
+    NewSweepWebhook,
     NewWebhook,
     WebhookChanges,
     WebhookList,
@@ -34,7 +35,7 @@ router = APIRouter(tags=["webhooks"])
 
 
 def checked(
-    services: Services, new: NewWebhook, param: str = "url"
+    services: Services, new: NewWebhook | NewSweepWebhook, param: str = "url"
 ) -> tuple[webhooks.NewWebhook, str]:
     """Return the webhook to make, and its secret to show this once.
 

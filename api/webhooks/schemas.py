@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from api.views import LinkedView, RowView
 from jobstore.destinations import MAX_URL
 from jobstore.tables import WebhookAttempt, WebhookDelivery
-from jobstore.webhooks import DEFAULT_EVENTS, EVENTS
+from jobstore.webhooks import DEFAULT_EVENTS, EVENTS, SWEEP_EVENTS
 
 EventName = Literal[
     "job.queued",
@@ -18,12 +18,15 @@ EventName = Literal[
     "job.succeeded",
     "job.failed",
     "job.cancelled",
+    "sweep.succeeded",
+    "sweep.failed",
+    "sweep.cancelled",
     "webhook.disabled",
     "key.expiring",
 ]
 
 
-def _each_once(events: list[EventName]) -> list[EventName]:
+def _each_once(events: list[str]) -> list[str]:
     if len(set(events)) < len(events):
         raise ValueError("an event is named twice")
     return events
@@ -53,6 +56,22 @@ class NewWebhook(BaseModel):
     )
 
 
+SweepEventName = Literal["sweep.succeeded", "sweep.failed", "sweep.cancelled"]
+
+
+class NewSweepWebhook(BaseModel):
+    """A webhook of a sweep to make: its URL, and the events that it is told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Url
+    events: Annotated[
+        list[SweepEventName],
+        Field(min_length=1, max_length=len(SWEEP_EVENTS)),
+        AfterValidator(_each_once),
+    ] = Field(cast(list[SweepEventName], list(SWEEP_EVENTS)))
+
+
 class WebhookChanges(BaseModel):
     """Changes to a webhook; what is left out stays."""
 
@@ -72,8 +91,9 @@ class WebhookView(LinkedView):
     url: str
     events: Annotated[list[str], BeforeValidator(str.split)]
     job_id: str | None = Field(
-        description="The one job that it is told of; null: it is told of all."
+        description="The one job that it is told of; null: it is told of all, or of a sweep."
     )
+    sweep_id: str | None = Field(description="The one sweep that it is told of.")
     created_at: datetime
     disabled_at: datetime | None
     disabled_reason: str | None
@@ -103,7 +123,7 @@ class WebhookWithSecret(WebhookView):
 
 
 class WebhookOfJob(WebhookView):
-    """The webhook of a new job."""
+    """The webhook of a new job or sweep."""
 
     secret: str | None = Field(
         description="The secret that signs messages, by Standard Webhooks; it is not shown again, "
@@ -126,6 +146,7 @@ class DeliveryView(LinkedView):
     type: str
     webhook_id: str = Field(exclude=True)
     job_id: str | None
+    sweep_id: str | None
     created_at: datetime
     attempts: int
     next_attempt_at: datetime | None = Field(validation_alias="due_at")

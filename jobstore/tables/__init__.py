@@ -8,6 +8,7 @@ from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
 from jobstore.tables.jobs import AT_WORK, WAITING, Artifact, Event, Job
 from jobstore.tables.products import Product, ProductUse
+from jobstore.tables.sweeps import UNDER_WAY, Sweep, SweepEvent, SweepTrial
 from jobstore.tables.tenants import Key, Tenant
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
@@ -15,6 +16,7 @@ from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 __all__ = [
     "AT_WORK",
     "DEFAULT_TENANT",
+    "UNDER_WAY",
     "WAITING",
     "Artifact",
     "AuditChain",
@@ -34,6 +36,9 @@ __all__ = [
     "Owned",
     "Product",
     "ProductUse",
+    "Sweep",
+    "SweepEvent",
+    "SweepTrial",
     "Tenant",
     "UploadChunk",
     "Webhook",

@@ -36,10 +36,10 @@ class Job(Owned, Base):
     often its user had an ended job queued again, which starts both counts anew. `rank` is minus the
     priority, so that a plain index lists the jobs in the order in which they are taken.
     `previous_checkpoint_key` is there in case the newest is broken. `headline` is what the method
-    says of a job that has succeeded; nothing here looks into it. `trace` are the W3C headers that
-    lead to the span of the request that made the job (`jobstore.traces`). `start_from` is the
-    denser job whose `model.atmc` it starts from, and `start_sha256` that file's digest
-    (`jobstore.starts`).
+    says of a job that has succeeded; nothing here looks into it. `sweep_id` is the sweep that the
+    job is a trial of. `trace` are the W3C headers that lead to the span of the request that made
+    the job (`jobstore.traces`). `start_from` is the denser job whose `model.atmc` it starts from,
+    and `start_sha256` that file's digest (`jobstore.starts`).
     """
 
     __tablename__ = "jobs"
@@ -110,6 +110,8 @@ class Job(Owned, Base):
     error_param: Mapped[str | None] = mapped_column(Text)
 
     headline: Mapped[Document | None]
+    # It has neither foreign key nor index: a sweep's trials name their jobs, and jobs are many.
+    sweep_id: Mapped[str | None] = mapped_column(ID)
     trace: Mapped[Document | None]
 
     @property

@@ -11,7 +11,7 @@ from jobstore.tables.jobs import Job
 
 
 class Webhook(Owned, Base):
-    """A URL that is told of `events` (divided by spaces): all the tenant's, or one job's.
+    """A URL that is told of `events` (divided by spaces): all the tenant's, one job's or sweep's.
 
     The secret signs what is sent, so it is no hash, but sealed (`jobstore.vault`).
     `failed_deliveries` counts those given up in a row.
@@ -23,6 +23,7 @@ class Webhook(Owned, Base):
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     job_id: Mapped[str | None] = mapped_column(ID, ForeignKey(Job.id))
+    sweep_id: Mapped[str | None] = mapped_column(ID)
     url: Mapped[str] = mapped_column(Text)
     events: Mapped[str] = mapped_column(Text)
     secret: Mapped[str] = mapped_column(Text)
@@ -35,7 +36,7 @@ class WebhookDelivery(Owned, Base):
     """A message to a webhook; `due_at` is None once it was delivered or given up.
 
     `attempts` numbers the tries and is the fencing token; `failures` counts the tries since the
-    delivery was last asked for. `seq` is the event's number in the job.
+    delivery was last asked for. `seq` is the event's number in the job or sweep.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -55,6 +56,7 @@ class WebhookDelivery(Owned, Base):
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
     webhook_id: Mapped[str] = mapped_column(ID, ForeignKey(Webhook.id))
     job_id: Mapped[str | None] = mapped_column(ID, ForeignKey(Job.id))
+    sweep_id: Mapped[str | None] = mapped_column(ID)
     seq: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
     data: Mapped[Document]

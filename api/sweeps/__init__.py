@@ -1,0 +1,1 @@
+"""Sweeps: create, read, wait, cancel, delete, and their events."""
