@@ -39,8 +39,8 @@ def delete_job(session: Session, job_id: str) -> Freed:
     if job.state not in FINAL:
         raise NotEnded(f"the job is {job.state.value}", f"/jobs/{job_id}")
     digests = session.scalars(select(Artifact.sha256).where(Artifact.job_id == job_id))
-    gone = [*digests, *products.forget_job(session, job_id, job.tenant_id)]
-    freed = Freed([(job.tenant_id, digest) for digest in gone], job.checkpoint_keys)
+    unused = [*digests, *products.forget_job(session, job_id, job.tenant_id)]
+    freed = Freed([(job.tenant_id, digest) for digest in unused], job.checkpoint_keys)
     webhooks.forget_job(session, job_id)
     for kind in (Artifact, Event):
         session.execute(delete(kind).where(kind.job_id == job_id))
