@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atmc_core.artifact.budget import Budget
 from atmc_core.attacks import PGD
@@ -12,6 +13,7 @@ from atmc_core.events import Emit
 from atmc_core.factors import splitting
 from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.costs import epoch_cost, evaluation_costs
+from atmc_core.job.dependence import of_compression, of_dense_training, of_evaluation
 from atmc_core.job.evaluation_stages import (
     ArtifactEvaluationStage,
     DenseEvaluationStage,
@@ -151,6 +153,7 @@ class CompressionMethod(TrainingMethod):
 
     def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
         effort, cost = setup.plan.effort, epoch_cost(inputs.data, setup.attack)
+        reads = of_compression(inputs, setup)
         made_robust = setup.attack is not None and effort.robust_epochs > 0
         return [
             *([evaluate_dense(inputs)] if made_robust else []),
@@ -160,6 +163,9 @@ class CompressionMethod(TrainingMethod):
                 cost,
                 lambda handover: self.compress(inputs, setup, self.start, handover),
                 shared=True,
+                gives="compressed",
+                needs=("network",),
+                reads=reads,
             ),
             StagePlan(
                 "finishing",
@@ -167,6 +173,9 @@ class CompressionMethod(TrainingMethod):
                 cost,
                 lambda handover: FinishStage(inputs, setup, handover),
                 shared=True,
+                gives="compressed",
+                needs=("network", "compressed"),
+                reads=reads,
             ),
         ]
 
@@ -189,15 +198,28 @@ def check_weights(inputs: Inputs) -> None:
     )
 
 
-def evaluation(inputs: Inputs, name: str, make: Callable[[Handover], Stage]) -> StagePlan:
-    """A stage that evaluates a network, as long as any other evaluation of the job."""
+def evaluation(
+    inputs: Inputs, name: str, gives: str, make: Callable[[Handover], Stage], **shared: Any
+) -> StagePlan:
+    """A stage that evaluates a network, as long as any other evaluation of the job.
+
+    Args:
+        gives: the field of the handover for the figures.
+        shared: what else ``StagePlan`` is told of a stage that jobs share.
+    """
     costs = evaluation_costs(inputs)
-    return StagePlan(name, len(costs), costs, make)
+    return StagePlan(name, len(costs), costs, make, gives=gives, **shared)
 
 
 def evaluate_upload(inputs: Inputs) -> StagePlan:
     """The stage that evaluates the uploaded classifier."""
-    return evaluation(inputs, "evaluating_upload", lambda _: UploadEvaluationStage(inputs))
+    return evaluation(
+        inputs,
+        "evaluating_upload",
+        "before",
+        lambda _: UploadEvaluationStage(inputs),
+        reads=of_evaluation(inputs),
+    )
 
 
 def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
@@ -210,18 +232,28 @@ def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
         lambda handover: DenseStage(inputs, setup),
         skipped=recognition.words() if recognition and recognition.robust else None,
         shared=True,
+        gives="network",
+        reads=of_dense_training(inputs, setup),
     )
 
 
 def evaluate_dense(inputs: Inputs) -> StagePlan:
     """The stage that writes the dense network and evaluates it."""
     return evaluation(
-        inputs, "evaluating_dense", lambda handover: DenseEvaluationStage(inputs, handover)
+        inputs,
+        "evaluating_dense",
+        "dense",
+        lambda handover: DenseEvaluationStage(inputs, handover),
+        needs=("network",),
+        reads=of_evaluation(inputs),
     )
 
 
 def evaluate_artifact(inputs: Inputs) -> StagePlan:
     """The stage that writes the artifact and evaluates it."""
     return evaluation(
-        inputs, "evaluating_artifact", lambda handover: ArtifactEvaluationStage(inputs, handover)
+        inputs,
+        "evaluating_artifact",
+        "after",
+        lambda handover: ArtifactEvaluationStage(inputs, handover),
     )

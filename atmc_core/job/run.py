@@ -1,5 +1,6 @@
 """Runs a whole job, from an uploaded model and data set to an artifact and a report; resumable."""
 
+import copy
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,21 @@ from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.denser import DenserInput, read_denser
+from atmc_core.job.dependence import of_inputs
 from atmc_core.job.evaluation_stages import write_dense
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
 from atmc_core.job.int8 import INT8_FILE, write_int8
 from atmc_core.job.methods import all_methods
-from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
+from atmc_core.job.pipeline import (
+    Position,
+    Sharing,
+    StagePlan,
+    agree_on,
+    resume,
+    run_stages,
+)
+from atmc_core.job.products import Keys, Shelf, read_product
 from atmc_core.job.progress import emit_progress, throttled_progress
 from atmc_core.job.speed import measure_speed
 from atmc_core.job.upload_check import look_at_upload
@@ -42,6 +52,7 @@ def run(
     device: torch.device,
     emit: Emit,
     denser: DenserInput | None = None,
+    shelf: Shelf | None = None,
 ) -> dict[str, Any]:
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
@@ -64,6 +75,7 @@ def run(
         device: where to compute.
         emit: is called with each event (see docs/interfaces/events.md).
         denser: the compressed network to start from, instead of the trained dense one.
+        shelf: where results of stages lie that jobs share; None shares nothing.
 
     Returns:
         The report's headline figures; an empty dict in the other processes.
@@ -76,7 +88,7 @@ def run(
     if not distributed.is_first():
         emit = _say_nothing
     job = prepare(spec, model, dataset, folder, device, emit, denser)
-    handover = train(job, emit)
+    handover = train(job, emit, shelf)
     return write_results(job.inputs, handover, emit) if distributed.is_first() else {}
 
 
@@ -160,14 +172,29 @@ def _read(
     )
 
 
-def train(job: Prepared, emit: Emit) -> Handover:
+def train(job: Prepared, emit: Emit, shelf: Shelf | None = None) -> Handover:
     """Run all stages, evaluations included, and return their results.
+
+    Args:
+        shelf: as in ``run``.
 
     Raises:
         FloatingPointError: if training diverges.
     """
     job.inputs.results.mkdir(parents=True, exist_ok=True)
-    return run_stages(job.stages, job.start, job.checkpoints, emit)
+    sharing = _sharing(job.inputs, shelf) if shelf is not None else None
+    return run_stages(job.stages, job.start, job.checkpoints, emit, sharing)
+
+
+def _sharing(inputs: Inputs, shelf: Shelf) -> Sharing:
+    """With what the job shares the results of its stages."""
+    network = copy.deepcopy(inputs.classifier.network)
+    images = len(inputs.indices)
+    return Sharing(
+        shelf,
+        Keys(of_inputs(inputs, shelf.files)),
+        lambda found, gives: read_product(found, gives, network, images),
+    )
 
 
 def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, Any]:
@@ -226,6 +253,7 @@ def _findings(
         seed=inputs.report_seed,
         seconds=handover.seconds,
         start=inputs.denser.to_json() if inputs.denser else None,
+        reused=tuple(handover.reused),
         environment={
             "device": inputs.device.type,
             "threads": torch.get_num_threads(),

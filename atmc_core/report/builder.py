@@ -76,6 +76,8 @@ class Findings:
         measured: what was measured of the exported files.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
+        reused: for each stage that was taken from another job its name, that job, and the seconds
+            that it took there, which are not in ``seconds``.
         start: the denser network that compression started from; None: the trained dense one.
         environment: the machine and the versions, which the report contains unchanged.
     """
@@ -94,6 +96,7 @@ class Findings:
     seed: int
     seconds: float
     start: dict[str, Any] | None
+    reused: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
 
 
@@ -116,6 +119,7 @@ def build(findings: Findings) -> dict[str, Any]:
         "version": REPORT_VERSION,
         **_model(findings),
         **({"start": findings.start} if findings.start else {}),
+        "reused": list(findings.reused),
         "headline": headline.accuracies(before, "before")
         | (headline.accuracies(dense, "dense") if dense else {})
         | (headline.accuracies(after, "after") if after else {})

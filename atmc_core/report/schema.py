@@ -15,6 +15,7 @@ Schema = dict[str, Any]
 # What only the report of a job that compresses has, and what reports of before did not name.
 _OPTIONAL = (
     "start",
+    "reused",
     "dense",
     "after",
     "difference",
@@ -76,6 +77,11 @@ def _report() -> dict[str, Schema]:
             }
         )
         | {"description": "the denser network that compression started from, where it did"},
+        "reused": _list(_object({"stage": _TEXT, "job_id": _TEXT, "seconds": _NUMBER}))
+        | {
+            "description": "stages that another job had done, and the seconds that they took "
+            "there, which are not in the headline's"
+        },
         "headline": {"$ref": "#/$defs/headline"},
         "acceptance": _object(
             {

@@ -85,18 +85,25 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
         "spec": SUCCEED,
         "model": {
             "path": "inputs/model.safetensors",
+            "sha256": hashlib.sha256(b"weights").hexdigest(),
             "architecture": "digits_cnn",
             "normalization": None,
         },
-        "dataset": {"path": "inputs/dataset"},
+        "dataset": {
+            "path": "inputs/dataset",
+            "sha256": hashlib.sha256(b"images").hexdigest(),
+        },
         "start": None,
+        "products": True,
         "device": "cpu",
         "processes": 1,
         "threads": 1,
     }
 
 
-def test_a_job_gets_the_denser_network_that_it_starts_from_or_fails_for_good(bench, run) -> None:
+def test_a_job_gets_the_denser_network_that_it_starts_from_or_fails_for_good(
+    bench, run, supervisor
+) -> None:
     denser = bench.add_job(SUCCEED)
     run()
     digest = hashlib.sha256(b"small").hexdigest()
@@ -111,6 +118,7 @@ def test_a_job_gets_the_denser_network_that_it_starts_from_or_fails_for_good(ben
     assert report["inputs"]["denser.atmc"] == "small"
     lost = bench.add_job(SUCCEED, start=Start(denser, digest))
     bench.store.delete(blob_key(digest))
+    supervisor.cache.clear()
     run()
     job = bench.job(lost)
     assert (job.state, job.error_code, job.error_param) == ("failed", "start_gone", "start_from")

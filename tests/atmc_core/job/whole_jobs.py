@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from atmc_core.job.denser import DenserInput
+from atmc_core.job.products import Shelf
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import read_spec
@@ -36,6 +37,7 @@ def run_job(
     folder: Path,
     kill: int = 0,
     denser: DenserInput | None = None,
+    shelf: Shelf | None = None,
 ) -> Any:
     """The headline and the events; ended by ``Killed`` at progress event number ``kill``."""
     events: list[dict[str, Any]] = []
@@ -47,7 +49,8 @@ def run_job(
 
     spec = read_spec(document)
     device = torch.device("cpu")
-    return run(spec, model, data, folder, device=device, emit=emit, denser=denser), events
+    headline = run(spec, model, data, folder, device=device, emit=emit, denser=denser, shelf=shelf)
+    return headline, events
 
 
 def read_report(folder: Path) -> Report:
