@@ -6,10 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from atmc_client.calls import Calls, Document, OnUpdate
+from atmc_client.calls import Document, OnUpdate
+from atmc_client.uploads import Uploads, is_id
 
 
-class Jobs(Calls):
+class Jobs(Uploads):
     """The calls on jobs."""
 
     def submit(
@@ -26,22 +27,43 @@ class Jobs(Calls):
     ) -> Document:
         """Send a model, its data set and what is wanted of it; returns the queued job.
 
-        `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, `dataset` an
-        `.npz`; both are streamed. `normalization` is `{"mean": [...], "std": [...]}`, a number a
-        channel, for images in [0, 1]. Of your own waiting jobs that with the highest `priority`
-        (0 by default, -100 to 100) is taken first. Raises OSError if a file cannot be read.
+        `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, or an ONNX
+        file, `dataset` a data set's file. What the service has already is not sent again: a hash
+        tells. Either may be the id of what was uploaded before (`mdl_...`, `dst_...`), and of a
+        model that is one the `architecture` is not looked at. `normalization` is `{"mean": [...],
+        "std": [...]}`, a number a channel, for images in [0, 1]. Of your own waiting jobs that with
+        the highest `priority` (0 by default, -100 to 100) is taken first. Raises OSError if a file
+        cannot be read.
         """
-        given = {
-            "architecture": architecture,
-            "normalization": normalization,
-            "name": name,
-            "priority": priority,
-            "time_limit_s": time_limit_s,
-        }
-        whole = {key: value for key, value in given.items() if value is not None} | dict(spec)
+        given = {"name": name, "priority": priority, "time_limit_s": time_limit_s}
+        wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
+        # Whichever cannot be read is found out before anything is sent.
+        for file in (model, dataset):
+            if not is_id(file):
+                Path(file).open("rb").close()
+        network = {"architecture": architecture} | (
+            {} if normalization is None else {"normalization": normalization}
+        )
+        model_id = (
+            str(model)
+            if is_id(model)
+            else self.find_model(model, architecture, normalization=normalization)
+        )
+        dataset_id = str(dataset) if is_id(dataset) else self.find_dataset(dataset)
+        if model_id is None and dataset_id is None:
+            return self._submit_files(Path(model), Path(dataset), network | wanted)
+        if model_id is None:
+            model_id = self.upload_model(model, architecture, normalization=normalization)["id"]
+        if dataset_id is None:
+            dataset_id = self.upload_dataset(dataset)["id"]
+        document = {"model_id": model_id, "dataset_id": dataset_id} | wanted
+        job: Document = self._transport.post("/jobs", lambda: {"json": document})
+        return job
+
+    def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
         with ExitStack() as files:
-            model_file = files.enter_context(Path(model).open("rb"))
-            dataset_file = files.enter_context(Path(dataset).open("rb"))
+            model_file = files.enter_context(model.open("rb"))
+            dataset_file = files.enter_context(dataset.open("rb"))
 
             def parts() -> Document:
                 for file in (model_file, dataset_file):
@@ -50,8 +72,8 @@ class Jobs(Calls):
                 return {
                     "files": {
                         "spec": (None, json.dumps(whole).encode(), "application/json"),
-                        "model": (Path(model).name, model_file, "application/octet-stream"),
-                        "dataset": (Path(dataset).name, dataset_file, "application/octet-stream"),
+                        "model": (model.name, model_file, "application/octet-stream"),
+                        "dataset": (dataset.name, dataset_file, "application/octet-stream"),
                     }
                 }
 

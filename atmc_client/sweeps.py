@@ -1,42 +1,17 @@
-"""The calls on sweeps, and on the models and data sets that their trials share."""
+"""The calls on sweeps."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from atmc_client.calls import Calls, Document, OnUpdate
+from atmc_client.calls import Document, OnUpdate
 from atmc_client.errors import ApiError, ServerUnreachable
+from atmc_client.uploads import Uploads, is_id
 
 
-class Sweeps(Calls):
-    """The calls on sweeps, and on the models and data sets that their trials share."""
-
-    def upload_model(
-        self,
-        path: str | Path,
-        architecture: str,
-        *,
-        normalization: Mapping[str, Sequence[float]] | None = None,
-    ) -> Document:
-        """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
-        fields = {"architecture": (None, architecture.encode())}
-        if normalization is not None:
-            fields["normalization"] = (None, json.dumps(normalization).encode())
-        return self._upload("/models", path, fields)
-
-    def upload_dataset(self, path: str | Path) -> Document:
-        """Send a data set's file; its `id` stands for it from then on."""
-        return self._upload("/datasets", path, {})
-
-    def delete_model(self, model_id: str) -> None:
-        """Delete an uploaded network that no job is made of."""
-        self._transport.delete(f"/models/{model_id}")
-
-    def delete_dataset(self, dataset_id: str) -> None:
-        """Delete an uploaded data set that no job is made of."""
-        self._transport.delete(f"/datasets/{dataset_id}")
+class Sweeps(Uploads):
+    """The calls on sweeps."""
 
     def sweep(
         self,
@@ -50,10 +25,10 @@ class Sweeps(Calls):
     ) -> Document:
         """Start a sweep; returns it, running.
 
-        `model` and `dataset` are files, streamed first and once for all trials, or ids of what was
-        uploaded before (`mdl_...`, `dst_...`); a model's file needs its `architecture`. `spec` is
-        the base of every trial. `wanted` are the other fields of `POST /sweeps`: `grid`, `specs` or
-        `goal`, and `minimise`, `trials`, `from_denser`, `max_parallel`, `time_limit_s`,
+        `model` and `dataset` are files, streamed first unless the service has them, or ids of what
+        was uploaded before (`mdl_...`, `dst_...`); a file of a model needs `architecture`. `spec`
+        is the base of every trial. `wanted` are the other fields of `POST /sweeps`: `grid`, `specs`
+        or `goal`, and `minimise`, `trials`, `from_denser`, `max_parallel`, `time_limit_s`,
         `trial_time_limit_s`, `max_trials`, `name`, `priority`, `resources`, `webhook`; None is left
         out. If the sweep is refused, what was uploaded for it is deleted again. Raises OSError if a
         file cannot be read, ValueError for a model's file without an architecture.
@@ -118,6 +93,9 @@ class Sweeps(Calls):
             return str(model)
         if architecture is None:
             raise ValueError(f"the architecture of {model} is needed")
+        known = self.find_model(model, architecture, normalization=normalization)
+        if known is not None:
+            return known
         uploaded = self.upload_model(model, architecture, normalization=normalization)
         model_id: str = uploaded["id"]
         undo.append(lambda: self.delete_model(model_id))
@@ -126,22 +104,9 @@ class Sweeps(Calls):
     def _dataset_id(self, dataset: str | Path, undo: list[Callable[[], None]]) -> str:
         if is_id(dataset):
             return str(dataset)
+        known = self.find_dataset(dataset)
+        if known is not None:
+            return known
         dataset_id: str = self.upload_dataset(dataset)["id"]
         undo.append(lambda: self.delete_dataset(dataset_id))
         return dataset_id
-
-    def _upload(self, path: str, file: str | Path, fields: Document) -> Document:
-        with Path(file).open("rb") as opened:
-
-            def parts() -> Document:
-                opened.seek(0)
-                whole = (Path(file).name, opened, "application/octet-stream")
-                return {"files": {**fields, "file": whole}}
-
-            uploaded: Document = self._transport.post(path, parts)
-            return uploaded
-
-
-def is_id(given: str | Path) -> bool:
-    """Whether it names something uploaded rather than a file: there is no such file."""
-    return str(given).startswith(("mdl_", "dst_")) and not Path(given).exists()

@@ -1,14 +1,21 @@
 """Models and data sets: what a job compresses, and on what."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
+from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.errors import Expired, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.tables import Dataset, Model
+
+Row = TypeVar("Row", Model, Dataset)
+
+_PREFIXES: dict[type[Any], str] = {Model: "mdl_", Dataset: "dst_"}
 
 
 def create_model(
@@ -70,6 +77,41 @@ def get_dataset(session: Session, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound("dataset", dataset_id)
     return dataset
+
+
+@dataclass(frozen=True)
+class UploadPage(Generic[Row]):
+    """Some uploads, and the cursor of those after them (None: no more)."""
+
+    rows: Sequence[Row]
+    next: str | None
+
+
+def list_uploads(
+    session: Session,
+    kind: type[Row],
+    *,
+    q: str | None = None,
+    sha256: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> UploadPage[Row]:
+    """Return a page of the models or data sets that have not expired, newest first.
+
+    `q` is a part of the file's name or of the id, in small or capital letters; `sha256` that of its
+    bytes; `cursor` the `next` of the page before. Raises `InvalidCursor`.
+    """
+    query = select(kind).where(kind.expired_at.is_(None)).order_by(kind.id.desc())
+    if q is not None:
+        named = func.lower(kind.filename).contains(q.lower(), autoescape=True)
+        query = query.where(named | kind.id.contains(q.lower(), autoescape=True))
+    if sha256 is not None:
+        query = query.where(kind.sha256 == sha256)
+    if cursor is not None:
+        query = query.where(kind.id < decode_cursor(cursor, _PREFIXES[kind]))
+    found = session.scalars(query.limit(limit + 1)).all()
+    page = found[:limit]
+    return UploadPage(page, encode_cursor(page[-1].id) if len(found) > limit else None)
 
 
 def hold_uploads(session: Session, model_id: str, dataset_id: str) -> tuple[Model, Dataset]:

@@ -1,14 +1,15 @@
-"""`POST /datasets`, `GET /datasets/{id}`, `DELETE /datasets/{id}`."""
+"""`POST /datasets`, `GET /datasets`, `GET /datasets/{id}`, `DELETE /datasets/{id}`."""
 
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.datasets.intake import Arrays, dataset_rule, keep_dataset
-from api.datasets.schemas import DatasetView
+from api.datasets.schemas import DatasetPage, DatasetView
 from api.idempotency import IdempotencyKey
 from api.openapi import FILE, LOCATION, file_body
 from api.problems import DATASET_CODES, FILE_CODES, ONCE_CODES, documented
@@ -17,12 +18,13 @@ from api.strict_json import is_json, read_body
 from api.text import PathText
 from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import Upload, received
-from api.uploads.schemas import ByUpload
+from api.uploads.schemas import ByUpload, UploadQuery
 from api.views import created
 from jobstore import audit
 from jobstore.deletion import delete_dataset, drop
 from jobstore.idempotency import Answer
-from jobstore.uploads import get_dataset
+from jobstore.tables import Dataset
+from jobstore.uploads import get_dataset, list_uploads
 
 router = APIRouter(tags=["datasets"])
 
@@ -75,6 +77,19 @@ async def create(
 
 def _record(services: Services, session: Session, upload: Upload[Arrays]) -> Answer:
     return created(DatasetView.model_validate(keep_dataset(session, services, upload)))
+
+
+@router.get(
+    "/datasets",
+    summary="List uploaded data sets, newest first",
+    responses=documented("unknown_field", "invalid_value"),
+)
+def list_(query: Annotated[UploadQuery, Query()], services: ServicesDep) -> DatasetPage:
+    """Return a page of those whose bytes are still kept."""
+    with services.database.read() as session:
+        page = list_uploads(session, Dataset, **query.model_dump())
+        data = [DatasetView.model_validate(row) for row in page.rows]
+    return DatasetPage(data=data, has_more=page.next is not None, next=page.next)
 
 
 @router.get(

@@ -26,3 +26,11 @@ class DatasetView(LinkedView):
 
     def _path(self) -> str:
         return f"/datasets/{self.id}"
+
+
+class DatasetPage(BaseModel):
+    """Some data sets, newest first; `next` goes back as `cursor`."""
+
+    data: list[DatasetView]
+    has_more: bool
+    next: str | None

@@ -1,8 +1,9 @@
-"""`POST /models`, `GET /models/{id}`, `DELETE /models/{id}`."""
+"""`POST /models`, `GET /models`, `GET /models/{id}`, `DELETE /models/{id}`."""
 
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -10,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import IdempotencyKey
 from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
-from api.models.schemas import ModelView, NewModel, NewModelByUpload, Normalization
+from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByUpload, Normalization
 from api.openapi import FILE, LOCATION, file_body
 from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented
 from api.services import Services, ServicesDep
@@ -18,11 +19,13 @@ from api.strict_json import as_model, is_json, parse_object, read_body
 from api.text import PathText
 from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
+from api.uploads.schemas import UploadQuery
 from api.views import created
 from jobstore import audit
 from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
-from jobstore.uploads import get_model
+from jobstore.tables import Model
+from jobstore.uploads import get_model, list_uploads
 
 router = APIRouter(tags=["models"])
 
@@ -97,6 +100,19 @@ def _record(
     fitted = check_model(session, upload.header, new.architecture, new.normalization)
     row = keep_model(session, services, upload, new.architecture, new.normalization, fitted)
     return created(ModelView.model_validate(row))
+
+
+@router.get(
+    "/models",
+    summary="List uploaded networks, newest first",
+    responses=documented("unknown_field", "invalid_value"),
+)
+def list_(query: Annotated[UploadQuery, Query()], services: ServicesDep) -> ModelPage:
+    """Return a page of those whose bytes are still kept."""
+    with services.database.read() as session:
+        page = list_uploads(session, Model, **query.model_dump())
+        data = [ModelView.model_validate(row) for row in page.rows]
+    return ModelPage(data=data, has_more=page.next is not None, next=page.next)
 
 
 @router.get(

@@ -71,3 +71,11 @@ class ModelView(LinkedView):
 
     def _path(self) -> str:
         return f"/models/{self.id}"
+
+
+class ModelPage(BaseModel):
+    """Some networks, newest first; `next` goes back as `cursor`."""
+
+    data: list[ModelView]
+    has_more: bool
+    next: str | None

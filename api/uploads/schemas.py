@@ -19,6 +19,24 @@ class ByUpload(BaseModel):
     )
 
 
+class UploadQuery(BaseModel):
+    """Which uploaded networks or data sets are listed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str | None = Field(
+        None,
+        max_length=200,
+        pattern=WITHOUT_NUL,
+        description="A part of the file's name or of the id.",
+    )
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Only what has these bytes."
+    )
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = Field(None, description="The `next` of the page before.")
+
+
 class UploadView(LinkedView):
     """An upload that is on its way."""
 

@@ -26,6 +26,7 @@ from atmc_client.cli.submit import submit
 from atmc_client.cli.sweep import sweep
 from atmc_client.cli.sweeps import sweeps
 from atmc_client.cli.tenants import tenants
+from atmc_client.cli.uploads import datasets, models, upload
 from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
 from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
@@ -56,6 +57,9 @@ def cli(context: click.Context, server: str) -> None:
 for _command in (
     serve,
     submit,
+    upload,
+    models,
+    datasets,
     show,
     list_jobs,
     cancel,

@@ -11,8 +11,8 @@ from atmc_client.cli.progress import follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 from atmc_client.gate import Threshold, accepted
+from atmc_client.uploads import is_id
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # Options that say how small, one of which is given.
 _SIZES = ("density", "k", "nominal_ratio", "max_bytes", "macs")
 # Options that are one field of the spec each.
@@ -25,6 +25,19 @@ _PATHS = {
     "preset": "training.preset",
     "seed": "seed",
 }
+
+
+class FileOrId(click.ParamType[str]):
+    """A file, or the id of what was uploaded before."""
+
+    name = "file or id"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        if not is_id(value) and not Path(value).is_file():
+            self.fail(f"there is no file {value!r}", param, context)
+        return str(value)
 
 
 class Numbers(click.ParamType[list[float]]):
@@ -56,9 +69,11 @@ class NumberOrFraction(click.ParamType[float | str]):
 
 
 @click.command()
-@click.option("--model", type=_FILE, required=True, help="A state dict, or an ONNX file.")
-@click.option("--architecture", required=True, help="Its network; see `atmc architectures`.")
-@click.option("--data", type=_FILE, required=True, help=".npz, Parquet, zip or tar of folders.")
+@click.option("--model", type=FileOrId(), required=True, help="State dict, ONNX file, or id.")
+@click.option("--architecture", help="Its network, of a file; see `atmc architectures`.")
+@click.option(
+    "--data", type=FileOrId(), required=True, help=".npz, Parquet, zip or tar of folders, or an id."
+)
 @click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
 @click.option("--density", type=float, help="Non-zeros over dense weights, above 0 to 1.")
 @click.option("--k", type=int, help="Number of non-zeros, instead of --density.")
@@ -93,9 +108,9 @@ class NumberOrFraction(click.ParamType[float | str]):
 def submit(
     server: str,
     /,
-    model: Path,
-    architecture: str,
-    data: Path,
+    model: str,
+    architecture: str | None,
+    data: str,
     mean: list[float] | None,
     std: list[float] | None,
     name: str | None,
@@ -109,6 +124,8 @@ def submit(
 ) -> int:
     """Send a model for compression.
 
+    What the service has already is not sent again; --model and --data may be ids of it, too.
+
     The options make the job spec, or change the one given with --spec; `atmc methods --json` shows
     all that a spec may hold and what the service fills in.
 
@@ -120,6 +137,8 @@ def submit(
     Exit codes: 0 done, 1 the job did not succeed, 2 wrong usage or refused, 3 no answer; with
     --accept or --strict 4 if the job succeeded and a threshold is missed.
     """
+    if not is_id(model) and architecture is None:
+        raise click.UsageError(f"--architecture is needed: which network {model} is")
     if strict and not wait:
         raise click.UsageError("--strict judges the figures at the end: it needs --wait")
     spec = build_spec(
@@ -132,7 +151,7 @@ def submit(
     with Client(server) as client:
         job = client.submit(
             model,
-            architecture,
+            architecture or "",
             data,
             spec,
             normalization=normalization_of(mean, std),

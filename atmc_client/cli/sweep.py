@@ -1,7 +1,6 @@
 """`atmc sweep`: many compressions of one network, or the smallest that holds a floor."""
 
 import json
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -9,10 +8,10 @@ import click
 from atmc_client.cli.output import err, print_json
 from atmc_client.cli.several import Several, WithSeveral
 from atmc_client.cli.spec import build_spec, parse_value
-from atmc_client.cli.submit import NumberOrFraction, Numbers, normalization_of
+from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
 from atmc_client.cli.sweep_output import print_sweep, watching
 from atmc_client.client import Client
-from atmc_client.sweeps import is_id
+from atmc_client.uploads import is_id
 
 # Options that are one field of the base spec each.
 _PATHS = {
@@ -23,19 +22,6 @@ _PATHS = {
     "preset": "training.preset",
 }
 _AXES = ("densities", "nominal_ratios", "bits", "methods", "seeds")
-
-
-class ModelOrId(click.ParamType[str]):
-    """A file, or the id of what was uploaded before."""
-
-    name = "file or id"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        if not is_id(value) and not Path(value).is_file():
-            self.fail(f"there is no file {value!r}", param, context)
-        return str(value)
 
 
 class Floor(click.ParamType[dict[str, Any]]):
@@ -61,8 +47,8 @@ def _name(text: str) -> str:
 
 
 @click.command(cls=WithSeveral)
-@click.argument("model", type=ModelOrId())
-@click.option("--dataset", "--data", type=ModelOrId(), required=True, help="Its file, or its id.")
+@click.argument("model", type=FileOrId())
+@click.option("--dataset", "--data", type=FileOrId(), required=True, help="Its file, or its id.")
 @click.option("--architecture", help="The network of a MODEL that is a file.")
 @click.option("--densities", cls=Several, read=float, metavar="N...", help="Non-zeros over dense.")
 @click.option("--nominal-ratios", cls=Several, read=float, metavar="N...", help="Instead of those.")

@@ -17,7 +17,7 @@ class Model(Owned, Base):
     """
 
     __tablename__ = "models"
-    __table_args__ = (Index(None, "tenant_id", "sha256"),)
+    __table_args__ = (Index(None, "tenant_id", "sha256"), Index(None, "tenant_id", "id"))
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
@@ -35,7 +35,7 @@ class Dataset(Owned, Base):
     """An uploaded data set, like a `Model`; `summary` is what its headers say."""
 
     __tablename__ = "datasets"
-    __table_args__ = (Index(None, "tenant_id", "sha256"),)
+    __table_args__ = (Index(None, "tenant_id", "sha256"), Index(None, "tenant_id", "id"))
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())

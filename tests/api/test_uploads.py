@@ -52,6 +52,32 @@ def test_the_same_bytes_are_stored_once(service: Service) -> None:
     assert len(service.stored_files()) == 1
 
 
+def test_uploads_are_listed_newest_first_in_pages(service: Service) -> None:
+    made = [service.send_model().json() for _ in range(3)]
+    data = service.send_dataset().json()
+    first = service.http.get("/models", params={"limit": 2}).json()
+    assert first["data"] == [made[2], made[1]]
+    assert first["has_more"]
+    rest = service.http.get("/models", params={"cursor": first["next"]}).json()
+    assert (rest["data"], rest["has_more"], rest["next"]) == ([made[0]], False, None)
+    assert service.http.get("/datasets").json()["data"] == [data]
+
+
+def test_uploads_are_found_by_digest_and_by_a_part_of_their_name(service: Service) -> None:
+    model = service.send_model().json()
+
+    def found(**query: str) -> list[str]:
+        listed = service.http.get("/models", params=query).json()["data"]
+        return [each["id"] for each in listed]
+
+    assert found(sha256=model["sha256"]) == [model["id"]]
+    assert found(sha256="0" * 64) == []
+    assert found(q="M.SAFE") == found(q=model["id"][4:12]) == [model["id"]]
+    assert found(q="%") == []
+    for query, param in (({"sha256": "abc"}, "sha256"), ({"cursor": "eA=="}, "cursor")):
+        assert_problem(service.http.get("/models", params=query), 422, "invalid_value", param)
+
+
 def test_parts_may_come_in_any_order_and_in_small_pieces(service: Service) -> None:
     body = multipart(("architecture", None, b"digits_cnn"), ("file", "m", files.safetensors_file()))
 

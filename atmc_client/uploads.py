@@ -1,0 +1,105 @@
+"""The calls on models and data sets, which jobs and sweeps are made of."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atmc_client.calls import Calls, Document
+from atmc_client.errors import ApiError
+
+# What a service of a version before lists were answers to the question for one.
+_NO_LISTS = (404, 405)
+
+
+class Uploads(Calls):
+    """The calls on models and data sets."""
+
+    def upload_model(
+        self,
+        path: str | Path,
+        architecture: str,
+        *,
+        normalization: Mapping[str, Sequence[float]] | None = None,
+    ) -> Document:
+        """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
+        fields = {"architecture": (None, architecture.encode())}
+        if normalization is not None:
+            fields["normalization"] = (None, json.dumps(normalization).encode())
+        return self._upload("/models", path, fields)
+
+    def upload_dataset(self, path: str | Path) -> Document:
+        """Send a data set's file; its `id` stands for it from then on."""
+        return self._upload("/datasets", path, {})
+
+    def delete_model(self, model_id: str) -> None:
+        """Delete an uploaded network that no job is made of."""
+        self._transport.delete(f"/models/{model_id}")
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Delete an uploaded data set that no job is made of."""
+        self._transport.delete(f"/datasets/{dataset_id}")
+
+    def list_models(
+        self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
+    ) -> list[Document]:
+        """The newest uploaded networks; `q` is a part of the file's name or of the id."""
+        return self._list("/models", limit, q=q, sha256=sha256)
+
+    def list_datasets(
+        self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
+    ) -> list[Document]:
+        """The newest uploaded data sets; `q` is a part of the file's name or of the id."""
+        return self._list("/datasets", limit, q=q, sha256=sha256)
+
+    def find_model(
+        self,
+        path: str | Path,
+        architecture: str,
+        *,
+        normalization: Mapping[str, Sequence[float]] | None = None,
+    ) -> str | None:
+        """The id of this file where it was uploaded before, as this network; None if it was not.
+
+        The file is hashed here, and its hash is all that is sent.
+        """
+        wanted = _numbers(normalization)
+        for found in self._known("/models", path):
+            if found["architecture"] == architecture and _numbers(found["normalization"]) == wanted:
+                return str(found["id"])
+        return None
+
+    def find_dataset(self, path: str | Path) -> str | None:
+        """The id of this file where it was uploaded before; None if it was not. As `find_model`."""
+        return next((str(found["id"]) for found in self._known("/datasets", path)), None)
+
+    def _known(self, path: str, file: str | Path) -> list[Document]:
+        with Path(file).open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        try:
+            return self._list(path, 100, sha256=sha256)
+        except ApiError as error:
+            if error.status in _NO_LISTS:
+                return []
+            raise
+
+    def _upload(self, path: str, file: str | Path, fields: Document) -> Document:
+        with Path(file).open("rb") as opened:
+
+            def parts() -> Document:
+                opened.seek(0)
+                whole = (Path(file).name, opened, "application/octet-stream")
+                return {"files": {**fields, "file": whole}}
+
+            uploaded: Document = self._transport.post(path, parts)
+            return uploaded
+
+
+def _numbers(normalization: Mapping[str, Sequence[float]] | None) -> Any:
+    return normalization and {name: list(map(float, each)) for name, each in normalization.items()}
+
+
+def is_id(given: str | Path) -> bool:
+    """Whether it names something uploaded rather than a file: there is no such file."""
+    return str(given).startswith(("mdl_", "dst_")) and not Path(given).exists()
