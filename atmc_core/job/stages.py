@@ -146,7 +146,10 @@ class TrainingStage(Stage):
     def run_epoch(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.run_epoch(index)}
         accuracy = self.select()
-        return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
+        if accuracy is None:
+            return figures
+        images = len(self.inputs.data.val)
+        return figures | {"validation_accuracy": accuracy, "validation_images": images}
 
     def select(self) -> float | None:
         """Score the candidate, and keep its state if none before was better.

@@ -123,6 +123,7 @@ def build(findings: Findings) -> dict[str, Any]:
         "headline": headline.accuracies(before, "before")
         | (headline.accuracies(dense, "dense") if dense else {})
         | (headline.accuracies(after, "after") if after else {})
+        | ({"intervals_after": headline.intervals(after)} if after else {})
         | sizes
         | headline.speed(speed, bool(compressed))
         | {"seconds": findings.seconds, "accepted": verdict["accepted"]},

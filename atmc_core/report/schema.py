@@ -290,6 +290,13 @@ def _headline() -> Schema:
     always["multiply_adds_before"] = _or_null(_COUNT)
     after |= {f"latency_{name}_s": _or_null(_NUMBER) | one for name in ("after", "c")}
     after |= {f"multiply_adds_{name}": _or_null(_COUNT) for name in ("after", "nonzero")}
+    ends = _object(dict.fromkeys(("accuracy", "low", "high"), _SHARE))
+    after["intervals_after"] = {
+        "type": "object",
+        "additionalProperties": ends,
+        "description": "clean, robust (right under every attack) and each attack by its name, with "
+        "95 % intervals",
+    }
     return _object(before | always | dense | after | sizes, optional=(*dense, *after, *sizes))
 
 
