@@ -32,6 +32,8 @@ from jobstore.webhooks import NewWebhook, create_webhook, tell_sweep
 
 ID_PREFIX = "sweep_"
 
+CANCELLED = "The sweep was cancelled."
+
 
 @dataclass(frozen=True)
 class NewTrial:
@@ -67,14 +69,14 @@ class Trial:
     job: Job | None
 
     @property
+    def headline(self) -> Document | None:
+        """Its figures, once it has succeeded."""
+        return None if self.job is None else self.job.headline
+
+    @property
     def state(self) -> TrialState:
         """The job's state, if there is a job; the row follows it with some delay."""
         return self.row.state if self.job is None else TrialState(self.job.state.value)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it was begun and its job is no longer there."""
-        return self.job is None and self.row.state not in (TrialState.PLANNED, TrialState.SKIPPED)
 
 
 @dataclass(frozen=True)
@@ -227,12 +229,12 @@ def request_cancel(session: Session, sweep_id: str) -> Sweep:
     sweep = hold_sweep(session, sweep_id)
     if sweep.state is SweepState.RUNNING and sweep.cancel_requested_at is None:
         sweep.cancel_requested_at = now(session)
-        cancel_trials(session, sweep, list_trials(session, sweep_id), "The sweep was cancelled.")
+        stop_trials(session, sweep, list_trials(session, sweep_id), CANCELLED)
     session.flush()
     return sweep
 
 
-def cancel_trials(session: Session, sweep: Sweep, trials: Sequence[Trial], reason: str) -> None:
+def stop_trials(session: Session, sweep: Sweep, trials: Sequence[Trial], reason: str) -> None:
     """Skip those of a held sweep's trials that are planned, and cancel those that are at work."""
     for trial in trials:
         if trial.state is TrialState.PLANNED:

@@ -1,4 +1,4 @@
-"""`python -m keeper`: sweep, retention and webhooks until SIGTERM or Ctrl-C.
+"""`python -m keeper`: sweep, retention, webhooks and users' sweeps until SIGTERM or Ctrl-C.
 
 A service needs one keeper, and any number may run. With a keeper, a lost message or a killed worker
 costs a job only seconds.
@@ -18,11 +18,12 @@ from jobstore.vault import Vault
 from jobstore.wakeups import make_celery
 from keeper.posting import Poster
 from keeper.sweep import sweep_for_ever
+from keeper.trials import Conductor
 from keeper.webhooks import Sender
 
 
 def main() -> None:
-    """Run until a signal; an exception ends the process if the sweep or the webhooks fail."""
+    """Run until a signal; an exception ends the process if one of its threads fails."""
     keep_private()
     settings = Settings()
     configure_logs(settings.log_format)
@@ -33,15 +34,21 @@ def main() -> None:
     database = Database(make_engine(settings))
     poster = Poster(Destinations.from_settings(settings))
     vault = Vault.from_settings(settings)
-    sender = threading.Thread(target=Sender(database, poster, vault, stop).run, name="webhooks")
-    sender.start()
+    celery = make_celery(settings)
+    beside = [
+        threading.Thread(target=Sender(database, poster, vault, stop).run, name="webhooks"),
+        threading.Thread(target=Conductor(settings, database, celery, stop).run, name="sweeps"),
+    ]
+    for thread in beside:
+        thread.start()
     try:
         store = ObjectStore.from_settings(settings)
-        sweep_for_ever(settings, database, store, make_celery(settings), stop)
+        sweep_for_ever(settings, database, store, celery, stop)
     finally:
-        # If one of the two fails, the whole process ends, so that whatever started it notices.
+        # If one of the three fails, the whole process ends, so that whatever started it notices.
         stop.set()
-        sender.join()
+        for thread in beside:
+            thread.join()
         traces.shut_down()
 
 
