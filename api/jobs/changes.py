@@ -81,6 +81,8 @@ def _look(services: Services, since: datetime | None) -> _Look:
     with services.database.read() as session:
         moment = now(session)
         start = moment if since is None else since.replace(tzinfo=since.tzinfo or UTC)
-        jobs = changed_jobs(session, max(start, moment - _FARTHEST) - _OVERLAP)
+        # A client may name any moment, also one that cannot be reckoned with.
+        start = min(max(start, moment - _FARTHEST), moment)
+        jobs = changed_jobs(session, start - _OVERLAP)
         offers = offers_for(session, services.settings, jobs)
         return _Look(moment, [JobView.of(job, offers) for job in jobs])

@@ -41,7 +41,8 @@ def test_a_stream_tells_each_job_as_it_comes_changes_and_ends(service: Service) 
         attempt = claimed(service)
         assert next(job for _, job in events)["state"] == "validating"
         with service.database.write() as session:
-            leases.finish(session, attempt, JobState.FAILED)
+            error = leases.JobError("training_diverged", "The loss became infinite.")
+            leases.finish(session, attempt, JobState.FAILED, error=error)
         moment, told = next(events)
         assert told == service.http.get(f"/jobs/{id}").json()
         assert told["state"] == "failed"

@@ -52,11 +52,11 @@ def page(service_url: str) -> Iterator[Page]:
 def new(page: Page, digits: Path, name: str) -> None:
     """Open the form and fill it in, up to what is to be made."""
     page.get_by_role("link", name="New job").click()
-    page.get_by_label("Network", exact=False).first.set_input_files(digits / "digits.safetensors")
-    page.get_by_label("Data", exact=False).first.set_input_files(digits / "digits.npz")
+    page.locator("#model").set_input_files(digits / "digits.safetensors")
+    page.locator("#dataset").set_input_files(digits / "digits.npz")
     expect(page.get_by_label("Architecture")).to_have_value(ARCHITECTURE)
     page.get_by_label("Epsilon", exact=True).fill("0.1")
-    page.get_by_label("Name").fill(name)
+    page.get_by_label("Name", exact=True).fill(name)
     for group, fields in SHORT.items():
         page.get_by_text(f"more of {group}").click()
         for label, value in fields.items():
@@ -110,7 +110,7 @@ def test_what_would_repeat_a_job_repeats_it(page: Page, atmc: Callable, digits: 
 def test_a_sweep_draws_its_figure_and_gives_its_files(page: Page, digits: Path) -> None:
     new(page, digits, "four points")
     page.get_by_role("button", name="A grid of sizes").click()
-    page.get_by_label("Densities").fill("0.2 0.1")
+    page.get_by_label("Densities", exact=True).fill("0.2 0.1")
     page.get_by_label("Bits", exact=True).fill("8 4")
     page.get_by_role("button", name="Start the sweep").click()
     page.get_by_role("heading", name="four points", level=1).wait_for(timeout=JOB_MS)

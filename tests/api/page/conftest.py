@@ -74,7 +74,7 @@ def visit(browser: Browser) -> Iterator[Visiting]:
         base = str(service.http.base_url).rstrip("/")
         size = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(15_000)
         made = Visit(context.new_page(), base)
         made.page.on("console", lambda said: _note(made.complaints, said.type, said.text))
         made.page.on("pageerror", lambda error: made.complaints.append(str(error)))

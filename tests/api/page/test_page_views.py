@@ -62,7 +62,8 @@ def test_the_list_follows_jobs_and_acts_on_them(local: Service, visit: Visiting)
     seen.sees("one that came later")
     assert "one that came later" in page.locator("[data-row='0']").inner_text()
     with local.database.write() as session:
-        leases.finish(session, attempt, JobState.FAILED)
+        error = leases.JobError("training_diverged", "The loss became infinite.")
+        leases.finish(session, attempt, JobState.FAILED, error=error)
     row.get_by_role("button", name="Retry").click()
     wait_until(lambda: local.http.get(one["links"]["self"]).json()["state"] == "queued")
     row.get_by_role("button", name="Cancel").click()
@@ -72,7 +73,7 @@ def test_the_list_follows_jobs_and_acts_on_them(local: Service, visit: Visiting)
     row.wait_for(state="detached")
     seen.sees("one that came later")
     page.get_by_label("Search by name or id").fill("")
-    page.get_by_label("State").select_option("cancelled")
+    page.get_by_label("State", exact=True).select_option("cancelled")
     row.wait_for()
     assert page.locator("[data-row]").count() == 1
 
@@ -153,8 +154,9 @@ def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit:
         session.execute(insert(Job), rows)
         # Ended, since that many do not wait.
         session.execute(
-            update(Job).where(Job.id.in_([row["id"] for row in rows])),
-            {"state": JobState.CANCELLED, "finished_at": began},
+            update(Job)
+            .where(Job.id != first["id"])
+            .values(state=JobState.CANCELLED, finished_at=began)
         )
     seen = visit(local)
     page = seen.go("jobs")
@@ -253,12 +255,12 @@ def test_a_new_job_says_what_is_wrong_before_anything_is_sent(
     page.on("request", lambda r: sent.append(r.method) if r.method != "GET" else None)
     page.get_by_role("button", name="Send the job").click()
     seen.sees("Before it can be sent")
-    page.get_by_label("Network").set_input_files(cut)
+    page.locator("#model").set_input_files(cut)
     seen.sees("The file is not whole")
-    page.get_by_label("Network").set_input_files(model)
+    page.locator("#model").set_input_files(model)
     seen.sees("38,160 weights can be compressed")
     assert page.get_by_label("Architecture").input_value() == files.ARCHITECTURE
-    page.get_by_label("Data").set_input_files(data)
+    page.locator("#dataset").set_input_files(data)
     page.get_by_label("Density", exact=True).fill("1.5")
     seen.sees("density is at most 1")
     page.get_by_label("Density, slider").fill("150")
@@ -271,7 +273,7 @@ def test_a_new_job_says_what_is_wrong_before_anything_is_sent(
     page.get_by_role("button", name="Send the job").click()
     assert sent == []
     page.get_by_label("Epsilon", exact=True).fill("8/255")
-    page.get_by_label("Name").fill("from the page")
+    page.get_by_label("Name", exact=True).fill("from the page")
     page.get_by_role("button", name="Send the job").click()
     page.get_by_role("heading", name="from the page").wait_for()
     (job,) = local.http.get("/jobs").json()["data"]
