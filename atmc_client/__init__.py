@@ -9,6 +9,6 @@ client.download(job["id"], "smaller")
 """
 
 from atmc_client.client import Client
-from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
+from atmc_client.errors import ApiError, DigestMismatch, NoToken, ServerUnreachable
 
-__all__ = ["ApiError", "Client", "DigestMismatch", "ServerUnreachable"]
+__all__ = ["ApiError", "Client", "DigestMismatch", "NoToken", "ServerUnreachable"]
