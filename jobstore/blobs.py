@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from jobstore import metrics
 from jobstore.dialects import clock, upsert
 from jobstore.objects import ObjectStore, blob_key
-from jobstore.tables import Artifact, Blob, Dataset, Job, Model
+from jobstore.tables import Artifact, Blob, Dataset, Job, Model, Product
 
 UNSETTLED_S = 3600.0
 """The longest that a blob may lie in the store before a row refers to it."""
@@ -83,6 +83,12 @@ def _are(places: Collection[Place]) -> ColumnElement[bool]:
     )
 
 
+def known(session: Session, among: Collection[Place]) -> set[Place]:
+    """Return those of these blobs that there is a row of."""
+    query = select(Blob.tenant_id, Blob.sha256).where(_are(among))
+    return {(tenant, sha256) for tenant, sha256 in session.execute(query)}
+
+
 def delete_unreferenced(session: Session, store: ObjectStore, among: Collection[Place]) -> int:
     """Delete those of these blobs that nothing refers to; returns how many.
 
@@ -111,6 +117,7 @@ def is_referred_to() -> ColumnElement[bool]:
         exists().where(*_same(Model), Model.expired_at.is_(None)),
         exists().where(*_same(Dataset), Dataset.expired_at.is_(None)),
         exists().where(*_same(Artifact)),
+        exists().where(*_same(Product)),
         # A file that a job starts from, until it has ended.
         exists().where(
             Job.tenant_id == Blob.tenant_id,
@@ -120,5 +127,5 @@ def is_referred_to() -> ColumnElement[bool]:
     )
 
 
-def _same(kind: type[Model | Dataset | Artifact]) -> tuple[ColumnElement[bool], ...]:
+def _same(kind: type[Model | Dataset | Artifact | Product]) -> tuple[ColumnElement[bool], ...]:
     return kind.tenant_id == Blob.tenant_id, kind.sha256 == Blob.sha256

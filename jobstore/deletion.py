@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from jobstore import webhooks
+from jobstore import products, webhooks
 from jobstore.blobs import delete_unreferenced
 from jobstore.database import Database
 from jobstore.errors import InUse, NotEnded, NotFound
@@ -25,7 +25,9 @@ class Freed:
 
 
 def delete_job(session: Session, job_id: str) -> Freed:
-    """Delete the job, its events, artifacts and webhook; what it was made of stays.
+    """Delete the job, its events, artifacts and webhook, and the products that no other job has.
+
+    What it was made of stays.
 
     Of one that is a trial its sweep goes on to say that there was one.
 
@@ -37,7 +39,8 @@ def delete_job(session: Session, job_id: str) -> Freed:
     if job.state not in FINAL:
         raise NotEnded(f"the job is {job.state.value}", f"/jobs/{job_id}")
     digests = session.scalars(select(Artifact.sha256).where(Artifact.job_id == job_id))
-    freed = Freed([(job.tenant_id, digest) for digest in digests], job.checkpoint_keys)
+    unused = [*digests, *products.forget_job(session, job_id, job.tenant_id)]
+    freed = Freed([(job.tenant_id, digest) for digest in unused], job.checkpoint_keys)
     webhooks.forget_job(session, job_id)
     for kind in (Artifact, Event):
         session.execute(delete(kind).where(kind.job_id == job_id))

@@ -86,6 +86,20 @@ def attempt_began(session: Session, job: Job) -> datetime:
     return session.scalars(select(Event.time).where(*mine).order_by(Event.seq).limit(1)).one()
 
 
+def best_metric(session: Session, job: Job, name: str) -> dict[str, Any] | None:
+    """Return the data of the job's `metric` event with the most of a figure, of its present stage.
+
+    Only the newest events are looked at.
+    """
+    query = select(Event.data).where(Event.job_id == job.id, Event.type == EventType.METRIC.value)
+    newest = session.scalars(query.order_by(Event.seq.desc()).limit(_NEWEST)).all()
+    found = [data for data in newest if data.get("stage") == job.stage and name in data]
+    return max(found, key=lambda data: float(data[name]), default=None)
+
+
+_NEWEST = 100
+
+
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
     """Return up to `limit` events of the job with a number above `after`, oldest first."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)

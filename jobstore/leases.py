@@ -183,7 +183,7 @@ def renew(session: Session, attempt: Attempt, *, lease_s: float, run_seconds: fl
 
     Raises `LeaseLost`.
     """
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     job.lease_expires_at = now(session, lease_s)
     job.run_seconds = run_seconds
     return LeaseState(cancel_requested=job.cancel_requested_at is not None)
@@ -208,7 +208,7 @@ def report(
     Raises `LeaseLost`, and KeyError for an event that lacks a field that docs/interfaces/events.md
     gives it.
     """
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     if first is not None:
         events = events[max(0, job.reported - first) :]
     job.reported += len(events)
@@ -227,7 +227,7 @@ def set_checkpoint(session: Session, attempt: Attempt, key: str) -> str | None:
     The one before it is kept in case this one turns out broken. Returns the key of the one before
     those two, whose object the caller should delete. Raises `LeaseLost`.
     """
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     if job.checkpoint_key == key:
         return None  # The caller repeats itself, because the first answer was lost.
     replaced = job.previous_checkpoint_key
@@ -240,7 +240,7 @@ def release(session: Session, attempt: Attempt) -> JobState:
 
     Raises `LeaseLost`.
     """
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     return _end_attempt(session, job)
 
 
@@ -257,7 +257,7 @@ def fail_attempt(session: Session, attempt: Attempt, error: JobError) -> JobStat
 
     Returns the new state; raises `LeaseLost`.
     """
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     return _fail_attempt(session, job, error)
 
 
@@ -283,7 +283,7 @@ def finish(
         raise ValueError(f"a job does not finish {state} with headline {headline!r}")
     if (error is not None) != (state is JobState.FAILED):
         raise ValueError(f"a job does not finish {state} with error {error!r}")
-    job = _hold(session, attempt)
+    job = hold(session, attempt)
     if headline is not None:
         job.headline = headline
         job.progress = 1.0
@@ -343,7 +343,7 @@ def _held_by(attempt: Attempt) -> tuple[Any, ...]:
     )
 
 
-def _hold(session: Session, attempt: Attempt) -> Job:
+def hold(session: Session, attempt: Attempt) -> Job:
     """Lock the attempt's job for this transaction, or raise `LeaseLost`."""
     query = select(Job).where(*_held_by(attempt)).with_for_update()
     job = session.scalars(query, execution_options={"populate_existing": True}).one_or_none()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from jobstore import webhooks
+from jobstore import products, webhooks
 from jobstore.dialects import clock, now
 from jobstore.tables import (
     Artifact,
@@ -59,6 +59,7 @@ def expire(session: Session, tenant: str, terms: Terms) -> Expired:
         _expire_uploads(session, Dataset, tenant, terms.keep_uploads_s)
     if terms.keep_checkpoints_s is None:
         return Expired([], more)
+    more |= products.expire(session, tenant, terms.keep_checkpoints_s, _AT_ONCE)
     return Expired(_forget_checkpoints(session, tenant, terms.keep_checkpoints_s), more)
 
 

@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     # A job's folder may take so much: inputs, also inflated, checkpoints, results. It may not take
     # more than its tenant may store, either, but for 256 MiB.
     max_run_bytes: _Count = Field(default=64 * _GIB, gt=0)
+    # A host's workers keep so much of what they fetched, for jobs on the same; 0 keeps nothing.
+    input_cache_bytes: _Count = Field(default=8 * _GIB, ge=0)
 
     # A job's processes may hold this much memory together; None is nine tenths of what there is.
     memory_limit_bytes: _Count | None = Field(default=None, gt=0)

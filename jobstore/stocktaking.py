@@ -25,9 +25,9 @@ from jobstore.objects import (
     blob_key,
     read_blob_key,
 )
-from jobstore.tables import DEFAULT_TENANT, Artifact, Blob, Dataset, Job, Model
+from jobstore.tables import DEFAULT_TENANT, Artifact, Blob, Dataset, Job, Model, Product
 
-_Kind = type[Blob] | type[Model] | type[Dataset] | type[Artifact]
+_Kind = type[Blob] | type[Model] | type[Dataset] | type[Artifact] | type[Product]
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class _Part:
             (Model, Model.expired_at.is_(None)),
             (Dataset, Dataset.expired_at.is_(None)),
             (Artifact, None),
+            (Product, None),
         ):
             query = select(kind.sha256).where(*self.of(kind)).distinct()
             query = query if condition is None else query.where(condition)
@@ -181,8 +182,10 @@ class _Part:
 def _parts(session: Session, store: ObjectStore) -> list[_Part]:
     """Return the parts in which there is anything, in the store or in the rows."""
     parts = set[_Part]()
-    for kind in (Blob, Model, Dataset, Artifact):
+    for kind in (Blob, Model, Dataset, Artifact, Product):
         beginnings = select(kind.tenant_id, func.substr(kind.sha256, 1, 2)).distinct()
+        # Of a product that is still made there are no bytes.
+        beginnings = beginnings.where(kind.sha256.is_not(None))
         parts |= {_Part(tenant, start) for tenant, start in session.execute(beginnings)}
     others = {folder.split("/")[1] for folder in store.folders("tenants/")}
     for tenant in {DEFAULT_TENANT, *others}:

@@ -69,6 +69,11 @@ class Trial:
     job: Job | None
 
     @property
+    def headline(self) -> Document | None:
+        """Its figures, once it has succeeded."""
+        return None if self.job is None else self.job.headline
+
+    @property
     def state(self) -> TrialState:
         """The job's state, if there is a job; the row follows it with some delay."""
         return self.row.state if self.job is None else TrialState(self.job.state.value)

@@ -9,6 +9,7 @@ trial is never made twice, and none is lost.
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -19,19 +20,23 @@ from jobstore import audit, starts, sweeps
 from jobstore.database import Database
 from jobstore.dialects import now
 from jobstore.errors import NotFound, QuotaExceeded, TenantGone, UnsuitableStart
+from jobstore.events import best_metric
 from jobstore.jobs import create_job
 from jobstore.logs import brief
 from jobstore.quotas import check_queue
 from jobstore.retry import TRANSIENT
 from jobstore.settings import Settings
-from jobstore.states import SweepState, TrialState
+from jobstore.states import ACTIVE, SweepState, TrialState
+from jobstore.sweeps import Trial
 from jobstore.tables import Dataset, Job, Model, Sweep, Tenant
 from jobstore.tenancy import Origin
 from jobstore.terms import Terms
 from jobstore.uploads import hold_uploads
 from jobstore.wakeups import wake
 from jobstore.workers import queue_of
-from keeper.steps import Launch, Step, next_step
+from keeper.steps import Launch, Step, done_of, next_step
+from tuning.goal import Goal
+from tuning.search import Found
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +109,9 @@ class Conductor:
     def _look(self, session: Session, sweep: Sweep) -> tuple[Step, int | None]:
         tenant = session.get_one(Tenant, sweep.tenant_id)
         limit = Terms.of(self._settings, tenant).max_queued_jobs
-        return next_step(sweep, sweeps.list_trials(session, sweep.id), now(session)), limit
+        trials = sweeps.list_trials(session, sweep.id)
+        hopeless = _hopeless(session, sweep, trials)
+        return next_step(sweep, trials, now(session), hopeless), limit
 
     def _take(self, session: Session, sweep: Sweep, step: Step, limit: int | None) -> list[Job]:
         """Write the step down; returns the jobs that it made."""
@@ -113,6 +120,10 @@ class Conductor:
         for trial in step.told:
             sweeps.tell_trial(session, sweep, trial.row, trial.state)
         sweeps.stop_trials(session, sweep, step.stopped, step.why_stopped)
+        if step.planned is not None:
+            sweeps.plan_trial(
+                session, sweep, step.planned, len(sweeps.list_trials(session, sweep.id))
+            )
         made: list[Job] = []
         if step.launches:
             model, dataset = hold_uploads(session, sweep.model_id, sweep.dataset_id)
@@ -151,6 +162,29 @@ class Conductor:
         sweeps.tell_trial(session, sweep, row, TrialState.QUEUED)
         audit.record(session, "job.create", job.id, sweep=sweep.id)
         return job
+
+
+def _hopeless(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> tuple[Trial, str] | None:
+    """Return the trial of a goal that cannot hold its floor any more, and why."""
+    goal = Goal.of(sweep.asked)
+    at_work = [t.job for t in trials if t.job is not None and t.job.state in ACTIVE]
+    if goal is None or not at_work or trials[-1].row.confirms is not None:
+        return None
+    job = at_work[0]
+    said = best_metric(session, job, "validation_accuracy")
+    if said is None or job.epochs is None:
+        return None
+    accuracy, images = said["validation_accuracy"], said.get("validation_images")
+    if not images:
+        return None  # Of a worker of the version before.
+    why = goal.why_hopeless(job.stage, job.epoch or 0, job.epochs, accuracy, images)
+    if why is None:
+        return None
+    # If nothing else is to be tried, its figures are the best that there will be.
+    needed = not any(trial.headline for trial in trials)
+    if needed and isinstance(goal.decide(done_of(trials)), Found):
+        return None
+    return trials[-1], why
 
 
 def _is_full(session: Session, limit: int | None) -> bool:

@@ -30,6 +30,7 @@ from jobstore.settings import Settings
 from jobstore.tables import Job
 from jobstore.wakeups import WAKE_TASK, make_celery, wake
 from jobstore.workers import Offer
+from worker.cache import Tending
 from worker.folder import remove_abandoned
 from worker.gpus import GpuReport
 from worker.presence import Presence
@@ -134,6 +135,7 @@ def _start(**_: Any) -> None:
         log.exception("the worker cannot start")
         raise SystemExit(1) from error
     GpuReport(_worker.database, _worker.shutdown).begin()
+    Tending(_worker.supervisor.cache, _worker.database, _worker.shutdown).begin()
     extra = {"owner": _worker.owner, "device": device, "gpus": offer.gpus}
     log.info("worker starts; its children's %s", _worker.supervisor.shelter.held, extra=extra)
 

@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "child.log"
 
     @property
+    def products(self) -> Path:
+        """What stages make, to be shared with other jobs, and what others made."""
+        return self.path / "products"
+
+    @property
     def temporary(self) -> Path:
         """The child's folder for temporary files, and its home."""
         return self.path / "tmp"
@@ -115,7 +120,8 @@ def run_folder(runs: Path, name: str) -> Iterator[RunFolder]:
     folder = RunFolder(runs / name)
     with ExitStack() as stack:
         with _lock(runs / _LOCK):
-            for each in (folder.inputs, folder.checkpoints, folder.results, folder.temporary):
+            parts = (folder.inputs, folder.checkpoints, folder.results, folder.products)
+            for each in (*parts, folder.temporary):
                 each.mkdir(parents=True)
             stack.enter_context(_lock(folder.path / _LOCK))
         stack.callback(shutil.rmtree, folder.path)

@@ -7,6 +7,7 @@ cancel may wait for that.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -56,10 +57,12 @@ class Guard:
         shutdown: threading.Event,
         folder: Path,
         disk_limit: int,
+        make_room: Callable[[], None],
     ) -> None:
         """`run_seconds` is the time that the job has run in earlier attempts.
 
-        `disk_limit` are the bytes that the run's `folder` may take.
+        `disk_limit` are the bytes that the run's `folder` may take; `make_room` drops what takes
+        room on the disk and nobody needs.
         """
         self.stopped = threading.Event()
         self.reason: StopReason | None = None
@@ -72,6 +75,7 @@ class Guard:
         self.memory_limit = memory_limit(settings)
         self.disk_limit = disk_limit
         self._folder = folder
+        self._make_room = make_room
         self._disk = Disk(settings)
         self._renewed = time.monotonic()
         self._child: ChildProcess | None = None
@@ -130,6 +134,10 @@ class Guard:
         return None
 
     def _has_room(self) -> bool:
+        try:
+            self._disk.check()
+        except DiskFull:
+            self._make_room()
         try:
             self._disk.check()
         except DiskFull as error:

@@ -61,6 +61,8 @@ class AttemptSpans:
                 self._stage[1].note("resumed", {"atmc.stage.epochs": data["epoch"]}, at)
 
     def _enter_or_leave(self, stage: str, status: object, at: datetime) -> None:
+        if status == "waiting":
+            return  # It is at the stage all the same.
         if status == "started":
             self._leave(at)
             span = traces.begin(

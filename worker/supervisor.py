@@ -6,44 +6,42 @@ network. All writes to the database are conditional on the attempt's lease, so a
 paused, and whose job was given to another worker, does no harm.
 """
 
-import json
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy.orm import Session
-
-from jobstore import leases, logs, uploads
-from jobstore.blobs import touch
+from jobstore import leases, logs
 from jobstore.database import Database
 from jobstore.disk import Disk
 from jobstore.errors import DiskFull, LeaseLost
-from jobstore.leases import Attempt, JobError, NewArtifact
+from jobstore.leases import Attempt, JobError
 from jobstore.logs import brief
-from jobstore.objects import ObjectStore, blob_key, checkpoint_key, digest_of
-from jobstore.retry import TRANSIENT, GaveUp, retry
+from jobstore.objects import ObjectStore, checkpoint_key
+from jobstore.retry import GaveUp, retry
 from jobstore.settings import Settings
 from jobstore.states import JobState
-from jobstore.tables import Dataset, Job, Model, Tenant
+from jobstore.tables import Job, Tenant
 from jobstore.terms import Terms
-from jobstore.traces import Attributes, Span
+from worker.access import Access
+from worker.cache import InputCache
 from worker.events import EventTail, ProtocolError
-from worker.folder import REPORT, is_result, media_type, write_json
+from worker.filling import Filling, StartGone
 from worker.guard import Guard, StopReason
 from worker.memory import OomKills
+from worker.products import ProductDesk
+from worker.publishing import Publisher, read_outcome
 from worker.shelter import Shelter
 from worker.signing import Signer
 from worker.spans import AttemptSpans
 from worker.workplace import ChildFactory, Workplace
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: The command of a child that waits, without its restrictions.
 CHILD_COMMAND = (sys.executable, "-m", "worker.child", "--supervised")
@@ -52,7 +50,6 @@ CHILD_COMMAND = (sys.executable, "-m", "worker.child", "--supervised")
 _SHIP_EVERY_S = 0.2
 # A run needs this much whatever its tenant may store: checkpoints and results, too.
 _LEAST_DISK_BYTES = 256 << 20
-_MODEL_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "onnx": ".onnx"}
 
 
 def runs_folder(settings: Settings) -> Path:
@@ -86,13 +83,20 @@ class Supervisor:
         self.device = device
         self.shutdown = shutdown
         self.signer = signer
+        self.cache = InputCache(settings)
         self.shelter = Shelter(settings, runs_folder(settings))
         self.children = ChildFactory(child_command, self.shelter)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room for another job; if not, jobs are left to others."""
+        disk = Disk(self.settings)
         try:
-            Disk(self.settings).check(_LEAST_DISK_BYTES)
+            disk.check(_LEAST_DISK_BYTES)
+        except DiskFull:
+            # What is kept for later jobs is the first to go.
+            self.cache.clear()
+        try:
+            disk.check(_LEAST_DISK_BYTES)
         except DiskFull as error:
             log.warning("no job is taken, the disk is full: %s", error)
             return False
@@ -128,6 +132,7 @@ class Supervisor:
             shutdown=self.shutdown,
             folder=folder,
             disk_limit=self._disk_limit(job.tenant_id),
+            make_room=self.cache.clear,
         )
 
     def _disk_limit(self, tenant_id: str) -> int:
@@ -161,13 +166,15 @@ class _Run:
         spans: AttemptSpans,
     ) -> None:
         self.supervisor = supervisor
-        self.database = supervisor.database
-        self.store = supervisor.store.of(job.tenant_id)
         self.job = job
         self.attempt = attempt
         self.workplace, self.folder = workplace, workplace.folder
         self.guard = guard
         self.spans = spans
+        store = supervisor.store.of(job.tenant_id)
+        self.access = Access(supervisor.database, store, attempt, guard)
+        self.filling = Filling(self.access, job, self.folder, supervisor.cache)
+        self.publisher = Publisher(self.access, job, self.folder, spans, supervisor.signer)
         self.events = EventTail(self.folder.events)
         self.shipped: Path | None = None
         self.oom_kills = OomKills(workplace.cgroup)
@@ -179,12 +186,21 @@ class _Run:
         """
         try:
             with self.spans.step("fetch"):
-                self._prepare()
+                settings = self.supervisor.settings
+                self.shipped = self.filling.fill(
+                    device=self.supervisor.device, threads=settings.threads
+                )
             self._end(self._supervise())
         except GaveUp:
             self._stop()
         except LeaseLost:
             raise
+        except StartGone:
+            message = (
+                f"the network that the job starts from is gone with {self.job.start_from}: a job "
+                "that has ended no longer keeps it. Name another one, or leave start_from out"
+            )
+            self._finish(JobState.FAILED, error=JobError("start_gone", message, "start_from"))
         except ProtocolError as error:
             self._fail_attempt(JobError("child_crashed", str(error)))
         except Exception as error:
@@ -192,57 +208,30 @@ class _Run:
             log.exception("the supervisor failed", extra=self.attempt.ids)
             self._fail_attempt(JobError("internal_error", f"{type(error).__name__}: {error}"))
 
-    def _prepare(self) -> None:
-        """Fill the folder: the inputs, the checkpoints to resume from, and the job's document."""
-        model, dataset = self._patiently("reading the job's inputs", self._inputs)
-        model_path = self.folder.inputs / f"model{_MODEL_SUFFIX[model.format]}"
-        dataset_path = self.folder.inputs / "dataset"
-        self._fetch(blob_key(model.sha256, model.tenant_id), model_path)
-        self._fetch(blob_key(dataset.sha256, dataset.tenant_id), dataset_path)
-        for key in reversed(self.job.checkpoint_keys):
-            self.shipped = self.folder.checkpoints / Path(key).name
-            self._fetch_checkpoint(key, self.shipped)
-        document = {
-            "job_id": self.job.id,
-            "attempt": self.attempt.number,
-            "spec": self.job.spec,
-            "model": {
-                "path": str(model_path.relative_to(self.folder.path)),
-                "architecture": model.architecture,
-                "normalization": model.normalization,
-            },
-            "dataset": {"path": str(dataset_path.relative_to(self.folder.path))},
-            "device": self.supervisor.device,
-            "processes": max(1, self.job.gpus),
-            "threads": self.supervisor.settings.threads,
-        }
-        write_json(self.folder.job, document)
-
-    def _inputs(self) -> tuple[Model, Dataset]:
-        with self.database.read() as session:
-            model = uploads.get_model(session, self.job.model_id)
-            return model, uploads.get_dataset(session, self.job.dataset_id)
-
     def _supervise(self) -> int:
         """Run the child to its end, and store events and checkpoints; returns its exit status."""
-        child = self.workplace.begin()
-        extra = {"pid": child.pid, "folder": self.folder.path.name}
-        log.info("child started", extra=self.attempt.ids | extra)
-        try:
-            self.guard.watch_over(child)
-            while not child.wait(_SHIP_EVERY_S):
+        cache, settings = self.supervisor.cache, self.supervisor.settings
+        with closing(ProductDesk(self.access, self.folder.products, cache, settings)) as desk:
+            child = self.workplace.begin()
+            extra = {"pid": child.pid, "folder": self.folder.path.name}
+            log.info("child started", extra=self.attempt.ids | extra)
+            try:
+                self.guard.watch_over(child)
+                while not child.wait(_SHIP_EVERY_S):
+                    self._ship()
+                    desk.serve()
+                    if self.events.confirmed:
+                        # The next child is not started earlier, because that would slow this one's
+                        # start.
+                        self.supervisor.children.warm_up()
+            finally:
+                status = self.workplace.end()
+            log.info("child ended", extra=self.attempt.ids | {"status": status})
+            if self.folder.outcome.exists():
+                self._ship_events()
+            else:
                 self._ship()
-                if self.events.confirmed:
-                    # The next child is not started earlier, because that would slow this one's
-                    # start.
-                    self.supervisor.children.warm_up()
-        finally:
-            status = self.workplace.end()
-        log.info("child ended", extra=self.attempt.ids | {"status": status})
-        if self.folder.outcome.exists():
-            self._ship_events()
-        else:
-            self._ship()
+            desk.keep()
         return status
 
     def _ship(self) -> None:
@@ -258,29 +247,36 @@ class _Run:
         events = self.events.read()
         if events:
             first = self.events.confirmed
-            self._write(
+            self.access.write(
                 "shipping events", lambda s: leases.report(s, self.attempt, events, first=first)
             )
             self.events.confirm()
             self.spans.follow(events)
 
     def _ship_checkpoint(self, path: Path) -> None:
+        access = self.access
         key = checkpoint_key(self.job.id, self.attempt.number, path.name)
         try:
-            self._patiently("storing a checkpoint", lambda: self.store.put_file(key, path))
+            access.patiently("storing a checkpoint", lambda: access.store.put_file(key, path))
         except FileNotFoundError:
             return  # The child has replaced it by a newer one, which the next call will find.
-        replaced = self._write(
+        replaced = access.write(
             "naming a checkpoint", lambda s: leases.set_checkpoint(s, self.attempt, key)
         )
         self.shipped = path
         if replaced is not None:
-            self._delete(replaced)
+            access.delete(replaced)
 
     def _end(self, status: int) -> None:
         """Store the results, or the reason why there are none."""
         if self.folder.outcome.exists():
-            self._publish(json.loads(self.folder.outcome.read_text()))
+            outcome = read_outcome(self.folder)
+            if isinstance(outcome, JobError):
+                self._finish(JobState.FAILED, error=outcome)
+                return
+            self.spans.child_ended()
+            artifacts = self.publisher.publish(self.filling.inputs())
+            self._finish(JobState.SUCCEEDED, headline=outcome, artifacts=artifacts)
         elif self.guard.stopped.is_set():
             self._stop()
         else:
@@ -297,59 +293,6 @@ class _Run:
             case {"code": "out_of_memory" | "cuda_error" as code, "message": str(said)}:
                 return JobError(code, f"{said}; {message}")
         return JobError("child_crashed", message)
-
-    def _publish(self, outcome: dict[str, Any]) -> None:
-        match outcome:
-            case {"status": "succeeded", "headline": dict(headline)}:
-                self.spans.child_ended()
-                with self.spans.step("publish") as publishing:
-                    results = self._results()
-                    artifacts = [self._store_artifact(path, publishing) for path in results]
-                    if self.supervisor.signer is not None:
-                        artifacts.append(
-                            self._attest(self.supervisor.signer, artifacts, publishing)
-                        )
-                self._finish(JobState.SUCCEEDED, headline=headline, artifacts=artifacts)
-            case {"status": "failed", "error": {"code": str(), "message": str()} as error}:
-                self._finish(JobState.FAILED, error=JobError(**error))
-            case _:
-                raise ProtocolError(f"not an outcome: {outcome!r}")
-
-    def _results(self) -> list[Path]:
-        found = sorted(self.folder.results.iterdir())
-        if REPORT not in (path.name for path in found):
-            raise ProtocolError(f"a succeeded child left no results/{REPORT}")
-        for path in found:
-            if not is_result(path):
-                raise ProtocolError(f"a child left results/{path.name!r}, which is not a result")
-        return found
-
-    def _store_artifact(self, path: Path, publishing: Span) -> NewArtifact:
-        size = path.stat().st_size
-        told: Attributes = {"atmc.artifact.name": path.name, "atmc.artifact.bytes": size}
-        with self.spans.step(f"publish {path.name}", below=publishing, attributes=told):
-            return self._put_artifact(path, size)
-
-    def _put_artifact(self, path: Path, size: int) -> NewArtifact:
-        sha256 = digest_of(path)
-        # The blob is touched first: the same bytes may belong to a deleted job, and then the keeper
-        # must not delete them.
-        self._write("storing", lambda s: touch(s, self.job.tenant_id, sha256, size))
-        stored = self._patiently(f"storing {path.name}", lambda: self.store.put_blob(path))
-        return NewArtifact(path.name, media_type(path.name), stored.sha256, stored.bytes)
-
-    def _attest(
-        self, signer: Signer, artifacts: Sequence[NewArtifact], publishing: Span
-    ) -> NewArtifact:
-        """Sign the digests under which the results were stored, and store that, too."""
-        model, dataset = self._patiently("reading the job's inputs", self._inputs)
-        inputs = {"model": model.sha256, "dataset": dataset.sha256}
-        path = self.folder.attestation
-        # A link that the child has put there would lead elsewhere.
-        path.unlink(missing_ok=True)
-        with path.open("xb") as file:
-            file.write(signer.attest(self.job, inputs, artifacts))
-        return self._store_artifact(path, publishing)
 
     def _stop(self) -> None:
         """Write down that the attempt was stopped, for the guard's reason."""
@@ -373,57 +316,26 @@ class _Run:
                 )
                 self._finish(JobState.FAILED, error=JobError("out_of_disk", message))
             case StopReason.SHUTDOWN:
-                state = self._write("giving back", lambda s: leases.release(s, self.attempt))
+                state = self.access.write("giving back", lambda s: leases.release(s, self.attempt))
                 self.spans.end(state)
             case _:
                 raise LeaseLost(str(self.attempt))
 
     def _fail_attempt(self, error: JobError) -> None:
         log.warning("attempt failed: %s", brief(error.message), extra=self.attempt.ids)
-        state = self._write(
+        state = self.access.write(
             "failing the attempt", lambda s: leases.fail_attempt(s, self.attempt, error)
         )
         self.spans.end(state, error.code)
 
     def _finish(self, state: JobState, *, error: JobError | None = None, **outcome: Any) -> None:
-        forgotten = self._write(
+        forgotten = self.access.write(
             "finishing", lambda s: leases.finish(s, self.attempt, state, error=error, **outcome)
         )
         self.spans.end(state, error.code if error else None)
         log.info("job finished", extra=self.attempt.ids | {"state": state})
         for key in forgotten:
-            self._delete(key)
-
-    def _fetch(self, key: str, path: Path) -> None:
-        self._patiently(f"fetching {path.name}", lambda: self.store.get_file(key, path))
-
-    def _fetch_checkpoint(self, key: str, path: Path) -> None:
-        """Put a stored checkpoint into the folder; one that is gone is treated as a broken one."""
-        try:
-            self._fetch(key, path)
-        except FileNotFoundError:
-            path.unlink(missing_ok=True)
-            log.warning("the checkpoint %s is gone", key, extra=self.attempt.ids)
-
-    def _delete(self, key: str) -> None:
-        """Delete an object that nothing refers to any more; a failure only wastes space."""
-        try:
-            self.store.delete(key)
-        except TRANSIENT as error:
-            log.warning("%s was not deleted: %s", key, brief(error), extra=self.attempt.ids)
-
-    def _patiently(self, what: str, action: Callable[[], T]) -> T:
-        """Repeat an action until the server answers, or until the attempt is stopped."""
-        return retry(action, what=what, until=self.guard.stopped.is_set)
-
-    def _write(self, what: str, write: Callable[[Session], T]) -> T:
-        """Repeat a write to the database until it works, or until the lease is lost."""
-
-        def transaction() -> T:
-            with self.database.write() as session:
-                return write(session)
-
-        return retry(transaction, what=what, until=lambda: self.guard.lost)
+            self.access.delete(key)
 
 
 def _describe(status: int) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from atmc_core.determinism import compute_repeatably
 from atmc_core.errors import InvalidInput
+from atmc_core.job.denser import DenserInput
 from atmc_core.job.methods import all_specs
 from atmc_core.job.run import run
 from atmc_core.networks.classifier import Normalization
@@ -20,6 +21,7 @@ from atmc_core.training.distributed import is_launched
 from atmc_spec import read_spec
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
+from worker.shelf import FolderShelf
 from worker.together import PARENT
 
 __all__ = ["is_launched", "run_in"]
@@ -90,7 +92,23 @@ def _run(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
             folder.path,
             device=own_device,
             emit=_emitter(events.write, events.flush),
+            denser=_denser(folder, document.get("start")),
+            shelf=_shelf(folder, document),
         )
+
+
+def _denser(folder: RunFolder, document: dict[str, Any] | None) -> DenserInput | None:
+    if document is None:
+        return None
+    return DenserInput(folder.path / document["path"], document["sha256"], document["job_id"])
+
+
+def _shelf(folder: RunFolder, document: dict[str, Any]) -> FolderShelf | None:
+    """The shelf that a supervisor serves; a child that was started by hand has none."""
+    if not document.get("products"):
+        return None
+    files = {name: document[name]["sha256"] for name in ("model", "dataset")}
+    return FolderShelf(folder.products, document["job_id"], files)
 
 
 def _normalization(document: dict[str, Any] | None) -> Normalization:

@@ -28,6 +28,14 @@ def _multiply_adds(of: str) -> int | None:
     return count
 
 
+class Interval(BaseModel):
+    """A share of the evaluated images with its 95 % interval."""
+
+    accuracy: float
+    low: float
+    high: float
+
+
 class Headline(BaseModel):
     """What a job has achieved; figures that its method does not make are null.
 
@@ -58,6 +66,11 @@ class Headline(BaseModel):
     )
     proven_accuracy_after: float | None = _share(
         "of which no point within the radius is misclassified, as bounds prove"
+    )
+    intervals_after: dict[str, Interval] | None = Field(
+        None,
+        description="Of the compressed network: `clean`, `robust` (right under every attack) and "
+        "each attack by its name, with the ends of their 95 % intervals.",
     )
     k: int | None = Field(None, description="The most non-zeros that the network may have.")
     nonzeros: int | None = Field(None, description="Non-zeros of the compressed weights.")

@@ -1,5 +1,7 @@
 """Creates a sweep: makes every trial's spec, checks it as that of a job, and writes all down."""
 
+from copy import deepcopy
+
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
@@ -9,9 +11,10 @@ from api.jobs.spec import check_k, check_spec, check_start
 from api.problems import Problem
 from api.services import Services
 from api.strict_json import as_model
-from api.sweeps.schemas import NewSweep, SweepWithTrials
+from api.sweeps.schemas import Goal, NewSweep, SweepWithTrials
 from api.webhooks.routes import checked
 from api.webhooks.schemas import WebhookView
+from atmc_spec import LEVELS
 from jobstore import audit, sweeps, traces
 from jobstore.dialects import now
 from jobstore.errors import Expired, NotFound
@@ -22,7 +25,10 @@ from jobstore.tables import Dataset, Document, Model
 from jobstore.uploads import hold_uploads
 from jobstore.webhooks import webhook_of_sweep
 from tuning import grid
-from tuning.grid import InvalidGrid, Planned
+from tuning.goal import DEFAULT_TRIALS, WORST
+from tuning.goal import Goal as TrialGoal
+from tuning.grid import InvalidGrid, Planned, size_of
+from tuning.search import Try
 
 
 def create(services: Services, body: Document, key: str | None) -> JSONResponse:
@@ -32,6 +38,8 @@ def create(services: Services, body: Document, key: str | None) -> JSONResponse:
     def act(session: Session) -> Answer:
         new = as_model(body, NewSweep)
         _check_kind(new)
+        if new.goal is not None:
+            new = _with_goal(new, new.goal)
         planned = _planned(new)
         try:
             model, dataset = hold_uploads(session, new.model_id, new.dataset_id)
@@ -62,6 +70,8 @@ def _check_kind(new: NewSweep) -> None:
 def _planned(new: NewSweep) -> list[Planned]:
     """Return the trials that are known beforehand."""
     try:
+        if new.goal is not None:
+            return [_first_of_goal(new)]
         if new.grid is not None:
             axes = new.grid.model_dump(exclude_none=True)
             _check_count(grid.count(axes), new.max_trials, "grid")
@@ -70,6 +80,43 @@ def _planned(new: NewSweep) -> list[Planned]:
         return grid.lay_over(new.spec, new.specs or [])
     except InvalidGrid as error:
         raise Problem("invalid_value", f"{error.place!r}: {error}.", error.place) from error
+
+
+def _with_goal(new: NewSweep, goal: Goal) -> NewSweep:
+    """Return it with the defaults of a goal, and with the goal's attack among those that run."""
+    spec, target = deepcopy(new.spec), new.spec.get("target")
+    evaluation = spec.get("evaluation", {})
+    if not isinstance(evaluation, dict) or not isinstance(target or {}, dict):
+        return new  # Refused with the spec.
+    if size_of(spec) is not None and (target or {}).get("bits") is not None:
+        detail = "The spec gives both size and bits, so there is nothing to choose: leave one out."
+        raise Problem("invalid_value", detail, "spec.target")
+    if "split" in evaluation:
+        detail = (
+            "A goal's trials run on validation images, its answer on the test split: leave out."
+        )
+        raise Problem("invalid_value", f"'split': {detail}", "spec.evaluation.split")
+    quick = LEVELS["quick"][0]
+    if goal.attack != WORST:
+        level = evaluation.get("level", "quick")
+        run = evaluation.get("attacks") or (LEVELS[level][0] if level in LEVELS else ())
+        if goal.attack not in run and not {"attacks", "level"} & evaluation.keys():
+            spec["evaluation"] = evaluation | {"attacks": [*quick, goal.attack]}
+        elif goal.attack not in run:
+            detail = f"The trials' reports have no {goal.attack}: add it to 'evaluation.attacks'."
+            raise Problem("invalid_value", detail, "goal.attack")
+    defaults = {"minimise": new.minimise or "file_bytes", "trials": new.trials or DEFAULT_TRIALS}
+    return new.model_copy(update={"spec": spec, **defaults})
+
+
+def _first_of_goal(new: NewSweep) -> Planned:
+    """Return what a goal tries first: the others differ in density and bits only."""
+    goal = TrialGoal.of(_asked(new))
+    assert goal is not None
+    chosen = goal.decide([])
+    assert isinstance(chosen, Try)
+    spec, point = goal.spec_of(chosen)
+    return Planned(spec, point)
 
 
 def _check_count(count: int, most: int, param: str) -> None:
@@ -100,16 +147,15 @@ def _begin(
     webhook, secret = checked(services, new.webhook, "webhook.url") if new.webhook else (None, None)
     specs = [trial.spec for trial in planned]
     densers = grid.densers(specs)
+    starts = [new.from_denser and _may_start(spec) for spec in specs]
     trials = [
-        NewTrial(
-            trial.spec,
-            trial.point,
-            grid.shares(trial.spec),
-            denser if new.from_denser and _may_start(trial.spec) else None,
-        )
-        for trial, denser in zip(planned, densers, strict=True)
+        NewTrial(trial.spec, trial.point, grid.shares(trial.spec), denser if may_start else None)
+        for trial, denser, may_start in zip(planned, densers, starts, strict=True)
     ]
-    sweep = sweeps.create_sweep(session, _row(new), model, dataset, trials, webhook)
+    row = _row(new, _asked(new) | {"starts": all(starts)})
+    # A goal's first trial is the keeper's choice, as the others are.
+    trials = [] if new.goal else trials
+    sweep = sweeps.create_sweep(session, row, model, dataset, trials, webhook)
     audit.record(session, "sweep.create", sweep.id, trials=len(trials))
     traces.current().annotate({"atmc.sweep.id": sweep.id})
     view = SweepWithTrials.of(sweep, sweeps.list_trials(session, sweep.id), now(session))
@@ -132,13 +178,16 @@ def _may_start(spec: Document) -> bool:
     return True
 
 
-def _row(new: NewSweep) -> sweeps.NewSweep:
-    asked = new.model_dump(include={"spec", "specs", "from_denser"}) | {
+def _asked(new: NewSweep) -> Document:
+    return new.model_dump(include={"spec", "specs", "from_denser"}) | {
         "grid": new.grid and new.grid.model_dump(exclude_none=True),
         "goal": new.goal and new.goal.model_dump(),
         "minimise": new.minimise,
         "trial_limit": new.trials,
     }
+
+
+def _row(new: NewSweep, asked: Document) -> sweeps.NewSweep:
     return sweeps.NewSweep(
         asked=asked,
         max_parallel=new.max_parallel,

@@ -9,6 +9,7 @@ from jobstore.states import SweepState, TrialState
 from jobstore.sweeps import Trial
 from jobstore.tables import Sweep
 from tuning import front
+from tuning.goal import Done, Goal
 
 _ENDED = frozenset(
     {TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED, TrialState.SKIPPED}
@@ -29,19 +30,27 @@ class Progress:
     @classmethod
     def of(cls, sweep: Sweep, trials: Sequence[Trial], at: datetime) -> Self:
         """Judge by the rows, as they are `at` this moment."""
+        # What confirms another is that one on other images.
         headlines = {
-            trial.row.index: trial.job.headline
+            trial.row.index: trial.headline
             for trial in trials
-            if trial.job is not None and trial.job.headline is not None
+            if trial.headline is not None and trial.row.confirms is None
         }
+        goal = Goal.of(sweep.asked)
         running = sweep.state is SweepState.RUNNING
         return cls(
             progress=_share(sweep, trials) if running else 1.0,
             eta_s=_eta(sweep, trials, at) if running else None,
             seconds=_seconds(sweep, at),
             front=front.front(headlines),
-            best=front.best(headlines),
+            best=goal.best(done(trials)) if goal else front.best(headlines),
         )
+
+
+def done(trials: Sequence[Trial]) -> list[Done]:
+    """Return what has become of the trials that have ended."""
+    ended = [trial for trial in trials if trial.state in _ENDED]
+    return [Done(t.row.index, t.row.spec, t.headline, t.row.confirms) for t in ended]
 
 
 def _planned(sweep: Sweep, trials: Sequence[Trial]) -> int:

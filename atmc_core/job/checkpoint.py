@@ -19,8 +19,8 @@ import torch
 #: changes what it keeps. (2: one tensor for all factors; 3: only the basis of U and V; 4: the same
 #: in what stages hand on; 5: stages hand on a ``Handover``, and there is one optimiser;
 #: 6: evaluations keep whether there is anything to smooth, and that attack's outcome; 7: and what
-#: is proven.)
-FORMAT = 8
+#: is proven; 9: a ``Handover`` says what was taken from other jobs.)
+FORMAT = 9
 #: How many checkpoints are kept: the newest, and one more in case the newest cannot be read.
 _KEPT = 2
 #: A large network's checkpoint takes seconds, and an epoch may take less. If a checkpoint took more

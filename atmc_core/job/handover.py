@@ -1,6 +1,6 @@
 """What the stages of a job hand on to the next ones, and into checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +37,9 @@ class Handover:
         dense: the figures of that network's evaluation, if it has one.
         compressed: the compressed network.
         after: the figures of the artifact's evaluation (``Evaluator.state``).
+        stage_began: what ``seconds`` was when the present stage began.
+        reused: for each stage that was taken from another job its name (``stage``), the ``job_id``
+            and the ``seconds`` that it took there, which are not in ``seconds``.
     """
 
     plan: TrainingPlan
@@ -46,6 +49,8 @@ class Handover:
     dense: State | None = None
     compressed: CompressedState | None = None
     after: State | None = None
+    stage_began: float = 0.0
+    reused: list[State] = field(default_factory=list)
 
     def state(self) -> State:
         """The handover as tensors and plain values, which are not copied."""
@@ -53,6 +58,10 @@ class Handover:
             "plan": self.plan.to_json(),
             "compressed": vars(self.compressed) if self.compressed else None,
         }
+
+    def take(self, field: str, state: Any) -> None:
+        """Set a field from its part of a ``state``."""
+        setattr(self, field, CompressedState(**state) if field == "compressed" else state)
 
     @classmethod
     def from_state(cls, state: State) -> "Handover":

@@ -23,6 +23,7 @@ from atmc_core.evaluation.plan import evaluated_indices
 from atmc_core.factors import splitting
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import MatrixView, compressible_weights, dense_weights
+from atmc_core.job.denser import Denser
 from atmc_core.job.streams import REPORT
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier
@@ -48,6 +49,7 @@ class Inputs:
         classifier: the uploaded classifier, on the device; training changes it in place.
         results: the folder that the job writes its results to.
         checks: checks for the report that were raised before anything was evaluated.
+        denser: the compressed network that compression starts from; None: the trained dense one.
     """
 
     spec: JobSpec
@@ -59,6 +61,7 @@ class Inputs:
     classifier: Classifier
     results: Path
     checks: tuple[Check, ...] = ()
+    denser: Denser | None = None
 
     @property
     def artifact(self) -> Path:

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atmc_core.artifact.budget import Budget
 from atmc_core.attacks import PGD
@@ -12,6 +13,7 @@ from atmc_core.events import Emit
 from atmc_core.factors import splitting
 from atmc_core.factors.factors import NamedFactors
 from atmc_core.job.costs import epoch_cost, evaluation_costs
+from atmc_core.job.dependence import of_compression, of_dense_training, of_evaluation
 from atmc_core.job.evaluation_stages import (
     ArtifactEvaluationStage,
     DenseEvaluationStage,
@@ -20,7 +22,7 @@ from atmc_core.job.evaluation_stages import (
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import Stage, StagePlan
-from atmc_core.job.planning import fit_epochs, keep_if_robust
+from atmc_core.job.planning import fit_epochs, keep_if_robust, shorten_from_denser
 from atmc_core.job.setup import TrainingSetup, set_up_training, warn_of_plain_steps
 from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage, MovingStage
 from atmc_core.solver.support import Channels
@@ -142,6 +144,8 @@ class CompressionMethod(TrainingMethod):
 
     def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
         plan, attack = super().plan(inputs, emit), self.attack(inputs.spec.threat)
+        if inputs.denser is not None:
+            plan = shorten_from_denser(inputs.spec.training, plan)
         # Interval bounds prove little of a network that was not trained for them, robust or not.
         if attack is not None and inputs.spec.training.loss != "ibp":
             plan = keep_if_robust(inputs, attack, plan, emit)
@@ -149,6 +153,7 @@ class CompressionMethod(TrainingMethod):
 
     def after_dense(self, inputs: Inputs, setup: TrainingSetup) -> Sequence[StagePlan]:
         effort, cost = setup.plan.effort, epoch_cost(inputs.data, setup.attack)
+        reads = of_compression(inputs, setup)
         made_robust = setup.attack is not None and effort.robust_epochs > 0
         return [
             *([evaluate_dense(inputs)] if made_robust else []),
@@ -158,6 +163,9 @@ class CompressionMethod(TrainingMethod):
                 cost,
                 lambda handover: self.compress(inputs, setup, self.start, handover),
                 shared=True,
+                gives="compressed",
+                needs=("network",),
+                reads=reads,
             ),
             StagePlan(
                 "finishing",
@@ -165,6 +173,9 @@ class CompressionMethod(TrainingMethod):
                 cost,
                 lambda handover: FinishStage(inputs, setup, handover),
                 shared=True,
+                gives="compressed",
+                needs=("network", "compressed"),
+                reads=reads,
             ),
         ]
 
@@ -187,15 +198,28 @@ def check_weights(inputs: Inputs) -> None:
     )
 
 
-def evaluation(inputs: Inputs, name: str, make: Callable[[Handover], Stage]) -> StagePlan:
-    """A stage that evaluates a network, as long as any other evaluation of the job."""
+def evaluation(
+    inputs: Inputs, name: str, gives: str, make: Callable[[Handover], Stage], **shared: Any
+) -> StagePlan:
+    """A stage that evaluates a network, as long as any other evaluation of the job.
+
+    Args:
+        gives: the field of the handover for the figures.
+        shared: what else ``StagePlan`` is told of a stage that jobs share.
+    """
     costs = evaluation_costs(inputs)
-    return StagePlan(name, len(costs), costs, make)
+    return StagePlan(name, len(costs), costs, make, gives=gives, **shared)
 
 
 def evaluate_upload(inputs: Inputs) -> StagePlan:
     """The stage that evaluates the uploaded classifier."""
-    return evaluation(inputs, "evaluating_upload", lambda _: UploadEvaluationStage(inputs))
+    return evaluation(
+        inputs,
+        "evaluating_upload",
+        "before",
+        lambda _: UploadEvaluationStage(inputs),
+        reads=of_evaluation(inputs),
+    )
 
 
 def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
@@ -208,18 +232,28 @@ def train_dense(inputs: Inputs, setup: TrainingSetup) -> StagePlan:
         lambda handover: DenseStage(inputs, setup),
         skipped=recognition.words() if recognition and recognition.robust else None,
         shared=True,
+        gives="network",
+        reads=of_dense_training(inputs, setup),
     )
 
 
 def evaluate_dense(inputs: Inputs) -> StagePlan:
     """The stage that writes the dense network and evaluates it."""
     return evaluation(
-        inputs, "evaluating_dense", lambda handover: DenseEvaluationStage(inputs, handover)
+        inputs,
+        "evaluating_dense",
+        "dense",
+        lambda handover: DenseEvaluationStage(inputs, handover),
+        needs=("network",),
+        reads=of_evaluation(inputs),
     )
 
 
 def evaluate_artifact(inputs: Inputs) -> StagePlan:
     """The stage that writes the artifact and evaluates it."""
     return evaluation(
-        inputs, "evaluating_artifact", lambda handover: ArtifactEvaluationStage(inputs, handover)
+        inputs,
+        "evaluating_artifact",
+        "after",
+        lambda handover: ArtifactEvaluationStage(inputs, handover),
     )

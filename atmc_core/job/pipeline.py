@@ -2,13 +2,15 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
 from atmc_core.job.handover import Handover, State
+from atmc_core.job.products import Found, Keys, Shelf, waiting, write_product
 from atmc_core.training import distributed
 from atmc_core.training.effort import TrainingPlan
 
@@ -50,6 +52,10 @@ class StagePlan:
         make: makes the stage from the handover of the stages before it.
         skipped: why the stage has no epochs though one might expect some; its last event says it.
         shared: whether all of the job's processes take part, instead of the first one alone.
+        gives: the field of the handover that the stage sets.
+        needs: the fields of the handover that it reads.
+        reads: what its result depends on beside these and the job's inputs (``dependence``); None
+            keeps the stage from being shared with other jobs.
     """
 
     name: str
@@ -58,6 +64,9 @@ class StagePlan:
     make: Callable[[Handover], Stage]
     skipped: str | None = None
     shared: bool = False
+    gives: str = ""
+    needs: tuple[str, ...] = ()
+    reads: Mapping[str, Any] | None = None
 
     def cost_of(self, first: int, last: int) -> float:
         """The cost of the epochs from ``first`` up to, not including, ``last``."""
@@ -81,9 +90,9 @@ class Progress:
         self._worked = 0.0
         self._started = time.monotonic()
 
-    def skip(self, stage: StagePlan, epochs: int) -> None:
-        """Count a stage's first epochs, which an earlier attempt has done."""
-        self.done += stage.cost_of(0, epochs)
+    def skip(self, stage: StagePlan, first: int, last: int) -> None:
+        """Count a stage's epochs from ``first`` up to ``last``, which this attempt does not do."""
+        self.done += stage.cost_of(first, last)
 
     def advance(self, stage: StagePlan, epoch: int) -> None:
         """Count an epoch that this attempt has done, and emit the progress."""
@@ -139,10 +148,34 @@ def agree_on(plan: TrainingPlan) -> TrainingPlan:
     return TrainingPlan.from_json(distributed.from_first(plan.to_json()))
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """With what a job shares the results of its stages.
+
+    Attributes:
+        shelf: where they lie.
+        keys: the stages' keys.
+        read: reads the field of the handover that a stage gives from a product's file; None if the
+            file holds none that fits the job.
+    """
+
+    shelf: Shelf
+    keys: Keys
+    read: Callable[[Found, str], State | None]
+
+
 def run_stages(
-    stages: Sequence[StagePlan], start: Position, checkpoints: CheckpointFolder, emit: Emit
+    stages: Sequence[StagePlan],
+    start: Position,
+    checkpoints: CheckpointFolder,
+    emit: Emit,
+    sharing: Sharing | None = None,
 ) -> Handover:
     """Run all stages in their order from a position on, and return their results.
+
+    Args:
+        sharing: takes what other jobs have made, and lays there what this one makes; None shares
+            nothing.
 
     Raises:
         FloatingPointError: if training diverges.
@@ -150,18 +183,79 @@ def run_stages(
     if start.done:
         emit({"type": "resumed", "stage": stages[start.stage].name, "epoch": start.done})
     progress = Progress(stages, emit)
-    for stage in stages[: start.stage]:
-        progress.skip(stage, stage.epochs)
     at = start
-    for number, stage in enumerate(stages[start.stage :], start=start.stage):
+    for number, stage in enumerate(stages):
+        key = _key(stage, sharing)
+        if number < start.stage:
+            progress.skip(stage, 0, stage.epochs)
+            continue
         emit({"type": "stage", "stage": stage.name, "status": "started"})
-        progress.skip(stage, at.done)
-        if stage.shared or distributed.is_first():
+        progress.skip(stage, 0, at.done)
+        if not at.done:
+            at.handover.stage_began = at.handover.seconds
+        found = _taken(stage, key, at, sharing, emit)
+        if found is not None:
+            progress.skip(stage, at.done, stage.epochs)
+        elif stage.shared or distributed.is_first():
             _run_stage(stage, number, at, checkpoints, progress)
+            _put(stage, key, at.handover, sharing)
         at = Position(_from_first(at.handover))
-        ended = {"status": "skipped", "message": stage.skipped} if stage.skipped else _FINISHED
-        emit({"type": "stage", "stage": stage.name} | ended)
+        emit({"type": "stage", "stage": stage.name} | _end_of(stage, found))
     return at.handover
+
+
+def _end_of(stage: StagePlan, found: State | None) -> dict[str, Any]:
+    """How a stage ended, for its last event."""
+    if found is not None:
+        message = f"taken from {found['job_id']}, where it took {found['seconds']:.1f} s"
+        return {"status": "reused", "message": message, "job_id": found["job_id"]}
+    return {"status": "skipped", "message": stage.skipped} if stage.skipped else _FINISHED
+
+
+def _key(stage: StagePlan, sharing: Sharing | None) -> str | None:
+    """The stage's key, if it is shared. A stage without epochs has nothing to share."""
+    if sharing is None or stage.reads is None:
+        return None
+    key = sharing.keys.of(stage.name, stage.epochs, stage.reads, stage.needs)
+    sharing.keys.note(key, stage.gives)
+    return key if stage.epochs else None
+
+
+def _taken(
+    stage: StagePlan, key: str | None, at: Position, sharing: Sharing | None, emit: Emit
+) -> State | None:
+    """Take the stage's result from another job, if one has made it, and add it to the handover.
+
+    Returns:
+        What the report says of it; None if this job has to make it.
+    """
+    if sharing is None or key is None:
+        return None
+    found = None
+    if distributed.is_first():
+        told = waiting(stage.name, emit)
+        # What was begun is not given up for what another job has begun.
+        taken = sharing.shelf.take(key, stage.name, told=told, patient=not at.done)
+        field = taken and sharing.read(taken, stage.gives)
+        if taken is not None and field is None:
+            sharing.shelf.refuse(key, stage.name)
+        elif taken is not None:
+            found = {"stage": stage.name, "job_id": taken.job_id, "seconds": taken.seconds}
+            at.handover.take(stage.gives, field)
+            if taken.job_id == sharing.shelf.job_id:
+                # An earlier attempt of this job has made it, after its last checkpoint.
+                at.handover.seconds = at.handover.stage_began + taken.seconds
+            else:
+                at.handover.reused.append(found)
+    return distributed.from_first(found)
+
+
+def _put(stage: StagePlan, key: str | None, handover: Handover, sharing: Sharing | None) -> None:
+    """Lay the stage's result on the shelf."""
+    if sharing is not None and key is not None and distributed.is_first():
+        seconds = handover.seconds - handover.stage_began
+        write = partial(write_product, handover, stage.gives)
+        sharing.shelf.put(key, stage.name, seconds, write)
 
 
 def _run_stage(

@@ -22,6 +22,7 @@ from atmc_core.training.effort import Recognition, TrainingPlan
 from atmc_core.training.intervals import IntervalStep
 from atmc_core.training.step import Step, make_step
 from atmc_core.training.trainer import adversarial_step, selection_accuracy, training_attack
+from atmc_spec import Training
 
 # A classifier counts as robust if it keeps, under attack, this share of the accuracy that it has
 # above chance on clean images.
@@ -34,6 +35,8 @@ _RECOGNITION_IMAGES = 1000
 # ``auto`` trains for _AUTO_EPOCHS, all stages together, where there are _AUTO_IMAGES training
 # images. With other numbers the epochs change with the square root of the ratio, within the range.
 _AUTO_IMAGES, _AUTO_EPOCHS, _AUTO_RANGE = 50_000, 60, (30, 240)
+# The share of the epochs of compressing and finishing that remain from a denser network on.
+_FROM_DENSER = 0.4
 # An epoch's time is estimated from so many steps, or fewer if they take longer than that.
 _TIMED_STEPS, _LEAST_TIMED_STEPS, _TIMED_SECONDS = 8, 2, 2.0
 # The learning rate of timed steps is small, so that the loss stays finite.
@@ -55,6 +58,19 @@ def keep_if_robust(inputs: Inputs, attack: PGD, plan: TrainingPlan, emit: Emit) 
     emit({"type": "metric", "stage": "validating", "epoch": 0} | _figures(recognition))
     effort = replace(plan.effort, robust_epochs=0) if recognition.robust else plan.effort
     return replace(plan, effort=effort, recognition=recognition)
+
+
+def shorten_from_denser(training: Training, plan: TrainingPlan) -> TrainingPlan:
+    """Shorten the stages that compress, for a job that starts from a denser network.
+
+    Epochs that the spec gives stay as they are.
+    """
+    epochs = {
+        name: max(1, round(_FROM_DENSER * getattr(plan.effort, name)))
+        for name in ("compression_epochs", "finish_epochs")
+        if getattr(training, name) is None
+    }
+    return replace(plan, effort=replace(plan.effort, **epochs))
 
 
 def recognise(inputs: Inputs, attack: PGD) -> Recognition:

@@ -1,5 +1,6 @@
 """Runs a whole job, from an uploaded model and data set to an artifact and a report; resumable."""
 
+import copy
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,22 @@ from atmc_core.data import Reading
 from atmc_core.evaluation.attacks import report_attacks
 from atmc_core.events import Emit
 from atmc_core.job.checkpoint import CheckpointFolder
+from atmc_core.job.denser import DenserInput, read_denser
+from atmc_core.job.dependence import of_inputs
 from atmc_core.job.evaluation_stages import write_dense
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs, load_inputs
 from atmc_core.job.int8 import INT8_FILE, write_int8
 from atmc_core.job.methods import all_methods
-from atmc_core.job.pipeline import Position, StagePlan, agree_on, resume, run_stages
+from atmc_core.job.pipeline import (
+    Position,
+    Sharing,
+    StagePlan,
+    agree_on,
+    resume,
+    run_stages,
+)
+from atmc_core.job.products import Keys, Shelf, read_product
 from atmc_core.job.progress import emit_progress, throttled_progress
 from atmc_core.job.speed import measure_speed
 from atmc_core.job.upload_check import look_at_upload
@@ -40,6 +51,8 @@ def run(
     *,
     device: torch.device,
     emit: Emit,
+    denser: DenserInput | None = None,
+    shelf: Shelf | None = None,
 ) -> dict[str, Any]:
     """Compress ``model`` as ``spec`` asks, or only evaluate it, and write ``folder/results``.
 
@@ -61,6 +74,8 @@ def run(
         folder: the job's own folder, made if it does not exist.
         device: where to compute.
         emit: is called with each event (see docs/interfaces/events.md).
+        denser: the compressed network to start from, instead of the trained dense one.
+        shelf: where results of stages lie that jobs share; None shares nothing.
 
     Returns:
         The report's headline figures; an empty dict in the other processes.
@@ -72,8 +87,8 @@ def run(
     """
     if not distributed.is_first():
         emit = _say_nothing
-    job = prepare(spec, model, dataset, folder, device, emit)
-    handover = train(job, emit)
+    job = prepare(spec, model, dataset, folder, device, emit, denser)
+    handover = train(job, emit, shelf)
     return write_results(job.inputs, handover, emit) if distributed.is_first() else {}
 
 
@@ -99,7 +114,13 @@ class Prepared:
 
 
 def prepare(
-    spec: JobSpec, model: ModelInput, dataset: Path, folder: Path, device: torch.device, emit: Emit
+    spec: JobSpec,
+    model: ModelInput,
+    dataset: Path,
+    folder: Path,
+    device: torch.device,
+    emit: Emit,
+    denser: DenserInput | None = None,
 ) -> Prepared:
     """Read and check what the job is given, and list its stages.
 
@@ -111,6 +132,10 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     inputs = _read(spec, model, dataset, folder, device, emit)
     inputs = replace(inputs, checks=tuple(look_at_upload(inputs, emit)))
+    if denser is not None:
+        spec.check_start()
+        read = read_denser(denser, inputs.classifier.network, inputs.blueprint)
+        inputs = replace(inputs, denser=read)
     method = all_methods()[spec.method]
     method.check(inputs)
     report_attacks(spec.threat, spec.evaluation, inputs.num_classes)
@@ -147,14 +172,29 @@ def _read(
     )
 
 
-def train(job: Prepared, emit: Emit) -> Handover:
+def train(job: Prepared, emit: Emit, shelf: Shelf | None = None) -> Handover:
     """Run all stages, evaluations included, and return their results.
+
+    Args:
+        shelf: as in ``run``.
 
     Raises:
         FloatingPointError: if training diverges.
     """
     job.inputs.results.mkdir(parents=True, exist_ok=True)
-    return run_stages(job.stages, job.start, job.checkpoints, emit)
+    sharing = _sharing(job.inputs, shelf) if shelf is not None else None
+    return run_stages(job.stages, job.start, job.checkpoints, emit, sharing)
+
+
+def _sharing(inputs: Inputs, shelf: Shelf) -> Sharing:
+    """With what the job shares the results of its stages."""
+    network = copy.deepcopy(inputs.classifier.network)
+    images = len(inputs.indices)
+    return Sharing(
+        shelf,
+        Keys(of_inputs(inputs, shelf.files)),
+        lambda found, gives: read_product(found, gives, network, images),
+    )
 
 
 def write_results(inputs: Inputs, handover: Handover, emit: Emit) -> dict[str, Any]:
@@ -212,6 +252,8 @@ def _findings(
         measured=measured,
         seed=inputs.report_seed,
         seconds=handover.seconds,
+        start=inputs.denser.to_json() if inputs.denser else None,
+        reused=tuple(handover.reused),
         environment={
             "device": inputs.device.type,
             "threads": torch.get_num_threads(),

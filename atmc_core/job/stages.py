@@ -52,6 +52,24 @@ def load_dense(inputs: Inputs, handover: Handover) -> splitting.ViewedWeights:
     return dense_weights(network)
 
 
+def starting_factors(inputs: Inputs, handover: Handover, start: Start) -> FactorsFor:
+    """The factors that compression starts from: of the dense network, or of a denser one's file.
+
+    The network has the weights, biases and norms of the one or the other afterwards.
+    """
+    weights = load_dense(inputs, handover)
+    if inputs.denser is None:
+        return start(weights, inputs.spec)
+    network = inputs.classifier.network
+    inputs.denser.load_into(network)
+    split = start(dense_weights(network), inputs.spec)
+    own = inputs.denser.factors(inputs.device)
+    # A method that does not factorise prunes the weights that the denser network's factors compose.
+    if own is None or all(each.plain for each in split(inputs.num_weights).values()):
+        return split
+    return lambda k: own
+
+
 class TrainingStage(Stage):
     """Trains, scores every eligible epoch on the validation split, and keeps the best.
 
@@ -128,7 +146,10 @@ class TrainingStage(Stage):
     def run_epoch(self, index: int) -> dict[str, float]:
         figures = {"loss": self.trainer.run_epoch(index)}
         accuracy = self.select()
-        return figures if accuracy is None else figures | {"validation_accuracy": accuracy}
+        if accuracy is None:
+            return figures
+        images = len(self.inputs.data.val)
+        return figures | {"validation_accuracy": accuracy, "validation_images": images}
 
     def select(self) -> float | None:
         """Score the candidate, and keep its state if none before was better.
@@ -243,7 +264,7 @@ class MovingStage(CompressedStage):
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
     ) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
-        factors = start(load_dense(inputs, handover), inputs.spec)(inputs.num_weights)
+        factors = starting_factors(inputs, handover, start)(inputs.num_weights)
         structure = inputs.new_structure()
         net = compressor(
             inputs,
@@ -273,7 +294,7 @@ class FixedStage(CompressedStage):
         self, inputs: Inputs, setup: TrainingSetup, start: Start, handover: Handover
     ) -> None:
         training, epochs = inputs.spec.training, setup.plan.effort.compression_epochs
-        factors_for = start(load_dense(inputs, handover), inputs.spec)
+        factors_for = starting_factors(inputs, handover, start)
         structure = inputs.new_structure()
         k = inputs.budget.largest(lambda k: structure.supports(factors_for(k), k), factors_for)
         net = compressor(inputs, factors_for(k), structure, k=k, bits=FLOAT_BITS, steps=0)

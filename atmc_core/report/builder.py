@@ -76,6 +76,9 @@ class Findings:
         measured: what was measured of the exported files.
         seed: the seed of the evaluation.
         seconds: the time that all epochs took.
+        reused: for each stage that was taken from another job its name, that job, and the seconds
+            that it took there, which are not in ``seconds``.
+        start: the denser network that compression started from; None: the trained dense one.
         environment: the machine and the versions, which the report contains unchanged.
     """
 
@@ -92,6 +95,8 @@ class Findings:
     measured: Measured
     seed: int
     seconds: float
+    start: dict[str, Any] | None
+    reused: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
 
 
@@ -113,9 +118,12 @@ def build(findings: Findings) -> dict[str, Any]:
     return {
         "version": REPORT_VERSION,
         **_model(findings),
+        **({"start": findings.start} if findings.start else {}),
+        "reused": list(findings.reused),
         "headline": headline.accuracies(before, "before")
         | (headline.accuracies(dense, "dense") if dense else {})
         | (headline.accuracies(after, "after") if after else {})
+        | ({"intervals_after": headline.intervals(after)} if after else {})
         | sizes
         | headline.speed(speed, bool(compressed))
         | {"seconds": findings.seconds, "accepted": verdict["accepted"]},

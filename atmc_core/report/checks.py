@@ -74,7 +74,7 @@ def network_checks(notes: Iterable[tuple[str, str]]) -> list[Check]:
 
 
 def data_checks(
-    data: DataSet, images: Tensor, threat: Threat, split: EvaluatedSplit
+    data: DataSet, images: Tensor, threat: Threat, split: EvaluatedSplit = "test"
 ) -> list[Check]:
     """The checks that do not depend on the classifier.
 

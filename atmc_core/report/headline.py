@@ -30,6 +30,22 @@ def accuracies(side: dict[str, Any], when: str) -> dict[str, float | None]:
     return {f"{name}_accuracy_{when}": figure for name, figure in figures.items()}
 
 
+def intervals(side: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The accuracies of one side with the ends of their 95 % intervals.
+
+    Args:
+        side: the side of the report.
+
+    Returns:
+        ``accuracy``, ``low`` and ``high`` of clean images (``clean``), under every attack
+        (``robust``), and under each by its name.
+    """
+    shares = {"clean": side["clean"], "robust": side["robust"]}
+    shares |= {attack["name"]: attack for attack in side["attacks"]}
+    ends = ("accuracy", "low", "high")
+    return {name: {end: share[end] for end in ends} for name, share in shares.items()}
+
+
 def proven_share(side: dict[str, Any]) -> dict[str, Any] | None:
     """The proven share of one side of the report; None if nothing was or could be proven."""
     proven = side.get("proven")  # reports of before have none

@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 
 # What only the report of a job that compresses has, and what reports of before did not name.
 _OPTIONAL = (
+    "start",
+    "reused",
     "dense",
     "after",
     "difference",
@@ -67,6 +69,19 @@ def _report() -> dict[str, Schema]:
         "architecture": _TEXT,
         "num_classes": {"type": "integer", "minimum": 2},
         "normalization": _object({"mean": _list(_NUMBER), "std": _list(_NUMBER)}),
+        "start": _object(
+            {
+                "job_id": _or_null(_TEXT),
+                "sha256": _DIGEST,
+                **dict.fromkeys(("k", "nonzeros", "bits"), _COUNT),
+            }
+        )
+        | {"description": "the denser network that compression started from, where it did"},
+        "reused": _list(_object({"stage": _TEXT, "job_id": _TEXT, "seconds": _NUMBER}))
+        | {
+            "description": "stages that another job had done, and the seconds that they took "
+            "there, which are not in the headline's"
+        },
         "headline": {"$ref": "#/$defs/headline"},
         "acceptance": _object(
             {
@@ -275,6 +290,13 @@ def _headline() -> Schema:
     always["multiply_adds_before"] = _or_null(_COUNT)
     after |= {f"latency_{name}_s": _or_null(_NUMBER) | one for name in ("after", "c")}
     after |= {f"multiply_adds_{name}": _or_null(_COUNT) for name in ("after", "nonzero")}
+    ends = _object(dict.fromkeys(("accuracy", "low", "high"), _SHARE))
+    after["intervals_after"] = {
+        "type": "object",
+        "additionalProperties": ends,
+        "description": "clean, robust (right under every attack) and each attack by its name, with "
+        "95 % intervals",
+    }
     return _object(before | always | dense | after | sizes, optional=(*dense, *after, *sizes))
 
 

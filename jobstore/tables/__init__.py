@@ -7,6 +7,7 @@ from jobstore.tables.audit import AuditChain, AuditRecord
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
 from jobstore.tables.jobs import AT_WORK, WAITING, Artifact, Event, Job
+from jobstore.tables.products import Product, ProductUse
 from jobstore.tables.sweeps import UNDER_WAY, Sweep, SweepEvent, SweepTrial
 from jobstore.tables.tenants import Key, Tenant
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
@@ -33,6 +34,8 @@ __all__ = [
     "Metric",
     "Model",
     "Owned",
+    "Product",
+    "ProductUse",
     "Sweep",
     "SweepEvent",
     "SweepTrial",

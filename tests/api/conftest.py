@@ -28,6 +28,7 @@ from jobstore.database import Database, make_engine, migrate
 from jobstore.settings import Settings
 from jobstore.states import JobState
 from jobstore.tables import DEFAULT_TENANT
+from keeper.trials import Conductor
 from launcher.broker import prepare_broker
 from tests.api import files
 from tests.conftest import COLUMNS, EMBEDDED, name_of, new_database, production
@@ -301,6 +302,28 @@ def finished_job(service: Service, tenant: str = DEFAULT_TENANT, **changes: Any)
         leases.finish(session, attempt, JobState.SUCCEEDED, headline=HEADLINE, artifacts=artifacts)
     done: dict[str, Any] = service.http.get(job["links"]["self"]).json()
     return done
+
+
+def begun_sweep(service: Service) -> dict[str, Any]:
+    """Begin a sweep of two trials, of which the keeper has made the first a job."""
+    body = {
+        "model_id": service.send_model().json()["id"],
+        "dataset_id": service.send_dataset().json()["id"],
+        "spec": files.SPEC,
+        "grid": {"bits": [8, 4]},
+    }
+    made = service.http.post("/sweeps", json=body)
+    assert made.status_code == 202, made.text
+    conduct(service)
+    sweep: dict[str, Any] = made.json()
+    return sweep
+
+
+def conduct(service: Service) -> None:
+    """Take the next step of every sweep, as the keeper does."""
+    services = service.services
+    stop = threading.Event()
+    Conductor(service.settings, service.database, services.celery, stop).advance_all()
 
 
 def claimed(service: Service) -> leases.Attempt:

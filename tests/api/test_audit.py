@@ -17,6 +17,8 @@ from tests.api.conftest import (
     ADMIN_KEY,
     Service,
     assert_problem,
+    begun_sweep,
+    conduct,
     files,
     finished_job,
     running,
@@ -30,6 +32,9 @@ ACTIONS = {
     ("post", "/jobs/{job_id}/cancel"): "job.cancel",
     ("post", "/jobs/{job_id}/retry"): "job.retry",
     ("delete", "/jobs/{job_id}"): "job.delete",
+    ("post", "/sweeps"): "sweep.create",
+    ("post", "/sweeps/{sweep_id}/cancel"): "sweep.cancel",
+    ("delete", "/sweeps/{sweep_id}"): "sweep.delete",
     ("post", "/models"): "model.create",
     ("delete", "/models/{model_id}"): "model.delete",
     ("post", "/datasets"): "dataset.create",
@@ -83,6 +88,10 @@ def test_every_call_that_changes_something_leaves_a_record(admin: Service) -> No
     red.http.post(f"{job['links']['self']}/retry")
     red.http.post(f"{job['links']['self']}/cancel")
     red.http.delete(job["links"]["self"])
+    sweep = begun_sweep(red)
+    red.http.post(sweep["links"]["cancel"])
+    conduct(red)
+    red.http.delete(sweep["links"]["self"])
     red.http.delete(f"/models/{job['model_id']}")
     red.http.delete(f"/datasets/{job['dataset_id']}")
     red.http.delete(f"/uploads/{begin_upload(red)}", headers=TUS)

@@ -4,24 +4,16 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from jobstore import leases
 from jobstore.events import EventType, NewEvent
 from jobstore.jobs import request_cancel
 from jobstore.states import JobState
 from jobstore.wakeups import pending
 from jobstore.workers import queue_of
-from keeper.trials import Conductor
-from tests.api.conftest import HEADLINE, Service, claimed
+from tests.api.conftest import HEADLINE, Service, claimed, conduct
 from tests.api.test_sweeps import BASE, GRID, begun
 
 ONE_CHAIN: dict[str, Any] = {"densities": [0.05, 0.2, 0.1], "bits": [4]}
-
-
-@pytest.fixture
-def conductor(service: Service) -> Conductor:
-    return Conductor(service.settings, service.database, service.services.celery, threading.Event())
 
 
 def shown(service: Service, sweep: dict[str, Any]) -> dict[str, Any]:
@@ -58,13 +50,11 @@ def fail(service: Service, attempt: leases.Attempt) -> None:
         leases.finish(session, attempt, JobState.FAILED, error=error)
 
 
-def test_the_first_makes_what_the_others_share_and_then_they_begin(
-    service: Service, conductor: Conductor
-) -> None:
+def test_the_first_makes_what_the_others_share_and_then_they_begin(service: Service) -> None:
     sweep = begun(service, grid=GRID, from_denser=False, max_parallel=3, name="four")
     before = pending(service.services.celery, queue_of(None, 0))
     for _ in range(2):
-        conductor.advance_all()
+        conduct(service)
     assert states(service, sweep) == ["queued", "planned", "planned", "planned"]
     assert pending(service.services.celery, queue_of(None, 0)) == before + 1
     (job,) = service.http.get("/jobs", params={"sweep_id": sweep["id"]}).json()["data"]
@@ -73,26 +63,24 @@ def test_the_first_makes_what_the_others_share_and_then_they_begin(
     assert job["spec"] == BASE | {"target": {"density": 0.1, "bits": 8}}
     first = claimed(service)
     enter(service, first, "robust_training")
-    conductor.advance_all()
+    conduct(service)
     assert states(service, sweep)[1:] == ["planned"] * 3
     enter(service, first, "compressing")
-    conductor.advance_all()
+    conduct(service)
     assert states(service, sweep) == ["running", "queued", "queued", "planned"]
     assert shown(service, sweep)["started_at"] is not None
 
 
-def test_a_trial_begins_from_its_denser_neighbour_once_that_has_succeeded(
-    service: Service, conductor: Conductor
-) -> None:
+def test_a_trial_begins_from_its_denser_neighbour_once_that_has_succeeded(service: Service) -> None:
     sweep = begun(service, grid=ONE_CHAIN)
     assert [trial["denser"] for trial in sweep["trials"]] == [2, None, 1]
     started_from = []
     for _ in range(3):
-        conductor.advance_all()
+        conduct(service)
         attempt = claimed(service)
         started_from.append(service.http.get(f"/jobs/{attempt.job_id}").json()["start_from"])
         enter(service, attempt, "compressing")
-        conductor.advance_all()
+        conduct(service)
         with service.database.write() as session:
             assert leases.claim(session, "other", lease_s=60) is None
         finish(service, attempt)
@@ -100,30 +88,26 @@ def test_a_trial_begins_from_its_denser_neighbour_once_that_has_succeeded(
     assert started_from == [None, jobs[1], jobs[2]]
 
 
-def test_one_whose_neighbour_came_to_nothing_starts_from_the_next_denser(
-    service: Service, conductor: Conductor
-) -> None:
+def test_one_whose_neighbour_came_to_nothing_starts_from_the_next_denser(service: Service) -> None:
     sweep = begun(service, grid=ONE_CHAIN)
-    conductor.advance_all()
+    conduct(service)
     finish(service, claimed(service))
-    conductor.advance_all()
+    conduct(service)
     fail(service, claimed(service))
-    conductor.advance_all()
+    conduct(service)
     last = service.http.get(f"/jobs/{claimed(service).job_id}").json()
     assert last["start_from"] == shown(service, sweep)["trials"][1]["job_id"]
 
 
-def test_it_ends_with_its_last_trial_with_a_front_and_a_best(
-    service: Service, conductor: Conductor
-) -> None:
+def test_it_ends_with_its_last_trial_with_a_front_and_a_best(service: Service) -> None:
     service.http.post("/webhooks", json={"url": "https://a.example", "events": ["sweep.succeeded"]})
     sweep = begun(service, grid=GRID, from_denser=False, webhook={"url": "https://b.example"})
     figures = [(0.8, 400), (0.8, 300), (0.7, 350), (0.6, 200)]
     for accuracy, size in figures:
-        conductor.advance_all()
+        conduct(service)
         finish(service, claimed(service), robust_accuracy_after=accuracy, file_bytes=size)
-    conductor.advance_all()
-    conductor.advance_all()
+    conduct(service)
+    conduct(service)
     ended = shown(service, sweep)
     assert (ended["state"], ended["message"]) == ("succeeded", None)
     assert (ended["front"], ended["best"], ended["progress"]) == ([1, 3], 1, 1.0)
@@ -143,30 +127,26 @@ def test_it_ends_with_its_last_trial_with_a_front_and_a_best(
     assert [each["type"] for each in own] == ["sweep.succeeded"]
 
 
-def test_a_sweep_waits_at_the_quota_and_goes_on_later(
-    service: Service, conductor: Conductor
-) -> None:
+def test_a_sweep_waits_at_the_quota_and_goes_on_later(service: Service) -> None:
     service.settings.max_queued_jobs = 1
     sweep = begun(service, grid=GRID, from_denser=False)
-    conductor.advance_all()
+    conduct(service)
     first = claimed(service)
     enter(service, first, "compressing")
     for _ in range(2):
-        conductor.advance_all()
+        conduct(service)
         assert states(service, sweep) == ["running", "queued", "planned", "planned"]
     claimed(service)
-    conductor.advance_all()
+    conduct(service)
     assert states(service, sweep)[2:] == ["queued", "planned"]
 
 
-def test_a_cancelled_sweep_ends_once_its_trials_have(
-    service: Service, conductor: Conductor
-) -> None:
+def test_a_cancelled_sweep_ends_once_its_trials_have(service: Service) -> None:
     sweep = begun(service, grid=GRID, from_denser=False)
-    conductor.advance_all()
+    conduct(service)
     attempt = claimed(service)
     assert service.http.post(sweep["links"]["cancel"]).status_code == 202
-    conductor.advance_all()
+    conduct(service)
     running = shown(service, sweep)
     assert (running["state"], states(service, sweep)) == (
         "running",
@@ -175,21 +155,19 @@ def test_a_cancelled_sweep_ends_once_its_trials_have(
     assert service.http.get(f"/jobs/{attempt.job_id}").json()["cancel_requested_at"] is not None
     with service.database.write() as session:
         leases.finish(session, attempt, JobState.CANCELLED)
-    conductor.advance_all()
+    conduct(service)
     ended = shown(service, sweep)
     assert (ended["state"], ended["trials"][0]["state"]) == ("cancelled", "cancelled")
     assert ended["trials"][0]["reason"] == "The sweep was cancelled."
     assert service.http.post(sweep["links"]["cancel"]).status_code == 200
 
 
-def test_past_its_time_limit_it_ends_with_what_there_is(
-    service: Service, conductor: Conductor
-) -> None:
+def test_past_its_time_limit_it_ends_with_what_there_is(service: Service) -> None:
     sweep = begun(service, grid=GRID, from_denser=False, time_limit_s=0.001)
-    conductor.advance_all()
+    conduct(service)
     finish(service, claimed(service))
     for _ in range(2):
-        conductor.advance_all()
+        conduct(service)
     ended = shown(service, sweep)
     assert ended["state"] == "succeeded"
     assert ended["message"].startswith("The sweep's time limit of 0.001 s was reached.")
@@ -197,32 +175,30 @@ def test_past_its_time_limit_it_ends_with_what_there_is(
     assert ended["trials"][3]["reason"] == "The sweep's time limit of 0.001 s was reached."
 
 
-def test_one_whose_trials_all_failed_has_failed(service: Service, conductor: Conductor) -> None:
+def test_one_whose_trials_all_failed_has_failed(service: Service) -> None:
     sweep = begun(service, grid={"densities": [0.1, 0.05], "bits": [4]})
     for _ in range(2):
-        conductor.advance_all()
+        conduct(service)
         fail(service, claimed(service))
-    conductor.advance_all()
+    conduct(service)
     ended = shown(service, sweep)
     assert (ended["state"], ended["message"]) == ("failed", "2 of 2 trials did not succeed.")
     assert ended["trials"][0]["error"]["code"] == "out_of_luck"
 
 
-def test_a_trial_can_be_retried_while_and_after_its_sweep_runs(
-    service: Service, conductor: Conductor
-) -> None:
+def test_a_trial_can_be_retried_while_and_after_its_sweep_runs(service: Service) -> None:
     sweep = begun(service, grid={"densities": [0.1], "bits": [4]})
-    conductor.advance_all()
+    conduct(service)
     attempt = claimed(service)
     fail(service, attempt)
     assert service.http.post(f"/jobs/{attempt.job_id}/retry").status_code == 202
-    conductor.advance_all()
+    conduct(service)
     assert shown(service, sweep)["state"] == "running"
     fail(service, claimed(service))
-    conductor.advance_all()
+    conduct(service)
     assert shown(service, sweep)["state"] == "failed"
     service.http.post(f"/jobs/{attempt.job_id}/retry")
-    conductor.advance_all()
+    conduct(service)
     later = shown(service, sweep)
     assert (later["state"], later["trials"][0]["state"]) == ("failed", "queued")
     assert service.http.delete(sweep["links"]["self"]).status_code == 409
@@ -230,19 +206,17 @@ def test_a_trial_can_be_retried_while_and_after_its_sweep_runs(
     assert shown(service, sweep)["best"] == 0
 
 
-def test_its_end_deletes_all_its_trials_and_nothing_else(
-    service: Service, conductor: Conductor
-) -> None:
+def test_its_end_deletes_all_its_trials_and_nothing_else(service: Service) -> None:
     other = service.send_job().json()
     sweep = begun(
         service, grid={"densities": [0.1, 0.05], "bits": [4]}, webhook={"url": "https://b.example"}
     )
     with service.database.write() as session:
         request_cancel(session, other["id"])
-    conductor.advance_all()
+    conduct(service)
     finish(service, claimed(service))
     service.http.post(sweep["links"]["cancel"])
-    conductor.advance_all()
+    conduct(service)
     jobs = [trial["job_id"] for trial in shown(service, sweep)["trials"] if trial["job_id"]]
     assert len(jobs) == 1
     assert service.http.delete(sweep["links"]["self"]).status_code == 204
@@ -254,15 +228,13 @@ def test_its_end_deletes_all_its_trials_and_nothing_else(
         assert service.http.delete(path).status_code == 204
 
 
-def test_a_trial_s_job_can_be_deleted_and_the_sweep_says_so(
-    service: Service, conductor: Conductor
-) -> None:
+def test_a_trial_s_job_can_be_deleted_and_the_sweep_says_so(service: Service) -> None:
     sweep = begun(service, grid={"densities": [0.1, 0.05], "bits": [4]})
-    conductor.advance_all()
+    conduct(service)
     attempt = claimed(service)
     finish(service, attempt)
     assert service.http.delete(f"/jobs/{attempt.job_id}").status_code == 204
-    conductor.advance_all()
+    conduct(service)
     first, second = shown(service, sweep)["trials"]
     assert (first["state"], first["job_id"], first["reason"]) == (
         "skipped",
@@ -272,14 +244,14 @@ def test_a_trial_s_job_can_be_deleted_and_the_sweep_says_so(
     assert second["state"] == "queued"
 
 
-def test_several_keepers_make_each_trial_once(service: Service, conductor: Conductor) -> None:
+def test_several_keepers_make_each_trial_once(service: Service) -> None:
     sweep = begun(
         service,
         grid={"seeds": list(range(12))},
         max_parallel=64,
         spec=BASE | {"target": {"density": 0.1, "bits": 4}},
     )
-    at_once(8, conductor.advance_all)
+    at_once(8, lambda: conduct(service))
     jobs = service.http.get("/jobs", params={"sweep_id": sweep["id"], "limit": 100}).json()["data"]
     assert sorted(job["spec"]["seed"] for job in jobs) == list(range(12))
 

@@ -11,7 +11,7 @@ from jobstore import deliveries
 from jobstore.objects import blob_key
 from jobstore.tables import Base, Owned
 from tests.api import files
-from tests.api.conftest import Service, assert_problem, finished_job
+from tests.api.conftest import Service, assert_problem, begun_sweep, finished_job
 
 # Of nobody in particular: what may be asked for, and whether the service is well.
 COMMON = {
@@ -39,6 +39,7 @@ MAKES = {
     ("post", "/models"),
     ("post", "/datasets"),
     ("post", "/jobs"),
+    ("post", "/sweeps"),
     ("post", "/webhooks"),
     ("options", "/uploads"),
     ("post", "/uploads"),
@@ -64,6 +65,7 @@ def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was
         "model_id": job["model_id"],
         "dataset_id": job["dataset_id"],
         "upload_id": begin_upload(red),
+        "sweep_id": begun_sweep(red)["id"],
         **told,
         "name": "model.atmc",
     }
@@ -84,7 +86,7 @@ def test_every_call_of_the_document_answers_a_foreign_id_like_one_that_never_was
             assert without_ids(foreign, real) == without_ids(never, missing)
             walked.add((method, path))
     nouns = {path.split("/")[1] for _, path in walked}
-    assert nouns == {"jobs", "models", "datasets", "uploads", "webhooks"}
+    assert nouns == {"jobs", "models", "datasets", "uploads", "webhooks", "sweeps"}
     assert {("patch", "/uploads/{upload_id}"), ("get", "/jobs/{job_id}/events")} <= walked
     # What stands in no document: the same with HEAD, and the other form of the events.
     for path in (
@@ -204,6 +206,7 @@ def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     red.send_whole_job(**{"Idempotency-Key": "k"})
     begin_upload(red)
     told_webhook(red)
+    begun_sweep(red)
     owned = [m.local_table.name for m in Base.registry.mappers if issubclass(m.class_, Owned)]
     assert len(owned) >= 6
     with admin.database.read() as session:

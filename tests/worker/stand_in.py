@@ -71,6 +71,55 @@ def count() -> None:
             crash()
 
 
+def share() -> None:
+    """Ask for the product `key`; make it of `content`, in `make_s` seconds, where that is told.
+
+    The headline says what was `got`. With `link` the product is a link to that file.
+    """
+    emit("stage", stage="validating", status="started")
+    key, number = SPEC["key"], 0
+    products = FOLDER / "products"
+
+    def ask(refused: bool) -> dict[str, object]:
+        nonlocal number
+        aside = products / "aside"
+        aside.write_text(json.dumps({"n": number, "stage": "training", "refused": refused}))
+        aside.rename(products / f"{key}.ask")
+        number += 1
+        while True:
+            answer = products / f"{key}.answer"
+            told = json.loads(answer.read_text()) if answer.exists() else {"n": -1}
+            if told["n"] == number - 1 and told["answer"] != "wait":
+                return told
+            if told.get("answer") == "wait":
+                emit("metric", stage="training", epoch=0, waits_for=told["job_id"])
+                time.sleep(0.2)
+            time.sleep(0.02)
+
+    told = ask(False)
+    if SPEC.get("refuse"):
+        told = ask(True)
+    if told["answer"] == "take":
+        taken = (products / f"{key}.taken").read_text()
+        finish_with({"got": taken, "from": told["job_id"], "seconds": told["seconds"]})
+        return
+    emit("metric", stage="training", epoch=0, makes=key)
+    time.sleep(SPEC.get("make_s", 0))
+    (products / f"{key}.about").write_text(json.dumps({"stage": "training", "seconds": 2.5}))
+    if SPEC.get("link"):
+        (products / f"{key}.made").symlink_to(SPEC["link"])
+    else:
+        (products / "aside").write_text(SPEC["content"])
+        (products / "aside").rename(products / f"{key}.made")
+    time.sleep(SPEC.get("then_s", 0))
+    finish_with({"got": None})
+
+
+def finish_with(headline: dict[str, object]) -> None:
+    (FOLDER / "results" / "report.json").write_text("{}")
+    finish({"status": "succeeded", "headline": headline})
+
+
 def refuse() -> None:
     emit("stage", stage="validating", status="started")
     fail("non_finite_weights", "conv1.weight has NaN", "conv1.weight")

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from jobstore import artifacts, leases
 from jobstore.objects import blob_key
+from jobstore.starts import Start
 from tests.worker.conftest import SUCCEED, running
 from worker.folder import remove_abandoned, run_folder
 
@@ -84,14 +85,44 @@ def test_the_child_gets_its_job_and_no_secrets(bench, run, monkeypatch: pytest.M
         "spec": SUCCEED,
         "model": {
             "path": "inputs/model.safetensors",
+            "sha256": hashlib.sha256(b"weights").hexdigest(),
             "architecture": "digits_cnn",
             "normalization": None,
         },
-        "dataset": {"path": "inputs/dataset"},
+        "dataset": {
+            "path": "inputs/dataset",
+            "sha256": hashlib.sha256(b"images").hexdigest(),
+        },
+        "start": None,
+        "products": True,
         "device": "cpu",
         "processes": 1,
         "threads": 1,
     }
+
+
+def test_a_job_gets_the_denser_network_that_it_starts_from_or_fails_for_good(
+    bench, run, supervisor
+) -> None:
+    denser = bench.add_job(SUCCEED)
+    run()
+    digest = hashlib.sha256(b"small").hexdigest()
+    job_id = bench.add_job(SUCCEED, start=Start(denser, digest))
+    run()
+    with bench.database.read() as session:
+        artifact = artifacts.get_artifact(session, job_id, "report.json")
+    with bench.store.open(blob_key(artifact.sha256)) as file:
+        report = json.load(file)
+    told = {"path": "inputs/denser.atmc", "sha256": digest, "job_id": denser}
+    assert report["job"]["start"] == told
+    assert report["inputs"]["denser.atmc"] == "small"
+    lost = bench.add_job(SUCCEED, start=Start(denser, digest))
+    bench.store.delete(blob_key(digest))
+    supervisor.cache.clear()
+    run()
+    job = bench.job(lost)
+    assert (job.state, job.error_code, job.error_param) == ("failed", "start_gone", "start_from")
+    assert denser in job.error_message
 
 
 def test_a_refused_input_fails_the_job_at_once_and_keeps_all(bench, run) -> None:

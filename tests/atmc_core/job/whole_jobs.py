@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from atmc_core.job.denser import DenserInput
+from atmc_core.job.products import Shelf
 from atmc_core.job.run import run
 from atmc_core.networks.upload import ModelInput
 from atmc_spec import read_spec
@@ -29,7 +31,13 @@ class Killed(Exception):
 
 
 def run_job(
-    document: dict[str, Any], model: ModelInput, data: Path, folder: Path, kill: int = 0
+    document: dict[str, Any],
+    model: ModelInput,
+    data: Path,
+    folder: Path,
+    kill: int = 0,
+    denser: DenserInput | None = None,
+    shelf: Shelf | None = None,
 ) -> Any:
     """The headline and the events; ended by ``Killed`` at progress event number ``kill``."""
     events: list[dict[str, Any]] = []
@@ -40,7 +48,9 @@ def run_job(
             raise Killed
 
     spec = read_spec(document)
-    return run(spec, model, data, folder, device=torch.device("cpu"), emit=emit), events
+    device = torch.device("cpu")
+    headline = run(spec, model, data, folder, device=device, emit=emit, denser=denser, shelf=shelf)
+    return headline, events
 
 
 def read_report(folder: Path) -> Report:

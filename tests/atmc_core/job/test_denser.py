@@ -1,0 +1,122 @@
+"""A job that starts from the compressed network of a denser one."""
+
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from atmc_core import artifact
+from atmc_core.artifact import CompressedModel, float_state
+from atmc_core.errors import InvalidInput
+from atmc_core.factors import splitting
+from atmc_core.factors.views import dense_weights
+from atmc_core.job.denser import Denser, DenserInput, read_denser
+from atmc_core.job.planning import shorten_from_denser
+from atmc_core.networks.blueprint import Blueprint
+from atmc_core.networks.classifier import Classifier, Normalization
+from atmc_core.networks.upload import ModelInput
+from atmc_core.report import schema
+from atmc_core.solver.support import Structure
+from atmc_core.training.effort import TrainingPlan
+from atmc_spec import Training
+from tests.atmc_core.job.whole_jobs import EVALUATION, THREAT, read_report, run_job
+
+TRAINING = {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 0}
+
+
+def of_file(path: Path, job_id: str | None = "job_denser") -> DenserInput:
+    return DenserInput(path, sha256(path.read_bytes()).hexdigest(), job_id)
+
+
+def spec(method: str, **changes: Any) -> dict[str, Any]:
+    document = {
+        "method": method,
+        "target": {"density": 0.05, "bits": 3},
+        "threat": THREAT | {"steps": 1},
+        "training": TRAINING,
+        "evaluation": EVALUATION | {"level": "quick", "max_images": 40},
+    }
+    return document | changes
+
+
+def test_compression_goes_on_from_the_denser_network_and_the_report_says_so(
+    compressed: Path, digits_model: ModelInput, digits_path: Path, tmp_path: Path
+) -> None:
+    denser = of_file(compressed / "results" / "model.atmc")
+    started = spec("al0", training=TRAINING | {"learning_rate": 1e-6})
+    headline, _ = run_job(started, digits_model, digits_path, tmp_path, denser=denser)
+    report = read_report(tmp_path)
+    jsonschema.validate(report, schema())
+    model = artifact.load(denser.path)
+    assert report["start"] == {
+        "job_id": "job_denser",
+        "sha256": denser.sha256,
+        "k": model.k,
+        "nonzeros": sum(model.nonzeros()),
+        "bits": 4,
+    }
+    assert "that of <code>job_denser</code>" in (tmp_path / "results/report.html").read_text()
+    file = tmp_path / "results" / "model.atmc"
+    smaller = artifact.load(file)
+    assert headline["nonzeros"] <= headline["k"] < sum(model.nonzeros())
+    for name, factors in smaller.factors.items():
+        kept, before = factors.compose() != 0, model.factors[name].compose() != 0
+        assert not (kept & ~before).any(), name  # at this learning rate nothing moves
+    command = [sys.executable, "-m", "atmc_core.reproduce", tmp_path / "results/report.json"]
+    done = subprocess.run([*command, file, "--data", digits_path, "--json"], capture_output=True)
+    assert json.loads(done.stdout)["differences"] == []
+
+
+def test_factors_go_on_as_they_are_in_the_file(
+    digits_classifier: Classifier, tmp_path: Path
+) -> None:
+    network = digits_classifier.network
+    factors = splitting.interpolative(dense_weights(network))
+    Structure().shrink(factors, 1000)
+    model = CompressedModel(
+        "digits_cnn", 10, Normalization(), factors, float_state(network, factors), bits=32, k=1000
+    )
+    artifact.save(model, tmp_path / "model.atmc")
+    read = read_denser(
+        of_file(tmp_path / "model.atmc"), network, Blueprint.of("digits_cnn", 10, None, None)
+    )
+    own = read.factors(torch.device("cpu"))
+    assert own is not None
+    assert sum(int(t.count_nonzero()) for each in own.values() for t in each.tensors) == 1000
+    for name, each in own.items():
+        assert torch.equal(each.compose(), read.model.factors[name].compose()), name
+        assert each.u.numel() <= read.model.factors[name].u.numel()
+    read.load_into(network)
+    assert torch.equal(network.state_dict()[name], own[name].compose())
+
+
+def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset() -> None:
+    training = Training(preset="standard", finish_epochs=7)
+    effort = shorten_from_denser(training, TrainingPlan(training.effort())).effort
+    assert (effort.robust_epochs, effort.compression_epochs, effort.finish_epochs) == (20, 12, 7)
+
+
+def test_a_network_that_does_not_fit_or_a_method_that_cannot_is_refused(
+    compressed: Path,
+    digits_classifier: Classifier,
+    digits_model: ModelInput,
+    digits_path: Path,
+    tmp_path: Path,
+) -> None:
+    network = digits_classifier.network
+    file = of_file(compressed / "results" / "model.atmc")
+    blueprint = Blueprint.of("digits_cnn", 10, None, None)
+    assert isinstance(read_denser(file, network, blueprint), Denser)
+    with pytest.raises(InvalidInput, match="other bytes") as refusal:
+        read_denser(DenserInput(file.path, "0" * 64), network, blueprint)
+    assert (refusal.value.code, refusal.value.param) == ("unsuitable_start", "start_from")
+    with pytest.raises(InvalidInput, match="digits_cnn of 10 classes"):
+        read_denser(file, network, Blueprint.of("lenet", 10, None, None))
+    with pytest.raises(InvalidInput, match="alr chooses no entries"):
+        run_job(spec("alr"), digits_model, digits_path, tmp_path, denser=file)
