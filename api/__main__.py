@@ -70,7 +70,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         http=Connection,
-        loop="uvloop",
+        loop="api.connections:Loop",
         ws="none",
         # Down to whole seconds, as uvicorn's type has it.
         timeout_graceful_shutdown=int(settings.finish_s),

@@ -8,14 +8,18 @@ have so many at a time: with one more, the oldest whose headers have not come is
 import asyncio
 import resource
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 1024
 
 HEADER_S = 10.0
-"""So long after a connection is there, or after its next request has begun, the headers are."""
+"""So long after a connection is there, or after its next request has begun, the headers are.
+
+A TLS handshake takes no longer, either.
+"""
 BODY_S = 30.0
 """So long after the last `BODY_BYTES` of a body, or its beginning, come the next, or its end."""
 BODY_BYTES = 1024
@@ -39,6 +43,17 @@ def raise_descriptors() -> int:
 
 
 _Waiting = dict[str, dict["Connection", None]]
+
+
+class Loop(uvloop.Loop):
+    """uvloop, whose servers do not wait for a TLS handshake as long as it would (60 s)."""
+
+    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
+        """As `asyncio.AbstractEventLoop.create_server`."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = HEADER_S
+        server: asyncio.Server = await super().create_server(*args, **options)
+        return server
 
 
 class Connection(HttpToolsProtocol):

@@ -40,6 +40,13 @@ class Administration(Calls):
         keys: list[Document] = self._transport.get("/keys")["data"]
         return keys
 
+    def limit_key(self, key_id: str, addresses: Sequence[str]) -> Document:
+        """Have the key hold at these networks only (CIDR), or at none in particular: anywhere."""
+        key: Document = self._transport.patch(
+            f"/keys/{key_id}", {"addresses": list(addresses) or None}
+        )
+        return key
+
     def revoke_key(self, key_id: str) -> None:
         """Revoke the key (an admin's call)."""
         self._transport.delete(f"/keys/{key_id}")

@@ -28,11 +28,13 @@ OnUpdate = Callable[[Document], None]
 class Calls:
     """A connection to one service; see `atmc_client.client.Client`."""
 
-    def __init__(self, url: str | None = None, key: str | None = None) -> None:
-        self._transport = Transport(
-            url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER,
-            key or os.environ.get("ATMC_API_KEY"),
-        )
+    def __init__(
+        self, url: str | None = None, key: str | None = None, token_command: str | None = None
+    ) -> None:
+        url = url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER
+        command = None if key else token_command or os.environ.get("ATMC_TOKEN_COMMAND")
+        key = None if command else key or os.environ.get("ATMC_API_KEY")
+        self._transport = Transport(url, key, command)
 
     @property
     def url(self) -> str:
@@ -59,13 +61,15 @@ class Calls:
         return found
 
     def _list(
-        self, path: str, limit: int, *, page: int = PAGE, **which: str | None
+        self, path: str, limit: int, *, page: int | None = None, **which: str | None
     ) -> list[Document]:
-        """The first `limit` of a list that comes in pages of at most `page`."""
+        """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
         found: list[Document] = []
         cursor: str | None = None
         while len(found) < limit:
-            part = self._get(path, limit=min(limit - len(found), page), cursor=cursor, **which)
+            part = self._get(
+                path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **which
+            )
             found += part["data"]
             cursor = part["next"]
             if not part["has_more"]:

@@ -13,9 +13,12 @@ class Client(Jobs, Artifacts, Sweeps, Administration):
     """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
 
     `key` defaults to `ATMC_API_KEY`; a service that only its own machine reaches may ask for none.
-    Every method raises `ApiError` when the service refuses and `ServerUnreachable` when there is
-    no answer. Lost connections are retried with backoff; posts carry an Idempotency-Key, so that
-    a repeated one does its work once.
+    Instead of a key, `token_command` (`ATMC_TOKEN_COMMAND`) prints a token of the service's
+    provider; it is run before the first request, and once more when the token has expired.
+
+    Every method raises `ApiError` when the service refuses, `ServerUnreachable` when there is no
+    answer, and `NoToken` when the command prints none. Lost connections are retried with backoff;
+    posts carry an Idempotency-Key, so that a repeated one does its work once.
     """
 
     def architectures(self) -> list[Document]:

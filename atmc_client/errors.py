@@ -84,3 +84,10 @@ class ServerUnreachable(Exception):
 
 class DigestMismatch(Exception):
     """A downloaded file is not the one that the service stored; it was not kept."""
+
+
+class NoToken(Exception):
+    """The command that prints tokens printed none."""
+
+    def __init__(self, command: str, reason: str) -> None:
+        super().__init__(f"no token from the token command ({command}): {reason}")

@@ -3,7 +3,9 @@
 import logging
 import os
 import random
+import shlex
 import ssl
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,13 +15,13 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from atmc_client.errors import ApiError, ServerUnreachable
+from atmc_client.errors import ApiError, NoToken, ServerUnreachable
 
 # A server that never answered is most likely not there; one that did is restarting.
 FIRST_PATIENCE_S, PATIENCE_S = 1.0, 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 AWAY = frozenset({429, 502, 503, 504})
-CONFLICT = 409
+UNAUTHORIZED, CONFLICT = 401, 409
 # Reading allows for the inspection of a large upload.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 
@@ -34,11 +36,14 @@ Content = Callable[[], dict[str, Any]]
 class Transport:
     """Sends requests to one server; every request may be repeated without harm.
 
-    GET is idempotent, and each POST carries an Idempotency-Key of its own. Not for use by several
-    threads at once.
+    GET, PATCH and DELETE are idempotent, and each POST carries an Idempotency-Key of its own. Not
+    for use by several threads at once.
+
+    `token_command` is a command that prints a token. It is run before the first request, and once
+    more when the service says that the token has expired; that request is then sent again.
     """
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, token_command: str | None = None) -> None:
         self.url = url.rstrip("/")
         # A proxy that the environment names cannot reach this machine's own addresses.
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
@@ -52,6 +57,7 @@ class Transport:
             follow_redirects=True,
             trust_env=not nearby,
         )
+        self._token_command = token_command
         self._met = self._warned = False
 
     def close(self) -> None:
@@ -70,6 +76,11 @@ class Transport:
         with self.exchange("POST", path, lambda: {**content(), "headers": headers}) as response:
             return _json(response)
 
+    def patch(self, path: str, document: dict[str, Any]) -> Any:
+        """The JSON answer to a PATCH with this body. Raises as `exchange` does."""
+        with self.exchange("PATCH", path, lambda: {"json": document}) as response:
+            return _json(response)
+
     def delete(self, path: str) -> None:
         """Delete what the path names. Raises as `exchange` does."""
         with self.exchange("DELETE", path, dict):
@@ -79,9 +90,15 @@ class Transport:
     def exchange(self, method: str, path: str, content: Content) -> Iterator[httpx.Response]:
         """Yield a successful answer, its body not yet read.
 
-        Raises `ApiError` for a refusal and `ServerUnreachable` when patience has run out.
+        Raises `ApiError` for a refusal, `ServerUnreachable` when patience has run out, and
+        `NoToken`.
         """
+        if self._token_command and "Authorization" not in self._http.headers:
+            self._ask_for_token()
         response = self._send(method, path, content)
+        if self._token_command and _has_expired(response):
+            self._ask_for_token()
+            response = self._send(method, path, content)
         try:
             if response.is_error:
                 response.read()
@@ -89,6 +106,10 @@ class Transport:
             yield response
         finally:
             response.close()
+
+    def _ask_for_token(self) -> None:
+        assert self._token_command is not None
+        self._http.headers["Authorization"] = f"Bearer {token_of(self._token_command)}"
 
     def _send(self, method: str, path: str, content: Content) -> httpx.Response:
         began = time.monotonic()
@@ -120,6 +141,29 @@ class Transport:
     def _is_over(self, began: float, wait: float) -> bool:
         patience = PATIENCE_S if self._met else FIRST_PATIENCE_S
         return time.monotonic() + wait - began > patience
+
+
+def token_of(command: str) -> str:
+    """The token that the command prints; raises `NoToken`.
+
+    The words of the command are a shell's, but no shell runs it. It may ask its user something.
+    """
+    try:
+        words = shlex.split(command)
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    except (OSError, ValueError, IndexError, subprocess.CalledProcessError) as error:
+        raise NoToken(command, str(error)) from error
+    token = done.stdout.strip()
+    if not token.isascii() or len(token.split()) != 1:
+        raise NoToken(command, "what it prints is not one word")
+    return token
+
+
+def _has_expired(response: httpx.Response) -> bool:
+    if response.status_code != UNAUTHORIZED:
+        return False
+    response.read()
+    return ApiError.from_response(response).code == "token_expired"
 
 
 def _json(response: httpx.Response) -> Any:

@@ -308,6 +308,7 @@ def run(
     victims: tuple[str, ...] = VICTIMS,
     calm_s: float = CALM_S,
     most_kills: float = math.inf,
+    workers: int = 2,
 ) -> dict[str, Any]:
     """Run the benchmark; returns its figures.
 
@@ -318,9 +319,10 @@ def run(
         victims: the kinds of kills.
         calm_s: the longest time between two kills.
         most_kills: the largest number of kills.
+        workers: how many there are.
     """
     expected = {each: undisturbed(each) for each in SEEDS[:batch]}
-    with house(2, settings=SETTINGS) as made:
+    with house(workers, settings=SETTINGS) as made:
         chaos = Chaos(made, random.Random(seed), victims, calm_s)
         until = time.monotonic() + seconds
         for _ in range(batch or UNFINISHED):

@@ -37,6 +37,7 @@ SPEC: dict[str, Any] = {
         "curve_images": 10,
         "curve_steps": 1,
         "batch_size": 100,
+        "speed": False,
     },
 }
 

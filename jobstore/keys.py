@@ -140,15 +140,25 @@ def list_keys(session: Session) -> list[Key]:
     return list(session.scalars(select(Key).order_by(Key.id.desc())))
 
 
-def revoke_key(session: Session, key_id: str) -> Key:
-    """Revoke the key from this moment on; raises `NotFound`."""
+def hold_key(session: Session, key_id: str) -> Key:
+    """Return the key, which nobody else changes until the transaction ends; raises `NotFound`."""
     key = session.get(Key, key_id, with_for_update=True)
     if key is None:
         raise NotFound("key", key_id)
+    return key
+
+
+def limit_key(session: Session, key: Key, addresses: Collection[str]) -> None:
+    """Have the key hold at these networks (`read_network`) from now on; none is anywhere."""
+    key.addresses = " ".join(addresses) or None
+    session.flush()
+
+
+def revoke_key(session: Session, key: Key) -> None:
+    """Revoke the key from this moment on."""
     if key.revoked_at is None:
         key.revoked_at = session.scalars(select(clock())).one()
     session.flush()
-    return key
 
 
 def find_holder(connection: Connection, secret: str) -> tuple[Holder, bool] | None:

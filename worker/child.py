@@ -50,7 +50,7 @@ def main() -> None:
 
 def _launch(folder: RunFolder, processes: int) -> int:
     """Run the job in several processes with a GPU each; they communicate over the loopback."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-m", "worker.together", "--standalone"]
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
     command += ["-m", "worker.child", str(folder.path)]
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}

@@ -42,9 +42,15 @@ _DETERMINISM = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends."""
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; if that has ended already, do it now.
+
+    `parent` is the process id of whoever started this one.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The kernel tells of an end to come. Of one that was before, another parent does.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _own_memory(process: psutil.Process) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from atmc_spec import read_spec
 from worker.folder import RunFolder, write_json
 from worker.process import end_with_parent
 from worker.shelf import FolderShelf
+from worker.together import PARENT
 
 __all__ = ["is_launched", "run_in"]
 
@@ -54,7 +56,7 @@ def _crash(folder: RunFolder, code: str, error: BaseException) -> None:
 def _outcome(folder: RunFolder, document: dict[str, Any]) -> dict[str, Any]:
     if distributed.is_launched():
         # torchrun starts each process in a session of its own, so killing ours does not reach it.
-        end_with_parent()
+        end_with_parent(int(os.environ[PARENT]))
     try:
         headline = _run(folder, document)
     except InvalidInput as error:

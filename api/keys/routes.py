@@ -1,4 +1,4 @@
-"""`POST /keys`, `GET /keys`, `DELETE /keys/{id}`: an admin's calls, of one tenant or of all."""
+"""`POST` and `GET /keys`, `PATCH` and `DELETE /keys/{id}`: an admin's, of one tenant or of all."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,14 +18,23 @@ from api.text import Moment, PathText
 from api.views import RowView
 from jobstore import audit
 from jobstore.idempotency import Answer
-from jobstore.keys import Scope, create_key, list_keys, read_network, revoke_key
-from jobstore.tables import DEFAULT_TENANT
+from jobstore.keys import (
+    Scope,
+    create_key,
+    hold_key,
+    limit_key,
+    list_keys,
+    read_network,
+    revoke_key,
+)
+from jobstore.tables import DEFAULT_TENANT, Key
 from jobstore.tenants import TENANT_NAME
 
 router = APIRouter(tags=["keys"])
 
 
 Network = Annotated[str, Field(max_length=64), AfterValidator(read_network)]
+Networks = Annotated[list[Network], Field(min_length=1, max_length=64)]
 
 
 class NewKey(BaseModel):
@@ -43,10 +52,20 @@ class NewKey(BaseModel):
         examples=[["jobs:read", "jobs:write"]]
     )
     expires_at: Moment | None = Field(None, examples=["2030-01-01T00:00:00Z"])
-    addresses: Annotated[list[Network], Field(min_length=1, max_length=64)] | None = Field(
+    addresses: Networks | None = Field(
         None,
         description="The addresses and networks (CIDR) that it may be shown from; null is any.",
         examples=[["192.0.2.0/24", "2001:db8::/32"]],
+    )
+
+
+class ChangedKey(BaseModel):
+    """What a key is to be from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    addresses: Networks | None = Field(
+        description="As of a new key; the whole list, null for any.", examples=[["192.0.2.0/24"]]
     )
 
 
@@ -167,6 +186,37 @@ def list_(services: TenantAdminDep) -> KeyList:
         return KeyList(data=[KeyView.model_validate(key) for key in list_keys(session)])
 
 
+@router.patch(
+    "/keys/{key_id}",
+    summary="Change where a key holds",
+    response_model=KeyView,
+    openapi_extra=json_body(ChangedKey),
+    responses=documented(
+        "malformed_json",
+        "file_too_large",
+        "not_found",
+        "missing_field",
+        "unknown_field",
+        "invalid_value",
+        "tenant_forbidden",
+    ),
+)
+async def change(key_id: PathText, request: Request, services: TenantAdminDep) -> KeyView:
+    """Have the key hold at other addresses from the next request on. The rest of it is for good."""
+    changed = await read_body(request, ChangedKey)
+    return await run_in_threadpool(_change, services, key_id, changed)
+
+
+def _change(services: Services, key_id: str, changed: ChangedKey) -> KeyView:
+    with services.database.write() as session:
+        key = _hold(services, session, key_id)
+        before = key.addresses and key.addresses.split()
+        limit_key(session, key, changed.addresses or ())
+        said = {"before": before, "addresses": changed.addresses}
+        audit.record(session, "key.change", key_id, tenant=key.tenant_id, **said)
+        return KeyView.model_validate(key)
+
+
 @router.delete(
     "/keys/{key_id}",
     status_code=204,
@@ -177,8 +227,15 @@ def list_(services: TenantAdminDep) -> KeyList:
 def revoke(key_id: PathText, services: TenantAdminDep) -> None:
     """Refuse every request with the key from now on; the key stays in the list."""
     with services.database.write() as session:
-        key = revoke_key(session, key_id)
-        if services.database.tenant is not None and Scope.ADMIN in key.scopes.split():
-            detail = "The key is an operator's; only an 'admin' revokes it."
-            raise Problem("tenant_forbidden", detail)
+        key = _hold(services, session, key_id)
+        revoke_key(session, key)
         audit.record(session, "key.revoke", key_id, tenant=key.tenant_id)
+
+
+def _hold(services: Services, session: Session, key_id: str) -> Key:
+    """Return the key that whoever asks may change."""
+    key = hold_key(session, key_id)
+    if services.database.tenant is not None and Scope.ADMIN in key.scopes.split():
+        detail = "The key is an operator's; only an 'admin' changes or revokes it."
+        raise Problem("tenant_forbidden", detail)
+    return key

@@ -5,6 +5,7 @@ or sweep did not succeed or a file is not what was signed, 2 wrong usage or refu
 3 no answer from the service, 4 a threshold is missed.
 """
 
+import os
 import sys
 
 import click
@@ -29,7 +30,7 @@ from atmc_client.cli.tenants import tenants
 from atmc_client.cli.uploads import datasets, models, upload
 from atmc_client.cli.verify import verify
 from atmc_client.client import DEFAULT_SERVER
-from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
+from atmc_client.errors import ApiError, DigestMismatch, NoToken, ServerUnreachable
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -44,14 +45,24 @@ FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
     show_envvar=True,
     help="Where the service is.",
 )
+@click.option(
+    "--token-command",
+    metavar="COMMAND",
+    envvar="ATMC_TOKEN_COMMAND",
+    show_envvar=True,
+    help="Prints a token of the service's provider; run again when that has expired.",
+)
 @click.pass_context
-def cli(context: click.Context, server: str) -> None:
+def cli(context: click.Context, server: str, token_command: str | None) -> None:
     """Compress image classifiers without giving up their robustness.
 
     A service that asks for a key gets the one in ATMC_API_KEY; a token of its provider may stand
     there instead.
     """
     context.obj = server
+    if token_command:
+        # Each command makes its client of the server alone, and of what the environment says.
+        os.environ["ATMC_TOKEN_COMMAND"] = token_command
 
 
 for _command in (
@@ -96,7 +107,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except ServerUnreachable as error:
         _exit(UNREACHABLE, str(error))
+    except NoToken as error:
+        _exit(REFUSED, str(error))
     except ApiError as error:
+        if error.code == "token_expired":
+            click.echo("--token-command or ATMC_TOKEN_COMMAND gets new ones", err=True)
         _exit(UNREACHABLE if error.status >= 500 else REFUSED, str(error))
     except (DigestMismatch, NotVerified) as error:
         _exit(FAILED, str(error))

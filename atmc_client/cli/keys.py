@@ -1,4 +1,4 @@
-"""`atmc keys create`, `list` and `revoke`: an admin's commands."""
+"""`atmc keys create`, `list`, `limit` and `revoke`: an admin's commands."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,10 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys; takes an admin's key, or a tenant's admin's, in ATMC_API_KEY."""
+    """Make, list, limit and revoke keys.
+
+    Takes an admin's key, or a tenant's admin's, in ATMC_API_KEY.
+    """
 
 
 @keys.command()
@@ -50,7 +53,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a key and print it, this once: the service keeps only its hash."""
-    networks = [each.strip() for each in addresses.split(",")] if addresses else []
+    networks = _networks(addresses) if addresses else []
     with Client(server) as client:
         made = client.create_key(tenant, scopes, expires_at=expires, addresses=networks)
     if as_json:
@@ -75,11 +78,32 @@ def list_(server: str, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id")
+@click.option(
+    "--addresses",
+    required=True,
+    metavar="NETWORK[,NETWORK]",
+    help="All of them, in place of what it was limited to; `any` lifts the limit.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the key as JSON.")
+@click.pass_obj
+def limit(server: str, key_id: str, addresses: str, as_json: bool) -> None:
+    """Change the addresses that a key may be shown from; it stays the same key."""
+    with Client(server) as client:
+        key = client.limit_key(key_id, [] if addresses == "any" else _networks(addresses))
+    print_json(key) if as_json else out.print(keys_table([key]))
+
+
+@keys.command()
+@click.argument("key_id")
 @click.pass_obj
 def revoke(server: str, key_id: str) -> None:
     """Revoke a key: it is refused from now on."""
     with Client(server) as client:
         client.revoke_key(key_id)
+
+
+def _networks(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",")]
 
 
 def _scopes(text: str) -> list[str]:

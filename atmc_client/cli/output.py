@@ -142,14 +142,16 @@ def jobs_table(jobs: list[dict[str, Any]]) -> Table:
 
 def keys_table(keys: list[dict[str, Any]]) -> Table:
     """One line a key, the newest first."""
-    table = new_table("key", "tenant", "scopes", "holds until", "last used")
+    table = new_table("key", "tenant", "scopes", "from", "holds until", "last used")
     table.columns[0].no_wrap = True
     for key in keys:
         until = minute(key["expires_at"]) or "it is revoked"
         if key["revoked_at"]:
             until = f"{minute(key['revoked_at'])} (revoked)"
         used = minute(key["last_used_at"]) or "never"
-        table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), until, used)
+        # A service of an older version limits none.
+        whence = ", ".join(key.get("addresses") or ["anywhere"])
+        table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), whence, until, used)
     return table
 
 

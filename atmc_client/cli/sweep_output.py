@@ -190,7 +190,7 @@ def _by_lines(sweep_id: str) -> OnUpdate:
         for trial in sweep["trials"]:
             if trial["state"] != "planned" and said.get(trial["index"]) != trial["state"]:
                 said[trial["index"]] = trial["state"]
-                err.print(f"{sweep_id}: {_line(trial)}", markup=False)
+                err.print(f"{sweep_id}: {_line(trial)}", markup=False, soft_wrap=True)
 
     return update
 

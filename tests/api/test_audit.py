@@ -47,6 +47,7 @@ ACTIONS = {
     ("post", "/webhooks/{webhook_id}/rotate-secret"): "webhook.rotate_secret",
     ("post", "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"): "webhook.redeliver",
     ("post", "/keys"): "key.create",
+    ("patch", "/keys/{key_id}"): "key.change",
     ("delete", "/keys/{key_id}"): "key.revoke",
     ("patch", "/tenants/{name}"): "tenant.change",
     ("delete", "/tenants/{name}"): "tenant.erase",
@@ -95,6 +96,7 @@ def test_every_call_that_changes_something_leaves_a_record(admin: Service) -> No
     red.http.delete(f"/datasets/{job['dataset_id']}")
     red.http.delete(f"/uploads/{begin_upload(red)}", headers=TUS)
     key = admin.http.post("/keys", json={"tenant": "red", "scopes": ["jobs:read"]}).json()
+    admin.http.patch(f"/keys/{key['id']}", json={"addresses": ["192.0.2.1"]})
     admin.http.delete(f"/keys/{key['id']}")
     admin.http.patch("/tenants/red", json={"max_running_jobs": 2})
     admin.http.delete("/tenants/red")

@@ -180,7 +180,7 @@ class Real:
             return {"dataset_id": self._service.send_dataset().json()["id"]}
         return {}
 
-    def of(self, name: str) -> str | None:
+    def of(self, name: str) -> Any:
         """The id of something real by the name of the parameter that takes it."""
         match name:
             case "model_id":
@@ -203,6 +203,8 @@ class Real:
                 with self._service.database.write() as session:
                     publish(session, [entry])
                 return entry.name
+            case "addresses":
+                return ["192.0.2.0/24"]
             case "url":
                 return "https://hooks.example.com/atmc"
         return None
@@ -331,7 +333,8 @@ def test_the_examples_of_the_document_are_accepted(contract: Service, real: Real
     accepted = set()
     for method, path, example in bodies(document):
         filled = {name: real.of(name) or value for name, value in example.items()}
-        url = path.format(webhook_id=real.of("webhook_id"), name=TENANT)
+        ids = {name: real.of(name) for name in ("webhook_id", "key_id") if name in path}
+        url = path.format(**ids, name=TENANT)
         response = contract.http.request(method, url, json=filled)
         refused = response.json()
         # Of an upload that has not come, and of a store that takes none, the shape is right.

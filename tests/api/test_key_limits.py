@@ -99,6 +99,32 @@ def test_addresses_that_are_none_are_refused(admin: Service) -> None:
         read_network("192.0.2.7/24")
 
 
+def test_a_key_s_addresses_are_changed_and_that_is_in_the_audit_log(admin: Service) -> None:
+    limited = key(admin, "192.0.2.0/24")
+    (made,) = admin.http.get("/keys").json()["data"]
+    itself = f"/keys/{made['id']}"
+    for addresses, status in ((["127.0.0.0/30", "::1"], 200), (["192.0.2.1"], 403), (None, 200)):
+        changed = admin.http.patch(itself, json={"addresses": addresses})
+        assert (changed.status_code, changed.json()) == (200, made | {"addresses": addresses})
+        assert limited.http.get("/jobs").status_code == status
+    said = [each["detail"] for each in records(admin, action="key.change")]
+    assert said[-1] == {"before": ["192.0.2.0/24"], "addresses": ["127.0.0.0/30", "::1"]}
+    assert said[0] == {"before": ["192.0.2.1"], "addresses": None}
+    for wrong in NO_ADDRESSES:
+        refused = admin.http.patch(itself, json={"addresses": wrong})
+        assert_problem(refused, 422, "invalid_value")
+    assert_problem(admin.http.patch(itself, json={}), 422, "missing_field")
+    assert_problem(admin.http.patch(itself, json={"scopes": ["admin"]}), 422, "unknown_field")
+    assert admin.http.get("/keys").json()["data"][0]["addresses"] is None
+
+
+def test_a_tenant_s_admin_does_not_limit_an_operator_s_key(admin: Service) -> None:
+    red = admin.new_tenant("red", "tenant:admin")
+    operators = admin.http.post("/keys", json={"tenant": "red", "scopes": ["admin"]}).json()
+    refused = red.http.patch(f"/keys/{operators['id']}", json={"addresses": ["192.0.2.1"]})
+    assert_problem(refused, 403, "tenant_forbidden")
+
+
 def test_nobody_moves_by_a_header(admin: Service) -> None:
     """No proxy is trusted: whatever a request says of its origin, it comes from here."""
     elsewhere, here = key(admin, "203.0.113.0/24"), key(admin, "127.0.0.1")

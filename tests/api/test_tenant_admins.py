@@ -12,6 +12,7 @@ from tests.api.test_audit import records
 ADMINISTRATIVE = {
     ("post", "/keys"): 403,
     ("get", "/keys"): "own",
+    ("patch", "/keys/{key_id}"): 404,
     ("delete", "/keys/{key_id}"): 404,
     ("get", "/tenants"): "own",
     ("patch", "/tenants/{name}"): 403,
@@ -53,7 +54,8 @@ def test_every_call_of_admins_is_for_their_own_tenant(admin: Service) -> None:
     for (method, path), expected in ADMINISTRATIVE.items():
         url = path.format(**ids)
         body = {"json": {"tenant": "crimson", "scopes": ["jobs:read"]}} if method == "post" else {}
-        body = {"json": {"max_running_jobs": 9}} if method == "patch" else body
+        if method == "patch":
+            body = {"json": {"addresses": None} if "key_id" in path else {"max_running_jobs": 9}}
         query = {"params": {"tenant": "crimson"}} if path == "/audit" else {}
         refused = writer.http.request(method, url, **body, **query)
         assert_problem(refused, 403, "scope_missing")

@@ -1,6 +1,8 @@
 """The service's own TLS: a real https request, files that are looked at first, and a renewal."""
 
+import contextlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -51,6 +53,8 @@ def test_a_request_over_https_is_answered_and_a_renewed_certificate_used(
                 return False
 
         wait_until(lambda: answers(first))
+        port = int(plain.rpartition(":")[2])
+        silent = socket.create_connection(("127.0.0.1", port), timeout=30)
         # Nobody is served without it, nor under another's authority.
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{plain}/healthz", trust_env=False)
@@ -62,6 +66,9 @@ def test_a_request_over_https_is_answered_and_a_renewed_certificate_used(
             assert client.list_jobs() == []
         write(second, tmp_path / "tls")
         wait_until(lambda: answers(second))
+        # Who does not say hello is not waited for as long.
+        with silent, contextlib.suppress(ConnectionError):
+            assert silent.recv(1) == b""
 
 
 def test_files_that_cannot_be_served_with_are_refused_at_the_start(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
-"""A scripted HTTP server for faults that no healthy service shows, and a real API."""
+"""A scripted HTTP server for faults that no healthy service shows, a real API, and `atmc` on it."""
 
+import io
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from atmc_client.cli import main
 from jobstore.settings import Settings
 from tests.api.conftest import prepare_database, wait_until
 from tests.api.processes import is_up, log_of, serving
@@ -71,14 +76,19 @@ def closed_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def api_url(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Iterator[str]:
-    """A running `python -m api` that knows the catalogue; no worker takes its jobs."""
-    settings = Settings(
+def api_settings(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Settings:
+    """Those of the API below."""
+    return Settings(
         home=tmp_path_factory.mktemp("api"),
         broker_url=f"redis://127.0.0.1:{closed_port}/0",
         max_dataset_bytes=1_000_000,
     )
-    with serving_api(settings) as url:
+
+
+@pytest.fixture(scope="session")
+def api_url(api_settings: Settings) -> Iterator[str]:
+    """A running `python -m api` that knows the catalogue; no worker takes its jobs."""
+    with serving_api(api_settings) as url:
         yield url
 
 
@@ -90,3 +100,60 @@ def serving_api(settings: Settings, **changes: str) -> Iterator[str]:
         wait_until(lambda: is_up(url) or process.poll() is not None)
         assert process.poll() is None, log_of(settings).read_text()
         yield url
+
+
+Done = subprocess.CompletedProcess[str]
+
+# What becomes another program cannot run in this process.
+BECOMING = ("inspect", "serve")
+
+
+def in_a_process(
+    *arguments: object, stdin: str | None = None, environment: dict[str, str] | None = None
+) -> Done:
+    """Run `atmc` as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "atmc_client", *map(str, arguments)],
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | (environment or {}),
+    )
+
+
+def in_this_process(
+    *arguments: object, stdin: str | None = None, environment: dict[str, str] | None = None
+) -> Done:
+    """Run `atmc` without the start of an interpreter, which costs more than the command."""
+    streams = {
+        "stdin": io.TextIOWrapper(io.BytesIO((stdin or "").encode())),
+        "stdout": io.TextIOWrapper(io.BytesIO(), write_through=True),
+        "stderr": io.TextIOWrapper(io.BytesIO(), write_through=True),
+    }
+    code: object = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        patch.setattr(sys, "argv", ["atmc", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    said = [streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr")]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(arguments, code, *said)
+
+
+@pytest.fixture
+def atmc(api_url: str) -> Callable[..., Done]:
+    """Runs a command; returns its exit code, output and errors."""
+
+    def run(*arguments: object, server: str | None = api_url, **more: object) -> Done:
+        how = in_a_process if arguments[0] in BECOMING else in_this_process
+        return how(*(("--server", server) if server else ()), *arguments, **more)  # type: ignore[arg-type]
+
+    return run

@@ -1,7 +1,6 @@
-"""The `atmc` command against a running API, in a process of its own, as a user runs it."""
+"""The `atmc` command against a running API."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 
 from atmc_client import Client
 from atmc_core.networks.architectures import build
+from tests.atmc_client.conftest import in_a_process
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,27 +27,6 @@ def files(tmp_path_factory):
     labels = np.arange(20) % 10
     np.savez(folder / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     return folder
-
-
-@pytest.fixture
-def atmc(api_url):
-    """Runs a command; returns its exit code, output and errors."""
-
-    def run(*arguments, server=api_url, stdin=None, environment=None):
-        command = [sys.executable, "-m", "atmc_client"]
-        if server:
-            command += ["--server", server]
-        return subprocess.run(
-            [*command, *map(str, arguments)],
-            cwd=ROOT,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=os.environ | (environment or {}),
-        )
-
-    return run
 
 
 @pytest.fixture
@@ -113,7 +92,7 @@ def test_a_list_goes_over_pages_and_stops_at_its_limit(submit, api_url, monkeypa
     names = ["a", "b", "c"]
     for name in names:
         assert submit(*OPTIONS, "--name", name).returncode == 0
-    monkeypatch.setattr("atmc_client.client.PAGE", 2)
+    monkeypatch.setattr("atmc_client.calls.PAGE", 2)
     with Client(api_url) as client:
         assert [job["name"] for job in client.list_jobs(limit=3)] == names[::-1]
 
@@ -180,8 +159,9 @@ def test_no_files_yet_is_not_a_success(atmc, submit, tmp_path):
     assert atmc("download", job["id"], "model.atmc").returncode == 2
 
 
-def test_no_server_ends_with_3(atmc, closed_port):
-    done = atmc("list", server=f"http://127.0.0.1:{closed_port}")
+def test_no_server_ends_with_3(closed_port):
+    """As a user runs it: in a process of its own."""
+    done = in_a_process("--server", f"http://127.0.0.1:{closed_port}", "list")
     assert done.returncode == 3
     assert "atmc serve" in done.stderr
 

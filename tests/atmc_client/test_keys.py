@@ -10,14 +10,13 @@ from atmc_client.cli.keys import _moment
 from atmc_client.client import Client
 from atmc_client.errors import ApiError
 from jobstore.settings import Settings
-from tests.atmc_client.conftest import serving_api
+from tests.atmc_client.conftest import in_a_process, serving_api
 from tests.atmc_client.test_cli import OPTIONS
-from tests.atmc_client.test_cli import atmc as atmc_command
 from tests.atmc_client.test_cli import files as files_to_send
 from tests.atmc_client.test_cli import submit as submit_command
 from tests.atmc_client.test_transport import answer
 
-atmc, submit, files = atmc_command, submit_command, files_to_send
+submit, files = submit_command, files_to_send
 
 
 ADMIN_KEY = "the-first-admin-of-the-client"
@@ -63,7 +62,7 @@ def test_a_revoked_key_opens_nothing(atmc, api_url):
         with pytest.raises(ApiError, match="key_invalid"):
             client.list_jobs()
     table = atmc("keys", "list").stdout
-    assert re.search(rf"{made['id']} +red +jobs:read +20\S+ \S+ \(revoked\)", table)
+    assert re.search(rf"{made['id']} +red +jobs:read +anywhere +20\S+ \S+ \(revoked\)", table)
     assert made["key"] not in table
 
 
@@ -122,16 +121,56 @@ def test_a_key_is_limited_to_addresses_and_warns_of_its_end(atmc, api_url):
     options = ("--scopes", "jobs:read", "--expires", "2d", "--addresses", "127.0.0.1,2001:db8::/32")
     made = create(atmc, *options)
     assert "from 127.0.0.1, 2001:db8::/32, until 20" in made.stderr
-    listed = atmc("list", "--json", environment={"ATMC_API_KEY": made.stdout.strip()})
+    environment = {"ATMC_API_KEY": made.stdout.strip()}
+    # In a process whose log nobody has set up.
+    listed = in_a_process("--server", api_url, "list", "--json", environment=environment)
     assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
     assert listed.stderr.count("warning: the key expires at 20") == 1
     elsewhere = create(atmc, "--scopes", "jobs:read", "--addresses", "192.0.2.0/24").stdout.strip()
     refused = atmc("list", environment={"ATMC_API_KEY": elsewhere})
     assert refused.returncode == 2
     assert "address_not_allowed" in refused.stderr
+    (key_id,) = [k["id"] for k in json.loads(atmc("keys", "list", "--json").stdout)][:1]
+    moved = atmc("keys", "limit", key_id, "--addresses", "192.0.2.0/24, 127.0.0.1")
+    assert re.search(rf"{key_id} +red +jobs:read +192.0.2.0/24, 127.0.0.1 +it is", moved.stdout)
+    assert atmc("list", environment={"ATMC_API_KEY": elsewhere}).returncode == 0
+    anywhere = atmc("keys", "limit", key_id, "--addresses", "any", "--json")
+    assert json.loads(anywhere.stdout)["addresses"] is None
     wrong = atmc("keys", "create", "--scopes", "jobs:read", "--addresses", "nowhere")
     assert wrong.returncode == 2
     assert "addresses" in wrong.stderr
+
+
+def test_a_token_is_asked_for_and_asked_for_anew_once_it_has_expired(scripted, tmp_path):
+    asked, command = tmp_path / "asked", tmp_path / "token command"
+    command.write_text(f'#!/bin/sh\necho x >> {asked}\necho "$1-$(wc -l < {asked})"\n')
+    command.chmod(0o700)
+    expired = answer(401, {"code": "token_expired"}, kind="application/problem+json")
+    fine = answer(200, {"data": [], "has_more": False, "next": None})
+    scripted.script = [fine, expired, fine, expired, expired, fine]
+    with Client(scripted.url, token_command=f"'{command}' mine") as client:
+        assert client.list_jobs() == []
+        # Sent again with a new one, once.
+        assert client.list_jobs() == []
+        with pytest.raises(ApiError, match="token_expired"):
+            client.list_jobs()
+    shown = [seen.headers["Authorization"] for seen in scripted.seen]
+    assert shown == [f"Bearer mine-{n}" for n in (1, 1, 2, 2, 3)]
+    # A key that is given is the one that is shown.
+    with Client(scripted.url, key="k", token_command="false") as client:
+        client.list_jobs()
+    assert scripted.seen[-1].headers["Authorization"] == "Bearer k"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("false", "exit status 1"), ("echo two words", "one word"), ("'", "No c")]
+)
+def test_a_token_command_that_prints_none_is_named(scripted, command, said):
+    done = in_a_process("--server", scripted.url, "--token-command", command, "list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no token from the token command" in done.stderr
+    assert said in done.stderr
+    assert scripted.seen == []
 
 
 def test_a_tenant_s_admin_looks_after_its_keys(atmc, api_url):

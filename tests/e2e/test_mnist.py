@@ -59,7 +59,9 @@ def test_lenet_is_compressed_on_mnist(atmc, mnist):
         *("--data", mnist / "mnist.npz", "--density", 0.05, "--bits", 8, "--epsilon", 76 / 255),
         *("--set", "training.robust_epochs=1", "--set", "training.compression_epochs=1"),
         *("--set", "training.finish_epochs=1", "--set", "threat.steps=2"),
-        *("--set", "evaluation.pgd_steps=3", "--set", "evaluation.pgd_restarts=1", "--json"),
+        *("--set", "evaluation.pgd_steps=3", "--set", "evaluation.pgd_restarts=1"),
+        # How fast it is, and the curve, are shown on the digits.
+        *("--set", "evaluation.speed=false", "--set", "evaluation.curve_images=5", "--json"),
     )
     assert done.returncode == 0, done.stderr
     headline = json.loads(done.stdout)["headline"]

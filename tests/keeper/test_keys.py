@@ -36,7 +36,7 @@ def test_who_listens_is_told_once_of_a_key_that_expires_soon(bench, caplog) -> N
     with bench.database.write() as session:
         end = now(session) + timedelta(days=2)
         key, _ = create_key(session, tenant="red", scopes=[Scope.READ], expires_at=end)
-        revoke_key(session, key.id)
+        revoke_key(session, key)
     for _ in range(3):
         remind_of_keys(bench.database, WEEK)
     with bench.database.read() as session:

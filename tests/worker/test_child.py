@@ -74,6 +74,19 @@ def test_a_supervised_child_ends_with_all_it_started_when_its_pipe_closes(
     poll(lambda: not is_running(grandchild), 5)
 
 
+def test_a_process_whose_parent_ended_before_it_asked_ends_all_the_same() -> None:
+    script = (
+        "import os\n"
+        "from worker.process import end_with_parent\n"
+        "end_with_parent(os.getppid())\n"
+        "print('lives', flush=True)\n"
+        "end_with_parent(os.getpid())\n"  # Whoever that is, it is the parent no longer.
+        "print('outlives it', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"lives\n")
+
+
 def test_a_child_knows_neither_database_nor_broker_nor_store() -> None:
     script = (
         "import sys, worker.child\n"
@@ -194,7 +207,7 @@ def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_w
     tmp_path: Path, poll, is_running
 ) -> None:
     folder = tmp_path / "job"
-    few = {"robust_epochs": 1, "compression_epochs": 3, "finish_epochs": 1, "batch_size": 100}
+    few = {"robust_epochs": 0, "compression_epochs": 3, "finish_epochs": 1, "batch_size": 100}
     fill_folder(folder, SPEC | {"training": few}, processes=2)
     child = ChildProcess(child_command(folder), folder / "child.log")
     poll(lambda: any(e.get("stage") == "compressing" for e in _events(folder)), 60)
@@ -210,6 +223,6 @@ def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_w
     headline = json.loads((folder / "outcome.json").read_text())["headline"]
     assert headline["k"] == headline["nonzeros"] == 3816
     (resumed,) = [event for event in _events(folder) if event["type"] == "resumed"]
-    assert resumed["stage"] in (*TRAINING, "evaluating_dense")
+    assert resumed["stage"] in (*TRAINING, "evaluating_upload")
     report = json.loads((folder / "results" / "report.json").read_text())
     assert report["environment"]["processes"] == 2

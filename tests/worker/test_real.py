@@ -59,7 +59,8 @@ class Undisturbed:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The child run by hand, its standard input closed from the beginning."""
     folder = tmp_path_factory.mktemp("undisturbed") / "job"
-    fill_folder(folder, SPEC)
+    # With its speed, which no other job here is asked for: the file is the same.
+    fill_folder(folder, SPEC | {"evaluation": SPEC["evaluation"] | {"speed": True}})
     subprocess.run(child_command(folder), check=True, stdin=subprocess.DEVNULL, timeout=120)
     return Undisturbed(
         folder / "results",

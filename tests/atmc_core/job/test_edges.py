@@ -57,6 +57,7 @@ def test_a_job_at_the_ends_ends_well(
             "square_queries": 5,
             "curve_images": 2,
             "curve_steps": 1,
+            "speed": False,
         },
     }
     try:

@@ -48,7 +48,7 @@ SPEC: dict[str, Any] = {
     "method": "shrunk",
     "target": {"density": 0.1, "bits": 4},
     "threat": {"norm": "linf", "epsilon": 0.1, "steps": 1},
-    "training": {"robust_epochs": 1, "compression_epochs": 1, "finish_epochs": 0},
+    "training": {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 0},
     "evaluation": {
         "attacks": ["fgsm"],
         "max_images": 20,

@@ -264,12 +264,14 @@ def test_each_option_makes_a_difference(bench: Bench) -> None:
     }
     own = {"threat": SPEC["threat"] | {"backward": "plain"}}
     changes = {name: (option, {}) for name, option in options.items()}
+    evaluation = SPEC["evaluation"] | {"max_images": 5, "curve_images": 1}
     changes |= {f"{name}, own gradients": (options[name], own) for name in ("plain", "trades")}
     results = set()
     for name, (option, threat) in changes.items():
-        training = _training(compression_epochs=1, finish_epochs=0, **option)
+        epochs = {"robust_epochs": 0, "compression_epochs": 1, "finish_epochs": 0}
+        asked = {"training": _training(**epochs, **option), "evaluation": evaluation}
         with pytest.raises(Killed):
-            bench.run(name, _at_the_artifact, training=training, **threat)
+            bench.run(name, _at_the_artifact, **asked, **threat)
         results.add(_result(bench.folder / name))
     assert len(results) == len(changes)
 

@@ -1,6 +1,8 @@
 """A report has the latency, the multiply-adds and the memory of its networks, measured there."""
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import nn
 
 from atmc_core import artifact
 from atmc_core.codegen import compiler
+from atmc_core.evaluation import memory_probe
 from atmc_core.evaluation.latency import interleaved
 from atmc_core.job import speed
 from atmc_core.job.run import prepare
@@ -77,6 +80,20 @@ def test_the_report_of_a_compressed_network_says_how_fast_it_is(compressed: Path
     assert found["note"].partition(",")[0] in page
     assert "How fast it is here" in page
     assert found["note"] in card
+
+
+def test_the_memory_is_what_the_batch_takes_whatever_was_held_before(compressed: Path) -> None:
+    """Also where a process may not forget its own peak, as in the sandbox."""
+    command = (
+        "import numpy, runpy, sys\n"
+        "numpy.ones(60_000_000)\n"
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
+    )
+    arguments = [memory_probe.__file__, str(compressed / "results/model.onnx"), *"1188"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=True
+    )
+    assert 10_000 < int(done.stdout) < 100 * 2**20
 
 
 def _speed(folder: Path, model: ModelInput, data: Path, results: Path, events: list[Any]) -> Any:
