@@ -212,8 +212,14 @@ def _change(services: Services, key_id: str, changed: ChangedKey) -> KeyView:
         key = _hold(services, session, key_id)
         before = key.addresses and key.addresses.split()
         limit_key(session, key, changed.addresses or ())
-        said = {"before": before, "addresses": changed.addresses}
-        audit.record(session, "key.change", key_id, tenant=key.tenant_id, **said)
+        audit.record(
+            session,
+            "key.change",
+            key_id,
+            tenant=key.tenant_id,
+            before=before,
+            addresses=changed.addresses,
+        )
         return KeyView.model_validate(key)
 
 
