@@ -78,7 +78,8 @@ def main() -> None:
             sides.kept(f"scratch-{density}", lambda density=density: bench.job(density))
             for density in arguments.densities
         ]
-        front = sides.kept("front", lambda: bench.sweep("front", bench.grid()))
+        name = "front-" + "-".join(map(str, arguments.densities))
+        front = sides.kept(name, lambda: bench.sweep("front", bench.grid()))
         goal = None
         if arguments.goal is not None:
             goal = sides.kept(f"goal-{arguments.goal}", lambda: bench.sweep("goal", bench.goal()))
@@ -89,7 +90,8 @@ class Sides:
     """The sides of one setting, each of which is measured once and kept."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        settings = {n: v for n, v in vars(arguments).items() if n not in ("work", "goal", "trials")}
+        own = ("work", "densities", "goal", "trials")
+        settings = {name: value for name, value in vars(arguments).items() if name not in own}
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         self._folder = arguments.work / name
         self._folder.mkdir(parents=True, exist_ok=True)
