@@ -75,7 +75,7 @@ def test_the_list_follows_jobs_and_acts_on_them(local: Service, visit: Visiting)
     page.get_by_label("Search by name or id").fill("")
     page.get_by_label("State", exact=True).select_option("cancelled")
     row.wait_for()
-    assert page.locator("[data-row]").count() == 1
+    seen.until("document.querySelectorAll('[data-row]').length === 1")
 
 
 def test_a_finished_job_shows_figures_report_and_files(local: Service, visit: Visiting) -> None:
@@ -132,6 +132,7 @@ def test_a_key_is_asked_for_once_and_goes_with_the_tab(
         assert key not in page.evaluate("JSON.stringify(sessionStorage)")
 
 
+@pytest.mark.slow
 def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit: Visiting) -> None:
     first = local.send_job(name="the oldest").json()
     with local.database.write() as session:
@@ -190,8 +191,10 @@ def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit:
 def test_every_view_fits_every_width_and_reads_well(
     local: Service, visit: Visiting, scheme: str
 ) -> None:
-    done = finished_job(local, name="a name that goes on for longer than a phone is wide, and then")
-    waits = local.send_job().json()
+    done = finished_job(local)
+    waits = local.send_job(
+        name="a name that goes on for longer than a phone is wide, and then"
+    ).json()
     ids = {"model_id": done["model_id"], "dataset_id": done["dataset_id"]}
     grid = {"densities": [0.1, 0.05], "bits": [4, 2]}
     spec = {name: files.SPEC[name] for name in ("method", "threat")}
