@@ -187,9 +187,17 @@ def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit:
     seen.until("document.querySelector('.table')?.ariaRowCount === '112'")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+LOOKS = [
+    (PHONE_WIDTH, "light"),
+    (WIDE, "dark"),
+    pytest.param(PHONE_WIDTH, "dark", marks=pytest.mark.slow),
+    pytest.param(WIDE, "light", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_every_view_fits_every_width_and_reads_well(
-    local: Service, visit: Visiting, scheme: str
+    local: Service, visit: Visiting, width: int, scheme: str
 ) -> None:
     done = finished_job(local)
     waits = local.send_job(
@@ -207,13 +215,12 @@ def test_every_view_fits_every_width_and_reads_well(
         "sweeps": "2 densities",
         f"sweeps/{sweep['id']}": "Trials",
     }
-    for width in (PHONE_WIDTH, WIDE):
-        seen = visit(local, width=width, scheme=scheme)
-        for route, text in routes.items():
-            seen.go(route)
-            seen.page.get_by_text(re.compile(text)).last.wait_for()
-            assert seen.width_left_over() <= 0, (route, width)
-            assert seen.serious() == [], (route, width)
+    seen = visit(local, width=width, scheme=scheme)
+    for route, text in routes.items():
+        seen.go(route)
+        seen.page.get_by_text(re.compile(text)).last.wait_for()
+        assert seen.width_left_over() <= 0, route
+        assert seen.serious() == [], route
 
 
 def test_the_keyboard_alone_opens_and_cancels_a_job(local: Service, visit: Visiting) -> None:
