@@ -82,7 +82,7 @@ function Results({ job }) {
   const at = (row, side) => h[`${row}_accuracy_${side}`];
   const from = h.clean_accuracy_dense != null ? "dense" : "before";
   const compressed = h.file_bytes != null;
-  return html`<div class="card all"><h2>${compressed ? "Before, in between, after" : "What it withstands"}</h2>
+  return html`<div class="card all"><h2>${!compressed ? "What it withstands" : from === "dense" ? "Before, in between, after" : "Before and after"}</h2>
     <div class="headline">
       ${compressed && html`<div><b>${h.dense_bytes ? `${count(h.dense_bytes / h.file_bytes)} ×` : DASH}</b><span>smaller: ${bytes(h.file_bytes)} of ${bytes(h.dense_bytes)}</span></div>`}
       <div><b>${percent(at("robust", compressed ? "after" : "before"))}</b><span>under all attacks${compressed ? `, ${points(at("robust", "after") - at("robust", from))} points against ${from === "dense" ? "the robust dense network" : "the upload"}` : ""}</span></div>

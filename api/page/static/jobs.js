@@ -59,11 +59,9 @@ export function Jobs() {
   const [filter, choose] = useState(() => JSON.parse(sessionStorage.getItem("atmc-filter") || "{}"));
   const [{ rows, loading, problem }, reload] = useJobs(filter);
   const [picked, pick] = useState([]);
-  const change = (part) => {
-    const next = { ...filter, ...part };
-    sessionStorage.setItem("atmc-filter", JSON.stringify(next));
-    choose(next);
-  };
+  // By what it is then: a search waits for its last letter, and the rest may change meanwhile.
+  const change = (part) => choose((before) => ({ ...before, ...part }));
+  useEffect(() => sessionStorage.setItem("atmc-filter", JSON.stringify(filter)), [filter]);
   const toggle = (id) => pick((ids) => (ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id].slice(-2)));
   const filtered = filter.state || filter.method || filter.q;
   return html`<section class="jobs">

@@ -75,7 +75,7 @@ def test_the_list_follows_jobs_and_acts_on_them(local: Service, visit: Visiting)
     page.get_by_label("Search by name or id").fill("")
     page.get_by_label("State", exact=True).select_option("cancelled")
     row.wait_for()
-    assert page.locator("[data-row]").count() == 1
+    seen.until("document.querySelectorAll('[data-row]').length === 1")
 
 
 def test_a_finished_job_shows_figures_report_and_files(local: Service, visit: Visiting) -> None:
@@ -132,6 +132,7 @@ def test_a_key_is_asked_for_once_and_goes_with_the_tab(
         assert key not in page.evaluate("JSON.stringify(sessionStorage)")
 
 
+@pytest.mark.slow
 def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit: Visiting) -> None:
     first = local.send_job(name="the oldest").json()
     with local.database.write() as session:
@@ -186,12 +187,22 @@ def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit:
     seen.until("document.querySelector('.table')?.ariaRowCount === '112'")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+LOOKS = [
+    (PHONE_WIDTH, "light"),
+    (WIDE, "dark"),
+    pytest.param(PHONE_WIDTH, "dark", marks=pytest.mark.slow),
+    pytest.param(WIDE, "light", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_every_view_fits_every_width_and_reads_well(
-    local: Service, visit: Visiting, scheme: str
+    local: Service, visit: Visiting, width: int, scheme: str
 ) -> None:
-    done = finished_job(local, name="a name that goes on for longer than a phone is wide, and then")
-    waits = local.send_job().json()
+    done = finished_job(local)
+    waits = local.send_job(
+        name="a name that goes on for longer than a phone is wide, and then"
+    ).json()
     ids = {"model_id": done["model_id"], "dataset_id": done["dataset_id"]}
     grid = {"densities": [0.1, 0.05], "bits": [4, 2]}
     spec = {name: files.SPEC[name] for name in ("method", "threat")}
@@ -204,13 +215,12 @@ def test_every_view_fits_every_width_and_reads_well(
         "sweeps": "2 densities",
         f"sweeps/{sweep['id']}": "Trials",
     }
-    for width in (PHONE_WIDTH, WIDE):
-        seen = visit(local, width=width, scheme=scheme)
-        for route, text in routes.items():
-            seen.go(route)
-            seen.page.get_by_text(re.compile(text)).last.wait_for()
-            assert seen.width_left_over() <= 0, (route, width)
-            assert seen.serious() == [], (route, width)
+    seen = visit(local, width=width, scheme=scheme)
+    for route, text in routes.items():
+        seen.go(route)
+        seen.page.get_by_text(re.compile(text)).last.wait_for()
+        assert seen.width_left_over() <= 0, route
+        assert seen.serious() == [], route
 
 
 def test_the_keyboard_alone_opens_and_cancels_a_job(local: Service, visit: Visiting) -> None:
