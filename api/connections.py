@@ -8,7 +8,7 @@ have so many at a time: with one more, the oldest whose headers have not come is
 import asyncio
 import resource
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -52,8 +52,7 @@ class Loop(uvloop.Loop):
         """As `asyncio.AbstractEventLoop.create_server`."""
         if options.get("ssl") is not None:
             options["ssl_handshake_timeout"] = HEADER_S
-        server: asyncio.Server = await super().create_server(*args, **options)
-        return server
+        return cast(asyncio.Server, await super().create_server(*args, **options))
 
 
 class Connection(HttpToolsProtocol):

@@ -19,6 +19,7 @@ SHORT = (
     "--set=training.compression_epochs=2",
     "--set=training.finish_epochs=1",
     "--set=evaluation.pgd_steps=5",
+    "--set=evaluation.curve_images=20",
 )
 TARGET = ("--density=0.1", "--bits=4", "--epsilon=0.1")
 
@@ -142,6 +143,7 @@ def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
         *("--architecture", "digits_cnn", "--data", digits / "digits.npz", "--epsilon", 0.1),
         *("--set", "evaluation.level=standard", "--set", "evaluation.max_images=60"),
         *("--set", "evaluation.autoattack_steps=5", "--set", "evaluation.square_queries=30"),
+        *("--set", "evaluation.curve_images=10"),
         *("--set", "accept.robust_accuracy=0.99", "--json"),
     )
     assert done.returncode == 0, done.stderr
