@@ -22,6 +22,8 @@ _PATHS = {
     "epsilon": "threat.epsilon",
     "preset": "training.preset",
 }
+# What may be done to a sweep that is there: another command's.
+_SWEEPS = ("show", "watch", "cancel", "delete")
 _AXES = ("densities", "nominal_ratios", "bits", "methods", "seeds")
 
 
@@ -34,7 +36,8 @@ class ModelOrId(click.ParamType[str]):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
         if not is_id(value) and not Path(value).is_file():
-            self.fail(f"there is no file {value!r}", param, context)
+            meant = f": perhaps `atmc sweeps {value}`" if value in _SWEEPS else ""
+            self.fail(f"there is no file {value!r}{meant}", param, context)
         return str(value)
 
 

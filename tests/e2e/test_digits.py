@@ -84,6 +84,8 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     assert json.loads(fresh.stdout)["clean_accuracy"] == headline["clean_accuracy_after"]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"].items() <= headline.items()
+    # Measured in the sandbox, too.
+    assert all(10_000 < peak < 2**30 for peak in report["speed"]["peak_memory_bytes"].values())
     # What was signed is there, by the key that the service lists and by the one beside its own.
     for name in ("model.atmc", "model.onnx", "report.html", "attestation.dsse.json"):
         how = ("--key", signing_key.with_suffix(".pub"))
