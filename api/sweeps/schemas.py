@@ -47,7 +47,7 @@ class Goal(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     robust_accuracy: float = Field(gt=0, lt=1, examples=[0.5])
-    attack: AttackName | Literal["worst"] = Field(
+    attack: Literal["worst", AttackName] = Field(
         "worst", description="One of the report's attacks, or the worst case of all of them."
     )
 
