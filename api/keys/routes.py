@@ -210,7 +210,7 @@ async def change(key_id: PathText, request: Request, services: TenantAdminDep) -
 def _change(services: Services, key_id: str, changed: ChangedKey) -> KeyView:
     with services.database.write() as session:
         key = _hold(services, session, key_id)
-        before = key.addresses and key.addresses.split()
+        before = key.addresses.split() if key.addresses else None
         limit_key(session, key, changed.addresses or ())
         audit.record(
             session,

@@ -142,7 +142,9 @@ def jobs_table(jobs: list[dict[str, Any]]) -> Table:
 
 def keys_table(keys: list[dict[str, Any]]) -> Table:
     """One line a key, the newest first."""
-    table = new_table("key", "tenant", "scopes", "from", "holds until", "last used")
+    limited = any(key.get("addresses") for key in keys)
+    whence = ["from"] if limited else []
+    table = new_table("key", "tenant", "scopes", *whence, "holds until", "last used")
     table.columns[0].no_wrap = True
     for key in keys:
         until = minute(key["expires_at"]) or "it is revoked"
@@ -150,8 +152,8 @@ def keys_table(keys: list[dict[str, Any]]) -> Table:
             until = f"{minute(key['revoked_at'])} (revoked)"
         used = minute(key["last_used_at"]) or "never"
         # A service of an older version limits none.
-        whence = ", ".join(key.get("addresses") or ["anywhere"])
-        table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), whence, until, used)
+        places = [", ".join(key.get("addresses") or ["anywhere"])] if limited else []
+        table.add_row(key["id"], key["tenant"], ", ".join(key["scopes"]), *places, until, used)
     return table
 
 

@@ -1,6 +1,7 @@
 """`atmc sweep`: many compressions of one network, or the smallest that holds a floor."""
 
 import json
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -21,7 +22,20 @@ _PATHS = {
     "epsilon": "threat.epsilon",
     "preset": "training.preset",
 }
+# What may be done to a sweep that is there: another command's.
+_SWEEPS = ("show", "watch", "cancel", "delete")
 _AXES = ("densities", "nominal_ratios", "bits", "methods", "seeds")
+
+
+class ModelOrId(FileOrId):
+    """A file or an id; what is a word of `atmc sweeps` is told so."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        if value in _SWEEPS and not Path(value).is_file():
+            self.fail(f"there is no file {value!r}: perhaps `atmc sweeps {value}`", param, context)
+        return super().convert(value, param, context)
 
 
 class Floor(click.ParamType[dict[str, Any]]):
@@ -47,7 +61,7 @@ def _name(text: str) -> str:
 
 
 @click.command(cls=WithSeveral)
-@click.argument("model", type=FileOrId())
+@click.argument("model", type=ModelOrId())
 @click.option("--dataset", "--data", type=FileOrId(), required=True, help="Its file, or its id.")
 @click.option("--architecture", help="The network of a MODEL that is a file.")
 @click.option("--densities", cls=Several, read=float, metavar="N...", help="Non-zeros over dense.")

@@ -62,7 +62,8 @@ def test_a_revoked_key_opens_nothing(atmc, api_url):
         with pytest.raises(ApiError, match="key_invalid"):
             client.list_jobs()
     table = atmc("keys", "list").stdout
-    assert re.search(rf"{made['id']} +red +jobs:read +anywhere +20\S+ \S+ \(revoked\)", table)
+    assert re.search(rf"{made['id']} +red +jobs:read ", table)
+    assert "(revoked)" in table
     assert made["key"] not in table
 
 

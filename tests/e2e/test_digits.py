@@ -22,6 +22,7 @@ SHORT = (
     "--set=training.compression_epochs=2",
     "--set=training.finish_epochs=1",
     "--set=evaluation.pgd_steps=5",
+    "--set=evaluation.curve_images=20",
 )
 TARGET = ("--density=0.1", "--bits=4", "--epsilon=0.1")
 
@@ -86,6 +87,8 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     assert json.loads(fresh.stdout)["clean_accuracy"] == headline["clean_accuracy_after"]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"].items() <= headline.items()
+    # Measured in the sandbox, too.
+    assert all(10_000 < peak < 2**30 for peak in report["speed"]["peak_memory_bytes"].values())
     # What was signed is there, by the key that the service lists and by the one beside its own.
     for name in ("model.atmc", "model.onnx", "report.html", "attestation.dsse.json"):
         how = ("--key", signing_key.with_suffix(".pub"))
@@ -189,6 +192,7 @@ def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
         *("--architecture", "digits_cnn", "--data", digits / "digits.npz", "--epsilon", 0.1),
         *("--set", "evaluation.level=standard", "--set", "evaluation.max_images=60"),
         *("--set", "evaluation.autoattack_steps=5", "--set", "evaluation.square_queries=30"),
+        *("--set", "evaluation.curve_images=10"),
         *("--set", "accept.robust_accuracy=0.99", "--json"),
     )
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,8 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     assert service.output().endswith("ended\n")
 
 
-def test_nothing_outlives_a_killed_launcher_nor_hinders_the_next(launch):
+def test_nothing_outlives_a_killed_launcher_nor_hinders_the_next(launch, tmp_path):
+    """And the next, which is given a broker of one's own, uses that and leaves it alone."""
     first = launch("--port", "0")
     first.wait_ready()
     first.part("-m launcher.watchdog").kill()
@@ -66,24 +67,17 @@ def test_nothing_outlives_a_killed_launcher_nor_hinders_the_next(launch):
     orphans = first.processes()
     assert len(orphans) >= 4
 
-    second = launch("--port", "0")
-    second.wait_ready()
-    assert not [orphan for orphan in orphans if orphan.is_running()]
-
-    second.process.kill()
-    second.process.wait()
-    second.wait_gone(within_s=10)
-
-
-def test_a_broker_of_ones_own_is_used_and_left_alone(launch, tmp_path):
     broker = prepare_broker(tmp_path)
     server = subprocess.Popen(broker.command, stdout=subprocess.DEVNULL)
     try:
-        service = launch("--port", "0", ATMC_BROKER_URL=broker.url)
-        service.wait_ready()
-        assert not [p for p in service.processes() if "valkey-server" in p.name()]
-        service.process.terminate()
-        assert service.process.wait(timeout=35) == 0
+        second = launch("--port", "0", ATMC_BROKER_URL=broker.url)
+        second.wait_ready()
+        assert not [orphan for orphan in orphans if orphan.is_running()]
+        assert not [p for p in second.processes() if "valkey-server" in p.name()]
+
+        second.process.kill()
+        second.process.wait()
+        second.wait_gone(within_s=10)
         assert server.poll() is None
     finally:
         server.terminate()
