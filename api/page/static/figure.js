@@ -1,16 +1,16 @@
 // The paper's figure: accuracy, clean and robust, against bytes of the file on a log axis.
 
 import { html, useState } from "./vendor/preact-htm.js";
-import { bytes, percent } from "./format.js";
+import { bytes, percent, words } from "./format.js";
 import { linear, logTicks, logarithmic, ticks } from "./scales.js";
 import { labelOf } from "./sweep.js";
 import { useWidth } from "./ui.js";
 
 /**
  * `points` are {index, trial, isFront, bytes, robust, clean}, the latter two {accuracy, low?, high?};
- * `floors` are [accuracy, name]; `dense` is the headline of a job that made the network robust first.
+ * `attack` is what the robust accuracy is under, `floors` are [accuracy, name]; `dense` is the headline of a job that made the network robust first.
  */
-export function Figure({ points, floors, dense, chosen, best, onChoose }) {
+export function Figure({ points, attack, floors, dense, chosen, best, onChoose }) {
   const [ref, width] = useWidth(800);
   const [at, go] = useState(0);
   const height = Math.max(300, Math.min(460, width * 0.52));
@@ -38,7 +38,7 @@ export function Figure({ points, floors, dense, chosen, best, onChoose }) {
   };
   const interval = (point, of, kind) => point[of].low == null ? null : html`<line class="interval ${kind}" x1=${x(point.bytes)} x2=${x(point.bytes)} y1=${y(point[of].low)} y2=${y(point[of].high)} />`;
   const said = ({ trial, robust, clean, bytes: size, isFront }) => `${labelOf(trial)}: ${bytes(size)}, robust ${percent(robust.accuracy)}${robust.low == null ? "" : ` (${percent(robust.low)} to ${percent(robust.high)})`}, clean ${percent(clean.accuracy)}${isFront ? "" : ", dominated"}`;
-  return html`<div class="legend"><span class="s0"><i class="dot"></i>robust</span><span class="s1"><i class="ring"></i>clean</span>${front.length > 1 && html`<span><i></i>Pareto front</span>`}<span class="note">95 % intervals; dominated points are dim</span></div>
+  return html`<div class="legend"><span class="s0"><i class="dot"></i>${attack === "robust" ? "robust: all attacks" : `under ${words(attack)}`}</span><span class="s1"><i class="ring"></i>clean</span>${front.length > 1 && html`<span><i></i>Pareto front</span>`}<span class="note">95 % intervals; dominated points are dim</span></div>
     <div ref=${ref}><svg class="chart figure" viewBox="0 0 ${width} ${height}" height=${height} role="group" aria-label="Accuracy against file size; arrow keys go from point to point" onKeyDown=${move}>
       ${ticks(y.domain, 5).map((v) => html`<g key=${`y${v}`}><line class="axis" x1=${left} x2=${width - right} y1=${y(v)} y2=${y(v)} /><text x=${left - 10} y=${y(v) + 4} text-anchor="end">${`${Math.round(100 * v)} %`}</text></g>`)}
       ${logTicks(x.domain, Math.max(3, width / 90)).map((v) => html`<g key=${`x${v}`}><line class="axis" x1=${x(v)} x2=${x(v)} y1=${height - bottom} y2=${height - bottom + 5} /><text x=${x(v)} y=${height - bottom + 20} text-anchor="middle">${bytes(v).replace(/\.0+ /, " ")}</text></g>`)}

@@ -47,7 +47,9 @@ function problemsIn(spec, mode, sweep, schema) {
   const list = (name, of) => { if (!Array.isArray(sweep[name]) || sweep[name].some((n) => typeof n !== "number")) note(`sweep.${name}`, { message: `${of} are numbers, at least one`, missing: !sweep[name] }); };
   if (mode === "grid") { list("densities", "densities"); list("bits", "bits"); }
   if (mode === "floor" && !(sweep.floor > 0 && sweep.floor < 1)) note("sweep.floor", { message: "a floor is a share between 0 and 1", missing: sweep.floor === undefined });
-  if (mode === "floor" && !(Number.isInteger(sweep.trials ?? 8) && (sweep.trials ?? 8) > 0)) note("sweep.trials", { message: "trials are a whole number" });
+  const trials = sweep.trials ?? 8;
+  if (mode === "floor" && !(Number.isInteger(trials) && trials >= 2 && trials <= 50)) note("sweep.trials", { message: "trials are a whole number from 2 to 50" });
+  if (mode === "grid" && specsOf(spec, mode, sweep).length > 200) note("sweep.densities", { message: "a grid has 200 trials at most" });
   if (mode !== "one" && spec.method === "evaluate") note("method", { message: "evaluate compresses nothing, so there is nothing to sweep" });
   const whole = mode === "floor" && schema.properties.target ? [{ ...spec, target: { ...rest(spec.target), density: 0.1, bits: 4 } }] : specsOf(spec, mode, sweep);
   for (const one of whole) {

@@ -47,15 +47,15 @@ function cell(value) {
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-export function saveCsv(sweep, intervals, name) {
+export function saveCsv(sweep, name) {
   const front = new Set(sweep.front);
   const paths = [...new Set(sweep.trials.flatMap((trial) => Object.keys(trial.point)))];
-  const figures = [...new Set(sweep.trials.flatMap((trial) => Object.keys(trial.headline || {})))];
+  const figures = [...new Set(sweep.trials.flatMap((trial) => Object.keys(trial.headline || {})).filter((figure) => figure !== "intervals_after"))];
   const bounds = ["robust", "clean"].flatMap((of) => ["low", "high"].map((end) => [of, end]));
   const head = ["index", "job_id", "state", "front", "best", ...paths, ...figures, ...bounds.map(([of, end]) => `${of}_accuracy_after_${end}`)];
   const rows = sweep.trials.map((trial) => [
     trial.index, trial.job_id, trial.state, front.has(trial.index), trial.index === sweep.best, ...paths.map((path) => trial.point[path]), ...figures.map((figure) => trial.headline?.[figure]),
-    ...bounds.map(([of, end]) => intervals[trial.job_id]?.[of]?.[end]),
+    ...bounds.map(([of, end]) => trial.headline?.intervals_after?.[of]?.[end]),
   ]);
   save(new Blob([[head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n")], { type: "text/csv" }), name);
 }

@@ -41,28 +41,17 @@ function useSweep(id) {
   return [sweep, problem];
 }
 
-/** The intervals of each trial that has succeeded, from its report: {job: {clean, robust}}. */
-function useIntervals(sweep) {
-  const [known, know] = useState({});
-  const asked = useRef(new Set());
-  const ready = (sweep?.trials || []).filter((trial) => trial.state === "succeeded").map((trial) => trial.job_id);
-  useEffect(() => {
-    ready.filter((id) => !asked.current.has(id)).forEach((id) => {
-      asked.current.add(id);
-      get(`jobs/${id}/report`).then(({ after }) => after && know((all) => ({ ...all, [id]: { clean: after.clean, robust: after.robust } })), () => asked.current.delete(id));
-    });
-  }, [ready.join()]);
-  return known;
-}
+/** The attack that the figure's robust accuracy is under: a goal's own, else the worst case of all. */
+const attackOf = (sweep) => (sweep.goal && sweep.goal.attack !== "worst" ? sweep.goal.attack : "robust");
 
 /** A trial as a point of the figure, null before it has figures. */
-function pointOf(trial, intervals, front) {
+function pointOf(trial, front, attack) {
   const h = trial.headline;
   if (!h || h.file_bytes == null) return null;
-  const known = intervals[trial.job_id] || {};
+  const { clean, [attack]: robust } = h.intervals_after || {};
   return {
     index: trial.index, trial, isFront: front.has(trial.index), bytes: h.file_bytes,
-    robust: { ...known.robust, accuracy: h.robust_accuracy_after }, clean: { ...known.clean, accuracy: h.clean_accuracy_after },
+    robust: robust || { accuracy: h.robust_accuracy_after }, clean: clean || { accuracy: h.clean_accuracy_after },
   };
 }
 
@@ -78,12 +67,11 @@ function floorsOf(sweep) {
 
 export function SweepView({ ids: [id] }) {
   const [sweep, problem] = useSweep(id);
-  const intervals = useIntervals(sweep);
   const [chosen, choose] = useState(null);
   const picture = useRef();
   if (!sweep) return problem ? html`<section class="narrow"><${Heading} title="Sweep" /><${Failure} problem=${problem} /></section>` : html`<${Loading} />`;
   const front = new Set(sweep.front);
-  const points = sweep.trials.map((trial) => pointOf(trial, intervals, front)).filter(Boolean);
+  const points = sweep.trials.map((trial) => pointOf(trial, front, attackOf(sweep))).filter(Boolean);
   const dense = sweep.trials.map((trial) => trial.headline).find((h) => h?.robust_accuracy_dense != null);
   const name = nameOfSweep(sweep);
   const svg = () => picture.current.querySelector("svg");
@@ -98,8 +86,8 @@ export function SweepView({ ids: [id] }) {
     <div class="grid">
       ${!over && html`<div class="card now"><div class="line"><strong>${sweep.counts.succeeded} of ${sweep.trials.length} trials</strong><span class="note">${sweep.eta_s == null ? "" : `${duration(sweep.eta_s)} left`}</span></div><${Progress} job=${sweep} /></div>`}
       <div class="card"><header><h2>What size costs</h2><span class="gap"></span>
-        ${points.length > 0 && html`<span class="savers" role="group" aria-label="Save the figure"><${Act} class="small" onAct=${() => savePng(svg(), `${name}.png`)}>PNG<//><${Act} class="small" onAct=${() => saveSvg(svg(), `${name}.svg`)}>SVG<//><${Act} class="small" onAct=${() => saveCsv(sweep, intervals, `${name}.csv`)}>CSV<//></span>`}</header>
-        <div ref=${picture}>${points.length ? html`<${Figure} points=${points} floors=${floorsOf(sweep)} dense=${dense} chosen=${chosen} onChoose=${choose} best=${sweep.best} />` : html`<p class="empty">The first trial that ends is the first point.</p>`}</div>
+        ${points.length > 0 && html`<span class="savers" role="group" aria-label="Save the figure"><${Act} class="small" onAct=${() => savePng(svg(), `${name}.png`)}>PNG<//><${Act} class="small" onAct=${() => saveSvg(svg(), `${name}.svg`)}>SVG<//><${Act} class="small" onAct=${() => saveCsv(sweep, `${name}.csv`)}>CSV<//></span>`}</header>
+        <div ref=${picture}>${points.length ? html`<${Figure} points=${points} attack=${attackOf(sweep)} floors=${floorsOf(sweep)} dense=${dense} chosen=${chosen} onChoose=${choose} best=${sweep.best} />` : html`<p class="empty">The first trial that ends is the first point.</p>`}</div>
         ${chosen != null && html`<${Chosen} trial=${sweep.trials[chosen]} isBest=${chosen === sweep.best} />`}</div>
       ${points.length > 1 && html`<div class="card"><h2>All options</h2><${Parallel} points=${points} chosen=${chosen} onChoose=${choose} /></div>`}
       <${Trials} sweep=${sweep} front=${front} onChoose=${choose} />
