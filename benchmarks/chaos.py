@@ -1,11 +1,11 @@
 """Kills every part of the service while jobs train, and counts what was lost.
 
 `python -m benchmarks.chaos --minutes 10` submits small but real ATMC jobs to a service with two
-workers. At random moments it kills, with SIGKILL, the child, a whole worker, the API, the broker
-(which restarts empty) or PostgreSQL, takes the object store away for a while, or pauses a worker
-for longer than its lease. The last line of its output is a JSON object:
+workers, and a sweep. At random moments it kills, with SIGKILL, the child, a whole worker, the API,
+the keeper, the broker (which restarts empty) or PostgreSQL, takes the object store away for a
+while, or pauses a worker for longer than its lease. The last line of its output is a JSON object:
 
-- `jobs`: how many jobs were accepted;
+- `jobs`: how many jobs were accepted, the trials of a sweep included, which is submitted first;
 - `kills`: how many kills hit while the events showed training, and `victims`, the same by victim;
 - `lost`: how many jobs are gone, did not succeed, or have no artifact that can be fetched;
 - `wrong`: how many artifacts differ from an undisturbed run's, and how many histories are
@@ -33,13 +33,14 @@ import httpx
 import psutil
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
 
 from benchmarks.house import House, Part, house, wait_until
 from benchmarks.small_job import ARCHITECTURE, SPEC, TRAINING, child_at_work, undisturbed, uploads
 from benchmarks.timing import print_result
-from jobstore import artifacts, events, jobs
+from jobstore import artifacts, events, jobs, sweeps
 from jobstore.objects import blob_key
-from jobstore.states import ACTIVE, FINAL, JobState
+from jobstore.states import ACTIVE, FINAL, JobState, SweepState
 from jobstore.tables import Job
 
 # The jobs differ in their seeds, so that a result in the wrong place is noticed.
@@ -64,7 +65,7 @@ UNFINISHED = 4
 TRAINING_WITHIN_S, SETTLED_WITHIN_S, OVERTIME_S = 300, 1800, 600
 # A request is tried so often, every so many seconds.
 _TRIES, _POLL_S = 1500, 0.2
-VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause")
+VICTIMS = ("child", "worker", "api", "broker", "postgres", "s3", "pause", "keeper")
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Chaos:
         victims: the kinds of kills.
         calm_s: the longest time between two kills.
         accepted: the accepted jobs' ids, and the seed of each.
+        sweep: the id of the sweep, whose trials are added to the accepted jobs in the end.
         kills: how many kills hit, by victim.
         fallen: how often each part ended by itself.
     """
@@ -86,6 +88,7 @@ class Chaos:
     victims: tuple[str, ...] = VICTIMS
     calm_s: float = CALM_S
     accepted: dict[str, int] = field(default_factory=dict)
+    sweep: str | None = None
     kills: Counter[str] = field(default_factory=Counter)
     fallen: Counter[str] = field(default_factory=Counter)
     _ids: dict[str, str] = field(default_factory=dict)
@@ -99,6 +102,22 @@ class Chaos:
         body = self.upload() | SPEC | {"seed": SEEDS[number % len(SEEDS)], "name": f"{number}"}
         answer = self._post("/jobs", f"job-{number}", json=body)
         self.accepted[answer["id"]] = body["seed"]
+
+    def begin_sweep(self) -> None:
+        """Begin a sweep of a trial for each seed, which are as the other jobs are."""
+        body = self.upload() | {"spec": SPEC, "grid": {"seeds": list(SEEDS)}}
+        self.sweep = self._post("/sweeps", "sweep", json=body)["id"]
+
+    def sweep_state(self) -> SweepState:
+        """The state of the sweep; that it runs, if the database cannot be reached."""
+        database = self.house.database()
+        try:
+            with database.read() as session:
+                return sweeps.get_sweep(session, str(self.sweep)).state
+        except (OperationalError, InterfaceError):
+            return SweepState.RUNNING
+        finally:
+            database.engine.dispose()
 
     def upload(self) -> dict[str, str]:
         """Upload the network and the data set, if that has not been done; returns their ids."""
@@ -149,7 +168,11 @@ class Chaos:
             database.engine.dispose()
 
     def unfinished(self) -> int:
-        """How many accepted jobs have not ended; all, if the database cannot be reached."""
+        """How many accepted jobs, the sweep being one, have not ended; all, without a database."""
+        at_work = self.sweep is not None and self.sweep_state() is SweepState.RUNNING
+        return self._unfinished_jobs() + at_work
+
+    def _unfinished_jobs(self) -> int:
         database = self.house.database()
         try:
             with database.read() as session:
@@ -227,6 +250,10 @@ class Chaos:
         self.house.parts["api"].start()
         return True
 
+    def _kill_keeper(self, _: str) -> bool:
+        self.house.parts["keeper"].start()
+        return True
+
     def _kill_broker(self, _: str) -> bool:
         self.house.parts["broker"].start()
         return True
@@ -258,6 +285,8 @@ class Chaos:
         lost, wrong = [], []
         database, store = self.house.database(), self.house.store()
         with database.read() as session:
+            if self.sweep is not None:
+                wrong += self._add_trials(session)
             for job_id, seed in self.accepted.items():
                 job = session.get(Job, job_id)
                 if job is None or job.state is not JobState.SUCCEEDED:
@@ -274,6 +303,19 @@ class Chaos:
         for line in [*lost, *wrong]:
             print(line, file=sys.stderr)
         return {"lost": len(lost), "wrong": len(wrong)}
+
+    def _add_trials(self, session: Session) -> list[str]:
+        """Add the sweep's trials to the accepted jobs; returns what is wrong with the sweep."""
+        state = sweeps.get_sweep(session, str(self.sweep)).state
+        trials = sweeps.list_trials(session, str(self.sweep))
+        self.accepted |= {str(trial.row.job_id): trial.row.spec["seed"] for trial in trials}
+        named = sorted(str(trial.row.job_id) for trial in trials)
+        made = session.scalars(select(Job.id).where(Job.sweep_id == self.sweep).order_by(Job.id))
+        faults = [] if state is SweepState.SUCCEEDED else [f"the sweep is {state.value}"]
+        if list(made) != named:
+            faults.append("a trial of the sweep was made twice, or lost")
+        told = [event.seq for event in sweeps.list_events(session, str(self.sweep))]
+        return faults + ([] if told == list(range(1, len(told) + 1)) else ["gaps in its events"])
 
 
 # The states that may follow each state in the events.
@@ -309,6 +351,7 @@ def run(
     calm_s: float = CALM_S,
     most_kills: float = math.inf,
     workers: int = 2,
+    with_sweep: bool = True,
 ) -> dict[str, Any]:
     """Run the benchmark; returns its figures.
 
@@ -320,11 +363,14 @@ def run(
         calm_s: the longest time between two kills.
         most_kills: the largest number of kills.
         workers: how many there are.
+        with_sweep: whether a sweep is among the jobs.
     """
-    expected = {each: undisturbed(each) for each in SEEDS[:batch]}
+    expected = {each: undisturbed(each) for each in (SEEDS if with_sweep else SEEDS[:batch])}
     with house(workers, settings=SETTINGS) as made:
         chaos = Chaos(made, random.Random(seed), victims, calm_s)
         until = time.monotonic() + seconds
+        if with_sweep:
+            chaos.begin_sweep()
         for _ in range(batch or UNFINISHED):
             chaos.submit()
         while chaos.unfinished() and (batch is not None or time.monotonic() < until):

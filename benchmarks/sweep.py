@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--train-images", type=count, default=10_000)
     parser.add_argument("--images", type=count, default=1000, help="that are evaluated")
     parser.add_argument("--level", default="quick", help="of the evaluation")
+    parser.add_argument("--attacks", nargs="+", help="of the report; by default the level's")
+    parser.add_argument("--pgd-steps", type=count, default=20)
     parser.add_argument("--batch-size", type=count, default=128)
     parser.add_argument("--goal", type=float, help="the floor of a goal; by default no goal")
     parser.add_argument("--trials", type=count, default=8, help="of the goal, at most")
@@ -125,9 +127,11 @@ class Bench:
             "evaluation": {
                 "level": arguments.level,
                 "max_images": arguments.images,
+                "pgd_steps": arguments.pgd_steps,
                 "curve_images": 50,
                 "speed": False,
-            },
+            }
+            | ({"attacks": arguments.attacks} if arguments.attacks else {}),
         }
 
     def grid(self) -> dict[str, Any]:

@@ -55,7 +55,19 @@ class Goal(BaseModel):
 class NewSweep(BaseModel):
     """A sweep on files that were uploaded before: a base spec, and a grid, specs or a goal."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_id": "mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1",
+                    "dataset_id": "dst_0197f3a2c5d87c3e9b1a4f60d2e8b7c1",
+                    "spec": {"method": "atmc", "threat": {"norm": "linf", "epsilon": 0.1}},
+                    "grid": {"densities": [0.1, 0.05], "bits": [8, 4]},
+                }
+            ]
+        },
+    )
 
     model_id: str
     dataset_id: str

@@ -214,7 +214,11 @@ def _end_of(stage: StagePlan, found: State | None) -> dict[str, Any]:
 
 def _key(stage: StagePlan, sharing: Sharing | None) -> str | None:
     """The stage's key, if it is shared. A stage without epochs has nothing to share."""
-    if sharing is None or stage.reads is None:
+    if sharing is None or sharing.keys.closed:
+        return None
+    if stage.reads is None:
+        # What it depends on and what it changes is not known, so nothing after it has a key.
+        sharing.keys.closed = True
         return None
     key = sharing.keys.of(stage.name, stage.epochs, stage.reads, stage.needs)
     sharing.keys.note(key, stage.gives)

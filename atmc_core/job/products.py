@@ -76,12 +76,16 @@ class Shelf(Protocol):
 class Keys:
     """The keys of a job's stages, in their order.
 
+    Attributes:
+        closed: whether a stage came that has none, after which no other has.
+
     Args:
         inputs: all that the job is given and that every stage depends on, as plain values.
     """
 
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         self._inputs = {"format": FORMAT, "torch": torch.__version__} | dict(inputs)
+        self.closed = False
         # The key of the stage that made each field of the handover last.
         self._made: dict[str, str] = {}
 

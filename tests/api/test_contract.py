@@ -31,7 +31,7 @@ from api.uploads import tus
 from atmc_core.job.catalogue import CatalogueEntry
 from jobstore.catalogue import publish
 from tests.api import files
-from tests.api.conftest import ADMIN_KEY, Service, running, settings_in
+from tests.api.conftest import ADMIN_KEY, Service, conduct, running, settings_in
 
 
 @schemathesis.serializer(tus.CONTENT_TYPE)
@@ -139,6 +139,8 @@ class Real:
                 case.body[name] = self.of(name) or case.body[name]
             if case.path == "/jobs" and case.media_type == "application/json":
                 case.body = self.new_job()
+            if case.path == "/sweeps":
+                case.body = self.new_sweep()
 
     @staticmethod
     def spare(case: Case) -> None:
@@ -189,6 +191,8 @@ class Real:
                 return self.dataset
             case "job_id":
                 return self._job()["id"]
+            case "sweep_id":
+                return self._sweep()["id"]
             case "upload_id":
                 headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "5"}
                 location = self._service.http.post("/uploads", headers=headers).headers["Location"]
@@ -212,6 +216,20 @@ class Real:
     def new_job(self) -> dict[str, Any]:
         """The body of a job that can be."""
         return {"model_id": self.model, "dataset_id": self.dataset, **files.SPEC}
+
+    def new_sweep(self) -> dict[str, Any]:
+        """The body of a sweep that can be."""
+        grid = {"bits": [8, 4]}
+        ids = {"model_id": self.model, "dataset_id": self.dataset}
+        return {**ids, "spec": files.SPEC, "grid": grid}
+
+    def _sweep(self) -> dict[str, Any]:
+        sweep: dict[str, Any] = self._service.http.post("/sweeps", json=self.new_sweep()).json()
+        self._turns["sweeps"] += 1
+        if self._turns["sweeps"] % 2:
+            self._service.http.post(sweep["links"]["cancel"])
+            conduct(self._service)
+        return sweep
 
     def _job(self) -> dict[str, Any]:
         job: dict[str, Any] = self._service.http.post("/jobs", json=self.new_job()).json()
@@ -282,6 +300,8 @@ def test_sequences_of_calls_answer_as_the_document_says(
             real.spare(case)
             if case.path == "/jobs" and case.media_type == "application/json":
                 case.body = real.new_job()
+            elif case.path == "/sweeps":
+                case.body = real.new_sweep()
             elif case.path == "/webhooks" and isinstance(case.body, dict):
                 case.body = {"url": "https://hooks.example.com"}
 

@@ -25,13 +25,20 @@ from jobstore.tables import AuditChain, AuditRecord, Base, Tenant
 from jobstore.tenancy import Origin
 from keeper.erasure import erase_tenants
 from keeper.retention import retain_once
-from tests.api.conftest import ADMIN_KEY, Service, assert_problem, claimed, finished_job
+from tests.api.conftest import (
+    ADMIN_KEY,
+    Service,
+    assert_problem,
+    begun_sweep,
+    claimed,
+    finished_job,
+)
 from tests.api.test_tenants import begin_upload, told_webhook
 from tests.conftest import EMBEDDED
 
 # It must stand nowhere else.
 NAME = "quartz-7"
-ID = re.compile(r"\b(?:job|mdl|dst|key|upl|whk|msg)_[0-9a-f]{32}\b")
+ID = re.compile(r"\b(?:job|mdl|dst|key|upl|whk|msg|sweep)_[0-9a-f]{32}\b")
 
 
 def fill(admin: Service, name: str) -> Service:
@@ -42,6 +49,7 @@ def fill(admin: Service, name: str) -> Service:
     finished_job(tenant, name)
     begin_upload(tenant)
     told_webhook(tenant)
+    begun_sweep(tenant)
     direct = {"bytes": 5, "sha256": "ab" * 32, "filename": f"{name}.npz"}
     tenant.http.post("/uploads/direct", json=direct)  # Refused where the store is a folder.
     tenant.send_whole_job(**{"Idempotency-Key": "k"})

@@ -13,6 +13,7 @@ import torch
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
+from atmc_core.compressor import Compressor
 from atmc_core.errors import InvalidInput
 from atmc_core.factors import splitting
 from atmc_core.factors.views import dense_weights
@@ -94,6 +95,12 @@ def test_factors_go_on_as_they_are_in_the_file(
         assert each.u.numel() <= read.model.factors[name].u.numel()
     read.load_into(network)
     assert torch.equal(network.state_dict()[name], own[name].compose())
+    compressor = Compressor(network, k=500, bits=2, steps=2, factors=own, shrink_fraction=0.5)
+    assert compressor.nonzeros() == 1000  # The budget begins where the denser network ended.
+    for _ in range(2):
+        network(torch.rand(4, 1, 8, 8)).square().sum().backward()
+        compressor.step()
+    assert compressor.nonzeros() <= 500
 
 
 def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset() -> None:
