@@ -167,10 +167,10 @@ class Conductor:
 def _hopeless(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> tuple[Trial, str] | None:
     """Return the trial of a goal that cannot hold its floor any more, and why."""
     goal = Goal.of(sweep.asked)
-    at_work = [t.job for t in trials if t.job is not None and t.job.state in ACTIVE]
-    if goal is None or not at_work or trials[-1].row.confirms is not None:
+    trial = next((t for t in trials if t.job is not None and t.job.state in ACTIVE), None)
+    if goal is None or trial is None or trial.job is None or trial.row.confirms is not None:
         return None
-    job = at_work[0]
+    job = trial.job
     said = best_metric(session, job, "validation_accuracy")
     if said is None or job.epochs is None:
         return None
@@ -184,7 +184,7 @@ def _hopeless(session: Session, sweep: Sweep, trials: Sequence[Trial]) -> tuple[
     needed = not any(trial.headline for trial in trials)
     if needed and isinstance(goal.decide(done_of(trials)), Found):
         return None
-    return trials[-1], why
+    return trial, why
 
 
 def _is_full(session: Session, limit: int | None) -> bool:
