@@ -4,7 +4,6 @@ Here, because the fixtures that start both are.
 """
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -27,8 +26,8 @@ def test_a_sweep_outlives_keeper_and_worker(
 ) -> None:
     keeper, worker = start("keeper"), start_worker()
     settings.broker_url = broker
-    with closing(running(settings)) as served:
-        http = next(served).http
+    for service in running(settings):
+        http = service.http
         poll(lambda: http.get("/methods").json()["data"])
         model, dataset = uploads()
         sent = {"file": ("m.safetensors", model)}
