@@ -62,7 +62,7 @@ ATTACK = PGD("linf", EPSILON)
 
 # %%
 network = Mine()
-epochs = 9
+epochs = 12
 optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=epochs * BATCHES)
 for x, y in batches(epochs):
@@ -79,7 +79,7 @@ dense = evaluate(network, images[test], labels[test], attacks=["pgd"], epsilons=
 # there are at most `k` non-zeros, and at most 2^bits values in each of U, V and C.
 
 # %%
-epochs, last = 12, 3
+epochs, last = 16, 4
 compressor = Compressor(network, density=DENSITY, bits=BITS, steps=epochs * BATCHES)
 cosine = torch.optim.lr_scheduler.CosineAnnealingLR(compressor, (epochs + last) * BATCHES)
 for step, (x, y) in enumerate(batches(epochs + last)):
