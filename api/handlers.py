@@ -77,7 +77,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(InUse)
     async def _in_use(_: Request, error: InUse) -> JSONResponse:
-        detail = f"There are jobs or sweeps on the {error.kind}; delete them first."
+        how = "DELETE /jobs/{id}, DELETE /sweeps/{id}"
+        detail = f"There are jobs or sweeps on the {error.kind}; delete them first ({how})."
         return Problem("in_use", detail).response()
 
     @app.exception_handler(QuotaExceeded)

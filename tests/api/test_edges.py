@@ -81,7 +81,8 @@ def test_a_number_in_a_body_is_taken_or_refused_and_nothing_else(
         "model_id": strict.send_model().json()["id"],
         "dataset_id": strict.send_dataset().json()["id"],
     }
-    known = BODIES | {("post", "/jobs"): ids | files.SPEC}
+    sweep = ids | {"spec": files.SPEC, "grid": {"seeds": [0, 1]}}
+    known = BODIES | {("post", "/jobs"): ids | files.SPEC, ("post", "/sweeps"): sweep}
     strict.new_tenant("red")
     walked = set()
     for place, operations in document["paths"].items():
@@ -116,7 +117,8 @@ def test_a_number_in_a_query_or_a_header_is_taken_or_refused_and_nothing_else(
                 continue
             walked.add(parameter["name"])
             for value in map(str, [*NUMBERS, "", "true", "9" * 5000, "0x1", "1_0", "١"]):
-                url = place.format(job_id=job, webhook_id="whk_0", delivery_id="msg_0", name="x")
+                of_path = {"webhook_id": "whk_0", "delivery_id": "msg_0", "sweep_id": "sweep_0"}
+                url = place.format(job_id=job, name="x", **of_path)
                 of = {parameter["name"]: value.encode()}
                 query = parameter["in"] == "query"
                 # A wait is no longer than it is.

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from jobstore import deliveries
-from jobstore.objects import blob_key
+from jobstore import deliveries, products
+from jobstore.objects import Stored, blob_key
 from jobstore.tables import Base, Owned
 from tests.api import files
-from tests.api.conftest import Service, assert_problem, begun_sweep, finished_job
+from tests.api.conftest import Service, assert_problem, begun_sweep, claimed, finished_job
 
 # Of nobody in particular: what may be asked for, and whether the service is well.
 COMMON = {
@@ -200,10 +200,18 @@ def test_a_cursor_leads_to_nothing_of_anothers(admin: Service) -> None:
     assert blue.http.get("/jobs", params={"cursor": cursor}).json()["data"] == []
 
 
+def made_product(service: Service) -> None:
+    """Have the oldest queued job lay a product on the shelf."""
+    attempt, stored = claimed(service), Stored("blobs/aa/a", "a" * 64, 1)
+    with service.database.write() as session:
+        products.publish(session, attempt, "b" * 64, "robust_training", stored, 1.0)
+
+
 def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     red = admin.new_tenant("red")
     finished_job(red, "red")
     red.send_whole_job(**{"Idempotency-Key": "k"})
+    made_product(red)
     begin_upload(red)
     told_webhook(red)
     begun_sweep(red)

@@ -12,9 +12,9 @@ from tests.api.conftest import Service, running, settings_in, wait_until
 from tests.browser import chromium
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests of this folder."""
+    """One browser for a module's tests: while it is open no other test can run an event loop."""
     with chromium() as launched:
         yield launched
 
