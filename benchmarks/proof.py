@@ -116,7 +116,7 @@ def row(path: Path, images: int | None) -> dict[str, Any]:
     """The sizes and accuracies of a network.
 
     Args:
-        path: the network's file, whose name ends in ``-seedN``.
+        path: the network's file, whose name has ``-seedN`` in it.
         images: how many of the first test images count; None: as many as are usual for its kind.
     """
     kind = kind_of(path)
@@ -128,7 +128,7 @@ def row(path: Path, images: int | None) -> dict[str, Any]:
     return {
         "network": path.stem,
         **sizes,
-        "seed": int(path.stem.rpartition("seed")[2]),
+        "seed": int(path.stem.rpartition("seed")[2].partition("-")[0]),
         **figures,
         "images": len(test),
         "commit": commit(),
