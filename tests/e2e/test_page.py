@@ -71,7 +71,7 @@ def digest_of(page: Page, button: Locator) -> str:
 
 
 def test_a_dropped_model_is_watched_to_its_end_and_comes_back_whole(
-    page: Page, digits: Path, service_url: str
+    page: Page, digits: Path, service_url: str, atmc: Callable
 ) -> None:
     new(page, digits, "from the page")
     page.get_by_role("button", name="Send the job").click()
@@ -91,9 +91,11 @@ def test_a_dropped_model_is_watched_to_its_end_and_comes_back_whole(
     button = page.get_by_role("button", name="Download model.atmc")
     assert digest_of(page, button) == artifact["sha256"]
     assert page.locator(f"[data-sha256='{artifact['sha256']}']").count() == 1
+    repeats(page, atmc, digits)
 
 
-def test_what_would_repeat_a_job_repeats_it(page: Page, atmc: Callable, digits: Path) -> None:
+def repeats(page: Page, atmc: Callable, digits: Path) -> None:
+    """The command that the page shows makes the job again."""
     page.get_by_role("button", name="Command", exact=True).click()
     # The variable that names the server, then the command.
     command = page.locator(".repeat code").inner_text().replace("\\\n", " ")
