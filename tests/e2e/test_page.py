@@ -51,7 +51,7 @@ def page(service_url: str) -> Iterator[Page]:
 
 def new(page: Page, digits: Path, name: str) -> None:
     """Open the form and fill it in, up to what is to be made."""
-    page.get_by_role("link", name="New job").click()
+    page.get_by_role("link", name="New job").first.click()
     page.locator("#model").set_input_files(digits / "digits.safetensors")
     page.locator("#dataset").set_input_files(digits / "digits.npz")
     expect(page.get_by_label("Architecture")).to_have_value(ARCHITECTURE)
