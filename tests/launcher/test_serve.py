@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import psutil
 import pytest
 
 from atmc_client import Client
