@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atmc_client.calls import Document, OnUpdate
-from atmc_client.uploads import Uploads, is_id
+from atmc_client.uploads import Uploads
 
 
 class Jobs(Uploads):
@@ -16,7 +16,7 @@ class Jobs(Uploads):
     def submit(
         self,
         model: str | Path,
-        architecture: str,
+        architecture: str | None,
         dataset: str | Path,
         spec: Mapping[str, Any],
         *,
@@ -29,36 +29,22 @@ class Jobs(Uploads):
 
         `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, or an ONNX
         file, `dataset` a data set's file. What the service has already is not sent again: a hash
-        tells. Either may be the id of what was uploaded before (`mdl_...`, `dst_...`), and of a
-        model that is one the `architecture` is not looked at. `normalization` is `{"mean": [...],
+        tells. Either may be the id of what was uploaded before (`mdl_...`, `dst_...`); the
+        `architecture` of a model's id is None. `normalization` is `{"mean": [...],
         "std": [...]}`, a number a channel, for images in [0, 1]. Of your own waiting jobs that with
         the highest `priority` (0 by default, -100 to 100) is taken first. Raises OSError if a file
-        cannot be read.
+        cannot be read, ValueError for a model's file without an architecture.
         """
         given = {"name": name, "priority": priority, "time_limit_s": time_limit_s}
         wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
-        # Whichever cannot be read is found out before anything is sent.
-        for file in (model, dataset):
-            if not is_id(file):
-                Path(file).open("rb").close()
-        network = {"architecture": architecture} | (
-            {} if normalization is None else {"normalization": normalization}
-        )
-        model_id = (
-            str(model)
-            if is_id(model)
-            else self.find_model(model, architecture, normalization=normalization)
-        )
-        dataset_id = str(dataset) if is_id(dataset) else self.find_dataset(dataset)
-        if model_id is None and dataset_id is None:
-            return self._submit_files(Path(model), Path(dataset), network | wanted)
-        if model_id is None:
-            model_id = self.upload_model(model, architecture, normalization=normalization)["id"]
-        if dataset_id is None:
-            dataset_id = self.upload_dataset(dataset)["id"]
-        document = {"model_id": model_id, "dataset_id": dataset_id} | wanted
-        job: Document = self._transport.post("/jobs", lambda: {"json": document})
-        return job
+        model, dataset = self.known(model, architecture, dataset, normalization)
+        if isinstance(model, Path) and isinstance(dataset, Path):
+            how = {"architecture": architecture, "normalization": normalization}
+            network = {key: value for key, value in how.items() if value is not None}
+            return self._submit_files(model, dataset, network | wanted)
+        with self.sent(model, architecture, dataset, normalization) as ids:
+            job: Document = self._transport.post("/jobs", lambda: {"json": ids | wanted})
+            return job
 
     def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
         with ExitStack() as files:

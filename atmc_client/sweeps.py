@@ -1,13 +1,11 @@
 """The calls on sweeps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from atmc_client.calls import Document, OnUpdate
-from atmc_client.errors import ApiError, ServerUnreachable
-from atmc_client.uploads import Uploads, is_id
+from atmc_client.uploads import Uploads
 
 
 class Sweeps(Uploads):
@@ -33,25 +31,12 @@ class Sweeps(Uploads):
         out. If the sweep is refused, what was uploaded for it is deleted again. Raises OSError if a
         file cannot be read, ValueError for a model's file without an architecture.
         """
-        # Whichever cannot be read is found out before anything is sent.
-        for file in (model, dataset):
-            if not is_id(file):
-                Path(file).open("rb").close()
-        undo: list[Callable[[], None]] = []
-        try:
-            document = {name: value for name, value in wanted.items() if value is not None}
-            document |= {
-                "model_id": self._model_id(model, architecture, normalization, undo),
-                "dataset_id": self._dataset_id(dataset, undo),
-                "spec": dict(spec),
-            }
-            sweep: Document = self._transport.post("/sweeps", lambda: {"json": document})
+        document = {name: value for name, value in wanted.items() if value is not None}
+        model, dataset = self.known(model, architecture, dataset, normalization)
+        with self.sent(model, architecture, dataset, normalization) as ids:
+            body = document | ids | {"spec": dict(spec)}
+            sweep: Document = self._transport.post("/sweeps", lambda: {"json": body})
             return sweep
-        except ApiError:
-            for delete in undo:
-                with suppress(ApiError, ServerUnreachable):
-                    delete()
-            raise
 
     def get_sweep(self, sweep_id: str, *, wait_s: int | None = None) -> Document:
         """The sweep with its trials; with `wait_s` not before its state changes or that time."""
@@ -81,32 +66,3 @@ class Sweeps(Uploads):
     def delete_sweep(self, sweep_id: str) -> None:
         """Delete a sweep that has ended, with its trials and all that they made."""
         self._transport.delete(f"/sweeps/{sweep_id}")
-
-    def _model_id(
-        self,
-        model: str | Path,
-        architecture: str | None,
-        normalization: Mapping[str, Sequence[float]] | None,
-        undo: list[Callable[[], None]],
-    ) -> str:
-        if is_id(model):
-            return str(model)
-        if architecture is None:
-            raise ValueError(f"the architecture of {model} is needed")
-        known = self.find_model(model, architecture, normalization=normalization)
-        if known is not None:
-            return known
-        uploaded = self.upload_model(model, architecture, normalization=normalization)
-        model_id: str = uploaded["id"]
-        undo.append(lambda: self.delete_model(model_id))
-        return model_id
-
-    def _dataset_id(self, dataset: str | Path, undo: list[Callable[[], None]]) -> str:
-        if is_id(dataset):
-            return str(dataset)
-        known = self.find_dataset(dataset)
-        if known is not None:
-            return known
-        dataset_id: str = self.upload_dataset(dataset)["id"]
-        undo.append(lambda: self.delete_dataset(dataset_id))
-        return dataset_id

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from atmc_client.calls import Calls, Document
-from atmc_client.errors import ApiError
+from atmc_client.errors import ApiError, ServerUnreachable
 
 # What a service of a version before lists were answers to the question for one.
 _NO_LISTS = (404, 405)
@@ -73,6 +74,65 @@ class Uploads(Calls):
     def find_dataset(self, path: str | Path) -> str | None:
         """The id of this file where it was uploaded before; None if it was not. As `find_model`."""
         return next((str(found["id"]) for found in self._known("/datasets", path)), None)
+
+    def known(
+        self,
+        model: str | Path,
+        architecture: str | None,
+        dataset: str | Path,
+        normalization: Mapping[str, Sequence[float]] | None,
+    ) -> tuple[str | Path, str | Path]:
+        """A model and a data set, each a file or an id, as ids where the service has the file.
+
+        Nothing but hashes is sent. Raises OSError for a file that cannot be read, ValueError for a
+        model's without an architecture.
+        """
+        for file in (model, dataset):
+            if not is_id(file):
+                Path(file).open("rb").close()
+        if not is_id(model):
+            if architecture is None:
+                raise ValueError(f"the architecture of {model} is needed")
+            found = self.find_model(model, architecture, normalization=normalization)
+            model = found or Path(model)
+        if not is_id(dataset):
+            dataset = self.find_dataset(dataset) or Path(dataset)
+        return model, dataset
+
+    @contextmanager
+    def sent(
+        self,
+        model: str | Path,
+        architecture: str | None,
+        dataset: str | Path,
+        normalization: Mapping[str, Sequence[float]] | None,
+    ) -> Iterator[dict[str, str]]:
+        """Yield `model_id` and `dataset_id`; what is not `known` is uploaded.
+
+        Where what is done with them is refused, what was uploaded for it is deleted again.
+        """
+        with ExitStack() as undo:
+            if isinstance(model, Path):
+                uploaded = self.upload_model(model, architecture or "", normalization=normalization)
+                model = str(uploaded["id"])
+                undo.callback(self._drop, self.delete_model, model)
+            if isinstance(dataset, Path):
+                dataset = str(self.upload_dataset(dataset)["id"])
+                undo.callback(self._drop, self.delete_dataset, dataset)
+            try:
+                yield {"model_id": model, "dataset_id": dataset}
+            except ApiError:
+                raise
+            except BaseException:
+                # Nobody knows whether it was taken.
+                undo.pop_all()
+                raise
+            undo.pop_all()
+
+    @staticmethod
+    def _drop(delete: Callable[[str], None], upload_id: str) -> None:
+        with suppress(ApiError, ServerUnreachable):
+            delete(upload_id)
 
     def _known(self, path: str, file: str | Path) -> list[Document]:
         with Path(file).open("rb") as opened:

@@ -163,6 +163,8 @@ def _give_back(**_: Any) -> None:
 def _withdraw(**_: Any) -> None:
     if _worker is not None:
         _worker.presence.end()
+        # It would notice the worker's end by itself, but not before it has loaded the method.
+        _worker.supervisor.children.close()
     traces.shut_down()
 
 

@@ -151,7 +151,7 @@ def submit(
     with Client(server) as client:
         job = client.submit(
             model,
-            architecture or "",
+            architecture,
             data,
             spec,
             normalization=normalization_of(mean, std),

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from atmc_client.cli import main
+from atmc_core.networks.architectures import build
 from jobstore.settings import Settings
 from tests.api.conftest import prepare_database, wait_until
 from tests.api.processes import is_up, log_of, serving
@@ -67,6 +71,17 @@ def scripted() -> Iterator[ScriptedServer]:
     http.shutdown()
     thread.join()
     http.server_close()
+
+
+@pytest.fixture
+def new_files(tmp_path: Path) -> Path:
+    """A folder with `model.safetensors`, a digits network, and `data.npz`, that nobody has sent."""
+    torch.seed()
+    save_file(build("digits_cnn", 10).state_dict(), tmp_path / "model.safetensors")
+    images = torch.randint(0, 256, (20, 8, 8), dtype=torch.uint8).numpy()
+    labels = np.arange(20) % 10
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

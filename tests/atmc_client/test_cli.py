@@ -135,13 +135,13 @@ def test_what_is_refused_ends_with_2_and_says_why(submit, options, code):
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_over_the_limit_is_refused_while_it_is_sent(atmc, files, tmp_path):
-    large = tmp_path / "large.npz"
+def test_a_file_over_the_limit_is_refused_while_it_is_sent(atmc, new_files):
+    large = new_files / "large.npz"
     large.write_bytes(bytes(30_000_000))
-    model = ("--model", files / "model.safetensors", "--architecture", "digits_cnn")
+    model = ("--model", new_files / "model.safetensors", "--architecture", "digits_cnn")
     done = atmc("submit", *model, "--data", large, *OPTIONS)
     assert done.returncode == 2, done.stderr
-    assert "file_too_large" in done.stderr
+    assert "file_too_large (dataset)" in done.stderr
 
 
 def test_an_unknown_job_is_refused(atmc):

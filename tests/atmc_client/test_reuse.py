@@ -1,12 +1,8 @@
 """What the service has already is not sent again."""
 
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from atmc_client import Client, InvalidRequest
-from atmc_core.networks.architectures import build
 
 SPEC = {
     "method": "atmc",
@@ -16,15 +12,9 @@ SPEC = {
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(new_files):
     """A network and a data set that nobody has sent."""
-    torch.manual_seed(int(torch.seed() % 2**31))
-    save_file(build("digits_cnn", 10).state_dict(), tmp_path / "model.safetensors")
-    images = np.random.default_rng().integers(0, 255, (20, 8, 8)).astype(np.uint8)
-    labels = np.arange(20) % 10
-    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
-    np.savez(tmp_path / "data.npz", **arrays)
-    return tmp_path / "model.safetensors", tmp_path / "data.npz"
+    return new_files / "model.safetensors", new_files / "data.npz"
 
 
 @pytest.fixture
@@ -41,7 +31,7 @@ def test_the_same_files_are_sent_once(client, files):
     ids = [(job["model_id"], job["dataset_id"]) for job in (first, second)]
     assert ids[0] == ids[1]
     assert second["name"] == "again"
-    third = client.submit(ids[0][0], "", ids[0][1], SPEC)
+    third = client.submit(ids[0][0], None, ids[0][1], SPEC)
     assert (third["model_id"], third["dataset_id"]) == ids[0]
     (listed,) = client.list_models(q=ids[0][0])
     assert listed["sha256"] == client.list_models(sha256=listed["sha256"])[0]["sha256"]

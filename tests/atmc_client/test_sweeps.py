@@ -200,7 +200,7 @@ def test_a_floor_is_a_goal(sweep, atmc):
     assert atmc("sweeps", "cancel", made["id"], "--no-wait").returncode == 0
 
 
-def test_what_is_refused_leaves_nothing_behind(sweep, files, api_url):
+def test_what_is_refused_leaves_nothing_behind(sweep, new_files, api_url):
     with Client(api_url) as client:
         sent: list[str] = []
         upload = client._upload
@@ -213,11 +213,11 @@ def test_what_is_refused_leaves_nothing_behind(sweep, files, api_url):
         wrong = {"method": "atmc", "threat": {"norm": "linf", "epsilon": 0.1}}
         with pytest.raises(ApiError, match=r"invalid_value \(grid.bits\[1\]\)"):
             client.sweep(
-                *(files / "model.safetensors", files / "data.npz", wrong),
+                *(new_files / "model.safetensors", new_files / "data.npz", wrong),
                 architecture="digits_cnn",
                 grid={"densities": [0.1], "bits": [4, 9]},
             )
-        # What was there before is not sent, and stays.
+        assert len(sent) == 2
         for each in sent:
             with pytest.raises(ApiError, match="not_found"):
                 client._get(each["links"]["self"])
