@@ -205,6 +205,8 @@ def house(
         name = f"worker-{number}"
         celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-n", f"{name}@%h"]
         part(name, celery)
+    # Who is ended by SIGTERM (`timeout`, say) ends its servers, too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for name in ("broker", "s3"):
             made.parts[name].start()
@@ -219,6 +221,7 @@ def house(
             made.wait_ready()
         yield made
     finally:
+        signal.signal(signal.SIGTERM, before)
         for each in reversed(made.parts.values()):
             children = each.children()
             each.kill()

@@ -2,7 +2,7 @@
 
 import { save } from "./api.js";
 
-const KEPT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "opacity", "fill-opacity", "font-family", "font-size", "font-weight", "text-anchor"];
+const KEPT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "paint-order", "opacity", "fill-opacity", "font-family", "font-size", "font-weight", "text-anchor"];
 
 /** The picture as text that stands by itself: what style sheets say is written into it. */
 function standalone(svg) {

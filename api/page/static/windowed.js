@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact-ht
 
 const SPARE = 12;
 const wide = matchMedia("(min-width: 900px)");
-const HEIGHTS = { true: 58, false: 112 };
+const HEIGHTS = { true: 58, false: 144 };
 
 /** Which of `count` rows are on the screen, as [start, end), while the window scrolls. */
 export function useWindowed(count) {
