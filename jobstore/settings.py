@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     oidc_scope_prefix: str = ""
     oidc_clock_skew_s: float = Field(default=60, ge=0, le=300)
     oidc_keep_keys_s: float = Field(default=3_600, ge=60, le=86_400)
+    # With a client's id the page sends people to the provider instead of asking for a token.
+    oidc_client_id: _TextOrNone = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_sign_in_scope: str = Field(default="openid", min_length=1)
 
     # The key that seals the secrets of webhooks in the database, for API and keeper. Of several,
     # divided by commas, the first seals and all open. Without it the data folder has one.
@@ -197,11 +201,15 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _provider_is_whole(self) -> Self:
         if self.oidc_issuer is None:
+            if self.oidc_client_id is not None:
+                raise ValueError("ATMC_OIDC_CLIENT_ID needs ATMC_OIDC_ISSUER, the provider's name")
             return self
         if self.oidc_audience is None:
             raise ValueError(
                 "ATMC_OIDC_ISSUER needs ATMC_OIDC_AUDIENCE, or tokens for others would be let in"
             )
+        if self.oidc_client_secret is not None and self.oidc_client_id is None:
+            raise ValueError("ATMC_OIDC_CLIENT_SECRET needs ATMC_OIDC_CLIENT_ID, whose it is")
         if not is_secure(self.oidc_issuer):
             raise ValueError(
                 f"ATMC_OIDC_ISSUER={self.oidc_issuer}: an https URL is needed (http is for this "

@@ -193,7 +193,7 @@ def _environment() -> dict[str, str]:
 _RESOLVED = (
     *("ATMC_ADMIN_KEY", "ATMC_HOST", "ATMC_PORT", "ATMC_SECRETS_KEY", "ATMC_SECRETS_DIR"),
     *("ATMC_DATABASE_PASSWORD", "ATMC_BROKER_PASSWORD", "ATMC_SIGNING_KEY_FILE"),
-    *("ATMC_TLS_CERT", "ATMC_TLS_KEY"),
+    *("ATMC_TLS_CERT", "ATMC_TLS_KEY", "ATMC_OIDC_CLIENT_SECRET"),
 )
 
 
@@ -213,9 +213,11 @@ def _settings(settings: Settings) -> tuple[dict[str, str], ...]:
     if settings.tls_cert is not None and settings.tls_key is not None:
         asking["ATMC_TLS_CERT"] = str(settings.tls_cert.absolute())
         asking["ATMC_TLS_KEY"] = str(settings.tls_key.absolute())
+    asking |= _secret("ATMC_ADMIN_KEY", settings.admin_key)
+    asking |= _secret("ATMC_OIDC_CLIENT_SECRET", settings.oidc_client_secret)
     key = settings.signing_key_file
     signing = {} if key is None else {"ATMC_SIGNING_KEY_FILE": str(key.absolute())}
-    return common, sealing, asking | _secret("ATMC_ADMIN_KEY", settings.admin_key), signing
+    return common, sealing, asking, signing
 
 
 def _secret(name: str, value: SecretStr | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -27,6 +27,8 @@ PAUSE_S = 5.0
 """A provider that was away is left alone for so long; tokens that need it are refused at once."""
 BURST, REFILL_S = 5, 10.0
 """For keys that nobody knows it is asked this often at once, and once in `REFILL_S` after that."""
+EXCHANGES = 8
+"""So many codes are exchanged at once: one costs its sender nothing, but the provider a call."""
 MAX_BYTES = 512 * 1024
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,10 @@ class Provider:
         # Made now, since reading the authorities' certificates takes long.
         self._http = httpx.AsyncClient(timeout=DEADLINE_S, trust_env=not nearby)
         self._keys: KeySet | None = None
+        self._document: dict[str, Any] = {}
         self._fetched_at = self._failed_at = self._refilled_at = -float("inf")
         self._left = 0.0
+        self.exchanges = asyncio.Semaphore(EXCHANGES)
         self._fetching: asyncio.Task[None] | None = None
 
     async def verify(self, text: str, before_waiting: Callable[[], None]) -> Token:
@@ -75,6 +79,29 @@ class Provider:
         if keys is None:
             raise _away()
         return _read_at_last(text, keys, self._settings)
+
+    async def document(self) -> Mapping[str, Any]:
+        """Return the provider's discovery document; raises `provider_away`."""
+        if self._kept() is None:
+            await self._fetch()
+            if self._kept() is None:
+                raise _away()
+        return self._document
+
+    async def post(self, url: str, form: Mapping[str, str], auth: httpx.Auth | None) -> Any:
+        """Send a form to one of the provider's addresses.
+
+        Returns its document; None if it refuses. Raises `provider_away`.
+        """
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                status, document = await self._ask("POST", url, data=dict(form), auth=auth)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            log.warning(
+                "the OIDC provider cannot be asked: %s", brief(error) or type(error).__name__
+            )
+            raise _away() from error
+        return document if status == httpx.codes.OK else None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -123,7 +150,7 @@ class Provider:
     async def _fetch_now(self) -> None:
         try:
             async with asyncio.timeout(DEADLINE_S):
-                self._keys = await self._ask()
+                self._document, self._keys = await self._look()
             self._fetched_at = time.monotonic()
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
             self._failed_at = time.monotonic()
@@ -132,7 +159,7 @@ class Provider:
         finally:
             self._fetching = None
 
-    async def _ask(self) -> KeySet:
+    async def _look(self) -> tuple[dict[str, Any], KeySet]:
         base = self._issuer.rstrip("/")
         found = await self._get(f"{base}/.well-known/openid-configuration")
         if not isinstance(found, dict) or found.get("issuer") != self._issuer:
@@ -140,19 +167,26 @@ class Provider:
         where = found.get("jwks_uri")
         if not isinstance(where, str) or not is_secure(where):
             raise ValueError("its discovery document has no 'jwks_uri' with https")
-        return KeySet(await self._get(where))
+        return found, KeySet(await self._get(where))
 
     async def _get(self, url: str) -> Any:
+        status, document = await self._ask("GET", url)
+        if status != httpx.codes.OK:
+            raise ValueError(f"{url} answers {status}")
+        return document
+
+    async def _ask(self, method: str, url: str, **options: Any) -> tuple[int, Any]:
+        """Return the status, and the document, which is None where the status is not 200."""
         body = bytearray()
-        async with self._http.stream("GET", url) as response:
+        async with self._http.stream(method, url, **options) as response:
             if response.status_code != httpx.codes.OK:
-                raise ValueError(f"{url} answers {response.status_code}")
+                return response.status_code, None
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise ValueError(f"{url} answers with more than {MAX_BYTES} bytes")
         try:
-            return json.loads(body)
+            return response.status_code, json.loads(body)
         except RecursionError as error:
             raise ValueError(f"{url} answers with no JSON to be read") from error
 

@@ -1,13 +1,16 @@
-"""`GET /`: the page, the files it is made of, and what it has to know before anybody signs in."""
+"""`GET /`: the page, the files it is made of, and how somebody signs in on it."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from api.artifacts.ranges import is_known
+from api.oidc.provider import Provider
+from api.oidc.signin import Code, exchange, where_to_sign_in
 from api.page.files import ENTRY, File, site
 from api.problems import Problem
-from api.services import ProcessDep
+from api.services import ProcessDep, Services
+from api.strict_json import read_body
 
 # Nothing stands in the page but addresses of its own files. The report of a job is shown in a frame
 # without scripts, which inherits this policy.
@@ -53,9 +56,30 @@ async def settings(services: ProcessDep) -> dict[str, Any]:
     return {
         "asks_who_calls": known.asks_who_calls,
         "oidc_issuer": known.oidc_issuer,
+        "signs_in_there": known.oidc_client_id is not None,
         "max_model_bytes": known.max_model_bytes,
         "max_dataset_bytes": known.max_dataset_bytes,
     }
+
+
+@router.get("/page/sign-in")
+async def where_to(services: ProcessDep) -> dict[str, Any]:
+    """Return where the provider signs people in, and under which name it knows this service."""
+    return await where_to_sign_in(_provider(services), services.settings)
+
+
+@router.post("/page/sign-in")
+async def sign_in(request: Request, services: ProcessDep) -> dict[str, str]:
+    """Return the token that a provider's code stands for."""
+    provider = _provider(services)
+    return {"token": await exchange(provider, services.settings, await read_body(request, Code))}
+
+
+def _provider(services: Services) -> Provider:
+    if services.provider is None or services.settings.oidc_client_id is None:
+        detail = "Nobody signs in by a provider here: ATMC_OIDC_CLIENT_ID is not set."
+        raise Problem("not_found", detail)
+    return services.provider
 
 
 def _send(request: Request, file: File, keep: str) -> Response:

@@ -1,5 +1,6 @@
 """The page on the whole service: a model is dropped and watched, and what comes back is whole."""
 
+import base64
 import hashlib
 import json
 import shlex
@@ -52,7 +53,7 @@ def page(service_url: str) -> Iterator[Page]:
 def new(page: Page, digits: Path, name: str) -> None:
     """Open the form and fill it in, up to what is to be made."""
     page.get_by_role("link", name="New job").first.click()
-    page.locator("#model").set_input_files(digits / "digits.safetensors")
+    drop(page, ".drop:has(#model)", digits / "digits.safetensors")
     page.locator("#dataset").set_input_files(digits / "digits.npz")
     expect(page.get_by_label("Architecture")).to_have_value(ARCHITECTURE)
     page.get_by_label("Epsilon", exact=True).fill("0.1")
@@ -61,6 +62,22 @@ def new(page: Page, digits: Path, name: str) -> None:
         page.get_by_text(f"more of {group}").click()
         for label, value in fields.items():
             page.get_by_label(label, exact=True).fill(value)
+
+
+def drop(page: Page, where: str, path: Path) -> None:
+    """Drop a file there, as a hand does it from a window of files."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    transfer = page.evaluate_handle(
+        """([name, content]) => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name));
+            return transfer;
+        }""",
+        [path.name, content],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(where, event, {"dataTransfer": transfer})
 
 
 def digest_of(page: Page, button: Locator) -> str:
