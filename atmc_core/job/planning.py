@@ -36,7 +36,7 @@ _RECOGNITION_IMAGES = 1000
 # images. With other numbers the epochs change with the square root of the ratio, within the range.
 _AUTO_IMAGES, _AUTO_EPOCHS, _AUTO_RANGE = 50_000, 60, (30, 240)
 # The share of the epochs of compressing and finishing that remain from a denser network on.
-_FROM_DENSER = 0.4
+_FROM_DENSER = 1 / 3
 # An epoch's time is estimated from so many steps, or fewer if they take longer than that.
 _TIMED_STEPS, _LEAST_TIMED_STEPS, _TIMED_SECONDS = 8, 2, 2.0
 # The learning rate of timed steps is small, so that the loss stays finite.
