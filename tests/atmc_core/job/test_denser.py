@@ -106,7 +106,7 @@ def test_factors_go_on_as_they_are_in_the_file(
 def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset() -> None:
     training = Training(preset="standard", finish_epochs=7)
     effort = shorten_from_denser(training, TrainingPlan(training.effort())).effort
-    assert (effort.robust_epochs, effort.compression_epochs, effort.finish_epochs) == (20, 12, 7)
+    assert (effort.robust_epochs, effort.compression_epochs, effort.finish_epochs) == (20, 10, 7)
 
 
 def test_a_network_that_does_not_fit_or_a_method_that_cannot_is_refused(
