@@ -24,7 +24,7 @@ PRESSED = {
         compdef() {{ registered=$1 }}
         source <(atmc completion zsh)
         compadd() {{ :; }}
-        _describe() {{ print -l -- ${{(P)4}} }}
+        _describe() {{ print -l -- ${{(P)3}} }}
         words=(atmc {words}) CURRENT=$(({count} + 1))
         $registered
     """,

@@ -108,7 +108,7 @@ def test_on_a_terminal_training_is_drawn_until_the_job_has_ended(api_url, traine
     end()
     code, written = terminal.end()
     assert code == 0
-    assert re.search(r"robust_training 2/4 +━+ +50 % +0:01:01 left", terminal.plain)
+    assert re.search(r"robust_training 2/4 +[━╸╺]+ +50 % +0:01:01 left", terminal.plain)
     assert re.search(r"loss +█▁ +0.5\b", terminal.plain)
     assert re.search(r"validation accuracy +▁█ +75.0 %", terminal.plain)
     assert f"{job}: succeeded" in written
