@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,20 +55,3 @@ def test_curl_alone_shows_a_refusal(curl):
     done = curl("digits.safetensors", "alexnet", "digits.npz")
     assert done.returncode == 1
     assert "unknown_architecture" in done.stderr
-
-
-def test_a_torchvision_model_is_deployed_as_onnx_with_the_reported_accuracy(service_url, tmp_path):
-    environment = {"ATMC_SERVER": service_url, "TMPDIR": str(tmp_path), "EPOCHS": "3"}
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.torchvision_to_onnx"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"onnxruntime: (\S+), the report: (\S+), over 150 images", done.stdout)
-    assert found is not None
-    assert float(found[1]) > 0.3
-    (folder,) = tmp_path.glob("atmc-torchvision-*")
-    assert f"deploy {folder / 'model.onnx'}" in done.stdout
