@@ -5,8 +5,8 @@ or sweep did not succeed or a file is not what was signed, 2 wrong usage or refu
 3 no answer from the service, 4 a threshold is missed.
 """
 
-import os
 import sys
+from pathlib import Path
 
 import click
 import httpx
@@ -14,12 +14,15 @@ import httpx
 from atmc_client.attestation import NotVerified
 from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
+from atmc_client.cli.completion import completion
 from atmc_client.cli.convert import convert
 from atmc_client.cli.download import download
+from atmc_client.cli.evaluate import evaluate
 from atmc_client.cli.gate import gate
 from atmc_client.cli.inspect import inspect
 from atmc_client.cli.jobs import cancel, delete, list_jobs, retry, show
 from atmc_client.cli.keys import keys
+from atmc_client.cli.profile import apply, complete, enter
 from atmc_client.cli.register import register
 from atmc_client.cli.report import compare, report
 from atmc_client.cli.serve import serve
@@ -29,13 +32,37 @@ from atmc_client.cli.sweeps import sweeps
 from atmc_client.cli.tenants import tenants
 from atmc_client.cli.uploads import datasets, models, upload
 from atmc_client.cli.verify import verify
+from atmc_client.cli.watch import logs, watch
 from atmc_client.client import DEFAULT_SERVER
 from atmc_client.errors import ApiError, DigestMismatch, NoToken, ServerUnreachable
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
+# These ask no service for anything: they need no key, and no other certificates.
+_ALONE = ("serve", "inspect", "convert", "completion")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="ATMC_CONFIG",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=apply,
+    show_envvar=True,
+    help="Where profiles stand.  [default: ~/.config/atmc.toml]",
+)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    envvar="ATMC_PROFILE",
+    is_eager=True,
+    callback=apply,
+    shell_complete=complete,
+    show_envvar=True,
+    help="Which of them.  [default: the one called default, if there is one]",
+)
 @click.option(
     "--server",
     metavar="URL",
@@ -52,25 +79,35 @@ FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
     show_envvar=True,
     help="Prints a token of the service's provider; run again when that has expired.",
 )
+@click.option(
+    "--ca",
+    metavar="FILE",
+    envvar="ATMC_CA",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    show_envvar=True,
+    help="The authority that signed the service's certificate, instead of this machine's.",
+)
 @click.pass_context
-def cli(context: click.Context, server: str, token_command: str | None) -> None:
+def cli(context: click.Context, server: str, **_: object) -> None:
     """Compress image classifiers without giving up their robustness.
 
     A service that asks for a key gets the one in ATMC_API_KEY; a token of its provider may stand
-    there instead.
+    there instead. An option goes before the environment, and that before a profile.
     """
     context.obj = server
-    if token_command:
-        # Each command makes its client of the server alone, and of what the environment says.
-        os.environ["ATMC_TOKEN_COMMAND"] = token_command
+    if context.invoked_subcommand not in _ALONE:
+        enter(context)
 
 
 for _command in (
     serve,
     submit,
+    evaluate,
     upload,
     models,
     datasets,
+    watch,
+    logs,
     show,
     list_jobs,
     cancel,
@@ -92,6 +129,7 @@ for _command in (
     keys,
     audit,
     tenants,
+    completion,
 ):
     cli.add_command(_command)
 

@@ -5,7 +5,7 @@ import json
 import click
 
 from atmc_client.cli.output import jobs_table, layer_table, out, print_job, print_json
-from atmc_client.cli.progress import follow
+from atmc_client.cli.progress import coming_back, follow
 from atmc_client.client import FINAL_STATES, Client
 
 
@@ -51,7 +51,8 @@ def cancel(server: str, job: str, wait: bool, as_json: bool) -> None:
     with Client(server) as client:
         cancelled = client.cancel(job)
         if wait and cancelled["state"] not in FINAL_STATES:
-            cancelled = client.wait(job)
+            with coming_back("cancel", job, "watch"):
+                cancelled = client.wait(job)
     print_json(cancelled) if as_json else print_job(cancelled)
 
 

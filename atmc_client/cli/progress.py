@@ -1,62 +1,160 @@
-"""A job's progress on standard error: a bar on a terminal, a line a stage elsewhere."""
+"""A job as it runs, on standard error: live on a terminal, line by line elsewhere."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from atmc_client.cli.output import err
+from atmc_client.cli.sparkline import sparkline
 from atmc_client.client import Client
 
 OnUpdate = Callable[[dict[str, Any]], None]
 
+_BAR, _SPARKLINE = 40, 60  # characters
+# Where nobody watches, figures of training come no more often than that.
+_LINE_S = 10.0
+# What a metric event has of an epoch of training, and how it is written.
+_FIGURES: dict[str, Callable[[float], str]] = {
+    "loss": "{:.4g}".format,
+    "validation_accuracy": lambda share: f"{100 * share:.1f} %",
+}
+
+
+@dataclass
+class Training:
+    """What a job's events tell of its training so far; `last` is the newest of them."""
+
+    client: Client
+    job_id: str
+    last: dict[str, Any] = field(default_factory=dict)
+    _seen: int = 0
+    # By stage and epoch: one that is done again after a crash replaces what it told before.
+    _told: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    def update(self) -> None:
+        """Read the events that are new."""
+        for event in self.client.events(self.job_id, after=self._seen):
+            self._seen = event["seq"]
+            if event["type"] == "metric" and "loss" in event:
+                self._told[event["stage"], event["epoch"]] = self.last = event
+
+    def series(self, name: str) -> list[float]:
+        """The figure's values over the epochs of all stages, one after the other."""
+        values = [event.get(name) for event in self._told.values()]
+        return [value for value in values if value is not None]
+
+
+def follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Show the job until it has ended; returns it. Ctrl-C says how to come back."""
+    err.print(f"{job['id']} at {client.url}", soft_wrap=True)
+    with coming_back("job", job["id"], "watch", "cancel"), _shown(client, job["id"]) as update:
+        return client.wait(job["id"], on_update=update)
+
 
 @contextmanager
-def following(job_id: str) -> Iterator[OnUpdate]:
+def coming_back(what: str, id_: str, watch: str, cancel: str | None = None) -> Iterator[None]:
+    """Have Ctrl-C say that what is followed goes on, and by which commands one comes back to it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        end = f", or {same_service(cancel)} {id_}" if cancel else ""
+        said = f"the {what} goes on: {same_service(watch)} {id_}{end}"
+        err.print(said, soft_wrap=True, markup=False)
+        raise
+
+
+def same_service(command: str) -> str:
+    """An `atmc` command to paste, with the options that this one found its service by."""
+    root = click.get_current_context().find_root()
+    given = [
+        f"--{name} {root.params[name]} "
+        for name in ("config", "profile", "server")
+        if root.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    return f"atmc {''.join(given)}{command}"
+
+
+@contextmanager
+def _shown(client: Client, job_id: str) -> Iterator[OnUpdate]:
     """Yield the function to call with each new version of the job."""
+    training = Training(client, job_id)
     if not err.is_terminal:
-        yield _by_lines()
+        yield _by_lines(training)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[eta]}"),
-    )
-    with Progress(*columns, console=err) as bars:
-        bar = bars.add_task(job_id, total=1.0, eta="")
+    with Live(console=err, auto_refresh=False) as live:
 
         def update(job: dict[str, Any]) -> None:
-            bars.update(bar, completed=job["progress"], description=_stage(job), eta=_eta(job))
+            training.update()
+            live.update(_view(job, training, err.width), refresh=True)
 
         yield update
 
 
-def follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
-    """Show the job's progress until it has ended; returns it. Ctrl-C says how to come back."""
-    err.print(f"{job['id']} at {client.url}")
-    try:
-        with following(job["id"]) as update:
-            return client.wait(job["id"], on_update=update)
-    except KeyboardInterrupt:
-        err.print(f"the job goes on: atmc show {job['id']}, or atmc cancel {job['id']}")
-        raise
+def _view(job: dict[str, Any], training: Training, width: int) -> RenderableType:
+    line = Table.grid(padding=(0, 1))
+    name = f" ({escape(job['name'])})" if job["name"] else ""
+    bar = ProgressBar(total=1.0, completed=job["progress"], width=min(_BAR, max(10, width // 4)))
+    share = f"{100 * job['progress']:3.0f} %"
+    line.add_row(f"{_stage(job)}{name}", bar, share, _eta(job))
+    parts: list[RenderableType] = [line]
+    room = min(_SPARKLINE, width - 30)
+    figures = Table.grid(padding=(0, 1))
+    for label, text, values in _figures(training):
+        figures.add_row(label, Text(sparkline(values, room), style="cyan"), text)
+    if figures.row_count and room > 0:
+        parts.append(figures)
+    return Group(*parts)
 
 
-def _by_lines() -> OnUpdate:
-    said = ""
+def _figures(training: Training) -> list[tuple[str, str, list[float]]]:
+    """Loss, and accuracy on the validation images: what it is called, the last one, all of them."""
+    series = ((name, form, training.series(name)) for name, form in _FIGURES.items())
+    return [(_words(name), form(values[-1]), values) for name, form, values in series if values]
+
+
+def _by_lines(training: Training) -> OnUpdate:
+    said, told, at = "", training.last, time.monotonic()
 
     def update(job: dict[str, Any]) -> None:
-        nonlocal said
-        now = job["stage"] if _is_active(job) and job["stage"] else job["state"]
-        if now != said:
-            said = now
-            err.print(f"{job['id']}: {now}  {_eta(job)}".rstrip(), markup=False)
+        nonlocal said, told, at
+        stage = job["stage"] if _is_active(job) and job["stage"] else job["state"]
+        if stage == said and time.monotonic() - at < _LINE_S:
+            return
+        training.update()
+        lines = []
+        if training.last is not told:
+            told = training.last
+            lines.append(_epoch(told))
+        if stage != said:
+            said = stage
+            lines.append(f"{stage}  {_eta(job)}".rstrip())
+        for line in lines:
+            at = time.monotonic()
+            err.print(f"{job['id']}: {line}", markup=False, soft_wrap=True)
 
     return update
+
+
+def _epoch(event: dict[str, Any]) -> str:
+    figures = [
+        f"{_words(name)} {form(event[name])}" for name, form in _FIGURES.items() if name in event
+    ]
+    return f"{event['stage']}, epoch {event['epoch']}: {', '.join(figures)}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _stage(job: dict[str, Any]) -> str:

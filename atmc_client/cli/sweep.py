@@ -7,6 +7,7 @@ from typing import IO, Any
 import click
 
 from atmc_client.cli.output import err, print_json
+from atmc_client.cli.progress import coming_back, same_service
 from atmc_client.cli.several import Several, WithSeveral
 from atmc_client.cli.spec import build_spec, parse_value
 from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
@@ -131,19 +132,17 @@ def sweep(server: str, /, model: str, dataset: str, watch: bool, as_json: bool, 
             err.print(f"{started['id']} accepted by {client.url}")
             return watch_to_end(client, started["id"], as_json)
     print_json(started) if as_json else print_sweep(started)
-    err.print(f"to follow it: atmc sweeps watch {started['id']}")
+    err.print(f"to follow it: {same_service('sweeps watch')} {started['id']}", soft_wrap=True)
     return 0
 
 
 def watch_to_end(client: Client, sweep_id: str, as_json: bool) -> int:
     """Show the sweep live until it has ended, then print it; returns the exit code."""
-    try:
-        with watching(sweep_id) as update:
-            ended = client.wait_sweep(sweep_id, on_update=update)
-    except KeyboardInterrupt:
-        come_back = f"atmc sweeps watch {sweep_id}, or atmc sweeps cancel {sweep_id}"
-        err.print(f"the sweep goes on: {come_back}", soft_wrap=True)
-        raise
+    with (
+        coming_back("sweep", sweep_id, "sweeps watch", "sweeps cancel"),
+        watching(sweep_id) as update,
+    ):
+        ended = client.wait_sweep(sweep_id, on_update=update)
     print_json(ended) if as_json else print_sweep(ended)
     return 0 if ended["state"] == "succeeded" else 1
 

@@ -4,6 +4,7 @@ import click
 
 from atmc_client.cli.jobs import print_event
 from atmc_client.cli.output import out, print_json
+from atmc_client.cli.progress import coming_back
 from atmc_client.cli.sweep import watch_to_end
 from atmc_client.cli.sweep_output import print_sweep, sweeps_table
 from atmc_client.client import FINAL_STATES, Client
@@ -62,7 +63,8 @@ def cancel(server: str, sweep: str, wait: bool, as_json: bool) -> None:
     with Client(server) as client:
         cancelled = client.cancel_sweep(sweep)
         if wait and cancelled["state"] not in FINAL_STATES:
-            cancelled = client.wait_sweep(sweep)
+            with coming_back("cancel", sweep, "sweeps watch"):
+                cancelled = client.wait_sweep(sweep)
     print_json(cancelled) if as_json else print_sweep(cancelled)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -43,6 +44,8 @@ class ScriptedServer:
     script: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
+    wrap: Callable[[ssl.SSLContext], None] = lambda context: None
+    """Has it speak TLS from then on."""
 
 
 @pytest.fixture
@@ -65,6 +68,11 @@ def scripted() -> Iterator[ScriptedServer]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{http.server_port}"
+
+    def wrap(context: ssl.SSLContext) -> None:
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+
+    server.wrap = wrap
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from atmc_core.networks.architectures import build
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
@@ -111,6 +112,7 @@ def test_a_compressed_model_comes_back_and_is_what_was_reported(
     assert "fc1.weight" in atmc("show", job["id"], "--layers").stdout
     gated(atmc, job, report, tmp_path)
     registered(atmc, job, tmp_path)
+    registered_in_mlflow(atmc, job, tmp_path)
     operator = CompressOperator(Path("unused"), ARCHITECTURE, Path("unused"), {}, url=service_url)
     assert operator.poke(job["id"])
     events = [
@@ -156,6 +158,33 @@ def registered(atmc, job, folder):
     assert found["metrics"][0]["value"] == job["headline"]["clean_accuracy_after"]
     assert atmc("register", job["id"], "--folder", target).returncode == 2
     assert not list(folder.glob(".repository-*"))
+
+
+def registered_in_mlflow(atmc, job, folder):
+    """MLflow has a run with parameters, figures and files, and one version of it, however often."""
+    uri, environment = f"sqlite:///{folder}/mlflow.db", {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # whose mlruns/ has the artifacts of a database
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for _ in range(2):
+            done = atmc("register", job["id"], "--mlflow", uri, "--name", "digits-small")
+            assert (done.returncode, done.stdout) == (0, "models:/digits-small/1\n"), done.stderr
+        client = MlflowClient(uri, uri)
+        (version,) = client.search_model_versions("name = 'digits-small'")
+        run = client.get_run(version.run_id)
+    assert version.tags["atmc.job_id"] == job["id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["target.density"] == "0.1"
+    accuracy = job["headline"]["clean_accuracy_after"]
+    assert run.data.metrics["clean_accuracy_after"] == accuracy
+    source = Path(version.source.removeprefix("file://"))
+    names = {path.name for path in source.iterdir()}
+    assert {"model.onnx", "model.atmc", "report.json", "report.html"} <= names
+    assert (source / "model.atmc").stat().st_size == job["headline"]["file_bytes"]
+    wrong = ("--mlflow", uri, "--name", "it's")
+    assert atmc("register", job["id"], *wrong).returncode == 2
+    assert atmc("register", job["id"], "--mlflow", uri).returncode == 2
 
 
 def test_a_refused_data_set_is_a_failed_job_that_says_why(atmc, submit, digits, service_url):
