@@ -141,6 +141,14 @@ PIECE_CODES = (
     "offset_conflict",
 )
 """A piece of an upload."""
+DESCRIBE_CODES = (
+    "not_found",
+    "malformed_json",
+    "file_too_large",
+    "unknown_field",
+    "invalid_value",
+)
+"""A change of what is said of something."""
 ANY_CODES = (
     "internal_error",
     "unavailable",

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
-from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.errors import Expired, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
-from jobstore.tables import Dataset, Model
+from jobstore.labels import describe
+from jobstore.listing import ALL, Which, page_of
+from jobstore.tables import Dataset, Document, Model
 
 Row = TypeVar("Row", Model, Dataset)
 
@@ -28,11 +29,13 @@ def create_model(
     summary: dict[str, Any],
     sha256: str,
     bytes: int,
+    said: Document | None = None,
 ) -> Model:
     """Record an uploaded network whose blob is stored; `format` is "safetensors" or "torch".
 
     `summary` is what its header says: the dimensions that its architecture leaves open, by name,
-    and `dense_weights`, the number of weights that can be compressed.
+    and `dense_weights`, the number of weights that can be compressed. `said` is what its user says
+    of it (`jobstore.labels.describe`).
     """
     model = Model(
         id=new_model_id(),
@@ -44,36 +47,40 @@ def create_model(
         sha256=sha256,
         bytes=bytes,
     )
-    session.add(model)
-    session.flush()
+    _add(session, model, said)
     _count(session, "model", bytes)
     return model
 
 
-def get_model(session: Session, model_id: str) -> Model:
+def get_model(session: Session, model_id: str, *, lock: bool = False) -> Model:
     """Return the model; raises `NotFound`."""
-    model = session.get(Model, model_id)
+    model = session.get(Model, model_id, with_for_update=lock or None, populate_existing=lock)
     if model is None:
         raise NotFound("model", model_id)
     return model
 
 
 def create_dataset(
-    session: Session, *, filename: str, summary: dict[str, Any], sha256: str, bytes: int
+    session: Session,
+    *,
+    filename: str,
+    summary: dict[str, Any],
+    sha256: str,
+    bytes: int,
+    said: Document | None = None,
 ) -> Dataset:
-    """Record an uploaded data set whose blob is stored."""
+    """Record an uploaded data set whose blob is stored; `said` is as `create_model` has it."""
     dataset = Dataset(
         id=new_dataset_id(), filename=filename, summary=summary, sha256=sha256, bytes=bytes
     )
-    session.add(dataset)
-    session.flush()
+    _add(session, dataset, said)
     _count(session, "dataset", bytes)
     return dataset
 
 
-def get_dataset(session: Session, dataset_id: str) -> Dataset:
+def get_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
     """Return the data set; raises `NotFound`."""
-    dataset = session.get(Dataset, dataset_id)
+    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, populate_existing=lock)
     if dataset is None:
         raise NotFound("dataset", dataset_id)
     return dataset
@@ -90,28 +97,24 @@ class UploadPage(Generic[Row]):
 def list_uploads(
     session: Session,
     kind: type[Row],
+    which: Which = ALL,
     *,
     q: str | None = None,
     sha256: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
 ) -> UploadPage[Row]:
-    """Return a page of the models or data sets that have not expired, newest first.
+    """Return a page of the models or data sets that have not expired, in the order of `which`.
 
-    `q` is a part of the file's name or of the id, in small or capital letters; `sha256` that of its
-    bytes; `cursor` the `next` of the page before. Raises `InvalidCursor`.
+    `q` is a part of the name, the file's name or the id, in small or capital letters; `sha256` that
+    of its bytes. Raises `InvalidCursor`.
     """
-    query = select(kind).where(kind.expired_at.is_(None)).order_by(kind.id.desc())
+    query = select(kind).where(kind.expired_at.is_(None))
     if q is not None:
-        named = func.lower(kind.filename).contains(q.lower(), autoescape=True)
+        names = (kind.name, kind.filename)
+        named = or_(*(func.lower(n).contains(q.lower(), autoescape=True) for n in names))
         query = query.where(named | kind.id.contains(q.lower(), autoescape=True))
     if sha256 is not None:
         query = query.where(kind.sha256 == sha256)
-    if cursor is not None:
-        query = query.where(kind.id < decode_cursor(cursor, _PREFIXES[kind]))
-    found = session.scalars(query.limit(limit + 1)).all()
-    page = found[:limit]
-    return UploadPage(page, encode_cursor(page[-1].id) if len(found) > limit else None)
+    return UploadPage(*page_of(session, query, kind, _PREFIXES[kind], which))
 
 
 def hold_uploads(session: Session, model_id: str, dataset_id: str) -> tuple[Model, Dataset]:
@@ -139,6 +142,14 @@ _HELD = (
     .with_for_update(read=True)
     .execution_options(populate_existing=True)
 )
+
+
+def _add(session: Session, row: Model | Dataset, said: Document | None) -> None:
+    # Said here, since what only the database knows would be asked for again.
+    row.labels, row.notes = {}, {}
+    session.add(row)
+    session.flush()
+    describe(session, row, said or {})
 
 
 def _count(session: Session, kind: str, bytes: int) -> None:

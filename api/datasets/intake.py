@@ -11,7 +11,7 @@ from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
 from jobstore import audit
 from jobstore.settings import Settings
-from jobstore.tables import Dataset
+from jobstore.tables import Dataset, Document
 from jobstore.uploads import create_dataset
 
 Arrays = dict[str, ArrayHeader]
@@ -23,7 +23,12 @@ def dataset_rule(part: str, settings: Settings) -> FileRule[Arrays]:
     return FileRule(part, settings.max_dataset_bytes, look, "malformed_dataset")
 
 
-def keep_dataset(session: Session, services: Services, upload: Upload[Arrays]) -> Dataset:
+def keep_dataset(
+    session: Session,
+    services: Services,
+    upload: Upload[Arrays],
+    said: Document | None = None,
+) -> Dataset:
     """Make the staged file a blob and record it."""
     inflated_bytes = sum(array.bytes for array in upload.header.values())
     kept = keep(session, services, upload.stored, inflated_bytes)
@@ -33,6 +38,7 @@ def keep_dataset(session: Session, services: Services, upload: Upload[Arrays]) -
         summary={"arrays": {name: asdict(array) for name, array in upload.header.items()}},
         sha256=kept.sha256,
         bytes=kept.bytes,
+        said=said,
     )
     audit.record(session, "dataset.create", dataset.id, sha256=kept.sha256)
     return dataset

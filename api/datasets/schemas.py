@@ -1,6 +1,7 @@
 """How the API shows a data set."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import AliasPath, BaseModel, Field
 
@@ -19,6 +20,9 @@ class DatasetView(LinkedView):
 
     id: str = Field(examples=["dst_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
+    name: str | None
+    labels: dict[str, str]
+    metadata: dict[str, Any] = Field(validation_alias="notes")
     filename: str
     arrays: dict[str, ArrayView] = Field(validation_alias=AliasPath("summary", "arrays"))
     sha256: str
@@ -29,7 +33,7 @@ class DatasetView(LinkedView):
 
 
 class DatasetPage(BaseModel):
-    """Some data sets, newest first; `next` goes back as `cursor`."""
+    """Some data sets; `next` goes back as `cursor`."""
 
     data: list[DatasetView]
     has_more: bool

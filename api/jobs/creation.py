@@ -97,6 +97,8 @@ def _queue(
         max_attempts=services.settings.max_attempts,
         time_limit_s=new.time_limit_s or services.settings.time_limit_s,
         name=new.name,
+        labels=new.labels,
+        metadata=new.metadata,
         priority=new.priority,
         device=new.resources.device if new.resources else None,
         gpus=(new.resources and new.resources.gpus) or 0,

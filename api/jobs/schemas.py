@@ -2,15 +2,15 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.describing import Described
 from api.jobs.acceptance import Threshold, acceptance
 from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
-from api.text import WITHOUT_NUL
 from api.webhooks.schemas import NewWebhook, WebhookOfJob
 from jobstore.states import JobState
 from jobstore.tables import Event, Job
@@ -19,15 +19,10 @@ from jobstore.workers import Offer
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
-
-class NewJob(BaseModel):
+class NewJob(Described):
     """The service's own fields of a job, beside the method's spec."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name | None = Field(None, examples=["LeNet at a tenth"])
     priority: int = Field(
         0,
         ge=-MAX_PRIORITY,
@@ -92,6 +87,8 @@ class JobView(BaseModel):
 
     id: str = Field(examples=["job_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     name: str | None
+    labels: dict[str, str]
+    metadata: dict[str, Any]
     state: JobState
     model_id: str
     dataset_id: str
@@ -131,6 +128,8 @@ class JobView(BaseModel):
         return cls(
             id=job.id,
             name=job.name,
+            labels=job.labels,
+            metadata=job.notes,
             state=job.state,
             model_id=job.model_id,
             dataset_id=job.dataset_id,
@@ -168,7 +167,7 @@ class NewJobView(JobView):
 
 
 class JobPage(BaseModel):
-    """Some jobs, newest first; `next` goes back as `cursor`."""
+    """Some jobs; `next` goes back as `cursor`."""
 
     data: list[JobView]
     has_more: bool

@@ -50,6 +50,7 @@ def keep_model(
     architecture: str,
     normalization: Normalization | None,
     fitted: Fit,
+    said: Document | None = None,
 ) -> Model:
     """Make the staged file a blob and record it with what `check_model` found."""
     kept = keep(session, services, upload.stored)
@@ -62,6 +63,7 @@ def keep_model(
         summary=asdict(fitted),
         sha256=kept.sha256,
         bytes=kept.bytes,
+        said=said,
     )
     audit.record(session, "model.create", model.id, sha256=kept.sha256)
     return model

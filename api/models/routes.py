@@ -8,15 +8,17 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.describing import Description
 from api.idempotency import IdempotencyKey
 from api.inspection import ModelHeader
 from api.models.intake import check_model, keep_model, model_rule
 from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByUpload, Normalization
-from api.openapi import FILE, LOCATION, file_body
-from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented
+from api.openapi import FILE, LOCATION, file_body, json_body
+from api.problems import DESCRIBE_CODES, FILE_CODES, MODEL_CODES, ONCE_CODES, documented
 from api.services import Services, ServicesDep
 from api.strict_json import as_model, is_json, parse_object, read_body
 from api.text import PathText
+from api.uploads.description import DESCRIPTION, DESCRIPTION_PARTS, described
 from api.uploads.incoming import answer_by_file, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
 from api.uploads.schemas import UploadQuery
@@ -24,7 +26,8 @@ from api.views import created
 from jobstore import audit
 from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
-from jobstore.tables import Model
+from jobstore.labels import describe
+from jobstore.tables import Document, Model
 from jobstore.uploads import get_model, list_uploads
 
 router = APIRouter(tags=["models"])
@@ -50,6 +53,7 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             | {"description": "safetensors, a `.pt` of tensors and plain data, or ONNX"},
             "architecture": {"type": "string", "examples": ["lenet"]},
             "normalization": {"$ref": "#/components/schemas/Normalization"},
+            **DESCRIPTION_PARTS,
         },
         required=("file", "architecture"),
         by_upload=NewModelByUpload,
@@ -79,9 +83,13 @@ async def create(
         act = partial(_record, services, new)
         return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
     file = model_rule("file", services.settings)
-    async with received(request, services, [file, ARCHITECTURE, NORMALIZATION]) as form:
+    async with received(
+        request, services, [file, ARCHITECTURE, NORMALIZATION, *DESCRIPTION]
+    ) as form:
         said = NewModel(
-            architecture=form.text(ARCHITECTURE), normalization=form.optional_text(NORMALIZATION)
+            architecture=form.text(ARCHITECTURE),
+            normalization=form.optional_text(NORMALIZATION),
+            **described(form),
         )
         return await run_in_threadpool(
             answer_by_file,
@@ -98,19 +106,21 @@ def _record(
     services: Services, new: NewModel, session: Session, upload: Upload[ModelHeader]
 ) -> Answer:
     fitted = check_model(session, upload.header, new.architecture, new.normalization)
-    row = keep_model(session, services, upload, new.architecture, new.normalization, fitted)
+    row = keep_model(
+        session, services, upload, new.architecture, new.normalization, fitted, new.said()
+    )
     return created(ModelView.model_validate(row))
 
 
 @router.get(
     "/models",
-    summary="List uploaded networks, newest first",
+    summary="List uploaded networks",
     responses=documented("unknown_field", "invalid_value"),
 )
 def list_(query: Annotated[UploadQuery, Query()], services: ServicesDep) -> ModelPage:
     """Return a page of those whose bytes are still kept."""
     with services.database.read() as session:
-        page = list_uploads(session, Model, **query.model_dump())
+        page = list_uploads(session, Model, query.which(), **query.filters())
         data = [ModelView.model_validate(row) for row in page.rows]
     return ModelPage(data=data, has_more=page.next is not None, next=page.next)
 
@@ -124,6 +134,26 @@ def get(model_id: PathText, services: ServicesDep) -> ModelView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
         return ModelView.model_validate(get_model(session, model_id))
+
+
+@router.patch(
+    "/models/{model_id}",
+    summary="Change a model's name, labels or metadata",
+    openapi_extra=json_body(Description),
+    responses=documented(*DESCRIBE_CODES),
+)
+async def change(model_id: PathText, request: Request, services: ServicesDep) -> ModelView:
+    """Change the fields that are sent, each as a whole; the file stays as it is."""
+    changes = (await read_body(request, Description)).changes()
+    return await run_in_threadpool(_change, services, model_id, changes)
+
+
+def _change(services: Services, model_id: str, changes: Document) -> ModelView:
+    with services.database.write() as session:
+        row = get_model(session, model_id, lock=True)
+        describe(session, row, changes)
+        audit.record(session, "model.change", model_id, fields=sorted(changes))
+        return ModelView.model_validate(row)
 
 
 @router.delete(

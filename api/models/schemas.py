@@ -1,10 +1,11 @@
 """How the API shows a network, and what comes beside a new one's file."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 
+from api.describing import Described
 from api.uploads.schemas import ByUpload
 from api.views import LinkedView
 
@@ -31,7 +32,7 @@ class Normalization(BaseModel):
         return self
 
 
-class NewModel(BaseModel):
+class NewModel(Described):
     """The fields of a network that come beside its file."""
 
     architecture: str = Field(examples=["lenet"])
@@ -47,6 +48,9 @@ class ModelView(LinkedView):
 
     id: str = Field(examples=["mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
+    name: str | None
+    labels: dict[str, str]
+    metadata: dict[str, Any] = Field(validation_alias="notes")
     filename: str
     format: str = Field(
         description="The file's format by its content: `safetensors`, `torch` or `onnx`."
@@ -74,7 +78,7 @@ class ModelView(LinkedView):
 
 
 class ModelPage(BaseModel):
-    """Some networks, newest first; `next` goes back as `cursor`."""
+    """Some networks; `next` goes back as `cursor`."""
 
     data: list[ModelView]
     has_more: bool

@@ -179,7 +179,7 @@ def _may_start(spec: Document) -> bool:
 
 
 def _asked(new: NewSweep) -> Document:
-    return new.model_dump(include={"spec", "specs", "from_denser"}) | {
+    return new.model_dump(include={"labels", "spec", "specs", "from_denser"}) | {
         "grid": new.grid and new.grid.model_dump(exclude_none=True),
         "goal": new.goal and new.goal.model_dump(),
         "minimise": new.minimise,

@@ -4,37 +4,32 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.describing import Described, ListQuery
 from api.text import WITHOUT_NUL
 from api.views import LinkedView
 from jobstore.incoming import URL_LIFETIME_S
 
 
-class ByUpload(BaseModel):
+class ByUpload(Described):
     """A file that has been uploaded before, by `POST /uploads` or `POST /uploads/direct`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     upload_id: str = Field(
         max_length=255, examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"], pattern=r"^[\w]+$"
     )
 
 
-class UploadQuery(BaseModel):
+class UploadQuery(ListQuery):
     """Which uploaded networks or data sets are listed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     q: str | None = Field(
         None,
         max_length=200,
         pattern=WITHOUT_NUL,
-        description="A part of the file's name or of the id.",
+        description="A part of the name, the file's name or the id.",
     )
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Only what has these bytes."
     )
-    limit: int = Field(20, ge=1, le=100)
-    cursor: str | None = Field(None, description="The `next` of the page before.")
 
 
 class UploadView(LinkedView):

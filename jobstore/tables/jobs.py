@@ -7,7 +7,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
 from jobstore.states import JobState
-from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
+from jobstore.tables.base import (
+    ID,
+    SHA256,
+    Base,
+    Described,
+    Document,
+    Owned,
+    listed_by,
+    only_where,
+)
 from jobstore.tables.uploads import Dataset, Model
 from jobstore.traces import trace_id_of
 
@@ -25,7 +34,7 @@ _state = Enum(
 )
 
 
-class Job(Owned, Base):
+class Job(Described, Owned, Base):
     """A job: the truth about it. A broker's message is only a wake-up.
 
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
@@ -44,6 +53,7 @@ class Job(Owned, Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
+        *listed_by("jobs"),
         Index(None, "tenant_id", "id"),
         Index(None, "tenant_id", "state", "id"),
         Index(None, "tenant_id", "finished_at"),
@@ -67,7 +77,6 @@ class Job(Owned, Base):
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    name: Mapped[str | None] = mapped_column(Text)
     spec: Mapped[Document]
     model_id: Mapped[str] = mapped_column(ID, ForeignKey(Model.id))
     dataset_id: Mapped[str] = mapped_column(ID, ForeignKey(Dataset.id))

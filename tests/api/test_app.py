@@ -187,6 +187,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "DELETE /signing-keys/{signing_key_id}",
         "DELETE /jobs/{job_id}",
         "DELETE /models/{model_id}",
+        *(f"PATCH /{noun}s/{{{noun}_id}}" for noun in ("job", "model", "dataset")),
         "DELETE /datasets/{dataset_id}",
         "POST /keys",
         "GET /keys",

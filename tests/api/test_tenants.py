@@ -116,7 +116,7 @@ def calls(service: Service) -> list[tuple[str, str]]:
 
 
 def ask(service: Service, method: str, path: str) -> httpx.Response:
-    if method == "patch" and path.startswith("/webhooks/"):
+    if method == "patch" and not path.startswith("/uploads/"):
         return service.http.request(method, path, json={})
     headers = TUS if path.startswith("/uploads/") else {}
     return service.http.request(method, path, headers=headers, follow_redirects=True)
