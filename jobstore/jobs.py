@@ -16,7 +16,7 @@ from jobstore.ids import new_job_id
 from jobstore.labels import set_labels
 from jobstore.listing import ALL, Which, page_of
 from jobstore.starts import Start
-from jobstore.states import ACTIVE, FINAL, JobState, SweepState, check_retry
+from jobstore.states import ACTIVE, FINAL, FileState, JobState, SweepState, check_retry
 from jobstore.tables import AT_WORK, WAITING, Dataset, Document, Job, Model, SweepTrial
 from jobstore.uploads import hold_uploads
 from jobstore.webhooks import NewWebhook, create_webhook, tell_state
@@ -77,6 +77,7 @@ def create_job(
         last_event_seq=0,
         trace=trace or traces.current().carrier(),
         sweep_id=sweep_id,
+        awaits_inputs=_await_inputs(model, dataset),
     )
     # The event that says so is numbered before the row is written, so that it is written once.
     queued = state_event(job)
@@ -90,6 +91,10 @@ def create_job(
     tell_state(session, job)
     session.flush()
     return job
+
+
+def _await_inputs(*inputs: Model | Dataset) -> bool:
+    return any(each.state == FileState.FETCHING for each in inputs)
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -226,16 +231,17 @@ def request_cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """Queue a failed or cancelled job again; it goes on at its last checkpoint if that is kept.
 
-    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` if its model or
-    data set has, and `IllegalTransition` for a job in any other state. Once the transaction has
-    committed, send a wake-up.
+    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` or `NotFetched`
+    if its model or data set is not there, and `IllegalTransition` for a job in any other
+    state. Once the transaction has committed, send a wake-up.
     """
     job = lock_job(session, job_id)
     check_retry(job.state)
-    hold_uploads(session, job.model_id, job.dataset_id)
+    inputs = hold_uploads(session, job.model_id, job.dataset_id)
     # The clock is asked first, because asking flushes, and the row is to be written only once.
     queued_at = now(session)
     job.retries += 1
+    job.awaits_inputs = _await_inputs(*inputs)
     job.failed_attempts, job.run_seconds = 0, 0.0
     job.cancel_requested_at = job.finished_at = None
     job.error_code = job.error_message = job.error_param = None

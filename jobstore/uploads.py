@@ -8,10 +8,11 @@ from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobstore import metrics
-from jobstore.errors import Expired, NotFound
+from jobstore.errors import Expired, NotFetched, NotFound
 from jobstore.ids import new_dataset_id, new_model_id
 from jobstore.labels import describe
 from jobstore.listing import ALL, Which, page_of
+from jobstore.states import FileState
 from jobstore.tables import Dataset, Document, Model
 
 Row = TypeVar("Row", Model, Dataset)
@@ -30,12 +31,14 @@ def create_model(
     sha256: str,
     bytes: int,
     said: Document | None = None,
+    source: Document | None = None,
 ) -> Model:
     """Record an uploaded network whose blob is stored; `format` is "safetensors" or "torch".
 
     `summary` is what its header says: the dimensions that its architecture leaves open, by name,
     and `dense_weights`, the number of weights that can be compressed. `said` is what its user says
-    of it (`jobstore.labels.describe`).
+    of it (`jobstore.labels.describe`). With a `source` it is one whose file is still to be fetched
+    (`jobstore.transfers`): then nothing is known of that.
     """
     model = Model(
         id=new_model_id(),
@@ -46,9 +49,11 @@ def create_model(
         summary=summary,
         sha256=sha256,
         bytes=bytes,
+        **_fetched(source),
     )
     _add(session, model, said)
-    _count(session, "model", bytes)
+    if source is None:
+        count(session, model)
     return model
 
 
@@ -68,13 +73,20 @@ def create_dataset(
     sha256: str,
     bytes: int,
     said: Document | None = None,
+    source: Document | None = None,
 ) -> Dataset:
     """Record an uploaded data set whose blob is stored; `said` is as `create_model` has it."""
     dataset = Dataset(
-        id=new_dataset_id(), filename=filename, summary=summary, sha256=sha256, bytes=bytes
+        id=new_dataset_id(),
+        filename=filename,
+        summary=summary,
+        sha256=sha256,
+        bytes=bytes,
+        **_fetched(source),
     )
     _add(session, dataset, said)
-    _count(session, "dataset", bytes)
+    if source is None:
+        count(session, dataset)
     return dataset
 
 
@@ -101,6 +113,7 @@ def list_uploads(
     *,
     q: str | None = None,
     sha256: str | None = None,
+    state: FileState | None = None,
 ) -> UploadPage[Row]:
     """Return a page of the models or data sets that have not expired, in the order of `which`.
 
@@ -112,6 +125,8 @@ def list_uploads(
         names = (kind.name, kind.filename)
         named = or_(*(func.lower(n).contains(q.lower(), autoescape=True) for n in names))
         query = query.where(named | kind.id.contains(q.lower(), autoescape=True))
+    if state is not None:
+        query = query.where(kind.state == state)
     if sha256 is not None:
         query = query.where(kind.sha256 == sha256)
     return UploadPage(*page_of(session, query, kind, _PREFIXES[kind], which))
@@ -120,7 +135,7 @@ def list_uploads(
 def hold_uploads(session: Session, model_id: str, dataset_id: str) -> tuple[Model, Dataset]:
     """Return the model and the data set, which cannot expire before this transaction ends.
 
-    Raises `NotFound`, and `Expired` if one has.
+    Raises `NotFound`, `Expired` if one has, and `NotFetched` if one could not be.
     """
     found = session.execute(_HELD, {"model": model_id, "dataset": dataset_id}).one_or_none()
     if found is None:
@@ -131,6 +146,9 @@ def hold_uploads(session: Session, model_id: str, dataset_id: str) -> tuple[Mode
         raise Expired("model", model_id)
     if dataset.expired_at is not None:
         raise Expired("dataset", dataset_id)
+    for kind, row in (("model", model), ("dataset", dataset)):
+        if row.state == FileState.FAILED:
+            raise NotFetched(kind, row.id)
     return model, dataset
 
 
@@ -152,6 +170,12 @@ def _add(session: Session, row: Model | Dataset, said: Document | None) -> None:
     describe(session, row, said or {})
 
 
-def _count(session: Session, kind: str, bytes: int) -> None:
+def _fetched(source: Document | None) -> Document:
+    return {"source": source, "state": FileState.READY if source is None else FileState.FETCHING}
+
+
+def count(session: Session, row: Model | Dataset) -> None:
+    """Count a file that has arrived among the service's figures."""
+    kind = "model" if isinstance(row, Model) else "dataset"
     metrics.count(session, metrics.UPLOADS, kind=kind)
-    metrics.count(session, metrics.UPLOADED_BYTES, bytes, kind=kind)
+    metrics.count(session, metrics.UPLOADED_BYTES, row.bytes, kind=kind)

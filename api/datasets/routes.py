@@ -8,19 +8,27 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.datasets.intake import Arrays, dataset_rule, keep_dataset
+from api.datasets.intake import Arrays, dataset_from, dataset_rule, keep_dataset
 from api.datasets.schemas import DatasetPage, DatasetView
 from api.describing import Described, Description
 from api.idempotency import IdempotencyKey
 from api.openapi import FILE, LOCATION, file_body, json_body
-from api.problems import DATASET_CODES, DESCRIBE_CODES, FILE_CODES, ONCE_CODES, documented
+from api.problems import (
+    DATASET_CODES,
+    DESCRIBE_CODES,
+    FILE_CODES,
+    ONCE_CODES,
+    SOURCE_CODES,
+    documented,
+)
 from api.services import Services, ServicesDep
+from api.sources.asking import Looked
 from api.strict_json import is_json, read_body
 from api.text import PathText
 from api.uploads.description import DESCRIPTION, DESCRIPTION_PARTS, described
-from api.uploads.incoming import answer_by_file, answer_by_upload
+from api.uploads.incoming import answer_by_file, answer_by_source, answer_by_upload
 from api.uploads.receiving import Upload, received
-from api.uploads.schemas import ByUpload, UploadQuery
+from api.uploads.schemas import ByReference, UploadQuery
 from api.views import created
 from jobstore import audit
 from jobstore.deletion import delete_dataset, drop
@@ -49,11 +57,11 @@ CALL = "POST /datasets"
             **DESCRIPTION_PARTS,
         },
         required=("file",),
-        by_upload=ByUpload,
+        by_reference=ByReference,
     ),
     responses={
         201: LOCATION,
-        **documented(*FILE_CODES, *DATASET_CODES, *ONCE_CODES),
+        **documented(*FILE_CODES, *SOURCE_CODES, *DATASET_CODES, *ONCE_CODES),
     },
 )
 async def create(
@@ -65,13 +73,20 @@ async def create(
     Hugging Face's image layout are decoded by the job. In arrays, images are uint8 `[N, H, W]`
     or `[N, H, W, C]`, labels integers `[N]`; only `x_train` and `y_train` are required. The
     same bytes are stored once, however often they are sent. A large file is better sent to
-    `POST /uploads` first, and named here in JSON.
+    `POST /uploads` first, and named here in JSON; or it is named where it lies, as `uri`, and
+    fetched: then the answer has no bytes yet, and its `state` is `fetching`.
     """
     if is_json(request):
-        new = await read_body(request, ByUpload)
+        new = await read_body(request, ByReference)
+        if (upload_id := new.upload()) is None:
+            most = services.settings.max_dataset_bytes
+            begin = partial(_begin, services, new)
+            return await answer_by_source(
+                services, CALL, idempotency_key, new, begin, max_bytes=most, folders=True
+            )
         rule = dataset_rule("upload_id", services.settings)
         act = partial(_record, services, new)
-        return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
+        return await answer_by_upload(services, CALL, idempotency_key, new, upload_id, rule, act)
     file = dataset_rule("file", services.settings)
     async with received(request, services, [file, *DESCRIPTION]) as form:
         said = Described(**described(form))
@@ -89,6 +104,10 @@ async def create(
 def _record(services: Services, new: Described, session: Session, upload: Upload[Arrays]) -> Answer:
     row = keep_dataset(session, services, upload, new.said())
     return created(DatasetView.model_validate(row))
+
+
+def _begin(services: Services, new: ByReference, session: Session, looked: Looked) -> Answer:
+    return created(DatasetView.model_validate(dataset_from(session, services, looked, new.said())))
 
 
 @router.get(

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import AliasPath, BaseModel, Field
 
-from api.views import LinkedView
+from api.sources.schemas import SourceView
+from api.views import Known, LinkedView
+from jobstore.states import FileState
 
 
 class ArrayView(BaseModel):
@@ -25,8 +27,10 @@ class DatasetView(LinkedView):
     metadata: dict[str, Any] = Field(validation_alias="notes")
     filename: str
     arrays: dict[str, ArrayView] = Field(validation_alias=AliasPath("summary", "arrays"))
-    sha256: str
-    bytes: int
+    state: FileState = Field(description="A file that lies elsewhere is fetched first.")
+    source: SourceView | None = Field(description="Where it was fetched from, if it was.")
+    sha256: Known[str] = Field(description="Null before it has been fetched; so are the bytes.")
+    bytes: Known[int]
 
     def _path(self) -> str:
         return f"/datasets/{self.id}"

@@ -15,7 +15,7 @@ from api.datasets.intake import dataset_rule
 from api.describing import Description, ListQuery
 from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.changes import LastMoment, changes
-from api.jobs.creation import create_by_ids, create_with_files
+from api.jobs.creation import create_by_ids, create_with_files, not_uploaded
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
 from api.jobs.events import STREAM
 from api.jobs.resources import offers_for, queue_for
@@ -30,7 +30,7 @@ from api.text import WITHOUT_NUL, PathText
 from api.uploads.receiving import TextRule, received
 from jobstore import audit
 from jobstore.deletion import delete_job, drop
-from jobstore.errors import Expired, IllegalTransition, NotFound
+from jobstore.errors import Expired, IllegalTransition, NotFetched, NotFound
 from jobstore.idempotency import Answer
 from jobstore.jobs import get_job, list_jobs, lock_job, request_cancel
 from jobstore.jobs import retry as retry_job
@@ -260,6 +260,8 @@ def retry(
         try:
             job = retry_job(session, job_id)
             audit.record(session, "job.retry", job_id)
+        except NotFetched as error:
+            raise Problem("not_retryable", not_uploaded(error).detail) from error
         except Expired as error:
             detail = f"Its {error.kind} has expired: upload it again, for a new job."
             raise Problem("not_retryable", detail) from error

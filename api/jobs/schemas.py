@@ -11,6 +11,7 @@ from api.jobs.acceptance import Threshold, acceptance
 from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
+from api.sources.schemas import NewResults, NewSource, ResultsView
 from api.webhooks.schemas import NewWebhook, WebhookOfJob
 from jobstore.states import JobState
 from jobstore.tables import Event, Job
@@ -47,6 +48,9 @@ class NewJob(Described):
         description="A job of the same model and data set that has succeeded, and was larger: "
         "compression starts from its `model.atmc` and makes it smaller, in fewer epochs.",
     )
+    results: NewResults | None = Field(
+        None, description="A folder elsewhere that the job's files are put into, too."
+    )
     webhook: NewWebhook | None = Field(
         None,
         description="A webhook of this job alone; the answer has the secret that it signs by.",
@@ -54,10 +58,14 @@ class NewJob(Described):
 
 
 class NewJobByIds(NewJob):
-    """A job on files that were uploaded before."""
+    """A job on files that were uploaded before, or that lie elsewhere."""
 
-    model_id: str
-    dataset_id: str
+    model_id: str | None = None
+    dataset_id: str | None = None
+    model: NewSource | None = Field(None, description="Instead of `model_id`.")
+    dataset: NewSource | None = Field(None, description="Instead of `dataset_id`.")
+    architecture: str | None = Field(None, description="That of a `model` that lies elsewhere.")
+    normalization: Normalization | None = None
 
 
 class NewJobWithFiles(NewJob):
@@ -113,6 +121,7 @@ class JobView(BaseModel):
         description="Each threshold of `accept`, met or missed, once the job has succeeded; "
         "the report says so with intervals. A job that misses one has not failed."
     )
+    results: ResultsView | None = Field(description="Where its files are put, too.")
     error: JobError | None = Field(description="Why the job has failed, if it has.")
     trace_id: str | None = Field(
         description="The trace that tells where the job's time went, if the service keeps traces.",
@@ -151,6 +160,7 @@ class JobView(BaseModel):
             waiting=Waiting.of(job, offers),
             headline=headline,
             acceptance=acceptance(job.spec, headline),
+            results=ResultsView.model_validate(job.results) if job.results else None,
             error=JobError.of(job),
             trace_id=job.trace_id,
             sweep_id=job.sweep_id,

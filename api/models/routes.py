@@ -11,15 +11,23 @@ from starlette.concurrency import run_in_threadpool
 from api.describing import Description
 from api.idempotency import IdempotencyKey
 from api.inspection import ModelHeader
-from api.models.intake import check_model, keep_model, model_rule
-from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByUpload, Normalization
+from api.models.intake import check_model, keep_model, model_from, model_rule
+from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByReference, Normalization
 from api.openapi import FILE, LOCATION, file_body, json_body
-from api.problems import DESCRIBE_CODES, FILE_CODES, MODEL_CODES, ONCE_CODES, documented
+from api.problems import (
+    DESCRIBE_CODES,
+    FILE_CODES,
+    MODEL_CODES,
+    ONCE_CODES,
+    SOURCE_CODES,
+    documented,
+)
 from api.services import Services, ServicesDep
+from api.sources.asking import Looked
 from api.strict_json import as_model, is_json, parse_object, read_body
 from api.text import PathText
 from api.uploads.description import DESCRIPTION, DESCRIPTION_PARTS, described
-from api.uploads.incoming import answer_by_file, answer_by_upload
+from api.uploads.incoming import answer_by_file, answer_by_source, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
 from api.uploads.schemas import UploadQuery
 from api.views import created
@@ -56,12 +64,13 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             **DESCRIPTION_PARTS,
         },
         required=("file", "architecture"),
-        by_upload=NewModelByUpload,
+        by_reference=NewModelByReference,
     ),
     responses={
         201: LOCATION,
         **documented(
             *FILE_CODES,
+            *SOURCE_CODES,
             "unknown_architecture",
             *MODEL_CODES,
             *ONCE_CODES,
@@ -75,13 +84,20 @@ async def create(
     """Stream the file to the store and look into its header; nothing in it is executed.
 
     The same bytes are stored once, however often they are sent. A large file is better sent to
-    `POST /uploads` first, and named here in JSON.
+    `POST /uploads` first, and named here in JSON; or it is named where it lies, as `uri`, and
+    fetched: then the answer has no bytes yet, and its `state` is `fetching`.
     """
     if is_json(request):
-        new = await read_body(request, NewModelByUpload)
+        new = await read_body(request, NewModelByReference)
+        if (upload_id := new.upload()) is None:
+            most = services.settings.max_model_bytes
+            begin = partial(_begin, services, new)
+            return await answer_by_source(
+                services, CALL, idempotency_key, new, begin, max_bytes=most
+            )
         rule = model_rule("upload_id", services.settings)
         act = partial(_record, services, new)
-        return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
+        return await answer_by_upload(services, CALL, idempotency_key, new, upload_id, rule, act)
     file = model_rule("file", services.settings)
     async with received(
         request, services, [file, ARCHITECTURE, NORMALIZATION, *DESCRIPTION]
@@ -109,6 +125,11 @@ def _record(
     row = keep_model(
         session, services, upload, new.architecture, new.normalization, fitted, new.said()
     )
+    return created(ModelView.model_validate(row))
+
+
+def _begin(services: Services, new: NewModel, session: Session, looked: Looked) -> Answer:
+    row = model_from(session, services, looked, new.architecture, new.normalization, new.said())
     return created(ModelView.model_validate(row))
 
 

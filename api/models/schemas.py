@@ -6,8 +6,10 @@ from typing import Annotated, Any, Self
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 
 from api.describing import Described
-from api.uploads.schemas import ByUpload
-from api.views import LinkedView
+from api.sources.schemas import SourceView
+from api.uploads.schemas import ByReference
+from api.views import Known, LinkedView
+from jobstore.states import FileState
 
 # Images are in [0, 1], and are computed with in float32, or half of that.
 _Mean = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
@@ -39,8 +41,17 @@ class NewModel(Described):
     normalization: Normalization | None = None
 
 
-class NewModelByUpload(ByUpload, NewModel):
-    """A network whose file has been uploaded before."""
+class NewModelByReference(ByReference, NewModel):
+    """A network whose file has been uploaded before, or lies elsewhere."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"upload_id": "upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1", "architecture": "lenet"}
+            ]
+        },
+    )
 
 
 class ModelView(LinkedView):
@@ -52,7 +63,7 @@ class ModelView(LinkedView):
     labels: dict[str, str]
     metadata: dict[str, Any] = Field(validation_alias="notes")
     filename: str
-    format: str = Field(
+    format: Known[str] = Field(
         description="The file's format by its content: `safetensors`, `torch` or `onnx`."
     )
     architecture: str
@@ -70,8 +81,10 @@ class ModelView(LinkedView):
         "this. Null for a network uploaded to a version that did not write it down.",
         examples=[430500],
     )
-    sha256: str
-    bytes: int
+    state: FileState = Field(description="A file that lies elsewhere is fetched first.")
+    source: SourceView | None = Field(description="Where it was fetched from, if it was.")
+    sha256: Known[str] = Field(description="Null before it has been fetched; so are the bytes.")
+    bytes: Known[int]
 
     def _path(self) -> str:
         return f"/models/{self.id}"

@@ -11,6 +11,7 @@ from jobstore.tables.labels import Label
 from jobstore.tables.products import Product, ProductUse
 from jobstore.tables.sweeps import UNDER_WAY, Sweep, SweepEvent, SweepTrial
 from jobstore.tables.tenants import Key, Tenant
+from jobstore.tables.transfers import Transfer
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 
@@ -42,6 +43,7 @@ __all__ = [
     "SweepEvent",
     "SweepTrial",
     "Tenant",
+    "Transfer",
     "UploadChunk",
     "Webhook",
     "WebhookAttempt",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Enum, ForeignKey, Index, String, Text, text
+from sqlalchemy import Enum, ForeignKey, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
@@ -48,7 +48,9 @@ class Job(Described, Owned, Base):
     says of a job that has succeeded; nothing here looks into it. `sweep_id` is the sweep that the
     job is a trial of. `trace` are the W3C headers that lead to the span of the request that made
     the job (`jobstore.traces`). `start_from` is the denser job whose `model.atmc` it starts from,
-    and `start_sha256` that file's digest (`jobstore.starts`).
+    and `start_sha256` that file's digest (`jobstore.starts`). `awaits_inputs` says that its model
+    or data set is still being fetched: no worker takes it. `results` is where its files are to be
+    put, too, and what came of it (`jobstore.transfers`).
     """
 
     __tablename__ = "jobs"
@@ -82,6 +84,9 @@ class Job(Described, Owned, Base):
     dataset_id: Mapped[str] = mapped_column(ID, ForeignKey(Dataset.id))
     start_from: Mapped[str | None] = mapped_column(ID)
     start_sha256: Mapped[str | None] = mapped_column(SHA256)
+
+    awaits_inputs: Mapped[bool] = mapped_column(default=False, server_default=false())
+    results: Mapped[Document | None]
 
     rank: Mapped[int] = mapped_column(default=0, server_default="0")
 

@@ -6,6 +6,7 @@ from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
+from jobstore.states import FileState
 from jobstore.tables.base import (
     DEFAULT_TENANT,
     ID,
@@ -19,7 +20,17 @@ from jobstore.tables.base import (
 )
 
 
-class Model(Described, Owned, Base):
+class Fetched:
+    """A file that may be fetched from elsewhere: `source` says whence, and how far it is.
+
+    Before its `state` is `ready` it has no bytes, and no digest: an empty one.
+    """
+
+    state: Mapped[str] = mapped_column(String(16), server_default=FileState.READY)
+    source: Mapped[Document | None]
+
+
+class Model(Fetched, Described, Owned, Base):
     """An uploaded network: its bytes are the blob `sha256`; `summary` is what its header says.
 
     Once it has expired (`expired_at`) the bytes are gone and it stands for the jobs that used it.
@@ -45,7 +56,7 @@ class Model(Described, Owned, Base):
     expired_at: Mapped[datetime | None]
 
 
-class Dataset(Described, Owned, Base):
+class Dataset(Fetched, Described, Owned, Base):
     """An uploaded data set, like a `Model`; `summary` is what its headers say."""
 
     __tablename__ = "datasets"

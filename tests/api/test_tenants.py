@@ -207,6 +207,13 @@ def made_product(service: Service) -> None:
         products.publish(session, attempt, "b" * 64, "robust_training", stored, 1.0)
 
 
+def lying_elsewhere(service: Service) -> None:
+    """Have a file of the tenant's wait to be fetched."""
+    with service.database.of("red").write() as session:
+        model = session.scalars(select(Model).limit(1)).one()
+        transfers.begin(session, model, {"uri": "s3://bucket/key"})
+
+
 def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     red = admin.new_tenant("red")
     finished_job(red, "red")
@@ -214,7 +221,8 @@ def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     made_product(red)
     begin_upload(red)
     told_webhook(red)
-    begun_sweep(red)
+    begun_sweep(red, labels={"a": "b"})
+    lying_elsewhere(red)
     owned = [m.local_table.name for m in Base.registry.mappers if issubclass(m.class_, Owned)]
     assert len(owned) >= 6
     with admin.database.read() as session:
