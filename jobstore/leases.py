@@ -302,8 +302,9 @@ def fail_waiting(session: Session, job: Job, error: JobError) -> None:
 
     The state machine has no arrow for that, so it counts as taken up, by nobody's worker.
     """
-    job.attempt += 1
-    job.owner, job.lease_expires_at = "inputs", now(session)
+    # The clock is asked first, because asking flushes, and the row is to be written at once.
+    job.lease_expires_at = now(session)
+    job.attempt, job.owner = job.attempt + 1, "inputs"
     change_state(session, job, JobState.VALIDATING)
     session.flush()
     _append_error(session, job, error)

@@ -153,12 +153,13 @@ def arrived(session: Session, row: Model | Dataset, bytes: int) -> list[str]:
     row.state = FileState.READY
     row.source = {**(row.source or {}), "fetched_bytes": bytes, "error": None}
     session.flush()
-    ready = select(Job).join(Model, Model.id == Job.model_id)
-    ready = ready.join(Dataset, Dataset.id == Job.dataset_id).where(
-        *_waiting_for(row), Model.state == FileState.READY, Dataset.state == FileState.READY
+    waiting = select(Job).where(
+        *_waiting_for(row),
+        exists().where(Model.id == Job.model_id, Model.state == FileState.READY),
+        exists().where(Dataset.id == Job.dataset_id, Dataset.state == FileState.READY),
     )
     queues = []
-    for job in session.scalars(ready.with_for_update(of=Job)):
+    for job in session.scalars(waiting.with_for_update()).all():
         job.awaits_inputs = False
         queues.append(queue_of(job.device, job.gpus))
     metrics.count(session, metrics.TRANSFERS, kind=_kind_of(row), outcome="done")

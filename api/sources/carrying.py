@@ -116,7 +116,7 @@ class Carrier:
                     log.exception("a mistake of ours", extra=ids)
                 gives_up = await self._in_thread(_put_off, part, carried, failed)
                 extra = ids | {"code": failed.code, "gives_up": gives_up}
-                log.warning("not carried: %s", failed.message, extra=extra)
+                log.warning("not carried: %s: %s", failed.message, brief(error), extra=extra)
         except (LeaseLost, TenantGone):
             log.info("a transfer is given up: it is another's, or gone", extra=ids)
         except TRANSIENT as error:

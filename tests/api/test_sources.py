@@ -165,7 +165,7 @@ class Lake:
 
     def ended(self, link: str) -> dict[str, Any]:
         """What has become of a fetch."""
-        wait_until(lambda: self.red.http.get(link).json()["state"] != "fetching")
+        wait_until(lambda: self.red.http.get(link).json()["state"] != "fetching", 20)
         found: dict[str, Any] = self.red.http.get(link).json()
         return found
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from jobstore import deliveries, products
+from jobstore import deliveries, products, transfers
 from jobstore.objects import Stored, blob_key
-from jobstore.tables import Base, Owned
+from jobstore.tables import Base, Model, Owned
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, begun_sweep, claimed, finished_job
 
