@@ -15,6 +15,8 @@ from tests.api.conftest import Service, assert_problem, begun_sweep, claimed, fi
 
 # Of nobody in particular: what may be asked for, and whether the service is well.
 COMMON = {
+    # The operator's, by tenant: tests/api/test_sources.py.
+    "/connections",
     "/healthz",
     "/readyz",
     "/metrics",
