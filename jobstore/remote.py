@@ -6,7 +6,7 @@ same whenever its files are.
 """
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,6 +88,9 @@ def look(
                 meta = obstore.get(store, place.path, options=options).meta  # type: ignore[arg-type]
                 file = Remote(place.path, meta["size"], meta["e_tag"], version or meta["version"])
                 _check_etag(file, etag)
+                # A bucket without versions leaves out what it was asked for.
+                if version is not None and meta["version"] != version:
+                    raise _changed()
                 return Found((file,))
             except FileNotFoundError:
                 if not folders:
@@ -262,15 +265,15 @@ def _explained(place: Place) -> Iterator[None]:
         raise SourceError("source_away", "the connection's credentials cannot be read") from error
 
 
-def put(
-    connection: Connection, place: Place, name: str, content: Iterable[bytes], size: int
+async def put(
+    connection: Connection, place: Place, name: str, content: AsyncIterable[bytes], size: int
 ) -> None:
     """Put a result below the place; raises `SourceError`."""
     key = "/".join(filter(None, [place.path.removesuffix("/"), name]))
     with _explained(place):
         store = connection.bucket(place.host)
-        obstore.put(store, key, iter(content))
-        if obstore.head(store, key)["size"] != size:
+        await obstore.put_async(store, key, content)
+        if (await obstore.head_async(store, key))["size"] != size:
             raise SourceError("source_away", f"{name} did not arrive whole", passes=True)
 
 

@@ -8,9 +8,8 @@ in pieces of a mebibyte, and is inspected and kept as an upload is.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -28,10 +27,10 @@ from jobstore.artifacts import list_artifacts
 from jobstore.connections import Connection, NotAllowed, Place
 from jobstore.errors import DiskFull, LeaseLost, QuotaExceeded, TenantGone, TooLarge
 from jobstore.logs import brief
-from jobstore.objects import ObjectStore, Stored, blob_key
+from jobstore.objects import Stored, blob_key
 from jobstore.remote import Found, Remote, SourceError, put, stream
 from jobstore.retry import TRANSIENT
-from jobstore.tables import Document, Model, Tenant
+from jobstore.tables import Artifact, Document, Model, Tenant
 from jobstore.tenancy import Origin
 from jobstore.transfers import Carried
 from jobstore.wakeups import wake
@@ -48,7 +47,6 @@ POLL_S, TELL_S = 0.5, 2.0
 # So many transfers are made at once, each of another tenant.
 _AT_ONCE = 4
 _LONGEST_DELAY_S = 60.0
-_CHUNK_BYTES = 1 << 20
 
 
 class Carrier:
@@ -104,7 +102,7 @@ class Carrier:
             part = await self._in_thread(self._part, carried)
             try:
                 if carried.kind == transfers.RESULTS:
-                    await self._in_thread(_deliver, part, carried)
+                    await self._deliver(part, carried)
                 else:
                     await self._fetch(part, carried)
                 log.info("carried", extra=ids)
@@ -157,6 +155,42 @@ class Carrier:
                 told = time.monotonic()
             yield chunk
 
+    async def _deliver(self, part: Services, carried: Carried) -> None:
+        """Put a job's files to where they were asked for, over what is there."""
+        place, connection = _place_of(part, carried.asked, writing=True)
+        artifacts = await self._in_thread(_artifacts_of, part, carried)
+        if not artifacts:
+            raise SourceError("source_missing", "the job's files are no longer kept")
+        for each in artifacts:
+            key = blob_key(each.sha256, part.store.tenant)
+            content = self._renewed(part, carried, part.store.stream(key, 0, each.bytes))
+            await put(connection, place, each.name, content, each.bytes)
+        names = [each.name for each in artifacts]
+        await self._in_thread(_tell_delivered, part, carried, names)
+
+    async def _renewed(
+        self, part: Services, carried: Carried, chunks: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Yield the chunks, and hold the transfer meanwhile."""
+        await self._in_thread(_renew, part, carried)
+        told = time.monotonic()
+        async for chunk in chunks:
+            if time.monotonic() - told >= TELL_S:
+                await self._in_thread(_renew, part, carried)
+                told = time.monotonic()
+            yield chunk
+
+
+def _artifacts_of(part: Services, carried: Carried) -> Sequence[Artifact]:
+    with part.database.read() as session:
+        return list_artifacts(session, carried.id)
+
+
+def _tell_delivered(part: Services, carried: Carried, names: Sequence[str]) -> None:
+    with part.database.write() as session:
+        transfers.delivered(session, carried, names)
+        audit.record(session, "results.deliver", carried.id, files=len(names))
+
 
 def _renew(part: Services, carried: Carried, came: int | None = None) -> None:
     with part.database.write() as session:
@@ -200,35 +234,6 @@ def _place_of(
 def _found(document: Document) -> Found:
     files = tuple(Remote(**file) for file in document["files"])
     return Found(files, document["is_folder"])
-
-
-def _deliver(part: Services, carried: Carried) -> None:
-    """Put a job's files to where they were asked for, over what is there."""
-    place, connection = _place_of(part, carried.asked, writing=True)
-    with part.database.read() as session:
-        artifacts = list_artifacts(session, carried.id)
-    if not artifacts:
-        said = "the job's files are no longer kept"
-        raise SourceError("source_missing", said)
-    renew = partial(_renew, part, carried)
-    for each in artifacts:
-        key = blob_key(each.sha256, part.store.tenant)
-        put(connection, place, each.name, _read(part.store, key, renew), each.bytes)
-    with part.database.write() as session:
-        names = [each.name for each in artifacts]
-        transfers.delivered(session, carried, names)
-        audit.record(session, "results.deliver", carried.id, files=len(names))
-
-
-def _read(store: ObjectStore, key: str, renew: Callable[[], None]) -> Iterator[bytes]:
-    renew()
-    told = time.monotonic()
-    with store.open(key) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            if time.monotonic() - told >= TELL_S:
-                renew()
-                told = time.monotonic()
-            yield chunk
 
 
 def _put_off(part: Services, carried: Carried, failed: SourceError) -> bool:
