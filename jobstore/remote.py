@@ -76,7 +76,8 @@ def look(
     With `folders` a folder of Parquet files will do, too.
     """
     if place.scheme == "https":
-        with _answering(place, connection, "HEAD", _LOOK_S) as response:
+        # Not every server knows HEAD; of this answer only the head is read.
+        with _answering(place, connection, _LOOK_S) as response:
             file = _described(place, response)
         _check_etag(file, etag)
         return Found((file,))
@@ -166,7 +167,7 @@ def _by_s3(connection: Connection, place: Place, file: Remote) -> Iterator[bytes
 
 
 def _by_https(connection: Connection, place: Place, file: Remote) -> Iterator[bytes]:
-    with _answering(place, connection, "GET", _FETCH_S, file.etag) as response:
+    with _answering(place, connection, _FETCH_S, file.etag) as response:
         now = _described(place, response)
         if now.etag != file.etag or (file.bytes is not None and now.bytes != file.bytes):
             raise _changed()
@@ -181,7 +182,7 @@ def _by_https(connection: Connection, place: Place, file: Remote) -> Iterator[by
 
 @contextmanager
 def _answering(
-    place: Place, connection: Connection, method: str, limit_s: float, etag: str | None = None
+    place: Place, connection: Connection, limit_s: float, etag: str | None = None
 ) -> Iterator[httpcore.Response]:
     """Yield the answer to a request for the file; redirects are not followed."""
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), _READ_S)
@@ -196,7 +197,7 @@ def _answering(
         with (
             httpcore.ConnectionPool(ssl_context=connection.tls(), network_backend=backend) as pool,
             pool.stream(
-                method, place.uri, headers=headers, extensions={"timeout": timeout}
+                "GET", place.uri, headers=headers, extensions={"timeout": timeout}
             ) as response,
         ):
             _check_status(response.status)
