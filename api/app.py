@@ -1,5 +1,6 @@
 """Assembles the application: one router a noun, one document for every error."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,6 +29,8 @@ from api.requests import RequestLog, RequestMetrics
 from api.schemas import routes as schemas
 from api.services import open_services
 from api.signingkeys import routes as signing_keys
+from api.sources import routes as connections
+from api.sources.carrying import Carrier
 from api.sweeps import routes as sweeps
 from api.tenants import erasure
 from api.tenants import routes as tenants
@@ -62,7 +65,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        carrier = None
+        if services.connections:
+            carrier = asyncio.create_task(Carrier(services).run())
         yield
+        if carrier is not None:
+            carrier.cancel()
+            await asyncio.gather(carrier, return_exceptions=True)
         services.database.engine.dispose()
         services.rates.close()
         if services.provider is not None:
@@ -100,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
         uploads,
         models,
         datasets,
+        connections,
         reports,
         artifacts,
         catalogue,

@@ -47,10 +47,10 @@ _LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def file_body(
-    properties: dict[str, Any], required: Sequence[str], by_upload: type[BaseModel]
+    properties: dict[str, Any], required: Sequence[str], by_reference: type[BaseModel]
 ) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that takes a file: in the request, or by an upload."""
-    json = {"application/json": {"schema": _schema(by_upload)}}
+    """Return the `openapi_extra` of a route that takes a file: in the request, or named."""
+    json = {"application/json": {"schema": _schema(by_reference)}}
     content = multipart(properties, required) | json
     return {"requestBody": {"required": True, "content": content}}
 

@@ -87,6 +87,11 @@ _TITLES: dict[int, dict[str, str]] = {
         "idempotency_conflict": "The idempotency key was used for another request",
         "no_direct_uploads": "The store takes no direct uploads",
         "digest_mismatch": "The upload is not what was announced",
+        "source_not_allowed": "No connection has this URI",
+        "source_missing": "Nothing lies at the URI",
+        "source_refused": "What lies at the URI is not given out",
+        "source_changed": "What lies at the URI is another file",
+        "source_unusable": "What lies at the URI cannot be used so",
     },
     HTTPStatus.TOO_MANY_REQUESTS: {
         "rate_limited": "Too many requests",
@@ -99,6 +104,7 @@ _TITLES: dict[int, dict[str, str]] = {
         "no_worker": "No worker has announced itself yet",
         "not_ready": "A part of the service is not ready",
         "unavailable": "A part of the service is away",
+        "source_away": "The server of the URI does not answer",
         "provider_away": "The identity provider is away",
         "overloaded": "There is more to do than can be done in time",
     },
@@ -129,6 +135,15 @@ MODEL_CODES = (
     "several_state_dicts",
 )
 """Refusals of a network's file by its content."""
+SOURCE_CODES = (
+    "source_not_allowed",
+    "source_missing",
+    "source_refused",
+    "source_changed",
+    "source_unusable",
+    "source_away",
+)
+"""Refusals of a file that lies elsewhere."""
 DATASET_CODES = ("malformed_dataset", "object_array", "bad_array", "dataset_too_large")
 """Refusals of a data set's file by its content."""
 PIECE_CODES = (
@@ -142,6 +157,14 @@ PIECE_CODES = (
     "offset_conflict",
 )
 """A piece of an upload."""
+DESCRIBE_CODES = (
+    "not_found",
+    "malformed_json",
+    "file_too_large",
+    "unknown_field",
+    "invalid_value",
+)
+"""A change of what is said of something."""
 ANY_CODES = (
     "internal_error",
     "unavailable",

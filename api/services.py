@@ -37,6 +37,7 @@ from api.oidc.provider import Provider
 from api.origin import origin_of
 from api.ratelimit import remember, remember_expiry
 from jobstore import logs
+from jobstore.connections import Connections
 from jobstore.database import Database, make_engine
 from jobstore.disk import Disk
 from jobstore.keys import Holder, Scope
@@ -70,6 +71,7 @@ class Services:
     disk: Disk
     provider: Provider | None
     refusals: refusals.Refusals
+    connections: Connections
     leaving: Event = field(default_factory=Event)
 
     def of(self, tenant: Tenant, origin: Origin) -> "Services":
@@ -105,6 +107,7 @@ def open_services(settings: Settings) -> Services:
         disk=Disk(settings),
         provider=provider,
         refusals=refusals.Refusals(database),
+        connections=Connections.from_settings(settings),
     )
 
 

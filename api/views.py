@@ -1,10 +1,14 @@
 """How the API shows rows of the database."""
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, computed_field
 
 from jobstore.idempotency import Answer
+
+Text = TypeVar("Text", str, int)
+Known = Annotated[Text | None, BeforeValidator(lambda value: value or None)]
+"""A column that is empty before anybody knows what is to be in it: null to callers."""
 
 
 class RowView(BaseModel):

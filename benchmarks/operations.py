@@ -34,6 +34,7 @@ from jobstore import (
 from jobstore.cursors import encode_cursor
 from jobstore.idempotency import Answer, Request
 from jobstore.leases import Attempt, JobError
+from jobstore.listing import Which
 from jobstore.objects import ObjectStore
 from jobstore.states import FINAL, JobState
 from jobstore.tables import Job, Webhook
@@ -110,7 +111,7 @@ def _create(session: Session, ids: Ids) -> object:
 def _lists(state: JobState | None, after: str) -> Operation:
     def run(session: Session, ids: Ids) -> object:
         cursor = encode_cursor(getattr(ids, after)) if after else None
-        return jobs.list_jobs(session, state=state, limit=100, cursor=cursor)
+        return jobs.list_jobs(session, Which(limit=100, cursor=cursor), state=state)
 
     return _by_tenant(run)
 

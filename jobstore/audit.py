@@ -21,7 +21,7 @@ from typing import Any, cast
 from sqlalchemy import Select, Table, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from jobstore.cursors import decode_cursor, encode_cursor
+from jobstore.cursors import decode_id, encode_cursor
 from jobstore.dialects import clock, lock_sealing, now
 from jobstore.ids import new_audit_id
 from jobstore.tables import AuditChain, AuditRecord, Document
@@ -209,7 +209,7 @@ def list_records(
     """Return a page of sealed records, newest first; raises `InvalidCursor`."""
     query = which.narrow(select(AuditRecord).where(AuditRecord.seq.is_not(None)))
     if cursor is not None:
-        query = query.where(AuditRecord.id < decode_cursor(cursor, "aud_"))
+        query = query.where(AuditRecord.id < decode_id(cursor, "aud_"))
     found = session.scalars(query.order_by(AuditRecord.id.desc()).limit(limit + 1)).all()
     page = found[:limit]
     return AuditPage(page, encode_cursor(page[-1].id) if len(found) > limit else None)

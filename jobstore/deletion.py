@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from jobstore import products, webhooks
+from jobstore import labels, products, transfers, webhooks
 from jobstore.blobs import delete_unreferenced
 from jobstore.database import Database
 from jobstore.errors import InUse, NotEnded, NotFound
@@ -42,6 +42,8 @@ def delete_job(session: Session, job_id: str) -> Freed:
     unused = [*digests, *products.forget_job(session, job_id, job.tenant_id)]
     freed = Freed([(job.tenant_id, digest) for digest in unused], job.checkpoint_keys)
     webhooks.forget_job(session, job_id)
+    labels.forget(session, [job_id])
+    transfers.forget(session, [job_id])
     for kind in (Artifact, Event):
         session.execute(delete(kind).where(kind.job_id == job_id))
     gone = {"job_id": None, "state": TrialState.SKIPPED, "reason": "Its job was deleted."}
@@ -101,6 +103,8 @@ def delete_dataset(session: Session, dataset_id: str) -> Freed:
 
 
 def _deleted(session: Session, upload: Model | Dataset) -> Freed:
+    labels.forget(session, [upload.id])
+    transfers.forget(session, [upload.id])
     session.delete(upload)
     session.flush()
     return Freed([(upload.tenant_id, upload.sha256)])

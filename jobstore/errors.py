@@ -52,6 +52,15 @@ class Expired(JobstoreError):
         self.id = id
 
 
+class NotFetched(JobstoreError):
+    """A file could not be fetched. `kind` is a noun ("model", "dataset"), `id` which one."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"the {kind} {id!r} could not be fetched")
+        self.kind = kind
+        self.id = id
+
+
 class UnsuitableStart(JobstoreError):
     """A job cannot start from the one that was named; the message says why."""
 

@@ -9,13 +9,14 @@ from sqlalchemy import ColumnElement, TextClause, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from jobstore import traces
-from jobstore.cursors import decode_cursor, encode_cursor
 from jobstore.dialects import estimate_by, now
 from jobstore.errors import NotFound
 from jobstore.events import append_state_event, change_state, state_event
 from jobstore.ids import new_job_id
+from jobstore.labels import set_labels
+from jobstore.listing import ALL, Which, page_of
 from jobstore.starts import Start
-from jobstore.states import ACTIVE, FINAL, JobState, SweepState, check_retry
+from jobstore.states import ACTIVE, FINAL, FileState, JobState, SweepState, check_retry
 from jobstore.tables import AT_WORK, WAITING, Dataset, Document, Job, Model, SweepTrial
 from jobstore.uploads import hold_uploads
 from jobstore.webhooks import NewWebhook, create_webhook, tell_state
@@ -39,6 +40,8 @@ def create_job(
     max_attempts: int,
     time_limit_s: float,
     name: str | None = None,
+    labels: dict[str, str] | None = None,
+    metadata: Document | None = None,
     priority: int = 0,
     device: str | None = None,
     gpus: int = 0,
@@ -57,6 +60,8 @@ def create_job(
     job = Job(
         id=new_job_id(),
         name=name,
+        labels={},
+        notes=metadata or {},
         spec=spec,
         model_id=model.id,
         dataset_id=dataset.id,
@@ -72,11 +77,14 @@ def create_job(
         last_event_seq=0,
         trace=trace or traces.current().carrier(),
         sweep_id=sweep_id,
+        awaits_inputs=_await_inputs(model, dataset),
     )
     # The event that says so is numbered before the row is written, so that it is written once.
     queued = state_event(job)
     session.add(job)
     session.flush()
+    if labels:
+        set_labels(session, job, labels)
     if webhook is not None:
         create_webhook(session, webhook, job)
     session.add(queued)
@@ -85,9 +93,21 @@ def create_job(
     return job
 
 
+def _await_inputs(*inputs: Model | Dataset) -> bool:
+    return any(each.state == FileState.FETCHING for each in inputs)
+
+
 def get_job(session: Session, job_id: str) -> Job:
     """Return the job; raises `NotFound`."""
     job = session.scalars(_JOB, {"id": job_id}).one_or_none()
+    if job is None:
+        raise NotFound("job", job_id)
+    return job
+
+
+def lock_job(session: Session, job_id: str) -> Job:
+    """Return the job, which nobody else changes before this ends; raises `NotFound`."""
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None:
         raise NotFound("job", job_id)
     return job
@@ -154,20 +174,18 @@ def queues(session: Session) -> dict[str, Queue]:
 
 def list_jobs(
     session: Session,
+    which: Which = ALL,
     *,
     state: JobState | None = None,
     method: str | None = None,
     q: str | None = None,
     sweep_id: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
 ) -> Page:
-    """Return a page of jobs (of a sweep), newest first; `cursor` is the page before's `next`.
+    """Return a page of jobs (of a sweep), in the order that `which` says.
 
-    `q` is a part of the name or of the id, in small or capital letters. Jobs created
-    meanwhile neither shift nor repeat what follows. Raises `InvalidCursor`.
+    `q` is a part of the name or of the id, in small or capital letters. Raises `InvalidCursor`.
     """
-    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    query = select(Job)
     if state is not None:
         query = query.where(Job.state == state)
     if method is not None:
@@ -178,11 +196,7 @@ def list_jobs(
     if sweep_id is not None:
         trials = select(SweepTrial.job_id).where(SweepTrial.sweep_id == sweep_id)
         query = query.where(Job.id.in_(trials))
-    if cursor is not None:
-        query = query.where(Job.id < decode_cursor(cursor, "job_"))
-    found = session.scalars(query).all()
-    page = found[:limit]
-    return Page(page, encode_cursor(page[-1].id) if len(found) > limit else None)
+    return Page(*page_of(session, query, Job, "job_", which))
 
 
 def changed_jobs(session: Session, since: datetime) -> Sequence[Job]:
@@ -204,7 +218,7 @@ def request_cancel(session: Session, job_id: str) -> Job:
 
     Returns the job as it is now; raises `NotFound`.
     """
-    job = _locked(session, job_id)
+    job = lock_job(session, job_id)
     if job.state is JobState.QUEUED:
         job.cancel_requested_at = job.finished_at = now(session)
         change_state(session, job, JobState.CANCELLED)
@@ -217,27 +231,21 @@ def request_cancel(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str) -> Job:
     """Queue a failed or cancelled job again; it goes on at its last checkpoint if that is kept.
 
-    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` if its model or
-    data set has, and `IllegalTransition` for a job in any other state. Once the transaction has
-    committed, send a wake-up.
+    It has all its attempts and its whole time again. Raises `NotFound`, `Expired` or `NotFetched`
+    if its model or data set is not there, and `IllegalTransition` for a job in any other
+    state. Once the transaction has committed, send a wake-up.
     """
-    job = _locked(session, job_id)
+    job = lock_job(session, job_id)
     check_retry(job.state)
-    hold_uploads(session, job.model_id, job.dataset_id)
+    inputs = hold_uploads(session, job.model_id, job.dataset_id)
     # The clock is asked first, because asking flushes, and the row is to be written only once.
     queued_at = now(session)
     job.retries += 1
+    job.awaits_inputs = _await_inputs(*inputs)
     job.failed_attempts, job.run_seconds = 0, 0.0
     job.cancel_requested_at = job.finished_at = None
     job.error_code = job.error_message = job.error_param = None
     job.state, job.queued_at = JobState.QUEUED, queued_at
     append_state_event(session, job)
     session.flush()
-    return job
-
-
-def _locked(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-    if job is None:
-        raise NotFound("job", job_id)
     return job

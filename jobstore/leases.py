@@ -297,6 +297,22 @@ def finish(
     return forgotten
 
 
+def fail_waiting(session: Session, job: Job, error: JobError) -> None:
+    """Fail a queued job that is locked, and that no worker could ever take.
+
+    The state machine has no arrow for that, so it counts as taken up, by nobody's worker.
+    """
+    # The clock is asked first, because asking flushes, and the row is to be written at once.
+    job.lease_expires_at = now(session)
+    job.attempt, job.owner = job.attempt + 1, "inputs"
+    change_state(session, job, JobState.VALIDATING)
+    session.flush()
+    _append_error(session, job, error)
+    _set_error(job, error)
+    _finish(session, job, JobState.FAILED)
+    session.flush()
+
+
 def sweep(session: Session) -> Swept:
     """End the attempts whose lease has run out, as `fail_attempt` with `worker_lost` does.
 
@@ -323,7 +339,9 @@ def sweep(session: Session) -> Swept:
     forget_lost(session)
     session.flush()
     waiting = (
-        select(Job.device, Job.gpus, func.count()).where(WAITING).group_by(Job.device, Job.gpus)
+        select(Job.device, Job.gpus, func.count())
+        .where(WAITING, Job.awaits_inputs.is_(False))
+        .group_by(Job.device, Job.gpus)
     )
     for device, gpus, count in session.execute(waiting):
         swept.waiting[queue_of(device, gpus)] = count

@@ -12,7 +12,7 @@ from jobstore.dialects import lock_quota
 from jobstore.errors import QuotaExceeded
 from jobstore.objects import Stored
 from jobstore.states import JobState
-from jobstore.tables import UNDER_WAY, Blob, IncomingUpload, Job, Sweep
+from jobstore.tables import UNDER_WAY, Blob, IncomingUpload, Job, Sweep, Transfer
 from jobstore.tenancy import tenant_of
 
 
@@ -87,7 +87,8 @@ def check_storage(
 def _check_room(session: Session, tenant: str, limit: int, bytes: int) -> None:
     coming = select(func.coalesce(func.sum(IncomingUpload.bytes), 0))
     coming = coming.where(IncomingUpload.tenant_id == tenant, IncomingUpload.closed_at.is_(None))
-    announced = int(session.scalars(coming).one())
+    fetched = select(func.coalesce(func.sum(Transfer.bytes), 0)).where(Transfer.tenant_id == tenant)
+    announced = int(session.scalars(coming).one()) + int(session.scalars(fetched).one())
     if stored_at_most(session, tenant) + announced + bytes <= limit:
         return
     used = count_stored(session, tenant) + announced

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from jobstore import products, webhooks
+from jobstore import labels, products, transfers, webhooks
 from jobstore.dialects import clock, now
 from jobstore.tables import (
     Artifact,
@@ -144,6 +144,9 @@ def _expire_uploads(
     gone = update(kind).where(unused, named).values(expired_at=clock())
     session.execute(gone, execution_options=_UNSYNCED)
     session.execute(delete(kind).where(unused, ~named), execution_options=_UNSYNCED)
+    kept = set(session.scalars(select(kind.id).where(kind.id.in_(ids))))
+    labels.forget(session, set(ids) - kept)
+    transfers.forget(session, list(set(ids) - kept))
 
 
 def _in_use(kind: type[Model | Dataset], keep_s: float) -> ColumnElement[bool]:

@@ -117,6 +117,10 @@ class Settings(BaseSettings):
     webhook_hosts: str = ""
     webhook_networks: str = ""
 
+    # A TOML file of the places that tenants may name files in, or have results put to, by URI:
+    # `jobstore.connections`. Without it nothing is fetched.
+    connections: Path | None = None
+
     log_format: Literal["text", "json"] = "text"
 
     # If this key is set, the service asks everybody for one; this first one makes the others.

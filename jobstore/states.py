@@ -40,6 +40,14 @@ _ARROWS: dict[JobState, frozenset[JobState]] = {
 }
 
 
+class FileState(StrEnum):
+    """Whether a model or data set has its bytes: those that are fetched come later."""
+
+    FETCHING = "fetching"
+    READY = "ready"
+    FAILED = "failed"
+
+
 class SweepState(StrEnum):
     """What a sweep is doing, as the API shows it: it runs until its last trial has ended."""
 

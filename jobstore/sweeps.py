@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobstore import jobs, traces
-from jobstore.cursors import decode_cursor, encode_cursor
+from jobstore.cursors import decode_id, encode_cursor
 from jobstore.dialects import now
 from jobstore.errors import NotFound
 from jobstore.ids import new_sweep_id
@@ -174,7 +174,7 @@ def list_sweeps(
     if state is not None:
         query = query.where(Sweep.state == state)
     if cursor is not None:
-        query = query.where(Sweep.id < decode_cursor(cursor, ID_PREFIX))
+        query = query.where(Sweep.id < decode_id(cursor, ID_PREFIX))
     found = session.scalars(query).all()
     page = found[:limit]
     trials = trials_of(session, [sweep.id for sweep in page])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from jobstore.cursors import decode_cursor, encode_cursor
+from jobstore.cursors import decode_id, encode_cursor
 from jobstore.dialects import clock
 from jobstore.errors import NotFound, TooManyWebhooks, WebhookDisabled
 from jobstore.ids import new_delivery_id, new_webhook_id
@@ -274,7 +274,7 @@ def list_deliveries(
     query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
     query = query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)
     if cursor is not None:
-        query = query.where(WebhookDelivery.id < decode_cursor(cursor, "msg_"))
+        query = query.where(WebhookDelivery.id < decode_id(cursor, "msg_"))
     found = session.scalars(query).all()
     page = found[:limit]
     return DeliveryPage(page, encode_cursor(page[-1].id) if len(found) > limit else None)

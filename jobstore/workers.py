@@ -32,12 +32,13 @@ class Offer:
 
     def suits(self, job: Job) -> bool:
         """Tell whether the job may run on such a worker."""
-        return job.device is None or (job.device == self.device and job.gpus <= self.gpus)
+        own_kind = job.device == self.device and job.gpus <= self.gpus
+        return not job.awaits_inputs and (job.device is None or own_kind)
 
     def suitable(self) -> ColumnElement[bool]:
         """Return what `suits` tells, as a condition on `Job`."""
         own_kind = and_(Job.device == self.device, Job.gpus <= self.gpus)
-        return or_(Job.device.is_(None), own_kind)
+        return and_(or_(Job.device.is_(None), own_kind), Job.awaits_inputs.is_(False))
 
     def queues(self) -> list[str]:
         """Where the wake-ups for its jobs arrive."""

@@ -151,6 +151,7 @@ class Conductor:
             max_attempts=self._settings.max_attempts,
             time_limit_s=sweep.trial_time_limit_s or self._settings.time_limit_s,
             name=_name(sweep, launch),
+            labels=sweep.asked.get("labels"),
             priority=sweep.priority,
             device=sweep.device,
             gpus=sweep.gpus,

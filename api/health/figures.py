@@ -23,6 +23,7 @@ _COUNTERS = {
     metrics.LEASES_LOST: ("Attempts whose worker was lost.", ()),
     metrics.UPLOADS: ("Files that were taken in.", ("kind",)),
     metrics.UPLOADED_BYTES: ("Bytes of the files that were taken in.", ("kind",)),
+    metrics.TRANSFERS: ("Tries to fetch a file or put results.", ("kind", "outcome")),
     metrics.WEBHOOK_DELIVERIES: ("Tries to deliver a webhook.", ("outcome",)),
 }
 _TOLD = {

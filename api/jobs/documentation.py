@@ -4,7 +4,7 @@ from typing import Any
 
 from api.jobs.schemas import NewJobByIds, NewJobWithFiles
 from api.openapi import FILE, LOCATION, multipart
-from api.problems import DATASET_CODES, MODEL_CODES, ONCE_CODES, documented
+from api.problems import DATASET_CODES, MODEL_CODES, ONCE_CODES, SOURCE_CODES, documented
 
 _SPEC_EXAMPLE = {
     "method": "atmc",
@@ -22,7 +22,12 @@ def _with_spec(kind: type[NewJobByIds] | type[NewJobWithFiles], **example: str) 
         "target": {"type": "object"},
         "threat": {"type": "object"},
     }
-    schema["required"] = [*schema["required"], "method"]
+    schema["required"] = [*schema.get("required", []), "method"]
+    if kind is NewJobByIds:
+        schema["allOf"] = [
+            {"anyOf": [{"required": [f"{noun}_id"]}, {"required": [noun]}]}
+            for noun in ("model", "dataset")
+        ]
     # The method's own fields: its schema is published by the workers, not known here.
     schema["additionalProperties"] = True
     schema["description"] = (
@@ -70,6 +75,7 @@ CREATE_RESPONSES = {202: LOCATION} | documented(
     "unsuitable_start",
     *MODEL_CODES,
     *DATASET_CODES,
+    *SOURCE_CODES,
     *ONCE_CODES,
     "no_worker",
 )

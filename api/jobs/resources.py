@@ -45,7 +45,7 @@ class Resources(BaseModel):
 class Waiting(BaseModel):
     """Why a queued job does not run yet."""
 
-    code: Literal["workers_busy", "no_such_worker"]
+    code: Literal["fetching_inputs", "workers_busy", "no_such_worker"]
     message: str
 
     @classmethod
@@ -53,6 +53,9 @@ class Waiting(BaseModel):
         """Judge by what the known workers have; None for a job that does not wait."""
         if job.state is not JobState.QUEUED:
             return None
+        if job.awaits_inputs:
+            message = "Its model or data set is still being fetched; their `source` says how far."
+            return cls(code="fetching_inputs", message=message)
         if any(offer.suits(job) for offer in offers):
             return cls(code="workers_busy", message="The next worker that is free takes it.")
         wanted = {None: "", "cpu": "cpu "}.get(job.device, f"{job.gpus}-gpu ")

@@ -12,26 +12,29 @@ from starlette.concurrency import run_in_threadpool
 
 from api.accept import prefers
 from api.datasets.intake import dataset_rule
+from api.describing import Description, ListQuery
 from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.changes import LastMoment, changes
-from api.jobs.creation import create_by_ids, create_with_files
+from api.jobs.creation import create_by_ids, create_with_files, not_uploaded
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
 from api.jobs.events import STREAM
 from api.jobs.resources import offers_for, queue_for
 from api.jobs.schemas import JobPage, JobView, NewJobView, NewJobWithFiles
 from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
-from api.problems import ONCE_CODES, Problem, documented
+from api.openapi import json_body
+from api.problems import DESCRIBE_CODES, ONCE_CODES, Problem, documented
 from api.services import Caller, CallerDep, KeyDep, Services, ServicesDep
-from api.strict_json import parse_object, read_json
+from api.strict_json import parse_object, read_body, read_json
 from api.text import WITHOUT_NUL, PathText
 from api.uploads.receiving import TextRule, received
 from jobstore import audit
 from jobstore.deletion import delete_job, drop
-from jobstore.errors import Expired, IllegalTransition, NotFound
+from jobstore.errors import Expired, IllegalTransition, NotFetched, NotFound
 from jobstore.idempotency import Answer
-from jobstore.jobs import get_job, list_jobs, request_cancel
+from jobstore.jobs import get_job, list_jobs, lock_job, request_cancel
 from jobstore.jobs import retry as retry_job
+from jobstore.labels import describe
 from jobstore.quotas import check_queue
 from jobstore.states import FINAL, JobState
 from jobstore.tables import Document, Job
@@ -82,9 +85,7 @@ def _read_spec(services: Services, text: str) -> tuple[NewJobWithFiles, Document
         return read_new_job(session, parse_object(text), NewJobWithFiles)
 
 
-class _List(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _List(ListQuery):
     state: JobState | None = None
     method: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL)
     q: str | None = Field(
@@ -96,14 +97,12 @@ class _List(BaseModel):
         pattern=WITHOUT_NUL,
         description="Only the trials of this sweep.",
     )
-    limit: int = Field(20, ge=1, le=100)
-    cursor: str | None = Field(None, description="The `next` of the page before.")
 
 
 @router.head("/jobs", include_in_schema=False)
 @router.get(
     "/jobs",
-    summary="List jobs, newest first, or follow them",
+    summary="List jobs, or follow them",
     response_model=JobPage,
     responses={
         200: {
@@ -135,7 +134,7 @@ async def list_(
 
 def _page(services: Services, query: _List) -> JobPage:
     with services.database.read() as session:
-        page = list_jobs(session, **query.model_dump())
+        page = list_jobs(session, query.which(), **query.filters())
         offers = offers_for(session, services.settings, page.jobs)
         data = [JobView.of(job, offers) for job in page.jobs]
     return JobPage(data=data, has_more=page.next is not None, next=page.next)
@@ -181,6 +180,26 @@ def _get(services: Services, job_id: str) -> JobView:
 
 def _view(session: Session, services: Services, job: Job) -> JobView:
     return JobView.of(job, offers_for(session, services.settings, [job]))
+
+
+@router.patch(
+    "/jobs/{job_id}",
+    summary="Change a job's name, labels or metadata",
+    openapi_extra=json_body(Description),
+    responses=documented(*DESCRIBE_CODES),
+)
+async def change(job_id: PathText, request: Request, services: ServicesDep) -> JobView:
+    """Change the fields that are sent, each as a whole; what the job does stays as it is."""
+    changes = (await read_body(request, Description)).changes()
+    return await run_in_threadpool(_change, services, job_id, changes)
+
+
+def _change(services: Services, job_id: str, changes: Document) -> JobView:
+    with services.database.write() as session:
+        job = lock_job(session, job_id)
+        describe(session, job, changes)
+        audit.record(session, "job.change", job_id, fields=sorted(changes))
+        return _view(session, services, job)
 
 
 @router.post(
@@ -241,6 +260,8 @@ def retry(
         try:
             job = retry_job(session, job_id)
             audit.record(session, "job.retry", job_id)
+        except NotFetched as error:
+            raise Problem("not_retryable", not_uploaded(error).detail) from error
         except Expired as error:
             detail = f"Its {error.kind} has expired: upload it again, for a new job."
             raise Problem("not_retryable", detail) from error

@@ -2,15 +2,16 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.describing import Described
 from api.jobs.acceptance import Threshold, acceptance
 from api.jobs.headline import Headline
 from api.jobs.resources import Resources, Waiting
 from api.models.schemas import Normalization
-from api.text import WITHOUT_NUL
+from api.sources.schemas import NewResults, NewSource, ResultsView
 from api.webhooks.schemas import NewWebhook, WebhookOfJob
 from jobstore.states import JobState
 from jobstore.tables import Event, Job
@@ -19,15 +20,10 @@ from jobstore.workers import Offer
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 30 * 86_400
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
 
-
-class NewJob(BaseModel):
+class NewJob(Described):
     """The service's own fields of a job, beside the method's spec."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name | None = Field(None, examples=["LeNet at a tenth"])
     priority: int = Field(
         0,
         ge=-MAX_PRIORITY,
@@ -52,6 +48,9 @@ class NewJob(BaseModel):
         description="A job of the same model and data set that has succeeded, and was larger: "
         "compression starts from its `model.atmc` and makes it smaller, in fewer epochs.",
     )
+    results: NewResults | None = Field(
+        None, description="A folder elsewhere that the job's files are put into, too."
+    )
     webhook: NewWebhook | None = Field(
         None,
         description="A webhook of this job alone; the answer has the secret that it signs by.",
@@ -59,10 +58,14 @@ class NewJob(BaseModel):
 
 
 class NewJobByIds(NewJob):
-    """A job on files that were uploaded before."""
+    """A job on files that were uploaded before, or that lie elsewhere."""
 
-    model_id: str
-    dataset_id: str
+    model_id: str | None = None
+    dataset_id: str | None = None
+    model: NewSource | None = Field(None, description="Instead of `model_id`.")
+    dataset: NewSource | None = Field(None, description="Instead of `dataset_id`.")
+    architecture: str | None = Field(None, description="That of a `model` that lies elsewhere.")
+    normalization: Normalization | None = None
 
 
 class NewJobWithFiles(NewJob):
@@ -92,6 +95,8 @@ class JobView(BaseModel):
 
     id: str = Field(examples=["job_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     name: str | None
+    labels: dict[str, str]
+    metadata: dict[str, Any]
     state: JobState
     model_id: str
     dataset_id: str
@@ -116,6 +121,7 @@ class JobView(BaseModel):
         description="Each threshold of `accept`, met or missed, once the job has succeeded; "
         "the report says so with intervals. A job that misses one has not failed."
     )
+    results: ResultsView | None = Field(description="Where its files are put, too.")
     error: JobError | None = Field(description="Why the job has failed, if it has.")
     trace_id: str | None = Field(
         description="The trace that tells where the job's time went, if the service keeps traces.",
@@ -131,6 +137,8 @@ class JobView(BaseModel):
         return cls(
             id=job.id,
             name=job.name,
+            labels=job.labels,
+            metadata=job.notes,
             state=job.state,
             model_id=job.model_id,
             dataset_id=job.dataset_id,
@@ -152,6 +160,7 @@ class JobView(BaseModel):
             waiting=Waiting.of(job, offers),
             headline=headline,
             acceptance=acceptance(job.spec, headline),
+            results=ResultsView.model_validate(job.results) if job.results else None,
             error=JobError.of(job),
             trace_id=job.trace_id,
             sweep_id=job.sweep_id,
@@ -168,7 +177,7 @@ class NewJobView(JobView):
 
 
 class JobPage(BaseModel):
-    """Some jobs, newest first; `next` goes back as `cursor`."""
+    """Some jobs; `next` goes back as `cursor`."""
 
     data: list[JobView]
     has_more: bool

@@ -9,6 +9,7 @@ from api.inspection import Fit, ModelHeader, fit, read_model_header
 from api.models.schemas import Normalization
 from api.problems import Problem
 from api.services import Services
+from api.sources.asking import Looked, begin
 from api.uploads.keeping import keep
 from api.uploads.receiving import FileRule, Upload
 from jobstore import audit
@@ -50,6 +51,7 @@ def keep_model(
     architecture: str,
     normalization: Normalization | None,
     fitted: Fit,
+    said: Document | None = None,
 ) -> Model:
     """Make the staged file a blob and record it with what `check_model` found."""
     kept = keep(session, services, upload.stored)
@@ -62,8 +64,41 @@ def keep_model(
         summary=asdict(fitted),
         sha256=kept.sha256,
         bytes=kept.bytes,
+        said=said,
     )
     audit.record(session, "model.create", model.id, sha256=kept.sha256)
+    return model
+
+
+def model_from(
+    session: Session,
+    services: Services,
+    looked: Looked,
+    architecture: str,
+    normalization: Normalization | None,
+    said: Document | None = None,
+) -> Model:
+    """Record a network whose file is fetched from where it lies.
+
+    Raises `no_worker`, `unknown_architecture`, `invalid_value` and `QuotaExceeded`.
+    """
+    document = find_architecture(session, architecture)
+    if normalization is not None:
+        _check_channels(normalization, architecture, document)
+    model = create_model(
+        session,
+        filename=looked.filename,
+        format="",
+        architecture=architecture,
+        normalization=normalization.model_dump() if normalization else None,
+        summary={},
+        sha256="",
+        bytes=0,
+        said=said,
+        source=looked.source,
+    )
+    begin(session, services, looked, model)
+    audit.record(session, "model.create", model.id, uri=looked.source["uri"])
     return model
 
 

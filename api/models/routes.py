@@ -8,23 +8,34 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.describing import Description
 from api.idempotency import IdempotencyKey
 from api.inspection import ModelHeader
-from api.models.intake import check_model, keep_model, model_rule
-from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByUpload, Normalization
-from api.openapi import FILE, LOCATION, file_body
-from api.problems import FILE_CODES, MODEL_CODES, ONCE_CODES, documented
+from api.models.intake import check_model, keep_model, model_from, model_rule
+from api.models.schemas import ModelPage, ModelView, NewModel, NewModelByReference, Normalization
+from api.openapi import FILE, LOCATION, file_body, json_body
+from api.problems import (
+    DESCRIBE_CODES,
+    FILE_CODES,
+    MODEL_CODES,
+    ONCE_CODES,
+    SOURCE_CODES,
+    documented,
+)
 from api.services import Services, ServicesDep
+from api.sources.asking import Looked
 from api.strict_json import as_model, is_json, parse_object, read_body
 from api.text import PathText
-from api.uploads.incoming import answer_by_file, answer_by_upload
+from api.uploads.description import DESCRIPTION, DESCRIPTION_PARTS, described
+from api.uploads.incoming import answer_by_file, answer_by_source, answer_by_upload
 from api.uploads.receiving import TextRule, Upload, received
 from api.uploads.schemas import UploadQuery
 from api.views import created
 from jobstore import audit
 from jobstore.deletion import delete_model, drop
 from jobstore.idempotency import Answer
-from jobstore.tables import Model
+from jobstore.labels import describe
+from jobstore.tables import Document, Model
 from jobstore.uploads import get_model, list_uploads
 
 router = APIRouter(tags=["models"])
@@ -50,14 +61,16 @@ NORMALIZATION = TextRule("normalization", _parse_normalization)
             | {"description": "safetensors, a `.pt` of tensors and plain data, or ONNX"},
             "architecture": {"type": "string", "examples": ["lenet"]},
             "normalization": {"$ref": "#/components/schemas/Normalization"},
+            **DESCRIPTION_PARTS,
         },
         required=("file", "architecture"),
-        by_upload=NewModelByUpload,
+        by_reference=NewModelByReference,
     ),
     responses={
         201: LOCATION,
         **documented(
             *FILE_CODES,
+            *SOURCE_CODES,
             "unknown_architecture",
             *MODEL_CODES,
             *ONCE_CODES,
@@ -71,17 +84,28 @@ async def create(
     """Stream the file to the store and look into its header; nothing in it is executed.
 
     The same bytes are stored once, however often they are sent. A large file is better sent to
-    `POST /uploads` first, and named here in JSON.
+    `POST /uploads` first, and named here in JSON; or it is named where it lies, as `uri`, and
+    fetched: then the answer has no bytes yet, and its `state` is `fetching`.
     """
     if is_json(request):
-        new = await read_body(request, NewModelByUpload)
+        new = await read_body(request, NewModelByReference)
+        if (upload_id := new.upload()) is None:
+            most = services.settings.max_model_bytes
+            begin = partial(_begin, services, new)
+            return await answer_by_source(
+                services, CALL, idempotency_key, new, begin, max_bytes=most
+            )
         rule = model_rule("upload_id", services.settings)
         act = partial(_record, services, new)
-        return await answer_by_upload(services, CALL, idempotency_key, new, rule, act)
+        return await answer_by_upload(services, CALL, idempotency_key, new, upload_id, rule, act)
     file = model_rule("file", services.settings)
-    async with received(request, services, [file, ARCHITECTURE, NORMALIZATION]) as form:
+    async with received(
+        request, services, [file, ARCHITECTURE, NORMALIZATION, *DESCRIPTION]
+    ) as form:
         said = NewModel(
-            architecture=form.text(ARCHITECTURE), normalization=form.optional_text(NORMALIZATION)
+            architecture=form.text(ARCHITECTURE),
+            normalization=form.optional_text(NORMALIZATION),
+            **described(form),
         )
         return await run_in_threadpool(
             answer_by_file,
@@ -98,19 +122,26 @@ def _record(
     services: Services, new: NewModel, session: Session, upload: Upload[ModelHeader]
 ) -> Answer:
     fitted = check_model(session, upload.header, new.architecture, new.normalization)
-    row = keep_model(session, services, upload, new.architecture, new.normalization, fitted)
+    row = keep_model(
+        session, services, upload, new.architecture, new.normalization, fitted, new.said()
+    )
+    return created(ModelView.model_validate(row))
+
+
+def _begin(services: Services, new: NewModel, session: Session, looked: Looked) -> Answer:
+    row = model_from(session, services, looked, new.architecture, new.normalization, new.said())
     return created(ModelView.model_validate(row))
 
 
 @router.get(
     "/models",
-    summary="List uploaded networks, newest first",
+    summary="List uploaded networks",
     responses=documented("unknown_field", "invalid_value"),
 )
 def list_(query: Annotated[UploadQuery, Query()], services: ServicesDep) -> ModelPage:
     """Return a page of those whose bytes are still kept."""
     with services.database.read() as session:
-        page = list_uploads(session, Model, **query.model_dump())
+        page = list_uploads(session, Model, query.which(), **query.filters())
         data = [ModelView.model_validate(row) for row in page.rows]
     return ModelPage(data=data, has_more=page.next is not None, next=page.next)
 
@@ -124,6 +155,26 @@ def get(model_id: PathText, services: ServicesDep) -> ModelView:
     """Return what is known of the file; the bytes themselves are not given out again."""
     with services.database.read() as session:
         return ModelView.model_validate(get_model(session, model_id))
+
+
+@router.patch(
+    "/models/{model_id}",
+    summary="Change a model's name, labels or metadata",
+    openapi_extra=json_body(Description),
+    responses=documented(*DESCRIBE_CODES),
+)
+async def change(model_id: PathText, request: Request, services: ServicesDep) -> ModelView:
+    """Change the fields that are sent, each as a whole; the file stays as it is."""
+    changes = (await read_body(request, Description)).changes()
+    return await run_in_threadpool(_change, services, model_id, changes)
+
+
+def _change(services: Services, model_id: str, changes: Document) -> ModelView:
+    with services.database.write() as session:
+        row = get_model(session, model_id, lock=True)
+        describe(session, row, changes)
+        audit.record(session, "model.change", model_id, fields=sorted(changes))
+        return ModelView.model_validate(row)
 
 
 @router.delete(

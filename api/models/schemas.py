@@ -1,12 +1,15 @@
 """How the API shows a network, and what comes beside a new one's file."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, model_validator
 
-from api.uploads.schemas import ByUpload
-from api.views import LinkedView
+from api.describing import Described
+from api.sources.schemas import SourceView
+from api.uploads.schemas import ByReference
+from api.views import Known, LinkedView
+from jobstore.states import FileState
 
 # Images are in [0, 1], and are computed with in float32, or half of that.
 _Mean = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
@@ -31,15 +34,24 @@ class Normalization(BaseModel):
         return self
 
 
-class NewModel(BaseModel):
+class NewModel(Described):
     """The fields of a network that come beside its file."""
 
     architecture: str = Field(examples=["lenet"])
     normalization: Normalization | None = None
 
 
-class NewModelByUpload(ByUpload, NewModel):
-    """A network whose file has been uploaded before."""
+class NewModelByReference(ByReference, NewModel):
+    """A network whose file has been uploaded before, or lies elsewhere."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"upload_id": "upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1", "architecture": "lenet"}
+            ]
+        },
+    )
 
 
 class ModelView(LinkedView):
@@ -47,8 +59,11 @@ class ModelView(LinkedView):
 
     id: str = Field(examples=["mdl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     created_at: datetime
+    name: str | None
+    labels: dict[str, str]
+    metadata: dict[str, Any] = Field(validation_alias="notes")
     filename: str
-    format: str = Field(
+    format: Known[str] = Field(
         description="The file's format by its content: `safetensors`, `torch` or `onnx`."
     )
     architecture: str
@@ -66,15 +81,17 @@ class ModelView(LinkedView):
         "this. Null for a network uploaded to a version that did not write it down.",
         examples=[430500],
     )
-    sha256: str
-    bytes: int
+    state: FileState = Field(description="A file that lies elsewhere is fetched first.")
+    source: SourceView | None = Field(description="Where it was fetched from, if it was.")
+    sha256: Known[str] = Field(description="Null before it has been fetched; so are the bytes.")
+    bytes: Known[int]
 
     def _path(self) -> str:
         return f"/models/{self.id}"
 
 
 class ModelPage(BaseModel):
-    """Some networks, newest first; `next` goes back as `cursor`."""
+    """Some networks; `next` goes back as `cursor`."""
 
     data: list[ModelView]
     has_more: bool

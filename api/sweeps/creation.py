@@ -17,9 +17,10 @@ from api.webhooks.schemas import WebhookView
 from atmc_spec import LEVELS
 from jobstore import audit, sweeps, traces
 from jobstore.dialects import now
-from jobstore.errors import Expired, NotFound
+from jobstore.errors import Expired, NotFetched, NotFound
 from jobstore.idempotency import Answer
 from jobstore.quotas import check_sweeps
+from jobstore.states import FileState
 from jobstore.sweeps import NewTrial
 from jobstore.tables import Dataset, Document, Model
 from jobstore.uploads import hold_uploads
@@ -43,8 +44,12 @@ def create(services: Services, body: Document, key: str | None) -> JSONResponse:
         planned = _planned(new)
         try:
             model, dataset = hold_uploads(session, new.model_id, new.dataset_id)
-        except (NotFound, Expired) as error:
+        except (NotFound, Expired, NotFetched) as error:
             raise not_uploaded(error) from error
+        for noun, row in (("model", model), ("dataset", dataset)):
+            if row.state == FileState.FETCHING:
+                detail = f"The {noun} is still being fetched: begin the sweep once it is ready."
+                raise Problem("invalid_value", detail, f"{noun}_id")
         for trial in planned:
             _check(session, trial, model)
         check_sweeps(session, services.terms.max_queued_jobs)
@@ -179,7 +184,7 @@ def _may_start(spec: Document) -> bool:
 
 
 def _asked(new: NewSweep) -> Document:
-    return new.model_dump(include={"spec", "specs", "from_denser"}) | {
+    return new.model_dump(include={"labels", "spec", "specs", "from_denser"}) | {
         "grid": new.grid and new.grid.model_dump(exclude_none=True),
         "goal": new.goal and new.goal.model_dump(),
         "minimise": new.minimise,

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.describing import Labels, Name
 from api.jobs.headline import Headline
 from api.jobs.resources import Resources
-from api.jobs.schemas import MAX_PRIORITY, MAX_TIME_LIMIT_S, JobError, Name, ShownEvent
+from api.jobs.schemas import MAX_PRIORITY, MAX_TIME_LIMIT_S, JobError, ShownEvent
 from api.sweeps.progress import Progress
 from api.webhooks.schemas import NewSweepWebhook, WebhookOfJob
 from atmc_spec import AttackName
@@ -72,6 +73,7 @@ class NewSweep(BaseModel):
     model_id: str
     dataset_id: str
     name: Name | None = Field(None, examples=["LeNet, six points"])
+    labels: Labels = Field({}, description="Each trial's labels.")
     spec: dict[str, Any] = Field(
         description="What all trials have of the spec; what the grid gives may be left out."
     )
@@ -188,6 +190,7 @@ class SweepView(BaseModel):
 
     id: str = Field(examples=["sweep_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"])
     name: str | None
+    labels: dict[str, str] = Field({}, description="Each trial's labels.")
     state: SweepState
     model_id: str
     dataset_id: str

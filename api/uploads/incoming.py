@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import answer_once, replayed
 from api.problems import Problem
 from api.services import Services
+from api.sources.asking import Looked, look_at
 from api.uploads.multipart import too_large
 from api.uploads.receiving import FileRule, Upload
-from api.uploads.schemas import ByUpload
+from api.uploads.schemas import ByReference
 from jobstore import incoming
 from jobstore.errors import NotFound, TooLarge
 from jobstore.idempotency import Answer
@@ -55,22 +56,23 @@ async def answer_by_upload(
     services: Services,
     call: str,
     key: str | None,
-    new: ByUpload,
+    new: ByReference,
+    upload_id: str,
     rule: FileRule[T],
     act: Callable[[Session, Upload[T]], Answer],
 ) -> JSONResponse:
     """Answer once by `act` on the assembled upload, which is used up with it."""
-    content = {"by_upload": new.model_dump()}
+    content = {"by_upload": new.model_dump(exclude_unset=True)}
     known = await run_in_threadpool(replayed, services.database, call, key, content)
     if known is not None:
         return known
-    async with assembled(services, new.upload_id, rule) as upload:
+    async with assembled(services, upload_id, rule) as upload:
         left = Leftovers()
 
         def use_up_too(session: Session) -> Answer:
             nonlocal left
             # The upload goes first, because the file takes over its share of the quota.
-            left = use_up(session, new.upload_id)
+            left = use_up(session, upload_id)
             return act(session, upload)
 
         answer = await run_in_threadpool(
@@ -78,6 +80,28 @@ async def answer_by_upload(
         )
     await run_in_threadpool(left.clear, services.store)
     return answer
+
+
+async def answer_by_source(
+    services: Services,
+    call: str,
+    key: str | None,
+    new: ByReference,
+    act: Callable[[Session, Looked], Answer],
+    **how: Any,
+) -> JSONResponse:
+    """Answer once by `act` on what lies at the URI now; `how` is what `look_at` is told."""
+    source, content = new.source(), {"by_source": new.model_dump(exclude_unset=True)}
+    assert source is not None
+
+    def answer() -> JSONResponse:
+        known = replayed(services.database, call, key, content)
+        if known is not None:
+            return known
+        looked = look_at(services, source, param="uri", **how)
+        return answer_once(services.database, call, key, content, lambda s: act(s, looked))
+
+    return await run_in_threadpool(answer)
 
 
 def answer_by_file(

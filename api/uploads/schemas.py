@@ -4,37 +4,59 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.describing import Described, ListQuery
+from api.problems import Problem
+from api.sources.schemas import MaySource, NewSource
 from api.text import WITHOUT_NUL
 from api.views import LinkedView
 from jobstore.incoming import URL_LIFETIME_S
+from jobstore.states import FileState
 
 
-class ByUpload(BaseModel):
-    """A file that has been uploaded before, by `POST /uploads` or `POST /uploads/direct`."""
+class ByReference(Described, MaySource):
+    """A file that was uploaded before, by `POST /uploads` or `.../direct`, or lies elsewhere."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    upload_id: str = Field(
-        max_length=255, examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"], pattern=r"^[\w]+$"
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"upload_id": "upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"}]},
     )
 
+    upload_id: str | None = Field(
+        None,
+        max_length=255,
+        examples=["upl_0197f3a2c5d87c3e9b1a4f60d2e8b7c1"],
+        pattern=r"^[\w]+$",
+    )
 
-class UploadQuery(BaseModel):
+    def upload(self) -> str | None:
+        """Return the id of the upload; None: it lies elsewhere.
+
+        Raises `missing_field` unless one is named, `invalid_value` for what does not go with it.
+        """
+        if self.upload_id is None:
+            if self.uri is None:
+                raise Problem("missing_field", "Give 'upload_id' or 'uri'.", "upload_id")
+            return None
+        for name in NewSource.model_fields:
+            if getattr(self, name) is not None:
+                detail = f"{name!r} is for a file that lies elsewhere: leave it or 'upload_id' out."
+                raise Problem("invalid_value", detail, name)
+        return self.upload_id
+
+
+class UploadQuery(ListQuery):
     """Which uploaded networks or data sets are listed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     q: str | None = Field(
         None,
         max_length=200,
         pattern=WITHOUT_NUL,
-        description="A part of the file's name or of the id.",
+        description="A part of the name, the file's name or the id.",
     )
+    state: FileState | None = None
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Only what has these bytes."
     )
-    limit: int = Field(20, ge=1, le=100)
-    cursor: str | None = Field(None, description="The `next` of the page before.")
 
 
 class UploadView(LinkedView):

@@ -7,9 +7,11 @@ from jobstore.tables.audit import AuditChain, AuditRecord
 from jobstore.tables.base import DEFAULT_TENANT, Base, Document, Owned
 from jobstore.tables.bookkeeping import CatalogueRow, IdempotencyKey, Metric, WorkerRow
 from jobstore.tables.jobs import AT_WORK, WAITING, Artifact, Event, Job
+from jobstore.tables.labels import Label
 from jobstore.tables.products import Product, ProductUse
 from jobstore.tables.sweeps import UNDER_WAY, Sweep, SweepEvent, SweepTrial
 from jobstore.tables.tenants import Key, Tenant
+from jobstore.tables.transfers import Transfer
 from jobstore.tables.uploads import Blob, Dataset, IncomingUpload, Model, UploadChunk
 from jobstore.tables.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 
@@ -31,6 +33,7 @@ __all__ = [
     "IncomingUpload",
     "Job",
     "Key",
+    "Label",
     "Metric",
     "Model",
     "Owned",
@@ -40,6 +43,7 @@ __all__ = [
     "SweepEvent",
     "SweepTrial",
     "Tenant",
+    "Transfer",
     "UploadChunk",
     "Webhook",
     "WebhookAttempt",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Double, MetaData, String, TextClause
+from sqlalchemy import JSON, BigInteger, Double, Index, MetaData, String, Text, TextClause, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jobstore.dialects import UtcDateTime
@@ -44,6 +44,25 @@ class Owned:
 
     # Workers of a version that knows no tenants rely on the database's default.
     tenant_id: Mapped[str] = mapped_column(TENANT_ID, server_default=DEFAULT_TENANT)
+
+
+class Described:
+    """A row that its user may give a name, labels and metadata; `jobstore.labels` writes these.
+
+    `notes` are what callers know as `metadata`, which is something else of a mapped class.
+    """
+
+    name: Mapped[str | None] = mapped_column(Text)
+    labels: Mapped[Document] = mapped_column(server_default="{}")
+    notes: Mapped[Document] = mapped_column(server_default="{}")
+
+
+def listed_by(table: str) -> tuple[Index, Index]:
+    """Return the indexes by which a table of `Described` rows is listed by time and by name."""
+    named = text("coalesce(name, '')")
+    return Index(None, "tenant_id", "created_at"), Index(
+        f"ix_{table}_named", "tenant_id", named, "id"
+    )
 
 
 def only_where(condition: TextClause) -> dict[str, Any]:

@@ -2,12 +2,21 @@
 
 from datetime import datetime
 
-from sqlalchemy import Enum, ForeignKey, Index, String, Text, text
+from sqlalchemy import Enum, ForeignKey, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
 from jobstore.states import JobState
-from jobstore.tables.base import ID, SHA256, Base, Document, Owned, only_where
+from jobstore.tables.base import (
+    ID,
+    SHA256,
+    Base,
+    Described,
+    Document,
+    Owned,
+    listed_by,
+    only_where,
+)
 from jobstore.tables.uploads import Dataset, Model
 from jobstore.traces import trace_id_of
 
@@ -25,7 +34,7 @@ _state = Enum(
 )
 
 
-class Job(Owned, Base):
+class Job(Described, Owned, Base):
     """A job: the truth about it. A broker's message is only a wake-up.
 
     `attempt` numbers the claims and is the fencing token; it only grows. `failed_attempts` counts
@@ -39,11 +48,14 @@ class Job(Owned, Base):
     says of a job that has succeeded; nothing here looks into it. `sweep_id` is the sweep that the
     job is a trial of. `trace` are the W3C headers that lead to the span of the request that made
     the job (`jobstore.traces`). `start_from` is the denser job whose `model.atmc` it starts from,
-    and `start_sha256` that file's digest (`jobstore.starts`).
+    and `start_sha256` that file's digest (`jobstore.starts`). `awaits_inputs` says that its model
+    or data set is still being fetched: no worker takes it. `results` is where its files are to be
+    put, too, and what came of it (`jobstore.transfers`).
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
+        *listed_by("jobs"),
         Index(None, "tenant_id", "id"),
         Index(None, "tenant_id", "state", "id"),
         Index(None, "tenant_id", "finished_at"),
@@ -67,12 +79,14 @@ class Job(Owned, Base):
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    name: Mapped[str | None] = mapped_column(Text)
     spec: Mapped[Document]
     model_id: Mapped[str] = mapped_column(ID, ForeignKey(Model.id))
     dataset_id: Mapped[str] = mapped_column(ID, ForeignKey(Dataset.id))
     start_from: Mapped[str | None] = mapped_column(ID)
     start_sha256: Mapped[str | None] = mapped_column(SHA256)
+
+    awaits_inputs: Mapped[bool] = mapped_column(default=False, server_default=false())
+    results: Mapped[Document | None]
 
     rank: Mapped[int] = mapped_column(default=0, server_default="0")
 

@@ -28,10 +28,10 @@ def _states(kind: type[SweepState] | type[TrialState]) -> Enum:
 class Sweep(Owned, Base):
     """Several jobs on one model and data set, the trials, of which the best is looked for.
 
-    `asked` is what its user said that trials are made by: `spec`, `grid`, `specs`, `goal`,
-    `minimise`, `trials`, `from_denser`. `max_parallel` trials at most are queued or running at
-    once. `rank`, `device`, `gpus` and `trial_time_limit_s` are each trial's (`Job`); so is `trace`.
-    `message` says in words how it ended, where there is more to say than the state.
+    `asked` is what its user said that trials are made by: `labels`, `spec`, `grid`, `specs`,
+    `goal`, `minimise`, `trials`, `from_denser`. `max_parallel` trials at most are queued or
+    running at once. `rank`, `device`, `gpus` and `trial_time_limit_s` are each trial's (`Job`); so
+    is `trace`. `message` says in words how it ended, where there is more to say than the state.
     """
 
     __tablename__ = "sweeps"

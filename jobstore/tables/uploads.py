@@ -6,10 +6,31 @@ from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobstore.dialects import clock
-from jobstore.tables.base import DEFAULT_TENANT, ID, SHA256, TENANT_ID, Base, Document, Owned
+from jobstore.states import FileState
+from jobstore.tables.base import (
+    DEFAULT_TENANT,
+    ID,
+    SHA256,
+    TENANT_ID,
+    Base,
+    Described,
+    Document,
+    Owned,
+    listed_by,
+)
 
 
-class Model(Owned, Base):
+class Fetched:
+    """A file that may be fetched from elsewhere: `source` says whence, and how far it is.
+
+    Before its `state` is `ready` it has no bytes, and no digest: an empty one.
+    """
+
+    state: Mapped[str] = mapped_column(String(16), server_default=FileState.READY)
+    source: Mapped[Document | None]
+
+
+class Model(Fetched, Described, Owned, Base):
     """An uploaded network: its bytes are the blob `sha256`; `summary` is what its header says.
 
     Once it has expired (`expired_at`) the bytes are gone and it stands for the jobs that used it.
@@ -17,7 +38,11 @@ class Model(Owned, Base):
     """
 
     __tablename__ = "models"
-    __table_args__ = (Index(None, "tenant_id", "sha256"), Index(None, "tenant_id", "id"))
+    __table_args__ = (
+        *listed_by("models"),
+        Index(None, "tenant_id", "sha256"),
+        Index(None, "tenant_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())
@@ -31,11 +56,15 @@ class Model(Owned, Base):
     expired_at: Mapped[datetime | None]
 
 
-class Dataset(Owned, Base):
+class Dataset(Fetched, Described, Owned, Base):
     """An uploaded data set, like a `Model`; `summary` is what its headers say."""
 
     __tablename__ = "datasets"
-    __table_args__ = (Index(None, "tenant_id", "sha256"), Index(None, "tenant_id", "id"))
+    __table_args__ = (
+        *listed_by("datasets"),
+        Index(None, "tenant_id", "sha256"),
+        Index(None, "tenant_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=clock())

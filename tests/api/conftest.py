@@ -304,13 +304,14 @@ def finished_job(service: Service, tenant: str = DEFAULT_TENANT, **changes: Any)
     return done
 
 
-def begun_sweep(service: Service) -> dict[str, Any]:
+def begun_sweep(service: Service, **more: Any) -> dict[str, Any]:
     """Begin a sweep of two trials, of which the keeper has made the first a job."""
     body = {
         "model_id": service.send_model().json()["id"],
         "dataset_id": service.send_dataset().json()["id"],
         "spec": files.SPEC,
         "grid": {"bits": [8, 4]},
+        **more,
     }
     made = service.http.post("/sweeps", json=body)
     assert made.status_code == 202, made.text

@@ -161,6 +161,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "GET /models/{model_id}",
         "POST /datasets",
         "GET /datasets",
+        "GET /connections",
         "GET /datasets/{dataset_id}",
         "POST /jobs",
         "GET /jobs",
@@ -187,6 +188,7 @@ def test_every_call_is_documented_with_its_problems(document: dict[str, Any]) ->
         "DELETE /signing-keys/{signing_key_id}",
         "DELETE /jobs/{job_id}",
         "DELETE /models/{model_id}",
+        *(f"PATCH /{noun}s/{{{noun}_id}}" for noun in ("job", "model", "dataset")),
         "DELETE /datasets/{dataset_id}",
         "POST /keys",
         "GET /keys",
@@ -259,9 +261,10 @@ def test_references_lead_somewhere_and_call_names_are_unique(document: dict[str,
 
 
 def test_the_bodies_that_handlers_stream_are_documented(document: dict[str, Any]) -> None:
+    said = {"name", "labels", "metadata"}
     for path, parts in {
-        "/models": {"file", "architecture", "normalization"},
-        "/datasets": {"file"},
+        "/models": {"file", "architecture", "normalization", *said},
+        "/datasets": {"file", *said},
         "/jobs": {"model", "dataset", "spec"},
     }.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]

@@ -31,13 +31,16 @@ ACTIONS = {
     ("post", "/jobs"): "job.create",
     ("post", "/jobs/{job_id}/cancel"): "job.cancel",
     ("post", "/jobs/{job_id}/retry"): "job.retry",
+    ("patch", "/jobs/{job_id}"): "job.change",
     ("delete", "/jobs/{job_id}"): "job.delete",
     ("post", "/sweeps"): "sweep.create",
     ("post", "/sweeps/{sweep_id}/cancel"): "sweep.cancel",
     ("delete", "/sweeps/{sweep_id}"): "sweep.delete",
     ("post", "/models"): "model.create",
+    ("patch", "/models/{model_id}"): "model.change",
     ("delete", "/models/{model_id}"): "model.delete",
     ("post", "/datasets"): "dataset.create",
+    ("patch", "/datasets/{dataset_id}"): "dataset.change",
     ("delete", "/datasets/{dataset_id}"): "dataset.delete",
     ("post", "/uploads"): "upload.create",
     ("delete", "/uploads/{upload_id}"): "upload.delete",
@@ -87,6 +90,8 @@ def test_every_call_that_changes_something_leaves_a_record(admin: Service) -> No
     (job,) = red.http.get("/jobs").json()["data"]
     red.http.post(f"{job['links']['self']}/retry")
     red.http.post(f"{job['links']['self']}/cancel")
+    for link in ("self", "model", "dataset"):
+        red.http.patch(job["links"][link], json={"name": "another"})
     red.http.delete(job["links"]["self"])
     sweep = begun_sweep(red)
     red.http.post(sweep["links"]["cancel"])

@@ -348,12 +348,15 @@ def _assembled(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_IDS = ("webhook_id", "key_id", "job_id", "model_id", "dataset_id")
+
+
 def test_the_examples_of_the_document_are_accepted(contract: Service, real: Real) -> None:
     document = contract.http.get("/openapi.json").json()
     accepted = set()
     for method, path, example in bodies(document):
         filled = {name: real.of(name) or value for name, value in example.items()}
-        ids = {name: real.of(name) for name in ("webhook_id", "key_id") if name in path}
+        ids = {name: real.of(name) for name in _IDS if f"{{{name}}}" in path}
         url = path.format(**ids, name=TENANT)
         response = contract.http.request(method, url, json=filled)
         refused = response.json()

@@ -5,16 +5,18 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from jobstore import deliveries, products
+from jobstore import deliveries, products, transfers
 from jobstore.objects import Stored, blob_key
-from jobstore.tables import Base, Owned
+from jobstore.tables import Base, Model, Owned
 from tests.api import files
 from tests.api.conftest import Service, assert_problem, begun_sweep, claimed, finished_job
 
 # Of nobody in particular: what may be asked for, and whether the service is well.
 COMMON = {
+    # The operator's, by tenant: tests/api/test_sources.py.
+    "/connections",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -116,7 +118,7 @@ def calls(service: Service) -> list[tuple[str, str]]:
 
 
 def ask(service: Service, method: str, path: str) -> httpx.Response:
-    if method == "patch" and path.startswith("/webhooks/"):
+    if method == "patch" and not path.startswith("/uploads/"):
         return service.http.request(method, path, json={})
     headers = TUS if path.startswith("/uploads/") else {}
     return service.http.request(method, path, headers=headers, follow_redirects=True)
@@ -207,6 +209,13 @@ def made_product(service: Service) -> None:
         products.publish(session, attempt, "b" * 64, "robust_training", stored, 1.0)
 
 
+def lying_elsewhere(service: Service) -> None:
+    """Have a file of the tenant's wait to be fetched."""
+    with service.database.of("red").write() as session:
+        model = session.scalars(select(Model).limit(1)).one()
+        transfers.begin(session, model, {"uri": "s3://bucket/key"})
+
+
 def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     red = admin.new_tenant("red")
     finished_job(red, "red")
@@ -214,7 +223,8 @@ def test_every_row_that_a_tenant_causes_is_its_own(admin: Service) -> None:
     made_product(red)
     begin_upload(red)
     told_webhook(red)
-    begun_sweep(red)
+    begun_sweep(red, labels={"a": "b"})
+    lying_elsewhere(red)
     owned = [m.local_table.name for m in Base.registry.mappers if issubclass(m.class_, Owned)]
     assert len(owned) >= 6
     with admin.database.read() as session:

@@ -8,6 +8,7 @@ from jobstore import artifacts, catalogue, events, jobs, leases, uploads
 from jobstore.database import Database
 from jobstore.errors import InvalidCursor, NotFound
 from jobstore.jobs import Head
+from jobstore.listing import Which
 from jobstore.states import JobState
 
 
@@ -67,7 +68,7 @@ def test_pages_hold_every_job_once_newest_first(database: Database, add_job) -> 
     seen, cursor = [], None
     for expected in (3, 3, 1):
         with database.read() as session:
-            page = jobs.list_jobs(session, limit=3, cursor=cursor)
+            page = jobs.list_jobs(session, Which(limit=3, cursor=cursor))
         seen += [job.id for job in page.jobs]
         assert len(page.jobs) == expected
         cursor = page.next
@@ -80,7 +81,7 @@ def test_a_page_that_ends_with_the_last_job_has_no_next(database: Database, add_
     add_job()
     add_job()
     with database.read() as session:
-        assert jobs.list_jobs(session, limit=2).next is None
+        assert jobs.list_jobs(session, Which(limit=2)).next is None
 
 
 def test_jobs_are_filtered_by_state(database: Database, add_job) -> None:
@@ -106,7 +107,7 @@ def test_jobs_are_filtered_by_state(database: Database, add_job) -> None:
 )
 def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidCursor):
-        jobs.list_jobs(session, cursor=cursor)
+        jobs.list_jobs(session, Which(cursor=cursor))
 
 
 def test_the_heads_of_many_jobs_come_at_once(database: Database, add_job) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from jobstore import webhooks
+from jobstore import reaching, webhooks
 from jobstore.database import Database
 from jobstore.destinations import Destinations
 from keeper import posting
@@ -140,7 +140,7 @@ def test_a_receiver_that_drips_is_left(
 def test_a_name_that_is_looked_up_for_ever_is_left(
     database: Database, add_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(posting, "LOOK_UP_S", 0.2)
+    monkeypatch.setattr(reaching, "LOOK_UP_S", 0.2)
     free = threading.Event()
 
     def silent(host: str, port: int) -> list[str]:
