@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from api import problems
 from api.models.schemas import Normalization
+from api.sources.schemas import NewResults, NewSource
 from api.webhooks.schemas import NewWebhook
 
 LOCATION: dict[str, Any] = {
@@ -114,7 +115,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     # Bodies that the handlers stream themselves refer to these.
-    for kind in (Normalization, NewWebhook):
+    for kind in (Normalization, NewWebhook, NewSource, NewResults):
         document["components"]["schemas"][kind.__name__] = kind.model_json_schema()
     for operations in document["paths"].values():
         for operation in operations.values():
