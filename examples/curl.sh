@@ -30,13 +30,21 @@ text() {
     grep -o "\"$1\": *\"[^\"]*\"" | sed -n '1s/.*: *"\(.*\)"/\1/p'
 }
 
-model_id=$(call /models -F "file=@$model" -F "architecture=$architecture" | text id)
-dataset_id=$(call /datasets -F "file=@$data" | text id)
+# One text of an answer. A pipe would hide that the call before it was refused.
+ask() {
+    wanted=$1
+    shift
+    said=$(call "$@") || exit 1
+    printf '%s\n' "$said" | text "$wanted"
+}
+
+model_id=$(ask id /models -F "file=@$model" -F "architecture=$architecture")
+dataset_id=$(ask id /datasets -F "file=@$data")
 
 # A request with the same key is answered as the first was: one that is sent twice makes one job.
 key=$(printf '%s' "$model_id $dataset_id $spec" | sha256sum | cut -c1-32)
 body="{\"model_id\": \"$model_id\", \"dataset_id\": \"$dataset_id\", ${spec#?}"
-job=$(call /jobs -H 'Content-Type: application/json' -H "Idempotency-Key: $key" -d "$body" | text id)
+job=$(ask id /jobs -H 'Content-Type: application/json' -H "Idempotency-Key: $key" -d "$body")
 echo "$job"
 
 state=queued
@@ -49,11 +57,12 @@ while :; do
             ;;
     esac
     # Answered when the state changes, or after half a minute.
-    state=$(call "/jobs/$job?wait=30" | text state)
+    state=$(ask state "/jobs/$job?wait=30")
     echo "$job: $state"
 done
 
-artifacts=$(call "/jobs/$job/artifacts" | tr '{' '\n')
+artifacts=$(call "/jobs/$job/artifacts")
+artifacts=$(printf '%s\n' "$artifacts" | tr '{' '\n')
 for name in model.atmc model.onnx report.json; do
     # The store's own address, if it has one, is followed; the key does not go there.
     call "/jobs/$job/artifacts/$name" -L -o "$name.part"
