@@ -88,7 +88,7 @@ _ALONE = ("serve", "inspect", "convert", "completion")
     help="The authority that signed the service's certificate, instead of this machine's.",
 )
 @click.pass_context
-def cli(context: click.Context, server: str, **_: object) -> None:
+def cli(context: click.Context, /, server: str, **_: object) -> None:
     """Compress image classifiers without giving up their robustness.
 
     A service that asks for a key gets the one in ATMC_API_KEY; a token of its provider may stand
