@@ -69,8 +69,10 @@ async def where_to(services: ProcessDep) -> dict[str, Any]:
 
 
 @router.post("/page/sign-in")
-async def sign_in(request: Request, services: ProcessDep) -> dict[str, str]:
+async def sign_in(request: Request, services: ProcessDep, response: Response) -> dict[str, str]:
     """Return the token that a provider's code stands for."""
+    # RFC 6749, section 5.1: no cache keeps a token.
+    response.headers["Cache-Control"] = "no-store"
     provider = _provider(services)
     return {"token": await exchange(provider, services.settings, await read_body(request, Code))}
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from atmc_client.cli import main
 from atmc_core.networks.architectures import build
+from jobstore.database import Database, make_engine
 from jobstore.settings import Settings
 from tests.api.conftest import prepare_database, wait_until
 from tests.api.processes import is_up, log_of, serving
@@ -113,6 +114,14 @@ def api_url(api_settings: Settings) -> Iterator[str]:
     """A running `python -m api` that knows the catalogue; no worker takes its jobs."""
     with serving_api(api_settings) as url:
         yield url
+
+
+@pytest.fixture
+def database(api_settings: Settings, api_url: str) -> Iterator[Database]:
+    """The API's database, for what a worker or the keeper would write."""
+    database = Database(make_engine(api_settings))
+    yield database
+    database.engine.dispose()
 
 
 @contextmanager

@@ -1,12 +1,8 @@
 """`atmc sweep` and `atmc sweeps` on a running API, whose trials a test has succeed."""
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,22 +11,14 @@ import pytest
 from atmc_client import ApiError, Client
 from atmc_client.cli.figure import Point, figure, file_size
 from jobstore import jobs, leases
-from jobstore.database import Database, make_engine
 from jobstore.states import JobState
 from jobstore.wakeups import make_celery
 from keeper.trials import Conductor
 from tests.api.conftest import HEADLINE
-from tests.atmc_client.conftest import ROOT
+from tests.atmc_client.terminal import Terminal
 from tests.atmc_client.test_cli import files as files_to_send
 
 files = files_to_send
-
-
-@pytest.fixture
-def database(api_settings, api_url):
-    database = Database(make_engine(api_settings))
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture
@@ -157,35 +145,11 @@ def test_on_a_terminal_it_is_live_and_ctrl_c_says_how_to_come_back(
 ):
     made = begun(sweep, "--densities", ".1", ".05", "--bits", "4", "--from-scratch")
     succeed(database, conductor, made, 0.8, 40_000)
-    command = [sys.executable, "-m", "atmc_client", "--server", api_url, "sweeps", "watch"]
-    ours, its = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    process = subprocess.Popen(
-        [*command, made["id"]],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=its,
-        start_new_session=True,
-        # Whoever started the tests may have had them ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    os.close(its)
-    seen = ""
-    while "best: trial 0" not in seen:
-        seen += os.read(ours, 65_536).decode()
-    process.send_signal(signal.SIGINT)
-    try:
-        while more := os.read(ours, 65_536).decode():
-            seen += more
-    except OSError:
-        pass  # The other end is closed.
-    os.close(ours)
-    assert process.wait(10) == 130
-    assert process.stdout.read() == b""
-    process.stdout.close()
-    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen)
+    terminal = Terminal("--server", api_url, "sweeps", "watch", made["id"])
+    terminal.until("best: trial 0")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == (130, "")
+    plain = terminal.plain
     assert "80.00 %" in plain
     assert "★0" in plain
     again = f"atmc --server {api_url} sweeps"

@@ -1,12 +1,8 @@
 """`atmc watch`, `logs` and what else follows: live, line by line, and left by Ctrl-C."""
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 
 import pytest
@@ -14,23 +10,15 @@ import pytest
 from atmc_client.cli.sparkline import sparkline
 from atmc_client.cli.watch import said
 from jobstore import leases
-from jobstore.database import Database, make_engine
 from jobstore.events import EventType, NewEvent
 from jobstore.states import JobState
 from tests.api.conftest import HEADLINE
-from tests.atmc_client.conftest import ROOT
+from tests.atmc_client.terminal import Terminal
 from tests.atmc_client.test_cli import OPTIONS
 from tests.atmc_client.test_cli import files as files_to_send
 from tests.atmc_client.test_cli import submit as submits
 
 files, submit = files_to_send, submits
-
-
-@pytest.fixture
-def database(api_settings, api_url):
-    database = Database(make_engine(api_settings))
-    yield database
-    database.engine.dispose()
 
 
 @pytest.fixture
@@ -59,46 +47,6 @@ def trained(database, submit):
     yield job, end
     with database.write() as session, suppress(leases.LeaseLost):
         leases.finish(session, claimed[1], JobState.CANCELLED)
-
-
-class Terminal:
-    """An `atmc` command whose standard error is a terminal."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.ours, its = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "atmc_client", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=its,
-            text=True,
-            start_new_session=True,
-            # Whoever started the tests may have had them ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        os.close(its)
-        self.seen = ""
-
-    def until(self, text: str) -> None:
-        while text not in self.plain:
-            self.seen += os.read(self.ours, 65_536).decode()
-
-    def end(self) -> tuple[int, str]:
-        """The exit code and what went to standard output."""
-        try:
-            while more := os.read(self.ours, 65_536).decode():
-                self.seen += more
-        except OSError:
-            pass  # The other end is closed.
-        os.close(self.ours)
-        written, _ = self.process.communicate(timeout=20)
-        return self.process.returncode, written
-
-    @property
-    def plain(self) -> str:
-        return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", self.seen)
 
 
 def test_on_a_terminal_training_is_drawn_until_the_job_has_ended(api_url, trained):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -217,17 +218,22 @@ def test_a_running_job_is_cancelled_within_seconds(atmc, submit):
 
 def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
     done = atmc(
-        *("submit", "--method", "evaluate", "--model", digits / "digits.safetensors"),
-        *("--architecture", "digits_cnn", "--data", digits / "digits.npz", "--epsilon", 0.1),
-        *("--set", "evaluation.level=standard", "--set", "evaluation.max_images=60"),
+        *("evaluate", digits / "digits.safetensors", "--architecture", "digits_cnn"),
+        *("--data", digits / "digits.npz", "--epsilon", 0.1, "--images", 60),
         *("--set", "evaluation.autoattack_steps=5", "--set", "evaluation.square_queries=30"),
-        *("--set", "evaluation.curve_images=10"),
-        *("--set", "accept.robust_accuracy=0.99", "--json"),
+        *("--set", "evaluation.curve_images=10", "--set", "accept.robust_accuracy=0.99"),
     )
     assert done.returncode == 0, done.stderr
-    job = json.loads(done.stdout)
+    name, _, threat = done.stdout.splitlines()[0].partition(": ")
+    assert threat == "linf, epsilon 0.1"
+    job = json.loads(atmc("show", name, "--json").stdout)
     headline = job["headline"]
     assert headline["clean_accuracy_before"] > 0.9 > headline["robust_accuracy_before"]
+    # The table has each with its interval, clean first.
+    figures = re.findall(r"^ *(\S.*?) +(\d+\.\d\d %) +\d.* to .* %", done.stdout, re.M)
+    assert figures[0] == ("clean", f"{100 * headline['clean_accuracy_before']:.2f} %")
+    robust = f"{100 * headline['robust_accuracy_before']:.2f} %"
+    assert ("under all attacks, the worst case", robust) in figures
     compressed = ("clean_accuracy_after", "robust_accuracy_after", "k", "file_bytes")
     assert [headline[name] for name in compressed] == [None] * 4
     # A missed threshold is no failed job.

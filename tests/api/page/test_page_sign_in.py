@@ -69,6 +69,15 @@ def go_there(page: Page, provider: Provider, service: Service, route: str = "") 
 def test_somebody_signs_in_by_the_provider_and_comes_back_to_where_they_were(
     page: Page, provider: Provider, service: Service
 ) -> None:
+    kept: list[str | None] = []
+    page.on(
+        "response",
+        lambda got: (
+            kept.append(got.headers.get("cache-control"))
+            if got.request.method == "POST" and got.url.endswith("/page/sign-in")
+            else None
+        ),
+    )
     go_there(page, provider, service, "#/sweeps")
     asked = parse_qs(urlsplit(page.url).query)
     assert asked["code_challenge_method"] == ["S256"]
@@ -77,6 +86,7 @@ def test_somebody_signs_in_by_the_provider_and_comes_back_to_where_they_were(
     page.locator("input[name=sub]").fill("alice")
     page.locator("input[name=sub]").press("Enter")
     page.get_by_role("heading", name="Sweeps", level=1).wait_for()
+    assert kept == ["no-store"]
     # No code stays in the address, which a history keeps.
     assert page.evaluate("location.href") == f"{base(service)}/#/sweeps"
     token = page.evaluate("sessionStorage.getItem('atmc-key')")
