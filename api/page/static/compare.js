@@ -45,13 +45,13 @@ export function Compare({ ids }) {
   const differs = paths.filter((path) => text(specs[0].get(path)) !== text(specs[1].get(path)));
   return html`<section><p class="crumb"><a href="#/jobs">Jobs</a></p><div class="head"><${Heading} title="Two jobs compared" /></div>
     <div class="grid two">
-      <div class="card"><h2>Found</h2><div class="scroll" tabindex="0" role="region" aria-label="What they found"><table>${head}<tbody>
+      <div class="card"><h2>Found</h2><div class="scroll narrowing" tabindex="0" role="region" aria-label="What they found"><table>${head}<tbody>
         ${FOUND.filter(([, name]) => [one, two].some((job) => value(job, name) != null)).map(([text, name, write, change]) =>
           row(text, write(value(one, name)), write(value(two, name)), value(one, name) != null && value(two, name) != null ? change(value(two, name) - value(one, name)) : ""))}
         ${SIZES.map(([text, name, write]) => row(text, one.headline?.[name] == null ? DASH : write(one.headline[name]), two.headline?.[name] == null ? DASH : write(two.headline[name])))}
       </tbody></table></div></div>
       <div class="card"><h2>Asked</h2><p class="note">${differs.length ? "Where the two differ; all else is the same." : "Both were asked the same."}</p>
-        ${differs.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="What they were asked"><table>${head}<tbody>${differs.map((path) => row(words(path), text(specs[0].get(path)), text(specs[1].get(path))))}</tbody></table></div>`}
+        ${differs.length > 0 && html`<div class="scroll narrowing" tabindex="0" role="region" aria-label="What they were asked"><table>${head}<tbody>${differs.map((path) => row(words(path), text(specs[0].get(path)), text(specs[1].get(path))))}</tbody></table></div>`}
         ${one.model_id !== two.model_id && html`<p class="note">They had different models.</p>`}${one.dataset_id !== two.dataset_id && html`<p class="note">They had different data.</p>`}</div>
       <div class="card all"><h2>Training</h2><${Curves} title="Loss" lines=${line("loss")} format=${(v) => v.toPrecision(2)} />
         <${Curves} title="Accuracy on validation images" lines=${line("accuracy")} format=${percent} /></div>

@@ -90,7 +90,7 @@ function Results({ job }) {
       ${h.nonzeros != null && html`<div><b>${count(h.nonzeros)}</b><span>non-zeros of at most ${count(h.k)}, ${h.bits} bits each</span></div>`}
       ${h.accepted != null && html`<div><b class=${h.accepted ? "" : "bad"}>${h.accepted ? "accepted" : "not accepted"}</b><span>${(job.acceptance || []).map((t) => `${words(t.name)} ${t.passed ? "met" : "missed"}`).join(", ")}</span></div>`}
     </div>
-    <div class="scroll accuracies" tabindex="0" role="region" aria-label="Accuracies"><table><thead><tr><th scope="col">Accuracy</th>${sides.map(([side, text]) => html`<th scope="col" class="number" key=${side}>${text}</th>`)}</tr></thead>
+    <div class="scroll narrowing" tabindex="0" role="region" aria-label="Accuracies"><table><thead><tr><th scope="col">Accuracy</th>${sides.map(([side, text]) => html`<th scope="col" class="number" key=${side}>${text}</th>`)}</tr></thead>
       <tbody>${ROWS.filter(([row]) => sides.some(([side]) => at(row, side) != null)).map(([row, text]) => html`<tr key=${row}><th scope="row">${text}</th>
         ${sides.map(([side]) => html`<td class="number" key=${side}>${percent(at(row, side))}</td>`)}</tr>`)}
         ${compressed && html`<tr><th scope="row">File</th>${sides.map(([side]) => html`<td class="number" key=${side}>${side === "after" ? `${bytes(h.file_bytes)} (${share(h.file_ratio)})` : bytes(h.dense_bytes)}</td>`)}</tr>`}

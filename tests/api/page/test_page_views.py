@@ -186,6 +186,24 @@ def test_five_thousand_jobs_are_drawn_where_they_are_seen(local: Service, visit:
     seen.until("document.querySelector('.table')?.ariaRowCount === '112'")
 
 
+HIDDEN = """
+Math.max(0, ...[...document.querySelectorAll('.narrowing, .files .scroll')]
+    .map((table) => table.scrollWidth - table.clientWidth))
+"""
+OVERLAPPING = """
+[...document.querySelectorAll('.body .row')].filter((row) => {
+    const boxes = ['.name', '.doing'].map((part) => {
+        const range = document.createRange();
+        range.selectNodeContents(row.querySelector(part));
+        return range.getBoundingClientRect();
+    });
+    // Its label is made by the style sheet, so no text of the document has its place.
+    boxes.push(row.querySelector('.density').getBoundingClientRect());
+    return boxes.some((one, n) => boxes.slice(n + 1).some((other) =>
+        one.left < other.right && other.left < one.right
+        && one.top < other.bottom - 1 && other.top < one.bottom - 1));
+}).length
+"""
 LOOKS = [
     (PHONE_WIDTH, "light"),
     (WIDE, "dark"),
@@ -219,6 +237,9 @@ def test_every_view_fits_every_width_and_reads_well(
         seen.go(route)
         seen.page.get_by_text(re.compile(text)).last.wait_for()
         assert seen.width_left_over() <= 0, route
+        # What a result is looked for is on the screen, and no part of a row is on another.
+        assert seen.page.evaluate(HIDDEN) <= 0, route
+        assert seen.page.evaluate(OVERLAPPING) == 0, route
         assert seen.serious() == [], route
 
 
