@@ -2,10 +2,10 @@
 
 Accuracy falls and the file shrinks with the density and with the bits, so where one trial failed a
 sparser one of no more bits fails, too, and where one held a denser one holds. First the density is
-bracketed and the bracket narrowed, by the secant through its ends where that is quick, else by its
-middle. Then bits: the densest file of other bits that is smaller than the best so far is tried; if
-that fails, all sparser ones of these bits do, so one trial rules them out. Then the bracket of the
-best bits is narrowed to neighbours of the lattice.
+bracketed and the bracket narrowed, by a parabola through its ends and a third trial where that is
+quick, else by its middle. Then bits: the densest file of other bits that is smaller than the best
+so far is tried; if that fails, all sparser ones of these bits do, so one trial rules them out. Then
+the bracket of the best bits is narrowed to neighbours of the lattice.
 
 Densities stand on a lattice of steps of `RATIO`, so that two searches ask for the same ones.
 """
@@ -13,6 +13,7 @@ Densities stand on a lattice of steps of `RATIO`, so that two searches ask for t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 RATIO = 1.025
 """Two neighbours of the lattice differ by this factor: by less than 3 %."""
@@ -182,15 +183,42 @@ class _State:
         holds = _level(best)
         if end - holds <= 1:
             return None
-        level = (holds + end) // 2
-        if fails is not None and fails.low is not None and not self._is_slow(best.bits):
-            above = (best.low or 0.0) - self._search.floor
-            below = self._search.floor - fails.low
-            # The density at which a line through both crosses the floor, rounded to what holds.
-            level = holds + math.floor((end - holds) * above / (above + below))
+        crossing = None if self._is_slow(best.bits) else self._crossing(best, fails)
+        level = (holds + end) // 2 if crossing is None else math.floor(crossing)
         level = min(max(level, holds + 1), end - 1)
         between = f"between {_words(best)}, which held, and density {density_at(end):g}"
         return self._at(level, best.bits, f"{between}, which did not")
+
+    def _crossing(self, best: Tried, fails: Tried | None) -> float | None:
+        """Return the level at which accuracy is likely to be the floor; None if nothing tells."""
+        holds, floor = _level(best), self._search.floor
+        curve = self._curve(best.bits)
+        if len(curve) == 1:
+            # With other bits accuracy falls in the same way, but at another density.
+            for bits in {trial.bits for trial in self._tried} - {best.bits}:
+                other = self._curve(bits)
+                there, at_floor = _where(other, curve[0][1]), _where(other, floor)
+                if there is not None and at_floor is not None:
+                    return holds + at_floor - there
+        if fails is None or fails.low is None or best.low is None:
+            return None
+        # Through both a line, or with the nearest third a parabola: accuracy falls ever faster.
+        end = _level(fails)
+        denser = [point for point in curve if point[0] < holds]
+        sparser = [point for point in curve if point[0] > end]
+        third = denser[-1:] or sparser[:1]
+        width, above, below = end - holds, best.low - floor, fails.low - floor
+        slope, bend = (below - above) / width, 0.0
+        for level, low in third:
+            bend = ((low - best.low) / (level - holds) - slope) / (level - end)
+        # It is the one root between them of bend x^2 + linear x + above.
+        linear = slope - bend * width
+        return holds + 2 * above / (math.sqrt(linear**2 - 4 * bend * above) - linear)
+
+    def _curve(self, bits: int) -> list[tuple[int, float]]:
+        """Return the levels that were tried with these bits, and what held at each."""
+        own = (trial for trial in self._tried if trial.bits == bits)
+        return sorted((_level(trial), trial.low) for trial in own if trial.low is not None)
 
     def _is_slow(self, bits: int) -> bool:
         """Tell whether the last two trials have not halved the bracket of these bits."""
@@ -238,6 +266,14 @@ class _State:
 
 
 _BEGIN = "to begin with"
+
+
+def _where(curve: Sequence[tuple[int, float]], low: float) -> float | None:
+    """Return the level at which the line through a curve's points falls to `low`."""
+    for (level, above), (end, below) in pairwise(curve):
+        if below <= low <= above and below < above:
+            return level + (end - level) * (above - low) / (above - below)
+    return None
 
 
 class _Sizes:
