@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From a network of torchvision to a small ONNX file, through the service
 #
-# A ResNet-18 of `torchvision.models`, trained for a moment; the service compresses it; the ONNX
+# A ShuffleNet of `torchvision.models`, trained for a moment; the service compresses it; the ONNX
 # file that comes back is run by onnxruntime, on the test images and on one picture from a file.
 # Start the service first: `make serve`. Then `python -m examples.torchvision_to_onnx` runs every
 # cell in order, in a few minutes on two cores; nothing is downloaded.
@@ -22,7 +22,7 @@ from atmc_client import Client
 from atmc_core.networks.architectures import build
 
 torch.manual_seed(0)
-TRAIN, TEST, EPOCHS = 600, 120, 4
+TRAIN, TEST, EPOCHS = 600, 120, 10
 folder = Path(tempfile.mkdtemp(prefix="atmc-torchvision-"))
 
 # %% [markdown]
@@ -36,7 +36,8 @@ enlarged = [
     Image.fromarray((image * 15.9).astype(np.uint8)).resize((32, 32)).convert("RGB")
     for image in digits.images[: TRAIN + TEST]
 ]
-images, labels = np.stack(enlarged), digits.target[: TRAIN + TEST]
+images = np.stack([np.asarray(image) for image in enlarged])
+labels = digits.target[: TRAIN + TEST]
 train, test = slice(0, TRAIN), slice(TRAIN, None)
 np.savez(
     folder / "images.npz",
@@ -49,44 +50,44 @@ np.savez(
 # %% [markdown]
 # ## A network
 # The service knows torchvision's classifiers by name, with a head for as many classes as there
-# are: `torchvision.models.resnet18(num_classes=10)` is `torchvision/resnet18`. A normalisation
-# would be named to the service (`normalization`); here there is none.
+# are: `torchvision.models.shufflenet_v2_x0_5(num_classes=10)` is `torchvision/shufflenet_v2_x0_5`.
+# A normalisation would be named to the service (`normalization`); here there is none.
 
 # %%
-NAME = "torchvision/resnet18"
+NAME = "torchvision/shufflenet_v2_x0_5"
 network = build(NAME, 10)
 inputs = torch.tensor(images[train]).permute(0, 3, 1, 2) / 255
 targets = torch.tensor(labels[train])
 steps = EPOCHS * -(-TRAIN // 64)
-optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=steps)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
 for _ in range(EPOCHS):
-    for index in torch.randperm(TRAIN).split(64):
+    for index in torch.split(torch.randperm(TRAIN), 64):
         optimizer.zero_grad()
         torch.autograd.backward(F.cross_entropy(network(inputs[index]), targets[index]))
         optimizer.step()
         schedule.step()
-save_file(network.state_dict(), folder / "resnet18.safetensors")
+save_file(network.state_dict(), folder / "shufflenet.safetensors")
 
 # %% [markdown]
 # ## Compress
-# A twentieth of the weights in 4 bits. Epochs are few, so that this ends soon: leave `training` out
+# A quarter of the weights in 4 bits. Epochs are few, so that this ends soon: leave `training` out
 # for a network that you mean to use.
 
 # %%
 spec = {
     "method": "atmc",
-    "target": {"density": 0.05, "bits": 4},
+    "target": {"density": 0.25, "bits": 4},
     "threat": {"norm": "linf", "epsilon": 2 / 255, "steps": 1},
-    "training": {"robust_epochs": 1, "compression_epochs": 2, "finish_epochs": 1},
+    "training": {"robust_epochs": 2, "compression_epochs": 4, "finish_epochs": 2},
     "evaluation": {"attacks": ["fgsm"], "curve_images": 10, "curve_steps": 1, "speed": False},
 }
 with Client() as client:
-    job = client.submit(folder / "resnet18.safetensors", NAME, folder / "images.npz", spec)
+    job = client.submit(folder / "shufflenet.safetensors", NAME, folder / "images.npz", spec)
     job = client.wait(job["id"])
     client.download(job["id"], folder / "small")
 reported = job["headline"]["clean_accuracy_after"]
-before, after = (folder / name for name in ("resnet18.safetensors", "small/model.atmc"))
+before, after = (folder / name for name in ("shufflenet.safetensors", "small/model.atmc"))
 print(f"{before.stat().st_size:,} bytes before, {after.stat().st_size:,} after")
 
 # %% [markdown]

@@ -54,9 +54,9 @@ def test_a_network_of_torchvision_becomes_an_onnx_file_that_runs(
     found = re.search(r"by onnxruntime (\S+), by the service's report (\S+)", done.stdout)
     assert found is not None
     assert found[1] == found[2]
-    assert float(found[1]) > 0.5
+    assert float(found[1]) > 0.3
     (folder,) = tmp_path.glob("atmc-torchvision-*")
-    before, after = folder / "resnet18.safetensors", folder / "small" / "model.atmc"
-    assert after.stat().st_size < 0.05 * before.stat().st_size
+    before, after = folder / "shufflenet.safetensors", folder / "small" / "model.atmc"
+    assert after.stat().st_size < 0.2 * before.stat().st_size
     picture = re.search(r"shows (\d), the network says (\d)", done.stdout)
     assert picture is not None

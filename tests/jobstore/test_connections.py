@@ -1,13 +1,16 @@
 """What a connection signs with, and which version of an object it reads, on a real S3 server."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from jobstore.connections import Connection, Place
 from jobstore.remote import SourceError, look, stream
@@ -22,10 +25,17 @@ class Platform(ThreadingHTTPServer):
 
     keys: dict[str, str]
     asked: list[tuple[str, str | None]]
+    scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
+
+    def speak_tls(self, authority: trustme.CA) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.scheme = "https"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -39,6 +49,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers["Authorization"] or machine))
         role = self.path.endswith("/security-credentials/")
         self._answer("role-of-the-machine" if role else json.dumps(self.server.keys))
+
+    def do_POST(self) -> None:
+        """As the security token service takes a web identity."""
+        self.server.asked.append((self.path, None))
+        keys = self.server.keys
+        given = {
+            "AccessKeyId": keys["AccessKeyId"],
+            "SecretAccessKey": keys["SecretAccessKey"],
+            "SessionToken": keys["Token"],
+            "Expiration": EXPIRES,
+        }
+        fields = "".join(f"<{name}>{value}</{name}>" for name, value in given.items())
+        action = "AssumeRoleWithWebIdentity"
+        result = f"<{action}Result><Credentials>{fields}</Credentials></{action}Result>"
+        self._answer(f"<{action}Response>{result}</{action}Response>")
 
     def _answer(self, text: str) -> None:
         self.send_response(200)
@@ -130,6 +155,25 @@ def test_so_do_a_machine_s(
     path, token = platform.asked[-1]
     assert path.endswith("/iam/security-credentials/role-of-the-machine")
     assert token == "token-of-the-machine"
+
+
+def test_so_does_a_web_identity(
+    bucket: VersionedBucket, platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    platform.speak_tls(authority)
+    (tmp_path / "token").write_text(TOKEN)
+    role = "arn:aws:iam::123456789012:role/reader"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", role)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", platform.url)
+    bucket.put("net", b"of the identity")
+    connection = lake(bucket, credentials="workload")
+    assert read(connection, place_of(bucket, "net")) == b"of the identity"
+    asked = parse_qs(urlsplit(platform.asked[0][0]).query)
+    assert (asked["WebIdentityToken"], asked["RoleArn"]) == ([TOKEN], [role])
 
 
 def test_the_others_do_not_ask_the_machine(
