@@ -25,8 +25,7 @@ set = [
 [profile.default.options.evaluate]
 images = 4
 set = [
-    "evaluation.attacks=[\\"pgd\\", \\"autoattack\\"]", "evaluation.autoattack_steps=2",
-    "evaluation.square_queries=2", "evaluation.curve_images=2"
+    "evaluation.autoattack_steps=2", "evaluation.square_queries=2", "evaluation.curve_images=2"
 ]
 [profile.default.options.sweep]
 set = [
@@ -84,7 +83,7 @@ def test_the_command_line_does_what_is_said(service_url, signing_key, lenet):
             if words[1] == "submit":
                 names["JOB"] = output.partition(":")[0]
             if "--densities" in words:
-                (sweep,) = json.loads(said("atmc sweeps --json"))
+                sweep, *_ = json.loads(said("atmc sweeps --json"))
                 names["SWEEP"] = sweep["id"]
                 shown = json.loads(said("atmc sweeps show SWEEP --json"))
                 names["OTHER"] = shown["trials"][0]["job_id"]
