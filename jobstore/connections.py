@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from obstore.store import S3Store
@@ -30,6 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jobstore.destinations import Destinations, Forbidden
 from jobstore.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
 
 MAX_URI = 2000
 
@@ -158,9 +161,16 @@ class Connection(BaseModel):
         options: dict[str, object] = {"region": self.region}
         if self.endpoint is not None:
             options["endpoint"] = self.endpoint
+        keys: S3Credential | None = None
         if self.credentials == "keys":
-            options["access_key_id"] = self._secret("access_key_id")
-            options["secret_access_key"] = self._secret("secret_access_key")
+            # Given as options, they would be joined by the session token of the service's own
+            # environment (AWS_SESSION_TOKEN), which is no affair of that endpoint.
+            keys = {
+                "access_key_id": self._secret("access_key_id") or "",
+                "secret_access_key": self._secret("secret_access_key") or "",
+                "token": None,
+                "expires_at": None,
+            }
         elif self.credentials == "anonymous":
             options["skip_signature"] = True
         client = {
@@ -171,7 +181,13 @@ class Connection(BaseModel):
             "timeout": timedelta(hours=6),
         }
         retries = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
-        return S3Store(name, config=options, client_options=client, retry_config=retries)  # type: ignore[arg-type]
+        return S3Store(
+            name,
+            config=options,  # type: ignore[arg-type]
+            client_options=client,  # type: ignore[arg-type]
+            retry_config=retries,  # type: ignore[arg-type]
+            credential_provider=None if keys is None else lambda: keys,
+        )
 
     def destinations(self) -> Destinations:
         """Return what of the network may be reached by https."""

@@ -35,6 +35,7 @@ from tests.api.conftest import (
     settings_in,
     wait_until,
 )
+from tests.buckets import VersionedBucket
 
 MODEL = files.safetensors_file()
 SECRET, TOKEN = "secret-of-the-house", "token-of-the-web"
@@ -95,6 +96,7 @@ def lake(
 ) -> Iterator["Lake"]:
     """A service with connections to a bucket and to a web server, and the bucket itself."""
     home, folder = tmp_path_factory.mktemp("lake"), uuid4().hex
+    versions = VersionedBucket(s3)
     (home / "secret").write_text(f"{SECRET}\n")
     (home / "token").write_text(TOKEN)
     (home / "connections.toml").write_text(
@@ -103,6 +105,12 @@ def lake(
         tenants = ["red"]
         read = ["s3://atmc/{folder}/in"]
         write = ["s3://atmc/{folder}/out/"]
+        endpoint = "{s3["store_endpoint"]}"
+        access_key_id_env = "LAKE_ID"
+        secret_access_key_file = "{home}/secret"
+        [versions]
+        tenants = ["red"]
+        read = ["s3://{versions.name}/"]
         endpoint = "{s3["store_endpoint"]}"
         access_key_id_env = "LAKE_ID"
         secret_access_key_file = "{home}/secret"
@@ -146,13 +154,21 @@ def lake(
         patch.setattr(carrying, "TELL_S", 0.0)
         for service in running(settings):
             admin = service.keyed(ADMIN_KEY)
-            yield Lake(admin.new_tenant("red"), admin.new_tenant("blue"), admin, bucket, folder)
+            red, blue = admin.new_tenant("red"), admin.new_tenant("blue")
+            yield Lake(red, blue, admin, bucket, folder, versions)
 
 
 class Lake:
     def __init__(
-        self, red: Service, blue: Service, admin: Service, bucket: S3Store, folder: str
+        self,
+        red: Service,
+        blue: Service,
+        admin: Service,
+        bucket: S3Store,
+        folder: str,
+        versions: VersionedBucket,
     ) -> None:
+        self.versions = versions
         self.red, self.blue, self.admin, self.bucket, self.folder = red, blue, admin, bucket, folder
 
     def put(self, name: str, content: bytes) -> str:
@@ -271,6 +287,17 @@ def test_what_changed_since_it_was_named_is_not_taken(lake: Lake, held: threadin
     named = lake.fetch("/models", uri, **ARCHITECTURE, sha256="0" * 64)
     assert named["source"]["error"]["code"] == "source_changed"
     assert lake.fetch("/models", uri, **ARCHITECTURE, sha256=sha256(MODEL))["state"] == "ready"
+
+
+def test_a_version_is_taken_though_another_one_lies_there_now(lake: Lake) -> None:
+    first = lake.versions.put("net", MODEL)
+    lake.versions.put("net", MODEL + b"more")
+    uri = f"s3://{lake.versions.name}/net"
+    model = lake.fetch("/models", uri, **ARCHITECTURE, version=first)
+    assert (model["state"], model["sha256"]) == ("ready", sha256(MODEL)), model
+    assert model["source"]["version"] == first
+    refused = lake.red.http.post("/models", json={"uri": uri, **ARCHITECTURE, "version": "no-such"})
+    assert_problem(refused, 422, "source_missing", "uri")
 
 
 def test_a_folder_of_parquet_files_is_one_data_set(lake: Lake) -> None:
@@ -414,7 +441,14 @@ def test_results_are_put_where_the_job_says(lake: Lake, monkeypatch: pytest.Monk
 
 def test_connections_are_listed_without_secrets_which_lie_nowhere_else(lake: Lake) -> None:
     found = lake.red.http.get("/connections").json()["data"]
-    assert [each["name"] for each in found] == ["lake", "web", "away", "closed", "wrong"]
+    assert [each["name"] for each in found] == [
+        "lake",
+        "versions",
+        "web",
+        "away",
+        "closed",
+        "wrong",
+    ]
     assert set(found[0]) == {"name", "kind", "read", "write"}
     assert [each["name"] for each in lake.blue.http.get("/connections").json()["data"]] == ["web"]
     with lake.red.services.database.read() as session:

@@ -1,6 +1,5 @@
 """The example of docs/format.md, decoded by what the page says and with integers alone."""
 
-import re
 import zlib
 from collections.abc import Callable
 from math import isqrt
@@ -20,6 +19,7 @@ from atmc_reader.coder import Writer
 from atmc_reader.layout import parse
 from atmc_reader.positions import Matrix, Weights, code_matrix
 from atmc_reader.values import Kind, code_floats
+from tests.docs.blocks import block
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 WHOLE = 1 << 24
@@ -124,8 +124,7 @@ def _smoothly(counts: list[int]) -> list[int]:
 
 
 def _example() -> bytes:
-    (block,) = re.findall(r"((?:^    (?:[0-9a-f]{2} ?)+\n)+)", PAGE.read_text(), re.MULTILINE)
-    return bytes.fromhex(block)
+    return bytes.fromhex(block("docs/format.md", "41 54 4d 43"))
 
 
 def _model() -> CompressedModel:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from atmc_core.networks.architectures import build
 from examples.digits import ARCHITECTURE, save_digits, train_classifier
 from examples.operators import CompressOperator, JobFailed
+from tests.docs.blocks import block, named, run
 
 ROOT = Path(__file__).parents[2]
 SHORT = (
@@ -250,14 +251,6 @@ def test_an_evaluation_alone_reports_on_the_upload(atmc, digits, tmp_path):
     assert report["headline"].items() <= headline.items()
     names = {attack["name"] for attack in report["before"]["attacks"]}
     assert {"fgsm", "pgd", "wrm", "apgd_ce", "apgd_t", "fab_t", "square", "autoattack"} <= names
-    again = subprocess.run(
-        [
-            *(sys.executable, "-m", "atmc_core.reproduce", tmp_path / "report.json"),
-            *(digits / "digits.safetensors", "--data", digits / "digits.npz"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "Every figure is the report's." in again.stdout
+    script = block("docs/report.md", "python -m atmc_core.reproduce")
+    files = {"MODEL": digits / "digits.safetensors", "FILE": digits / "digits.npz"}
+    assert "Every figure is the report's." in run(named(script, **files), tmp_path)

@@ -1,10 +1,12 @@
-"""The notebook runs from its first cell to its last, and opens as one."""
+"""The notebooks run from their first cell to the last, and open as such."""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +32,31 @@ def test_the_notebook_ends_with_a_small_robust_network_and_a_picture(tmp_path: P
     assert after > before - 0.15
 
 
-def test_it_is_cells_of_the_percent_format() -> None:
-    text = (ROOT / "examples/notebook.py").read_text()
+@pytest.mark.parametrize("name", ["notebook", "torchvision_to_onnx"])
+def test_they_are_cells_of_the_percent_format(name: str) -> None:
+    text = (ROOT / f"examples/{name}.py").read_text()
     assert text.startswith("# %% [markdown]\n")
     assert len(re.findall(r"^# %%$", text, re.M)) >= 6
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvision_becomes_an_onnx_file_that_runs(
+    service_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.torchvision_to_onnx"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path), "ATMC_SERVER": service_url},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"by onnxruntime (\S+), by the service's report (\S+)", done.stdout)
+    assert found is not None
+    assert found[1] == found[2]
+    assert float(found[1]) > 0.3
+    (folder,) = tmp_path.glob("atmc-torchvision-*")
+    before, after = folder / "shufflenet.safetensors", folder / "small" / "model.atmc"
+    assert after.stat().st_size < 0.2 * before.stat().st_size
+    picture = re.search(r"shows (\d), the network says (\d)", done.stdout)
+    assert picture is not None

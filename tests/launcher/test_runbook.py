@@ -11,22 +11,11 @@ import httpx
 import pytest
 
 from benchmarks.small_job import ARCHITECTURE, SPEC, uploads
+from tests.docs.blocks import fenced
 from tests.launcher.compose_stand_in import serve
-from tests.launcher.containers import ROOT, Containers, running_containers, wait_until
+from tests.launcher.containers import Containers, running_containers, wait_until
 
-
-def _chapters() -> dict[str, str]:
-    """The commands of each heading of the runbook."""
-    chapters = {}
-    text = (ROOT / "docs/operations.md").read_text()
-    for part in re.split(r"^##+ ", text, flags=re.M)[1:]:
-        heading = part.partition("\n")[0]
-        if blocks := re.findall(r"^```sh\n(.*?)^```", part, re.M | re.S):
-            chapters[heading] = "".join(blocks)
-    return chapters
-
-
-CHAPTERS = _chapters()
+CHAPTERS = fenced("docs/operations.md")
 
 
 class Shell:
