@@ -5,7 +5,7 @@ PIP_ARGS ?=
 # servers; 0 runs them one after the other in one.
 TEST_PROCESSES ?= 3
 BIN := .venv/bin
-PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox tuning benchmarks examples requirements tests docs/hooks.py
+PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox tuning benchmarks examples requirements generators tests docs/hooks.py
 
 .PHONY: setup demo serve test test-slow lint format docs lock audit sbom clean
 

@@ -8,6 +8,8 @@ job = client.wait(job["id"])
 client.download(job["id"], "smaller")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from atmc_client.client import Client
 from atmc_client.errors import (
     ApiError,
@@ -22,8 +24,12 @@ from atmc_client.errors import (
     ServerUnreachable,
 )
 
+if TYPE_CHECKING:
+    from atmc_client.aio import AsyncClient
+
 __all__ = [
     "ApiError",
+    "AsyncClient",
     "Client",
     "Conflict",
     "DigestMismatch",
@@ -35,3 +41,12 @@ __all__ = [
     "ServerError",
     "ServerUnreachable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line does not wait for asyncio's import.
+    if name == "AsyncClient":
+        from atmc_client.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

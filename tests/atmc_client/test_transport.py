@@ -17,7 +17,7 @@ from atmc_client import (
     ServerError,
     ServerUnreachable,
 )
-from atmc_client.transport import Transport
+from atmc_client.sync.transport import Transport
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

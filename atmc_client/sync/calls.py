@@ -1,3 +1,4 @@
+# Written from atmc_client/aio/calls.py by `make generate`: edit that.
 """What the calls of every noun share: the connection, pages of a list, waiting, events."""
 
 import os
@@ -10,7 +11,8 @@ from typing import Any, Self
 
 import httpx
 
-from atmc_client.transport import Content, Transport, events_of
+from atmc_client.sync.transport import Content, Transport, events_of
+from atmc_client.sync.waits import sleep
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -26,7 +28,7 @@ OnUpdate = Callable[[Document], None]
 
 
 class Calls:
-    """A connection to one service; see `atmc_client.client.Client`."""
+    """A connection to one service; see `atmc_client.sync.Client`."""
 
     def __init__(
         self, url: str | None = None, key: str | None = None, token_command: str | None = None
@@ -60,6 +62,12 @@ class Calls:
         found: Document = self._transport.get(path, **params)
         return found
 
+    def _all(self, path: str) -> list[Any]:
+        """A list that comes in one piece."""
+        answer = self._get(path)
+        found: list[Any] = answer["data"]
+        return found
+
     def _list(
         self, path: str, limit: int, *, page: int | None = None, **which: str | None
     ) -> list[Document]:
@@ -89,7 +97,7 @@ class Calls:
                 found = self._get(path, wait=max(1, min(LONG_POLL_S, int(left))))
             else:
                 on_update(found)
-                time.sleep(min(POLL_S, left))
+                sleep(min(POLL_S, left))
                 found = self._get(path)
         if on_update is not None:
             on_update(found)
@@ -98,7 +106,8 @@ class Calls:
     def _events(self, path: str, after: int, follow: bool) -> Iterator[Document]:
         """The events of what the path names with a number above `after`, in order."""
         if follow:
-            yield from self._follow(path, after)
+            for event in self._follow(path, after):
+                yield event
             return
         more = True
         while more:
@@ -113,14 +122,12 @@ class Calls:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             content: Content = partial(dict[str, Any], headers=headers)
             # Streams break off now and then, some on purpose; the next one goes on from there.
-            with (
-                suppress(httpx.TransportError),
-                self._transport.exchange("GET", f"{path}/events", content) as response,
-            ):
-                if response.status_code == NO_MORE:
-                    return
-                for told in events_of(response):
-                    event: Document = told.json()
-                    after = event["seq"]
-                    yield event
-            time.sleep(POLL_S)
+            with suppress(httpx.TransportError):
+                with self._transport.exchange("GET", f"{path}/events", content) as response:
+                    if response.status_code == NO_MORE:
+                        return
+                    for told in events_of(response):
+                        event = told.json()
+                        after = event["seq"]
+                        yield event
+            sleep(POLL_S)

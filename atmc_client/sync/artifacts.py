@@ -1,3 +1,4 @@
+# Written from atmc_client/aio/artifacts.py by `make generate`: edit that.
 """The calls on the files that a job made, and on who signed them."""
 
 import hashlib
@@ -14,9 +15,9 @@ from atmc_client.attestation import (
     read_attestation,
     read_keys,
 )
-from atmc_client.calls import Calls, Document
 from atmc_client.errors import NotFound
-from atmc_client.transfer import fetch
+from atmc_client.sync.calls import Calls, Document
+from atmc_client.sync.transfer import fetch
 
 OnBytes = Callable[[str, int, int], None]
 
@@ -26,8 +27,7 @@ class Artifacts(Calls):
 
     def artifacts(self, job_id: str) -> list[Document]:
         """The files that the job made, each with `name`, `bytes` and `sha256`."""
-        artifacts: list[Document] = self._transport.get(f"/jobs/{job_id}/artifacts")["data"]
-        return artifacts
+        return self._all(f"/jobs/{job_id}/artifacts")
 
     def download(
         self,
@@ -98,7 +98,7 @@ class Artifacts(Calls):
 
         Raises ValueError for a key that is none, and `NoVerifier`.
         """
-        listed = self._transport.get("/signing-keys")["data"]
+        listed = self._all("/signing-keys")
         return [
             key
             for each in listed

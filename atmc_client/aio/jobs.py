@@ -1,19 +1,19 @@
 """The calls on jobs."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from atmc_client.calls import Document, OnUpdate
-from atmc_client.uploads import Uploads
+from atmc_client.aio.calls import Document, OnUpdate
+from atmc_client.aio.uploads import Uploads
 
 
 class Jobs(Uploads):
     """The calls on jobs."""
 
-    def submit(
+    async def submit(
         self,
         model: str | Path,
         architecture: str | None,
@@ -37,16 +37,16 @@ class Jobs(Uploads):
         """
         given = {"name": name, "priority": priority, "time_limit_s": time_limit_s}
         wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
-        model, dataset = self.known(model, architecture, dataset, normalization)
+        model, dataset = await self.known(model, architecture, dataset, normalization)
         if isinstance(model, Path) and isinstance(dataset, Path):
             how = {"architecture": architecture, "normalization": normalization}
             network = {key: value for key, value in how.items() if value is not None}
-            return self._submit_files(model, dataset, network | wanted)
-        with self.sent(model, architecture, dataset, normalization) as ids:
-            job: Document = self._transport.post("/jobs", lambda: {"json": ids | wanted})
+            return await self._submit_files(model, dataset, network | wanted)
+        async with self.sent(model, architecture, dataset, normalization) as ids:
+            job: Document = await self._transport.post("/jobs", lambda: {"json": ids | wanted})
             return job
 
-    def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
+    async def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
         with ExitStack() as files:
             model_file = files.enter_context(model.open("rb"))
             dataset_file = files.enter_context(dataset.open("rb"))
@@ -63,20 +63,20 @@ class Jobs(Uploads):
                     }
                 }
 
-            job: Document = self._transport.post("/jobs", parts)
+            job: Document = await self._transport.post("/jobs", parts)
             return job
 
-    def get_job(self, job_id: str, *, wait_s: int | None = None) -> Document:
+    async def get_job(self, job_id: str, *, wait_s: int | None = None) -> Document:
         """The job; with `wait_s` not before its state changes or that many seconds pass."""
-        return self._get(f"/jobs/{job_id}", wait=wait_s)
+        return await self._get(f"/jobs/{job_id}", wait=wait_s)
 
-    def list_jobs(
+    async def list_jobs(
         self, *, state: str | None = None, limit: int = 20, sweep_id: str | None = None
     ) -> list[Document]:
         """The newest jobs, at most `limit` of them, of one `state`, of one sweep, or of all."""
-        return self._list("/jobs", limit, state=state, sweep_id=sweep_id)
+        return await self._list("/jobs", limit, state=state, sweep_id=sweep_id)
 
-    def wait(
+    async def wait(
         self, job_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
     ) -> Document:
         """Wait until the job has ended, whichever way; returns it.
@@ -84,9 +84,11 @@ class Jobs(Uploads):
         `on_update` is called with the job about twice a second. Raises TimeoutError after
         `timeout_s`; the job itself goes on.
         """
-        return self._wait(f"/jobs/{job_id}", on_update, timeout_s)
+        return await self._wait(f"/jobs/{job_id}", on_update, timeout_s)
 
-    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
+    def events(
+        self, job_id: str, *, after: int = 0, follow: bool = False
+    ) -> AsyncIterator[Document]:
         """The events of the job with a number above `after`, in order.
 
         With `follow` the iterator goes on until the job has ended, and is told of each event as it
@@ -94,21 +96,21 @@ class Jobs(Uploads):
         """
         return self._events(f"/jobs/{job_id}", after, follow)
 
-    def report(self, job_id: str) -> Document:
+    async def report(self, job_id: str) -> Document:
         """The report of a job that succeeded: accuracies, sizes, and every layer's share."""
-        report: Document = self._transport.get(f"/jobs/{job_id}/report")
+        report: Document = await self._transport.get(f"/jobs/{job_id}/report")
         return report
 
-    def cancel(self, job_id: str) -> Document:
+    async def cancel(self, job_id: str) -> Document:
         """Ask for the job's end; returns it, perhaps not yet `cancelled`."""
-        job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
+        job: Document = await self._transport.post(f"/jobs/{job_id}/cancel")
         return job
 
-    def retry(self, job_id: str) -> Document:
+    async def retry(self, job_id: str) -> Document:
         """Queue a failed or cancelled job again, at its last checkpoint; returns it."""
-        job: Document = self._transport.post(f"/jobs/{job_id}/retry")
+        job: Document = await self._transport.post(f"/jobs/{job_id}/retry")
         return job
 
-    def delete_job(self, job_id: str) -> None:
+    async def delete_job(self, job_id: str) -> None:
         """Delete a job that has ended, with all that it made."""
-        self._transport.delete(f"/jobs/{job_id}")
+        await self._transport.delete(f"/jobs/{job_id}")

@@ -1,17 +1,17 @@
 """The calls on sweeps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atmc_client.calls import Document, OnUpdate
-from atmc_client.uploads import Uploads
+from atmc_client.aio.calls import Document, OnUpdate
+from atmc_client.aio.uploads import Uploads
 
 
 class Sweeps(Uploads):
     """The calls on sweeps."""
 
-    def sweep(
+    async def sweep(
         self,
         model: str | Path,
         dataset: str | Path,
@@ -32,37 +32,37 @@ class Sweeps(Uploads):
         file cannot be read, ValueError for a model's file without an architecture.
         """
         document = {name: value for name, value in wanted.items() if value is not None}
-        model, dataset = self.known(model, architecture, dataset, normalization)
-        with self.sent(model, architecture, dataset, normalization) as ids:
+        model, dataset = await self.known(model, architecture, dataset, normalization)
+        async with self.sent(model, architecture, dataset, normalization) as ids:
             body = document | ids | {"spec": dict(spec)}
-            sweep: Document = self._transport.post("/sweeps", lambda: {"json": body})
+            sweep: Document = await self._transport.post("/sweeps", lambda: {"json": body})
             return sweep
 
-    def get_sweep(self, sweep_id: str, *, wait_s: int | None = None) -> Document:
+    async def get_sweep(self, sweep_id: str, *, wait_s: int | None = None) -> Document:
         """The sweep with its trials; with `wait_s` not before its state changes or that time."""
-        return self._get(f"/sweeps/{sweep_id}", wait=wait_s)
+        return await self._get(f"/sweeps/{sweep_id}", wait=wait_s)
 
-    def list_sweeps(self, *, state: str | None = None, limit: int = 20) -> list[Document]:
+    async def list_sweeps(self, *, state: str | None = None, limit: int = 20) -> list[Document]:
         """The newest sweeps without their trials, at most `limit`, of one `state` or of all."""
-        return self._list("/sweeps", limit, state=state)
+        return await self._list("/sweeps", limit, state=state)
 
-    def wait_sweep(
+    async def wait_sweep(
         self, sweep_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
     ) -> Document:
         """Wait until the sweep has ended, whichever way; returns it. As `wait` for jobs."""
-        return self._wait(f"/sweeps/{sweep_id}", on_update, timeout_s)
+        return await self._wait(f"/sweeps/{sweep_id}", on_update, timeout_s)
 
     def sweep_events(
         self, sweep_id: str, *, after: int = 0, follow: bool = False
-    ) -> Iterator[Document]:
+    ) -> AsyncIterator[Document]:
         """The events of the sweep with a number above `after`, in order. As `events` for jobs."""
         return self._events(f"/sweeps/{sweep_id}", after, follow)
 
-    def cancel_sweep(self, sweep_id: str) -> Document:
+    async def cancel_sweep(self, sweep_id: str) -> Document:
         """Ask for the end of the sweep and of its trials; returns it, perhaps not yet ended."""
-        sweep: Document = self._transport.post(f"/sweeps/{sweep_id}/cancel")
+        sweep: Document = await self._transport.post(f"/sweeps/{sweep_id}/cancel")
         return sweep
 
-    def delete_sweep(self, sweep_id: str) -> None:
+    async def delete_sweep(self, sweep_id: str) -> None:
         """Delete a sweep that has ended, with its trials and all that they made."""
-        self._transport.delete(f"/sweeps/{sweep_id}")
+        await self._transport.delete(f"/sweeps/{sweep_id}")

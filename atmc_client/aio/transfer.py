@@ -1,20 +1,21 @@
 """Files that arrive whole: resumed where they broke off, checked before they take their name."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from atmc_client.aio.transport import Transport
+from atmc_client.aio.waits import in_thread
 from atmc_client.errors import DigestMismatch, ServerUnreachable
-from atmc_client.transport import Transport
+from atmc_client.uploads import sha256_of
 
 # Each break after bytes arrived is one try; a transfer that goes nowhere ends after these many.
 BREAKS = 5
 
 
-def fetch(
+async def fetch(
     transport: Transport,
     artifact: Mapping[str, Any],
     folder: Path,
@@ -26,23 +27,23 @@ def fetch(
     `DigestMismatch`, `ApiError`, `ServerUnreachable`; what had arrived stays in `NAME.part`.
     """
     target = folder / Path(artifact["name"]).name
-    if target.exists() and _sha256(target) == artifact["sha256"]:
+    if target.exists() and await in_thread(sha256_of, target) == artifact["sha256"]:
         return target
     part = target.with_name(target.name + ".part")
     for remaining in reversed(range(BREAKS)):
         try:
-            _append(transport, artifact, part, on_bytes)
+            await _append(transport, artifact, part, on_bytes)
             break
         except httpx.TransportError as error:
             if remaining == 0:
                 raise ServerUnreachable(transport.url, error) from error
-    if _sha256(part) != artifact["sha256"]:
+    if await in_thread(sha256_of, part) != artifact["sha256"]:
         part.unlink()
         raise DigestMismatch(f"{artifact['name']} arrived damaged and was dropped: try again")
     return part.rename(target)
 
 
-def _append(
+async def _append(
     transport: Transport,
     artifact: Mapping[str, Any],
     part: Path,
@@ -57,19 +58,14 @@ def _append(
         return
     headers = {"Range": f"bytes={there}-"} if there else {}
     path: str = artifact["links"]["self"]
-    with transport.exchange("GET", path, lambda: {"headers": headers}) as response:
+    async with transport.exchange("GET", path, lambda: {"headers": headers}) as response:
         # A server that ignores the range sends the whole file.
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         there = there if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
             # Unbuffered, so that a break loses nothing of what has arrived.
-            for chunk in response.iter_bytes():
+            async for chunk in response.aiter_bytes():
                 file.write(chunk)
                 there += len(chunk)
                 if on_bytes is not None:
                     on_bytes(artifact["name"], there, total)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

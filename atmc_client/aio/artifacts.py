@@ -1,0 +1,107 @@
+"""The calls on the files that a job made, and on who signed them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from atmc_client.aio.calls import Calls, Document
+from atmc_client.aio.transfer import fetch
+from atmc_client.attestation import (
+    ATTESTATION,
+    MOST_BYTES,
+    NotVerified,
+    TrustedKey,
+    check_digest,
+    check_job,
+    read_attestation,
+    read_keys,
+)
+from atmc_client.errors import NotFound
+
+OnBytes = Callable[[str, int, int], None]
+
+
+class Artifacts(Calls):
+    """The calls on the files that a job made, and on who signed them."""
+
+    async def artifacts(self, job_id: str) -> list[Document]:
+        """The files that the job made, each with `name`, `bytes` and `sha256`."""
+        return await self._all(f"/jobs/{job_id}/artifacts")
+
+    async def download(
+        self,
+        job_id: str,
+        folder: str | Path = ".",
+        names: Sequence[str] = (),
+        *,
+        on_bytes: OnBytes | None = None,
+        keys: Sequence[TrustedKey] = (),
+    ) -> list[Path]:
+        """Fetch the job's files (all, or those named) into `folder`; returns their paths.
+
+        The signed attestation comes along, if there is one. With `keys` to trust nothing is fetched
+        before the files, as the service lists them, are those that were signed with one of them;
+        otherwise `NotVerified` is raised, and what is there stays as it is.
+
+        A file is complete and its SHA-256 checked when it appears under its name; until then it
+        is `NAME.part`, from which an interrupted download goes on. `on_bytes` is called with the
+        name, the bytes there and the bytes in all. Raises `DigestMismatch`, and `NotFound` for a
+        name that the job has not made.
+        """
+        listed = {artifact["name"]: artifact for artifact in await self.artifacts(job_id)}
+        for name in names:
+            if name not in listed:
+                known = ", ".join(listed) or "none yet"
+                raise NotFound(404, "not_found", name, f"{job_id} has no such file, only: {known}")
+        wanted = list(dict.fromkeys(names or listed))
+        if keys and wanted:
+            await self._check(
+                job_id, [listed[name] for name in wanted], listed.get(ATTESTATION), keys
+            )
+        if ATTESTATION in listed and ATTESTATION not in wanted:
+            wanted.append(ATTESTATION)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [await fetch(self._transport, listed[name], folder, on_bytes) for name in wanted]
+
+    async def _check(
+        self,
+        job_id: str,
+        wanted: Sequence[Document],
+        signed: Document | None,
+        keys: Sequence[TrustedKey],
+    ) -> None:
+        """Raise `NotVerified` unless the listed files are those of the job's attestation."""
+        if signed is None:
+            raise NotVerified("unsigned", f"{job_id} has no {ATTESTATION}: nobody signed its files")
+        content = await self.attestation(job_id)
+        if hashlib.sha256(content).hexdigest() != signed["sha256"]:
+            raise NotVerified("altered", f"{ATTESTATION} of {job_id} is not the one that is listed")
+        statement = read_attestation(content, keys)
+        check_job(statement, job_id)
+        for each in wanted:
+            if each["name"] != ATTESTATION:
+                check_digest(statement, each["name"], each["sha256"], each["bytes"])
+
+    async def attestation(self, job_id: str) -> bytes:
+        """The signed statement on the job's files; raises `NotFound` if there is none."""
+        path = f"/jobs/{job_id}/artifacts/{ATTESTATION}"
+        async with self._transport.exchange("GET", path, dict) as response:
+            content = b""
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    break  # It is no attestation, and is refused as such.
+            return content
+
+    async def signing_keys(self) -> list[TrustedKey]:
+        """The public keys that the service lists: only as trustworthy as the way to it.
+
+        Raises ValueError for a key that is none, and `NoVerifier`.
+        """
+        listed = await self._all("/signing-keys")
+        return [
+            key
+            for each in listed
+            for key in read_keys(each["public_key"], f"listed by {self.url}: trusts who answers")
+        ]

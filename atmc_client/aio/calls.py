@@ -1,0 +1,134 @@
+"""What the calls of every noun share: the connection, pages of a list, waiting, events."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from atmc_client.aio.transport import Content, Transport, events_of
+from atmc_client.aio.waits import sleep
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+LONG_POLL_S = 30
+POLL_S = 0.5
+NO_MORE = 204
+PAGE = 100
+
+Document = dict[str, Any]
+"""A JSON object as the service sends it; `/docs` on the server describes its fields."""
+
+OnUpdate = Callable[[Document], None]
+
+
+class Calls:
+    """A connection to one service; see `atmc_client.aio.AsyncClient`."""
+
+    def __init__(
+        self, url: str | None = None, key: str | None = None, token_command: str | None = None
+    ) -> None:
+        url = url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER
+        command = None if key else token_command or os.environ.get("ATMC_TOKEN_COMMAND")
+        key = None if command else key or os.environ.get("ATMC_API_KEY")
+        self._transport = Transport(url, key, command)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _get(self, path: str, **params: str | int | float | None) -> Document:
+        found: Document = await self._transport.get(path, **params)
+        return found
+
+    async def _all(self, path: str) -> list[Any]:
+        """A list that comes in one piece."""
+        answer = await self._get(path)
+        found: list[Any] = answer["data"]
+        return found
+
+    async def _list(
+        self, path: str, limit: int, *, page: int | None = None, **which: str | None
+    ) -> list[Document]:
+        """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
+        found: list[Document] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            part = await self._get(
+                path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **which
+            )
+            found += part["data"]
+            cursor = part["next"]
+            if not part["has_more"]:
+                break
+        return found
+
+    async def _wait(
+        self, path: str, on_update: OnUpdate | None, timeout_s: float | None
+    ) -> Document:
+        """Wait until what the path names has ended; raises TimeoutError after `timeout_s`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        found = await self._get(path)
+        while found["state"] not in FINAL_STATES:
+            left = LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                what = path.strip("/").replace("s/", " ", 1)
+                raise TimeoutError(f"{what} is still {found['state']} after {timeout_s} s")
+            if on_update is None:
+                found = await self._get(path, wait=max(1, min(LONG_POLL_S, int(left))))
+            else:
+                on_update(found)
+                await sleep(min(POLL_S, left))
+                found = await self._get(path)
+        if on_update is not None:
+            on_update(found)
+        return found
+
+    async def _events(self, path: str, after: int, follow: bool) -> AsyncIterator[Document]:
+        """The events of what the path names with a number above `after`, in order."""
+        if follow:
+            async for event in self._follow(path, after):
+                yield event
+            return
+        more = True
+        while more:
+            page = await self._get(f"{path}/events", after=after)
+            for event in page["data"]:
+                after = event["seq"]
+                yield event
+            more = page["has_more"]
+
+    async def _follow(self, path: str, after: int) -> AsyncIterator[Document]:
+        while True:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            content: Content = partial(dict[str, Any], headers=headers)
+            # Streams break off now and then, some on purpose; the next one goes on from there.
+            with suppress(httpx.TransportError):
+                async with self._transport.exchange("GET", f"{path}/events", content) as response:
+                    if response.status_code == NO_MORE:
+                        return
+                    async for told in events_of(response):
+                        event = told.json()
+                        after = event["seq"]
+                        yield event
+            await sleep(POLL_S)

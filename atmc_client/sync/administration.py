@@ -1,0 +1,76 @@
+# Written from atmc_client/aio/administration.py by `make generate`: edit that.
+"""The calls on keys, tenants and the audit log, most of which take an admin's key."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from atmc_client.sync.calls import Calls, Document
+from atmc_client.sync.transport import Content
+
+
+class Administration(Calls):
+    """The calls on keys, tenants and the audit log."""
+
+    def create_key(
+        self,
+        tenant: str | None,
+        scopes: Sequence[str],
+        *,
+        expires_at: datetime | None = None,
+        addresses: Sequence[str] = (),
+    ) -> Document:
+        """Make a key of the tenant (an admin's call); its `key` is shown in this answer only.
+
+        Without a tenant it is the `default` one's, or the caller's own if they are its admin.
+        `addresses` are the networks (CIDR) that it may be shown from; none is anywhere.
+        """
+        new: Document = {"scopes": list(scopes)}
+        if tenant is not None:
+            new["tenant"] = tenant
+        if expires_at is not None:
+            new["expires_at"] = expires_at.isoformat()
+        if addresses:
+            new["addresses"] = list(addresses)
+        key: Document = self._transport.post("/keys", lambda: {"json": new})
+        return key
+
+    def keys(self) -> list[Document]:
+        """The keys of all tenants or of one's own, without the keys themselves: an admin's call."""
+        return self._all("/keys")
+
+    def limit_key(self, key_id: str, addresses: Sequence[str]) -> Document:
+        """Have the key hold at these networks only (CIDR), or at none in particular: anywhere."""
+        key: Document = self._transport.patch(
+            f"/keys/{key_id}", {"addresses": list(addresses) or None}
+        )
+        return key
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke the key (an admin's call)."""
+        self._transport.delete(f"/keys/{key_id}")
+
+    def audit(self, *, limit: int = 100, **which: str | None) -> list[Document]:
+        """The newest records of the audit log; `which` are the filters of `GET /audit`."""
+        return self._list("/audit", limit, page=1000, **which)
+
+    def audit_export(self, **which: str | None) -> Iterator[str]:
+        """The lines of the audit log, oldest first, as `atmc audit verify` reads them."""
+        given = {name: value for name, value in which.items() if value is not None}
+        content: Content = partial(dict[str, Any], params=given | {"format": "jsonl"})
+        with self._transport.exchange("GET", "/audit", content) as response:
+            for line in response.iter_lines():
+                yield line
+
+    def audit_heads(self) -> list[Document]:
+        """Where the chains of the audit log stand: keep it elsewhere, and verify against it."""
+        return self._all("/audit/heads")
+
+    def tenants(self) -> list[Document]:
+        """All tenants, also those that are being erased (an admin's call)."""
+        return self._all("/tenants")
+
+    def erase_tenant(self, name: str) -> None:
+        """Have the tenant erased with all that is its own (an admin's call); it takes seconds."""
+        self._transport.delete(f"/tenants/{name}")

@@ -1,0 +1,115 @@
+# Written from atmc_client/aio/jobs.py by `make generate`: edit that.
+"""The calls on jobs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from atmc_client.sync.calls import Document, OnUpdate
+from atmc_client.sync.uploads import Uploads
+
+
+class Jobs(Uploads):
+    """The calls on jobs."""
+
+    def submit(
+        self,
+        model: str | Path,
+        architecture: str | None,
+        dataset: str | Path,
+        spec: Mapping[str, Any],
+        *,
+        normalization: Mapping[str, Sequence[float]] | None = None,
+        name: str | None = None,
+        priority: int | None = None,
+        time_limit_s: float | None = None,
+    ) -> Document:
+        """Send a model, its data set and what is wanted of it; returns the queued job.
+
+        `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, or an ONNX
+        file, `dataset` a data set's file. What the service has already is not sent again: a hash
+        tells. Either may be the id of what was uploaded before (`mdl_...`, `dst_...`); the
+        `architecture` of a model's id is None. `normalization` is `{"mean": [...],
+        "std": [...]}`, a number a channel, for images in [0, 1]. Of your own waiting jobs that with
+        the highest `priority` (0 by default, -100 to 100) is taken first. Raises OSError if a file
+        cannot be read, ValueError for a model's file without an architecture.
+        """
+        given = {"name": name, "priority": priority, "time_limit_s": time_limit_s}
+        wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
+        model, dataset = self.known(model, architecture, dataset, normalization)
+        if isinstance(model, Path) and isinstance(dataset, Path):
+            how = {"architecture": architecture, "normalization": normalization}
+            network = {key: value for key, value in how.items() if value is not None}
+            return self._submit_files(model, dataset, network | wanted)
+        with self.sent(model, architecture, dataset, normalization) as ids:
+            job: Document = self._transport.post("/jobs", lambda: {"json": ids | wanted})
+            return job
+
+    def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
+        with ExitStack() as files:
+            model_file = files.enter_context(model.open("rb"))
+            dataset_file = files.enter_context(dataset.open("rb"))
+
+            def parts() -> Document:
+                for file in (model_file, dataset_file):
+                    file.seek(0)
+                # The spec comes first, so that a wrong one is refused before the files are sent.
+                return {
+                    "files": {
+                        "spec": (None, json.dumps(whole).encode(), "application/json"),
+                        "model": (model.name, model_file, "application/octet-stream"),
+                        "dataset": (dataset.name, dataset_file, "application/octet-stream"),
+                    }
+                }
+
+            job: Document = self._transport.post("/jobs", parts)
+            return job
+
+    def get_job(self, job_id: str, *, wait_s: int | None = None) -> Document:
+        """The job; with `wait_s` not before its state changes or that many seconds pass."""
+        return self._get(f"/jobs/{job_id}", wait=wait_s)
+
+    def list_jobs(
+        self, *, state: str | None = None, limit: int = 20, sweep_id: str | None = None
+    ) -> list[Document]:
+        """The newest jobs, at most `limit` of them, of one `state`, of one sweep, or of all."""
+        return self._list("/jobs", limit, state=state, sweep_id=sweep_id)
+
+    def wait(
+        self, job_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
+    ) -> Document:
+        """Wait until the job has ended, whichever way; returns it.
+
+        `on_update` is called with the job about twice a second. Raises TimeoutError after
+        `timeout_s`; the job itself goes on.
+        """
+        return self._wait(f"/jobs/{job_id}", on_update, timeout_s)
+
+    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
+        """The events of the job with a number above `after`, in order.
+
+        With `follow` the iterator goes on until the job has ended, and is told of each event as it
+        happens.
+        """
+        return self._events(f"/jobs/{job_id}", after, follow)
+
+    def report(self, job_id: str) -> Document:
+        """The report of a job that succeeded: accuracies, sizes, and every layer's share."""
+        report: Document = self._transport.get(f"/jobs/{job_id}/report")
+        return report
+
+    def cancel(self, job_id: str) -> Document:
+        """Ask for the job's end; returns it, perhaps not yet `cancelled`."""
+        job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
+        return job
+
+    def retry(self, job_id: str) -> Document:
+        """Queue a failed or cancelled job again, at its last checkpoint; returns it."""
+        job: Document = self._transport.post(f"/jobs/{job_id}/retry")
+        return job
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended, with all that it made."""
+        self._transport.delete(f"/jobs/{job_id}")
