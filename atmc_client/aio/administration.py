@@ -5,8 +5,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from atmc_client.aio.calls import Calls, Document
+from atmc_client.aio.calls import Body, Calls
 from atmc_client.aio.transport import Content
+from atmc_client.types.answers import Audit, Chain, CreatedKey, Key, Tenant
 
 
 class Administration(Calls):
@@ -19,29 +20,29 @@ class Administration(Calls):
         *,
         expires_at: datetime | None = None,
         addresses: Sequence[str] = (),
-    ) -> Document:
+    ) -> CreatedKey:
         """Make a key of the tenant (an admin's call); its `key` is shown in this answer only.
 
         Without a tenant it is the `default` one's, or the caller's own if they are its admin.
         `addresses` are the networks (CIDR) that it may be shown from; none is anywhere.
         """
-        new: Document = {"scopes": list(scopes)}
+        new: Body = {"scopes": list(scopes)}
         if tenant is not None:
             new["tenant"] = tenant
         if expires_at is not None:
             new["expires_at"] = expires_at.isoformat()
         if addresses:
             new["addresses"] = list(addresses)
-        key: Document = await self._transport.post("/keys", lambda: {"json": new})
+        key: CreatedKey = await self._transport.post("/keys", lambda: {"json": new})
         return key
 
-    async def keys(self) -> list[Document]:
+    async def keys(self) -> list[Key]:
         """The keys of all tenants or of one's own, without the keys themselves: an admin's call."""
         return await self._all("/keys")
 
-    async def limit_key(self, key_id: str, addresses: Sequence[str]) -> Document:
+    async def limit_key(self, key_id: str, addresses: Sequence[str]) -> Key:
         """Have the key hold at these networks only (CIDR), or at none in particular: anywhere."""
-        key: Document = await self._transport.patch(
+        key: Key = await self._transport.patch(
             f"/keys/{key_id}", {"addresses": list(addresses) or None}
         )
         return key
@@ -50,7 +51,7 @@ class Administration(Calls):
         """Revoke the key (an admin's call)."""
         await self._transport.delete(f"/keys/{key_id}")
 
-    async def audit(self, *, limit: int = 100, **which: str | None) -> list[Document]:
+    async def audit(self, *, limit: int = 100, **which: str | None) -> list[Audit]:
         """The newest records of the audit log; `which` are the filters of `GET /audit`."""
         return await self._list("/audit", limit, page=1000, **which)
 
@@ -62,11 +63,11 @@ class Administration(Calls):
             async for line in response.aiter_lines():
                 yield line
 
-    async def audit_heads(self) -> list[Document]:
+    async def audit_heads(self) -> list[Chain]:
         """Where the chains of the audit log stand: keep it elsewhere, and verify against it."""
         return await self._all("/audit/heads")
 
-    async def tenants(self) -> list[Document]:
+    async def tenants(self) -> list[Tenant]:
         """All tenants, also those that are being erased (an admin's call)."""
         return await self._all("/tenants")
 

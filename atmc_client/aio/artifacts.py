@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from atmc_client.aio.calls import Calls, Document
+from atmc_client.aio.calls import Calls
 from atmc_client.aio.transfer import fetch
 from atmc_client.attestation import (
     ATTESTATION,
@@ -17,6 +17,7 @@ from atmc_client.attestation import (
     read_keys,
 )
 from atmc_client.errors import NotFound
+from atmc_client.types.answers import Artifact, SigningKey
 
 OnBytes = Callable[[str, int, int], None]
 
@@ -24,7 +25,7 @@ OnBytes = Callable[[str, int, int], None]
 class Artifacts(Calls):
     """The calls on the files that a job made, and on who signed them."""
 
-    async def artifacts(self, job_id: str) -> list[Document]:
+    async def artifacts(self, job_id: str) -> list[Artifact]:
         """The files that the job made, each with `name`, `bytes` and `sha256`."""
         return await self._all(f"/jobs/{job_id}/artifacts")
 
@@ -67,8 +68,8 @@ class Artifacts(Calls):
     async def _check(
         self,
         job_id: str,
-        wanted: Sequence[Document],
-        signed: Document | None,
+        wanted: Sequence[Artifact],
+        signed: Artifact | None,
         keys: Sequence[TrustedKey],
     ) -> None:
         """Raise `NotVerified` unless the listed files are those of the job's attestation."""
@@ -99,7 +100,7 @@ class Artifacts(Calls):
 
         Raises ValueError for a key that is none, and `NoVerifier`.
         """
-        listed = await self._all("/signing-keys")
+        listed: list[SigningKey] = await self._all("/signing-keys")
         return [
             key
             for each in listed

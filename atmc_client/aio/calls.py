@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -20,10 +20,11 @@ POLL_S = 0.5
 NO_MORE = 204
 PAGE = 100
 
-Document = dict[str, Any]
-"""A JSON object as the service sends it; `/docs` on the server describes its fields."""
+Body = dict[str, Any]
+"""A JSON object to send."""
 
-OnUpdate = Callable[[Document], None]
+Document = Mapping[str, Any]
+"""A JSON object as the service sends it."""
 
 
 class Calls:
@@ -57,9 +58,8 @@ class Calls:
     ) -> None:
         await self.close()
 
-    async def _get(self, path: str, **params: str | int | float | None) -> Document:
-        found: Document = await self._transport.get(path, **params)
-        return found
+    async def _get(self, path: str, **params: str | int | float | None) -> Any:
+        return await self._transport.get(path, **params)
 
     async def _all(self, path: str) -> list[Any]:
         """A list that comes in one piece."""
@@ -69,9 +69,9 @@ class Calls:
 
     async def _list(
         self, path: str, limit: int, *, page: int | None = None, **which: str | None
-    ) -> list[Document]:
+    ) -> list[Any]:
         """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
-        found: list[Document] = []
+        found: list[Any] = []
         cursor: str | None = None
         while len(found) < limit:
             part = await self._get(
@@ -84,8 +84,8 @@ class Calls:
         return found
 
     async def _wait(
-        self, path: str, on_update: OnUpdate | None, timeout_s: float | None
-    ) -> Document:
+        self, path: str, on_update: Callable[[Any], None] | None, timeout_s: float | None
+    ) -> Any:
         """Wait until what the path names has ended; raises TimeoutError after `timeout_s`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         found = await self._get(path)
@@ -104,7 +104,7 @@ class Calls:
             on_update(found)
         return found
 
-    async def _events(self, path: str, after: int, follow: bool) -> AsyncIterator[Document]:
+    async def _events(self, path: str, after: int, follow: bool) -> AsyncIterator[Any]:
         """The events of what the path names with a number above `after`, in order."""
         if follow:
             async for event in self._follow(path, after):
@@ -118,7 +118,7 @@ class Calls:
                 yield event
             more = page["has_more"]
 
-    async def _follow(self, path: str, after: int) -> AsyncIterator[Document]:
+    async def _follow(self, path: str, after: int) -> AsyncIterator[Any]:
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             content: Content = partial(dict[str, Any], headers=headers)

@@ -2,9 +2,9 @@
 
 from atmc_client.aio.administration import Administration
 from atmc_client.aio.artifacts import Artifacts
-from atmc_client.aio.calls import Document
 from atmc_client.aio.jobs import Jobs
 from atmc_client.aio.sweeps import Sweeps
+from atmc_client.types.answers import Entry
 
 
 class AsyncClient(Jobs, Artifacts, Sweeps, Administration):
@@ -19,14 +19,14 @@ class AsyncClient(Jobs, Artifacts, Sweeps, Administration):
     posts carry an Idempotency-Key, so that a repeated one does its work once.
     """
 
-    async def architectures(self) -> list[Document]:
+    async def architectures(self) -> list[Entry]:
         """The networks that may be sent."""
         return await self._all("/architectures")
 
-    async def methods(self) -> list[Document]:
+    async def methods(self) -> list[Entry]:
         """The methods, each with the JSON Schema of its spec."""
         return await self._all("/methods")
 
-    async def attacks(self) -> list[Document]:
+    async def attacks(self) -> list[Entry]:
         """The attacks that models are trained and tested with."""
         return await self._all("/attacks")

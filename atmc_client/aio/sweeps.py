@@ -1,11 +1,11 @@
 """The calls on sweeps."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atmc_client.aio.calls import Document, OnUpdate
 from atmc_client.aio.uploads import Uploads
+from atmc_client.types.answers import NewSweep, Sweep, SweepEvent, SweepWithTrials
 
 
 class Sweeps(Uploads):
@@ -20,7 +20,7 @@ class Sweeps(Uploads):
         architecture: str | None = None,
         normalization: Mapping[str, Sequence[float]] | None = None,
         **wanted: Any,
-    ) -> Document:
+    ) -> NewSweep:
         """Start a sweep; returns it, running.
 
         `model` and `dataset` are files, streamed first unless the service has them, or ids of what
@@ -35,32 +35,38 @@ class Sweeps(Uploads):
         model, dataset = await self.known(model, architecture, dataset, normalization)
         async with self.sent(model, architecture, dataset, normalization) as ids:
             body = document | ids | {"spec": dict(spec)}
-            sweep: Document = await self._transport.post("/sweeps", lambda: {"json": body})
+            sweep: NewSweep = await self._transport.post("/sweeps", lambda: {"json": body})
             return sweep
 
-    async def get_sweep(self, sweep_id: str, *, wait_s: int | None = None) -> Document:
+    async def get_sweep(self, sweep_id: str, *, wait_s: int | None = None) -> SweepWithTrials:
         """The sweep with its trials; with `wait_s` not before its state changes or that time."""
-        return await self._get(f"/sweeps/{sweep_id}", wait=wait_s)
+        sweep: SweepWithTrials = await self._get(f"/sweeps/{sweep_id}", wait=wait_s)
+        return sweep
 
-    async def list_sweeps(self, *, state: str | None = None, limit: int = 20) -> list[Document]:
+    async def list_sweeps(self, *, state: str | None = None, limit: int = 20) -> list[Sweep]:
         """The newest sweeps without their trials, at most `limit`, of one `state` or of all."""
         return await self._list("/sweeps", limit, state=state)
 
     async def wait_sweep(
-        self, sweep_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
-    ) -> Document:
+        self,
+        sweep_id: str,
+        *,
+        on_update: Callable[[SweepWithTrials], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> SweepWithTrials:
         """Wait until the sweep has ended, whichever way; returns it. As `wait` for jobs."""
-        return await self._wait(f"/sweeps/{sweep_id}", on_update, timeout_s)
+        sweep: SweepWithTrials = await self._wait(f"/sweeps/{sweep_id}", on_update, timeout_s)
+        return sweep
 
     def sweep_events(
         self, sweep_id: str, *, after: int = 0, follow: bool = False
-    ) -> AsyncIterator[Document]:
+    ) -> AsyncIterator[SweepEvent]:
         """The events of the sweep with a number above `after`, in order. As `events` for jobs."""
         return self._events(f"/sweeps/{sweep_id}", after, follow)
 
-    async def cancel_sweep(self, sweep_id: str) -> Document:
+    async def cancel_sweep(self, sweep_id: str) -> SweepWithTrials:
         """Ask for the end of the sweep and of its trials; returns it, perhaps not yet ended."""
-        sweep: Document = await self._transport.post(f"/sweeps/{sweep_id}/cancel")
+        sweep: SweepWithTrials = await self._transport.post(f"/sweeps/{sweep_id}/cancel")
         return sweep
 
     async def delete_sweep(self, sweep_id: str) -> None:

@@ -1,14 +1,14 @@
 """Files that arrive whole: resumed where they broke off, checked before they take their name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from atmc_client.aio.transport import Transport
 from atmc_client.aio.waits import in_thread
 from atmc_client.errors import DigestMismatch, ServerUnreachable
+from atmc_client.types.answers import Artifact
 from atmc_client.uploads import sha256_of
 
 # Each break after bytes arrived is one try; a transfer that goes nowhere ends after these many.
@@ -17,7 +17,7 @@ BREAKS = 5
 
 async def fetch(
     transport: Transport,
-    artifact: Mapping[str, Any],
+    artifact: Artifact,
     folder: Path,
     on_bytes: Callable[[str, int, int], None] | None = None,
 ) -> Path:
@@ -45,7 +45,7 @@ async def fetch(
 
 async def _append(
     transport: Transport,
-    artifact: Mapping[str, Any],
+    artifact: Artifact,
     part: Path,
     on_bytes: Callable[[str, int, int], None] | None,
 ) -> None:

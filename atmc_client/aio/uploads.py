@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from atmc_client.aio.calls import Calls, Document
+from atmc_client.aio.calls import Body, Calls
 from atmc_client.aio.waits import in_thread
 from atmc_client.errors import ApiError, ServerUnreachable
+from atmc_client.types.answers import Dataset, Model
 from atmc_client.uploads import is_id, sha256_of
 
 # What a service of a version before lists were answers to the question for one.
@@ -24,16 +25,18 @@ class Uploads(Calls):
         architecture: str,
         *,
         normalization: Mapping[str, Sequence[float]] | None = None,
-    ) -> Document:
+    ) -> Model:
         """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
         fields = {"architecture": (None, architecture.encode())}
         if normalization is not None:
             fields["normalization"] = (None, json.dumps(normalization).encode())
-        return await self._upload("/models", path, fields)
+        model: Model = await self._upload("/models", path, fields)
+        return model
 
-    async def upload_dataset(self, path: str | Path) -> Document:
+    async def upload_dataset(self, path: str | Path) -> Dataset:
         """Send a data set's file; its `id` stands for it from then on."""
-        return await self._upload("/datasets", path, {})
+        dataset: Dataset = await self._upload("/datasets", path, {})
+        return dataset
 
     async def delete_model(self, model_id: str) -> None:
         """Delete an uploaded network that no job is made of."""
@@ -45,13 +48,13 @@ class Uploads(Calls):
 
     async def list_models(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
+    ) -> list[Model]:
         """The newest uploaded networks; `q` is a part of the file's name or of the id."""
         return await self._list("/models", limit, q=q, sha256=sha256)
 
     async def list_datasets(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
+    ) -> list[Dataset]:
         """The newest uploaded data sets; `q` is a part of the file's name or of the id."""
         return await self._list("/datasets", limit, q=q, sha256=sha256)
 
@@ -115,14 +118,13 @@ class Uploads(Calls):
         """
         async with AsyncExitStack() as undo:
             if isinstance(model, Path):
-                uploaded = await self.upload_model(
+                sent = await self.upload_model(
                     model, architecture or "", normalization=normalization
                 )
-                model = str(uploaded["id"])
+                model = sent["id"]
                 undo.push_async_callback(self._drop, self.delete_model, model)
             if isinstance(dataset, Path):
-                uploaded = await self.upload_dataset(dataset)
-                dataset = str(uploaded["id"])
+                dataset = (await self.upload_dataset(dataset))["id"]
                 undo.push_async_callback(self._drop, self.delete_dataset, dataset)
             try:
                 yield {"model_id": model, "dataset_id": dataset}
@@ -139,7 +141,7 @@ class Uploads(Calls):
         with suppress(ApiError, ServerUnreachable):
             await delete(upload_id)
 
-    async def _known(self, path: str, file: str | Path) -> list[Document]:
+    async def _known(self, path: str, file: str | Path) -> list[Any]:
         sha256 = await in_thread(sha256_of, file)
         try:
             return await self._list(path, 100, sha256=sha256)
@@ -148,16 +150,15 @@ class Uploads(Calls):
                 return []
             raise
 
-    async def _upload(self, path: str, file: str | Path, fields: Document) -> Document:
+    async def _upload(self, path: str, file: str | Path, fields: Body) -> Any:
         with Path(file).open("rb") as opened:
 
-            def parts() -> Document:
+            def parts() -> Body:
                 opened.seek(0)
                 whole = (Path(file).name, opened, "application/octet-stream")
                 return {"files": {**fields, "file": whole}}
 
-            uploaded: Document = await self._transport.post(path, parts)
-            return uploaded
+            return await self._transport.post(path, parts)
 
 
 def _numbers(normalization: Mapping[str, Sequence[float]] | None) -> Any:

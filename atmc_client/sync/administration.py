@@ -6,8 +6,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from atmc_client.sync.calls import Calls, Document
+from atmc_client.sync.calls import Body, Calls
 from atmc_client.sync.transport import Content
+from atmc_client.types.answers import Audit, Chain, CreatedKey, Key, Tenant
 
 
 class Administration(Calls):
@@ -20,38 +21,36 @@ class Administration(Calls):
         *,
         expires_at: datetime | None = None,
         addresses: Sequence[str] = (),
-    ) -> Document:
+    ) -> CreatedKey:
         """Make a key of the tenant (an admin's call); its `key` is shown in this answer only.
 
         Without a tenant it is the `default` one's, or the caller's own if they are its admin.
         `addresses` are the networks (CIDR) that it may be shown from; none is anywhere.
         """
-        new: Document = {"scopes": list(scopes)}
+        new: Body = {"scopes": list(scopes)}
         if tenant is not None:
             new["tenant"] = tenant
         if expires_at is not None:
             new["expires_at"] = expires_at.isoformat()
         if addresses:
             new["addresses"] = list(addresses)
-        key: Document = self._transport.post("/keys", lambda: {"json": new})
+        key: CreatedKey = self._transport.post("/keys", lambda: {"json": new})
         return key
 
-    def keys(self) -> list[Document]:
+    def keys(self) -> list[Key]:
         """The keys of all tenants or of one's own, without the keys themselves: an admin's call."""
         return self._all("/keys")
 
-    def limit_key(self, key_id: str, addresses: Sequence[str]) -> Document:
+    def limit_key(self, key_id: str, addresses: Sequence[str]) -> Key:
         """Have the key hold at these networks only (CIDR), or at none in particular: anywhere."""
-        key: Document = self._transport.patch(
-            f"/keys/{key_id}", {"addresses": list(addresses) or None}
-        )
+        key: Key = self._transport.patch(f"/keys/{key_id}", {"addresses": list(addresses) or None})
         return key
 
     def revoke_key(self, key_id: str) -> None:
         """Revoke the key (an admin's call)."""
         self._transport.delete(f"/keys/{key_id}")
 
-    def audit(self, *, limit: int = 100, **which: str | None) -> list[Document]:
+    def audit(self, *, limit: int = 100, **which: str | None) -> list[Audit]:
         """The newest records of the audit log; `which` are the filters of `GET /audit`."""
         return self._list("/audit", limit, page=1000, **which)
 
@@ -63,11 +62,11 @@ class Administration(Calls):
             for line in response.iter_lines():
                 yield line
 
-    def audit_heads(self) -> list[Document]:
+    def audit_heads(self) -> list[Chain]:
         """Where the chains of the audit log stand: keep it elsewhere, and verify against it."""
         return self._all("/audit/heads")
 
-    def tenants(self) -> list[Document]:
+    def tenants(self) -> list[Tenant]:
         """All tenants, also those that are being erased (an admin's call)."""
         return self._all("/tenants")
 

@@ -16,8 +16,9 @@ from atmc_client.attestation import (
     read_keys,
 )
 from atmc_client.errors import NotFound
-from atmc_client.sync.calls import Calls, Document
+from atmc_client.sync.calls import Calls
 from atmc_client.sync.transfer import fetch
+from atmc_client.types.answers import Artifact, SigningKey
 
 OnBytes = Callable[[str, int, int], None]
 
@@ -25,7 +26,7 @@ OnBytes = Callable[[str, int, int], None]
 class Artifacts(Calls):
     """The calls on the files that a job made, and on who signed them."""
 
-    def artifacts(self, job_id: str) -> list[Document]:
+    def artifacts(self, job_id: str) -> list[Artifact]:
         """The files that the job made, each with `name`, `bytes` and `sha256`."""
         return self._all(f"/jobs/{job_id}/artifacts")
 
@@ -66,8 +67,8 @@ class Artifacts(Calls):
     def _check(
         self,
         job_id: str,
-        wanted: Sequence[Document],
-        signed: Document | None,
+        wanted: Sequence[Artifact],
+        signed: Artifact | None,
         keys: Sequence[TrustedKey],
     ) -> None:
         """Raise `NotVerified` unless the listed files are those of the job's attestation."""
@@ -98,7 +99,7 @@ class Artifacts(Calls):
 
         Raises ValueError for a key that is none, and `NoVerifier`.
         """
-        listed = self._all("/signing-keys")
+        listed: list[SigningKey] = self._all("/signing-keys")
         return [
             key
             for each in listed

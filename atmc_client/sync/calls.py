@@ -3,7 +3,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -21,10 +21,11 @@ POLL_S = 0.5
 NO_MORE = 204
 PAGE = 100
 
-Document = dict[str, Any]
-"""A JSON object as the service sends it; `/docs` on the server describes its fields."""
+Body = dict[str, Any]
+"""A JSON object to send."""
 
-OnUpdate = Callable[[Document], None]
+Document = Mapping[str, Any]
+"""A JSON object as the service sends it."""
 
 
 class Calls:
@@ -58,9 +59,8 @@ class Calls:
     ) -> None:
         self.close()
 
-    def _get(self, path: str, **params: str | int | float | None) -> Document:
-        found: Document = self._transport.get(path, **params)
-        return found
+    def _get(self, path: str, **params: str | int | float | None) -> Any:
+        return self._transport.get(path, **params)
 
     def _all(self, path: str) -> list[Any]:
         """A list that comes in one piece."""
@@ -70,9 +70,9 @@ class Calls:
 
     def _list(
         self, path: str, limit: int, *, page: int | None = None, **which: str | None
-    ) -> list[Document]:
+    ) -> list[Any]:
         """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
-        found: list[Document] = []
+        found: list[Any] = []
         cursor: str | None = None
         while len(found) < limit:
             part = self._get(
@@ -84,7 +84,9 @@ class Calls:
                 break
         return found
 
-    def _wait(self, path: str, on_update: OnUpdate | None, timeout_s: float | None) -> Document:
+    def _wait(
+        self, path: str, on_update: Callable[[Any], None] | None, timeout_s: float | None
+    ) -> Any:
         """Wait until what the path names has ended; raises TimeoutError after `timeout_s`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         found = self._get(path)
@@ -103,7 +105,7 @@ class Calls:
             on_update(found)
         return found
 
-    def _events(self, path: str, after: int, follow: bool) -> Iterator[Document]:
+    def _events(self, path: str, after: int, follow: bool) -> Iterator[Any]:
         """The events of what the path names with a number above `after`, in order."""
         if follow:
             for event in self._follow(path, after):
@@ -117,7 +119,7 @@ class Calls:
                 yield event
             more = page["has_more"]
 
-    def _follow(self, path: str, after: int) -> Iterator[Document]:
+    def _follow(self, path: str, after: int) -> Iterator[Any]:
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             content: Content = partial(dict[str, Any], headers=headers)

@@ -3,9 +3,9 @@
 
 from atmc_client.sync.administration import Administration
 from atmc_client.sync.artifacts import Artifacts
-from atmc_client.sync.calls import Document
 from atmc_client.sync.jobs import Jobs
 from atmc_client.sync.sweeps import Sweeps
+from atmc_client.types.answers import Entry
 
 
 class Client(Jobs, Artifacts, Sweeps, Administration):
@@ -20,14 +20,14 @@ class Client(Jobs, Artifacts, Sweeps, Administration):
     posts carry an Idempotency-Key, so that a repeated one does its work once.
     """
 
-    def architectures(self) -> list[Document]:
+    def architectures(self) -> list[Entry]:
         """The networks that may be sent."""
         return self._all("/architectures")
 
-    def methods(self) -> list[Document]:
+    def methods(self) -> list[Entry]:
         """The methods, each with the JSON Schema of its spec."""
         return self._all("/methods")
 
-    def attacks(self) -> list[Document]:
+    def attacks(self) -> list[Entry]:
         """The attacks that models are trained and tested with."""
         return self._all("/attacks")

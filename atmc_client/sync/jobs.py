@@ -2,13 +2,15 @@
 """The calls on jobs."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from atmc_client.sync.calls import Document, OnUpdate
+from atmc_client.sync.calls import Body
 from atmc_client.sync.uploads import Uploads
+from atmc_client.types.answers import Event, Job, NewJob
+from atmc_client.types.report import Report
 
 
 class Jobs(Uploads):
@@ -25,7 +27,7 @@ class Jobs(Uploads):
         name: str | None = None,
         priority: int | None = None,
         time_limit_s: float | None = None,
-    ) -> Document:
+    ) -> NewJob:
         """Send a model, its data set and what is wanted of it; returns the queued job.
 
         `model` is a `.safetensors` or `.pt` state dict of the known `architecture`, or an ONNX
@@ -44,15 +46,15 @@ class Jobs(Uploads):
             network = {key: value for key, value in how.items() if value is not None}
             return self._submit_files(model, dataset, network | wanted)
         with self.sent(model, architecture, dataset, normalization) as ids:
-            job: Document = self._transport.post("/jobs", lambda: {"json": ids | wanted})
+            job: NewJob = self._transport.post("/jobs", lambda: {"json": ids | wanted})
             return job
 
-    def _submit_files(self, model: Path, dataset: Path, whole: Document) -> Document:
+    def _submit_files(self, model: Path, dataset: Path, whole: Body) -> NewJob:
         with ExitStack() as files:
             model_file = files.enter_context(model.open("rb"))
             dataset_file = files.enter_context(dataset.open("rb"))
 
-            def parts() -> Document:
+            def parts() -> Body:
                 for file in (model_file, dataset_file):
                     file.seek(0)
                 # The spec comes first, so that a wrong one is refused before the files are sent.
@@ -64,30 +66,36 @@ class Jobs(Uploads):
                     }
                 }
 
-            job: Document = self._transport.post("/jobs", parts)
+            job: NewJob = self._transport.post("/jobs", parts)
             return job
 
-    def get_job(self, job_id: str, *, wait_s: int | None = None) -> Document:
+    def get_job(self, job_id: str, *, wait_s: int | None = None) -> Job:
         """The job; with `wait_s` not before its state changes or that many seconds pass."""
-        return self._get(f"/jobs/{job_id}", wait=wait_s)
+        job: Job = self._get(f"/jobs/{job_id}", wait=wait_s)
+        return job
 
     def list_jobs(
         self, *, state: str | None = None, limit: int = 20, sweep_id: str | None = None
-    ) -> list[Document]:
+    ) -> list[Job]:
         """The newest jobs, at most `limit` of them, of one `state`, of one sweep, or of all."""
         return self._list("/jobs", limit, state=state, sweep_id=sweep_id)
 
     def wait(
-        self, job_id: str, *, on_update: OnUpdate | None = None, timeout_s: float | None = None
-    ) -> Document:
+        self,
+        job_id: str,
+        *,
+        on_update: Callable[[Job], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Job:
         """Wait until the job has ended, whichever way; returns it.
 
         `on_update` is called with the job about twice a second. Raises TimeoutError after
         `timeout_s`; the job itself goes on.
         """
-        return self._wait(f"/jobs/{job_id}", on_update, timeout_s)
+        job: Job = self._wait(f"/jobs/{job_id}", on_update, timeout_s)
+        return job
 
-    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Document]:
+    def events(self, job_id: str, *, after: int = 0, follow: bool = False) -> Iterator[Event]:
         """The events of the job with a number above `after`, in order.
 
         With `follow` the iterator goes on until the job has ended, and is told of each event as it
@@ -95,19 +103,19 @@ class Jobs(Uploads):
         """
         return self._events(f"/jobs/{job_id}", after, follow)
 
-    def report(self, job_id: str) -> Document:
+    def report(self, job_id: str) -> Report:
         """The report of a job that succeeded: accuracies, sizes, and every layer's share."""
-        report: Document = self._transport.get(f"/jobs/{job_id}/report")
+        report: Report = self._transport.get(f"/jobs/{job_id}/report")
         return report
 
-    def cancel(self, job_id: str) -> Document:
+    def cancel(self, job_id: str) -> Job:
         """Ask for the job's end; returns it, perhaps not yet `cancelled`."""
-        job: Document = self._transport.post(f"/jobs/{job_id}/cancel")
+        job: Job = self._transport.post(f"/jobs/{job_id}/cancel")
         return job
 
-    def retry(self, job_id: str) -> Document:
+    def retry(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again, at its last checkpoint; returns it."""
-        job: Document = self._transport.post(f"/jobs/{job_id}/retry")
+        job: Job = self._transport.post(f"/jobs/{job_id}/retry")
         return job
 
     def delete_job(self, job_id: str) -> None:

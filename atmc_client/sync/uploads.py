@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from atmc_client.errors import ApiError, ServerUnreachable
-from atmc_client.sync.calls import Calls, Document
+from atmc_client.sync.calls import Body, Calls
 from atmc_client.sync.waits import in_thread
+from atmc_client.types.answers import Dataset, Model
 from atmc_client.uploads import is_id, sha256_of
 
 # What a service of a version before lists were answers to the question for one.
@@ -25,16 +26,18 @@ class Uploads(Calls):
         architecture: str,
         *,
         normalization: Mapping[str, Sequence[float]] | None = None,
-    ) -> Document:
+    ) -> Model:
         """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
         fields = {"architecture": (None, architecture.encode())}
         if normalization is not None:
             fields["normalization"] = (None, json.dumps(normalization).encode())
-        return self._upload("/models", path, fields)
+        model: Model = self._upload("/models", path, fields)
+        return model
 
-    def upload_dataset(self, path: str | Path) -> Document:
+    def upload_dataset(self, path: str | Path) -> Dataset:
         """Send a data set's file; its `id` stands for it from then on."""
-        return self._upload("/datasets", path, {})
+        dataset: Dataset = self._upload("/datasets", path, {})
+        return dataset
 
     def delete_model(self, model_id: str) -> None:
         """Delete an uploaded network that no job is made of."""
@@ -46,13 +49,13 @@ class Uploads(Calls):
 
     def list_models(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
+    ) -> list[Model]:
         """The newest uploaded networks; `q` is a part of the file's name or of the id."""
         return self._list("/models", limit, q=q, sha256=sha256)
 
     def list_datasets(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
+    ) -> list[Dataset]:
         """The newest uploaded data sets; `q` is a part of the file's name or of the id."""
         return self._list("/datasets", limit, q=q, sha256=sha256)
 
@@ -116,12 +119,11 @@ class Uploads(Calls):
         """
         with ExitStack() as undo:
             if isinstance(model, Path):
-                uploaded = self.upload_model(model, architecture or "", normalization=normalization)
-                model = str(uploaded["id"])
+                sent = self.upload_model(model, architecture or "", normalization=normalization)
+                model = sent["id"]
                 undo.callback(self._drop, self.delete_model, model)
             if isinstance(dataset, Path):
-                uploaded = self.upload_dataset(dataset)
-                dataset = str(uploaded["id"])
+                dataset = (self.upload_dataset(dataset))["id"]
                 undo.callback(self._drop, self.delete_dataset, dataset)
             try:
                 yield {"model_id": model, "dataset_id": dataset}
@@ -138,7 +140,7 @@ class Uploads(Calls):
         with suppress(ApiError, ServerUnreachable):
             delete(upload_id)
 
-    def _known(self, path: str, file: str | Path) -> list[Document]:
+    def _known(self, path: str, file: str | Path) -> list[Any]:
         sha256 = in_thread(sha256_of, file)
         try:
             return self._list(path, 100, sha256=sha256)
@@ -147,16 +149,15 @@ class Uploads(Calls):
                 return []
             raise
 
-    def _upload(self, path: str, file: str | Path, fields: Document) -> Document:
+    def _upload(self, path: str, file: str | Path, fields: Body) -> Any:
         with Path(file).open("rb") as opened:
 
-            def parts() -> Document:
+            def parts() -> Body:
                 opened.seek(0)
                 whole = (Path(file).name, opened, "application/octet-stream")
                 return {"files": {**fields, "file": whole}}
 
-            uploaded: Document = self._transport.post(path, parts)
-            return uploaded
+            return self._transport.post(path, parts)
 
 
 def _numbers(normalization: Mapping[str, Sequence[float]] | None) -> Any:
