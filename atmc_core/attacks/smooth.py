@@ -106,7 +106,8 @@ class _Maximum(torch.autograd.Function):
     ) -> Tensor:
         context.save_for_backward(maps, maxima)
         context.shares, context.temperature = shares, temperature
-        return maxima.view_as(maxima)
+        # A copy, because the next operation may write to it in place (`nn.ReLU(inplace=True)`).
+        return maxima.clone()
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -54,6 +54,27 @@ def _gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("maxima", MAXIMA.values(), ids=MAXIMA)
+def test_what_comes_next_may_work_in_place(
+    maxima: Callable[[Tensor], Tensor], images: Tensor
+) -> None:
+    beside = smoothed(lambda x: F.relu(maxima(x)), 0.1)
+    in_place = smoothed(lambda x: F.relu(maxima(x), inplace=True), 0.1)
+    assert torch.equal(_gradient(in_place, images), _gradient(beside, images))
+
+
+def test_a_relu_in_place_before_a_pooling_is_attacked_as_one_beside_it(images: Tensor) -> None:
+    # As AlexNet, VGG and SqueezeNet of torchvision have it; a frozen copy pools first.
+    def network(*, inplace: bool) -> nn.Module:
+        torch.manual_seed(0)
+        relu = nn.ReLU(inplace=inplace)
+        return nn.Sequential(nn.Conv2d(4, 6, 3), relu, nn.MaxPool2d(2), nn.Flatten())
+
+    models = [smoothed(frozen_copy(network(inplace=each)), 0.1) for each in (True, False)]
+    assert has_edges(frozen_copy(network(inplace=True)), images)
+    assert torch.equal(*[_gradient(model, images) for model in models])
+
+
+@pytest.mark.parametrize("maxima", MAXIMA.values(), ids=MAXIMA)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_outputs_are_the_same_to_the_bit_and_gradients_are_shared(
     maxima: Callable[[Tensor], Tensor], layout: torch.memory_format, images: Tensor
