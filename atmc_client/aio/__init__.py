@@ -1,4 +1,4 @@
-"""The client for event loops, asyncio's and trio's.
+"""The client for asyncio.
 
     async with AsyncClient("http://127.0.0.1:8000") as client:
         async for event in client.events(job_id, follow=True):

@@ -11,6 +11,7 @@ from atmc_client.cli.progress import follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 from atmc_client.gate import Threshold, accepted
+from atmc_client.types.answers import Job
 from atmc_client.uploads import is_id
 
 # Options that say how small, one of which is given.
@@ -149,7 +150,7 @@ def submit(
         settings=wanted["settings"],
     )
     with Client(server) as client:
-        job = client.submit(
+        job: Job = client.submit(
             model,
             architecture,
             data,

@@ -1,5 +1,6 @@
 """`atmc upload`, `atmc models` and `atmc datasets`: what jobs are made of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from rich.markup import escape
 from atmc_client.cli.figure import file_size
 from atmc_client.cli.output import minute, new_table, out, print_json
 from atmc_client.cli.submit import Numbers, normalization_of
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
 
 
 @click.command()
@@ -31,6 +32,7 @@ def upload(
     if normalization is not None and architecture is None:
         raise click.UsageError("--mean and --std are a network's: name its --architecture")
     with Client(server) as client:
+        found: Document
         if architecture is None:
             found = client.upload_dataset(file)
         else:
@@ -49,7 +51,7 @@ def _listed(name: str, columns: tuple[str, ...]) -> click.Command:
     def command(server: str, search: str | None, limit: int, as_json: bool) -> None:
         with Client(server) as client:
             listing = client.list_models if name == "models" else client.list_datasets
-            found = listing(q=search, limit=limit)
+            found: Sequence[Document] = listing(q=search, limit=limit)
         if as_json:
             print_json(found)
             return
@@ -57,7 +59,9 @@ def _listed(name: str, columns: tuple[str, ...]) -> click.Command:
         table.columns[0].no_wrap = True
         for each in found:
             own = [escape(str(each[column])) for column in columns]
-            size, at = file_size(each["bytes"]), minute(each["created_at"]) or ""
+            # A file that the service fetches may not have told its size yet.
+            size = "" if each["bytes"] is None else file_size(each["bytes"])
+            at = minute(each["created_at"]) or ""
             table.add_row(each["id"], escape(each["filename"]), *own, size, at)
         out.print(table)
 

@@ -191,6 +191,21 @@ class Event(TypedDict):
     trace_id: str | None
     """The job's trace, if the service keeps traces."""
 
+    state: NotRequired[str]
+    stage: NotRequired[str]
+    status: NotRequired[str]
+    job_id: NotRequired[str | None]
+    epoch: NotRequired[int]
+    epochs: NotRequired[int]
+    progress: NotRequired[float]
+    eta_s: NotRequired[float | None]
+    loss: NotRequired[float | None]
+    validation_accuracy: NotRequired[float | None]
+    validation_images: NotRequired[int | None]
+    code: NotRequired[str | None]
+    message: NotRequired[str | None]
+    param: NotRequired[str | None]
+
 
 FileState: TypeAlias = Literal["fetching", "ready", "failed"]
 """Whether a model or data set has its bytes: those that are fetched come later."""
@@ -310,6 +325,11 @@ class SweepEvent(TypedDict):
 
     time: str
     type: str
+    state: NotRequired[str]
+    message: NotRequired[str | None]
+    index: NotRequired[int]
+    job_id: NotRequired[str | None]
+    reason: NotRequired[str | None]
 
 
 SweepState: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
