@@ -23,6 +23,7 @@ from atmc_client.errors import (
     ServerError,
     ServerUnreachable,
 )
+from atmc_client.webhooks import WebhookMessage, WebhookNotVerified, verify_webhook
 
 if TYPE_CHECKING:
     from atmc_client.aio import AsyncClient
@@ -40,6 +41,9 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "ServerUnreachable",
+    "WebhookMessage",
+    "WebhookNotVerified",
+    "verify_webhook",
 ]
 
 

@@ -1,7 +1,7 @@
 """The calls on the files that a job made, and on who signed them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from atmc_client.aio.calls import Calls
@@ -18,8 +18,7 @@ from atmc_client.attestation import (
 )
 from atmc_client.errors import NotFound
 from atmc_client.types.answers import Artifact, SigningKey
-
-OnBytes = Callable[[str, int, int], None]
+from atmc_client.uploads import OnBytes
 
 
 class Artifacts(Calls):

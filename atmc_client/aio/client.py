@@ -4,10 +4,11 @@ from atmc_client.aio.administration import Administration
 from atmc_client.aio.artifacts import Artifacts
 from atmc_client.aio.jobs import Jobs
 from atmc_client.aio.sweeps import Sweeps
+from atmc_client.aio.webhooks import Webhooks
 from atmc_client.types.answers import Entry
 
 
-class AsyncClient(Jobs, Artifacts, Sweeps, Administration):
+class AsyncClient(Jobs, Artifacts, Sweeps, Webhooks, Administration):
     """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
 
     `key` defaults to `ATMC_API_KEY`; a service that only its own machine reaches may ask for none.

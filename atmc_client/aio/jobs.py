@@ -10,6 +10,7 @@ from atmc_client.aio.calls import Body
 from atmc_client.aio.uploads import Uploads
 from atmc_client.types.answers import Event, Job, NewJob
 from atmc_client.types.report import Report
+from atmc_client.uploads import OnBytes, is_large
 
 
 class Jobs(Uploads):
@@ -26,6 +27,10 @@ class Jobs(Uploads):
         name: str | None = None,
         priority: int | None = None,
         time_limit_s: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> NewJob:
         """Send a model, its data set and what is wanted of it; returns the queued job.
 
@@ -37,18 +42,28 @@ class Jobs(Uploads):
         the highest `priority` (0 by default, -100 to 100) is taken first. Raises OSError if a file
         cannot be read, ValueError for a model's file without an architecture.
         """
-        given = {"name": name, "priority": priority, "time_limit_s": time_limit_s}
+        given = {
+            "name": name,
+            "priority": priority,
+            "time_limit_s": time_limit_s,
+            "labels": labels and dict(labels),
+            "metadata": metadata and dict(metadata),
+            "webhook": webhook and dict(webhook),
+        }
         wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
         model, dataset = await self.known(model, architecture, dataset, normalization)
-        if isinstance(model, Path) and isinstance(dataset, Path):
+        files = [each for each in (model, dataset) if isinstance(each, Path)]
+        if isinstance(model, Path) and isinstance(dataset, Path) and not any(map(is_large, files)):
             how = {"architecture": architecture, "normalization": normalization}
             network = {key: value for key, value in how.items() if value is not None}
-            return await self._submit_files(model, dataset, network | wanted)
-        async with self.sent(model, architecture, dataset, normalization) as ids:
+            return await self._submit_files(model, dataset, network | wanted, on_bytes)
+        async with self.sent(model, architecture, dataset, normalization, on_bytes) as ids:
             job: NewJob = await self._transport.post("/jobs", lambda: {"json": ids | wanted})
             return job
 
-    async def _submit_files(self, model: Path, dataset: Path, whole: Body) -> NewJob:
+    async def _submit_files(
+        self, model: Path, dataset: Path, whole: Body, on_bytes: OnBytes | None
+    ) -> NewJob:
         with ExitStack() as files:
             model_file = files.enter_context(model.open("rb"))
             dataset_file = files.enter_context(dataset.open("rb"))
@@ -66,7 +81,10 @@ class Jobs(Uploads):
                 }
 
             job: NewJob = await self._transport.post("/jobs", parts)
-            return job
+        if on_bytes is not None:
+            for file in (model, dataset):
+                on_bytes(file.name, file.stat().st_size, file.stat().st_size)
+        return job
 
     async def get_job(self, job_id: str, *, wait_s: int | None = None) -> Job:
         """The job; with `wait_s` not before its state changes or that many seconds pass."""

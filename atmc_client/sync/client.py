@@ -5,10 +5,11 @@ from atmc_client.sync.administration import Administration
 from atmc_client.sync.artifacts import Artifacts
 from atmc_client.sync.jobs import Jobs
 from atmc_client.sync.sweeps import Sweeps
+from atmc_client.sync.webhooks import Webhooks
 from atmc_client.types.answers import Entry
 
 
-class Client(Jobs, Artifacts, Sweeps, Administration):
+class Client(Jobs, Artifacts, Sweeps, Webhooks, Administration):
     """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
 
     `key` defaults to `ATMC_API_KEY`; a service that only its own machine reaches may ask for none.

@@ -7,6 +7,7 @@ from typing import Any
 
 from atmc_client.sync.uploads import Uploads
 from atmc_client.types.answers import NewSweep, Sweep, SweepEvent, SweepWithTrials
+from atmc_client.uploads import OnBytes
 
 
 class Sweeps(Uploads):
@@ -20,6 +21,7 @@ class Sweeps(Uploads):
         *,
         architecture: str | None = None,
         normalization: Mapping[str, Sequence[float]] | None = None,
+        on_bytes: OnBytes | None = None,
         **wanted: Any,
     ) -> NewSweep:
         """Start a sweep; returns it, running.
@@ -34,7 +36,7 @@ class Sweeps(Uploads):
         """
         document = {name: value for name, value in wanted.items() if value is not None}
         model, dataset = self.known(model, architecture, dataset, normalization)
-        with self.sent(model, architecture, dataset, normalization) as ids:
+        with self.sent(model, architecture, dataset, normalization, on_bytes) as ids:
             body = document | ids | {"spec": dict(spec)}
             sweep: NewSweep = self._transport.post("/sweeps", lambda: {"json": body})
             return sweep

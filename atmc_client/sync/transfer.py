@@ -1,7 +1,6 @@
 # Written from atmc_client/aio/transfer.py by `make generate`: edit that.
 """Files that arrive whole: resumed where they broke off, checked before they take their name."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,7 +9,7 @@ from atmc_client.errors import DigestMismatch, ServerUnreachable
 from atmc_client.sync.transport import Transport
 from atmc_client.sync.waits import in_thread
 from atmc_client.types.answers import Artifact
-from atmc_client.uploads import sha256_of
+from atmc_client.uploads import OnBytes, sha256_of
 
 # Each break after bytes arrived is one try; a transfer that goes nowhere ends after these many.
 BREAKS = 5
@@ -20,7 +19,7 @@ def fetch(
     transport: Transport,
     artifact: Artifact,
     folder: Path,
-    on_bytes: Callable[[str, int, int], None] | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Path:
     """Download one listed artifact (`name`, `bytes`, `sha256`, `links.self`) into `folder`.
 
@@ -48,7 +47,7 @@ def _append(
     transport: Transport,
     artifact: Artifact,
     part: Path,
-    on_bytes: Callable[[str, int, int], None] | None,
+    on_bytes: OnBytes | None,
 ) -> None:
     total: int = artifact["bytes"]
     there = part.stat().st_size if part.exists() else 0

@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from atmc_client.errors import ApiError, ServerUnreachable
+from atmc_client.errors import ApiError, DigestMismatch, ServerUnreachable
 from atmc_client.sync.calls import Body, Calls
+from atmc_client.sync.resumable import send_pieces
 from atmc_client.sync.waits import in_thread
 from atmc_client.types.answers import Dataset, Model
-from atmc_client.uploads import is_id, sha256_of
+from atmc_client.uploads import BegunUpload, OnBytes, is_id, is_large, sha256_of
 
 # What a service of a version before lists were answers to the question for one.
 _NO_LISTS = (404, 405)
@@ -26,17 +27,37 @@ class Uploads(Calls):
         architecture: str,
         *,
         normalization: Mapping[str, Sequence[float]] | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> Model:
-        """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
-        fields = {"architecture": (None, architecture.encode())}
+        """Send a network's file; its `id` stands for it from then on.
+
+        A file of 8 MiB or more is sent in pieces. An upload that broke off, if only because this
+        process ended, goes on where it was when the same file is sent again.
+
+        Args:
+            path: a `.safetensors` or `.pt` state dict of the architecture, or an ONNX file.
+            architecture: its name, see `architectures`; `onnx` for an ONNX file.
+            normalization: `{"mean": [...], "std": [...]}`, a number a channel, for images in
+                [0, 1]; none by default.
+            on_bytes: called with the file's name, the bytes there and the bytes in all.
+
+        Returns:
+            The model. It is a new one even if the service has the file: `find_model` asks first.
+
+        Raises:
+            InvalidRequest: the file is not such a network.
+            DigestMismatch: the file changed while it was sent in pieces.
+            OSError: it cannot be read.
+        """
+        fields: Body = {"architecture": architecture}
         if normalization is not None:
-            fields["normalization"] = (None, json.dumps(normalization).encode())
-        model: Model = self._upload("/models", path, fields)
+            fields["normalization"] = dict(normalization)
+        model: Model = self._upload("/models", Path(path), fields, on_bytes)
         return model
 
-    def upload_dataset(self, path: str | Path) -> Dataset:
-        """Send a data set's file; its `id` stands for it from then on."""
-        dataset: Dataset = self._upload("/datasets", path, {})
+    def upload_dataset(self, path: str | Path, *, on_bytes: OnBytes | None = None) -> Dataset:
+        """Send a data set's file; its `id` stands for it from then on. As `upload_model`."""
+        dataset: Dataset = self._upload("/datasets", Path(path), {}, on_bytes)
         return dataset
 
     def delete_model(self, model_id: str) -> None:
@@ -112,19 +133,25 @@ class Uploads(Calls):
         architecture: str | None,
         dataset: str | Path,
         normalization: Mapping[str, Sequence[float]] | None,
+        on_bytes: OnBytes | None = None,
     ) -> Iterator[dict[str, str]]:
         """Yield `model_id` and `dataset_id`; what is not `known` is uploaded.
 
-        Where what is done with them is refused, what was uploaded for it is deleted again.
+        Where what is done with them is refused, what was uploaded for it is deleted again, but for
+        large files, which nobody wants to send twice.
         """
         with ExitStack() as undo:
             if isinstance(model, Path):
-                sent = self.upload_model(model, architecture or "", normalization=normalization)
+                file, name = model, architecture or ""
+                sent = self.upload_model(file, name, normalization=normalization, on_bytes=on_bytes)
                 model = sent["id"]
-                undo.callback(self._drop, self.delete_model, model)
+                if not is_large(file):
+                    undo.callback(self._drop, self.delete_model, model)
             if isinstance(dataset, Path):
-                dataset = (self.upload_dataset(dataset))["id"]
-                undo.callback(self._drop, self.delete_dataset, dataset)
+                file = dataset
+                dataset = (self.upload_dataset(file, on_bytes=on_bytes))["id"]
+                if not is_large(file):
+                    undo.callback(self._drop, self.delete_dataset, dataset)
             try:
                 yield {"model_id": model, "dataset_id": dataset}
             except ApiError:
@@ -149,15 +176,37 @@ class Uploads(Calls):
                 return []
             raise
 
-    def _upload(self, path: str, file: str | Path, fields: Body) -> Any:
-        with Path(file).open("rb") as opened:
+    def _upload(self, path: str, file: Path, fields: Body, on_bytes: OnBytes | None) -> Any:
+        if is_large(file):
+            return self._upload_pieces(path, file, fields, on_bytes)
+        texts = {
+            name: (None, value if isinstance(value, str) else json.dumps(value))
+            for name, value in fields.items()
+        }
+        with file.open("rb") as opened:
 
             def parts() -> Body:
                 opened.seek(0)
-                whole = (Path(file).name, opened, "application/octet-stream")
-                return {"files": {**fields, "file": whole}}
+                whole = (file.name, opened, "application/octet-stream")
+                return {"files": {**texts, "file": whole}}
 
-            return self._transport.post(path, parts)
+            made = self._transport.post(path, parts)
+        if on_bytes is not None:
+            on_bytes(file.name, made["bytes"], made["bytes"])
+        return made
+
+    def _upload_pieces(self, path: str, file: Path, fields: Body, on_bytes: OnBytes | None) -> Any:
+        begun = BegunUpload(self.url, in_thread(sha256_of, file))
+        body = fields | {"upload_id": send_pieces(self._transport, file, begun, on_bytes)}
+        # Where it is refused the upload is still there, and the next try sends nothing.
+        made = self._transport.post(path, lambda: {"json": body})
+        begun.forget()
+        if made["sha256"] != begun.sha256:
+            self._transport.delete(f"{path}/{made['id']}")
+            raise DigestMismatch(
+                f"{file} changed while it was sent, and was dropped: send it again"
+            )
+        return made
 
 
 def _numbers(normalization: Mapping[str, Sequence[float]] | None) -> Any:
