@@ -35,7 +35,14 @@ class Webhooks(Calls):
         return await self._all("/webhooks")
 
     async def get_webhook(self, webhook_id: str) -> Webhook:
-        """The webhook; raises `NotFound`."""
+        """The webhook.
+
+        Args:
+            webhook_id: which.
+
+        Raises:
+            NotFound: there is no such webhook.
+        """
         webhook: Webhook = await self._get(f"/webhooks/{webhook_id}")
         return webhook
 
@@ -65,30 +72,69 @@ class Webhooks(Calls):
         return webhook
 
     async def rotate_webhook_secret(self, webhook_id: str) -> WebhookWithSecret:
-        """Give the webhook a new secret, which signs from the next try on; returns it with that.
+        """Give the webhook a new secret, which signs from the next try on.
 
         Have the receiver take both meanwhile: `verify_webhook` takes several.
+
+        Args:
+            webhook_id: which.
+
+        Returns:
+            The webhook with the new `secret`, which is shown only here.
+
+        Raises:
+            NotFound: there is no such webhook.
         """
         path = f"/webhooks/{webhook_id}/rotate-secret"
         webhook: WebhookWithSecret = await self._transport.post(path)
         return webhook
 
     async def delete_webhook(self, webhook_id: str) -> None:
-        """Delete the webhook: its URL is told nothing more. Raises `NotFound`."""
+        """Delete the webhook: its URL is told nothing more.
+
+        Args:
+            webhook_id: which.
+
+        Raises:
+            NotFound: there is no such webhook.
+        """
         await self._transport.delete(f"/webhooks/{webhook_id}")
 
     async def deliveries(self, webhook_id: str, *, limit: int = 20) -> list[Delivery]:
-        """The newest messages of the webhook, at most `limit`, and whether they arrived."""
+        """The newest messages of the webhook, and whether they arrived.
+
+        Args:
+            webhook_id: which.
+            limit: at most so many.
+
+        Raises:
+            NotFound: there is no such webhook.
+        """
         return await self._list(f"/webhooks/{webhook_id}/deliveries", limit)
 
     async def get_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryWithAttempts:
-        """A message with every try to deliver it; raises `NotFound`."""
+        """A message with every try to deliver it, in `log`.
+
+        Args:
+            webhook_id: whose.
+            delivery_id: which.
+
+        Raises:
+            NotFound: there is no such message.
+        """
         path = f"/webhooks/{webhook_id}/deliveries/{delivery_id}"
         delivery: DeliveryWithAttempts = await self._get(path)
         return delivery
 
     async def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
-        """Send a message once more; returns it, waiting.
+        """Send a message once more.
+
+        Args:
+            webhook_id: whose.
+            delivery_id: which.
+
+        Returns:
+            The delivery, waiting.
 
         Raises:
             Conflict: the webhook is switched off.

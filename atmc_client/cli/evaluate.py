@@ -6,7 +6,7 @@ import click
 
 from atmc_client import gate as gates
 from atmc_client.cli.output import new_table, out, print_job, print_json
-from atmc_client.cli.progress import follow
+from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
 from atmc_client.client import Client, Document
@@ -58,14 +58,16 @@ def evaluate(server: str, /, model: str, data: str, wait: bool, as_json: bool, *
         raise click.UsageError(f"--architecture is needed: which network {model} is")
     spec = build_spec(None, sizes={}, fields=_fields(o), settings=o["settings"])
     with Client(server) as client:
-        job: Job = client.submit(
-            model,
-            o["architecture"],
-            data,
-            spec,
-            normalization=normalization_of(o["mean"], o["std"]),
-            name=o["name"],
-        )
+        with bytes_shown() as update:
+            job: Job = client.submit(
+                model,
+                o["architecture"],
+                data,
+                spec,
+                normalization=normalization_of(o["mean"], o["std"]),
+                name=o["name"],
+                on_bytes=update,
+            )
         if wait:
             job = follow(client, job)
         report = client.report(job["id"]) if job["state"] == "succeeded" else None

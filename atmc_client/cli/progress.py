@@ -10,6 +10,7 @@ import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,7 @@ from atmc_client.cli.output import err
 from atmc_client.cli.sparkline import sparkline
 from atmc_client.client import Client, Document
 from atmc_client.types.answers import Job
+from atmc_client.uploads import OnBytes
 
 OnUpdate = Callable[[Document], None]
 
@@ -60,6 +62,21 @@ def follow(client: Client, job: Document) -> Job:
     err.print(f"{job['id']} at {client.url}", soft_wrap=True)
     with coming_back("job", job["id"], "watch", "cancel"), _shown(client, job["id"]) as update:
         return client.wait(job["id"], on_update=update)
+
+
+@contextmanager
+def bytes_shown() -> Iterator[OnBytes]:
+    """Yield the function to call as files come through: a bar for each, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
+        bars: dict[str, TaskID] = {}
+
+        def update(name: str, there: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = shown.add_task(escape(name), total=total)
+            shown.update(bars[name], completed=there)
+
+        yield update
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from atmc_client.cli.figure import file_size
 from atmc_client.cli.output import minute, new_table, out, print_json
+from atmc_client.cli.progress import bytes_shown
 from atmc_client.cli.submit import Numbers, normalization_of
 from atmc_client.client import Client, Document
 
@@ -31,12 +32,14 @@ def upload(
     normalization = normalization_of(mean, std)
     if normalization is not None and architecture is None:
         raise click.UsageError("--mean and --std are a network's: name its --architecture")
-    with Client(server) as client:
+    with Client(server) as client, bytes_shown() as update:
         found: Document
         if architecture is None:
-            found = client.upload_dataset(file)
+            found = client.upload_dataset(file, on_bytes=update)
         else:
-            found = client.upload_model(file, architecture, normalization=normalization)
+            found = client.upload_model(
+                file, architecture, normalization=normalization, on_bytes=update
+            )
     print_json(found) if as_json else click.echo(found["id"])
 
 

@@ -22,10 +22,21 @@ class Administration(Calls):
         expires_at: datetime | None = None,
         addresses: Sequence[str] = (),
     ) -> CreatedKey:
-        """Make a key of the tenant (an admin's call); its `key` is shown in this answer only.
+        """Make a key (an admin's call).
 
-        Without a tenant it is the `default` one's, or the caller's own if they are its admin.
-        `addresses` are the networks (CIDR) that it may be shown from; none is anywhere.
+        Args:
+            tenant: whose; None is the `default` tenant, or the caller's own if they are its admin.
+            scopes: what it is for: `jobs:read`, `jobs:write`, `audit:read`, `tenant:admin` or
+                `admin`.
+            expires_at: until when it holds, with a time zone; None is for ever.
+            addresses: the networks (CIDR) that it may be shown from; none is anywhere.
+
+        Returns:
+            The key; its `key` is shown in this answer only.
+
+        Raises:
+            InvalidRequest: a scope or an address is none.
+            NotAuthorized: the caller is not an admin, or of another tenant.
         """
         new: Body = {"scopes": list(scopes)}
         if tenant is not None:
@@ -38,24 +49,55 @@ class Administration(Calls):
         return key
 
     def keys(self) -> list[Key]:
-        """The keys of all tenants or of one's own, without the keys themselves: an admin's call."""
+        """The keys of all tenants, or of one's own, but not what is shown (an admin's call)."""
         return self._all("/keys")
 
     def limit_key(self, key_id: str, addresses: Sequence[str]) -> Key:
-        """Have the key hold at these networks only (CIDR), or at none in particular: anywhere."""
+        """Have the key hold at these networks only (an admin's call).
+
+        Args:
+            key_id: which.
+            addresses: the networks (CIDR); none is anywhere.
+
+        Raises:
+            InvalidRequest: an address is none.
+            NotFound: there is no such key.
+        """
         key: Key = self._transport.patch(f"/keys/{key_id}", {"addresses": list(addresses) or None})
         return key
 
     def revoke_key(self, key_id: str) -> None:
-        """Revoke the key (an admin's call)."""
+        """Revoke the key (an admin's call).
+
+        Args:
+            key_id: which.
+
+        Raises:
+            NotFound: there is no such key.
+        """
         self._transport.delete(f"/keys/{key_id}")
 
     def audit(self, *, limit: int = 100, **which: str | None) -> list[Audit]:
-        """The newest records of the audit log; `which` are the filters of `GET /audit`."""
+        """The newest records of the audit log.
+
+        Args:
+            limit: at most so many.
+            which: the filters of `GET /audit`, by name.
+
+        Raises:
+            NotAuthorized: the key is not for that.
+        """
         return self._list("/audit", limit, page=1000, **which)
 
     def audit_export(self, **which: str | None) -> Iterator[str]:
-        """The lines of the audit log, oldest first, as `atmc audit verify` reads them."""
+        """The lines of the audit log, oldest first, as `atmc audit verify` reads them.
+
+        Args:
+            which: the filters of `GET /audit`, by name.
+
+        Raises:
+            NotAuthorized: the key is not for that.
+        """
         given = {name: value for name, value in which.items() if value is not None}
         content: Content = partial(dict[str, Any], params=given | {"format": "jsonl"})
         with self._transport.exchange("GET", "/audit", content) as response:
@@ -71,5 +113,12 @@ class Administration(Calls):
         return self._all("/tenants")
 
     def erase_tenant(self, name: str) -> None:
-        """Have the tenant erased with all that is its own (an admin's call); it takes seconds."""
+        """Have the tenant erased with all that is its own (an admin's call); it takes seconds.
+
+        Args:
+            name: which.
+
+        Raises:
+            NotFound: there is no such tenant.
+        """
         self._transport.delete(f"/tenants/{name}")

@@ -56,28 +56,69 @@ class Uploads(Calls):
         return model
 
     def upload_dataset(self, path: str | Path, *, on_bytes: OnBytes | None = None) -> Dataset:
-        """Send a data set's file; its `id` stands for it from then on. As `upload_model`."""
+        """Send a data set's file; its `id` stands for it from then on.
+
+        Args:
+            path: the file; `formats.md` in the documentation has the formats.
+            on_bytes: as for `upload_model`, and a large file is sent in pieces likewise.
+
+        Returns:
+            The data set. It is a new one even if the service has the file: ask `find_dataset`.
+
+        Raises:
+            InvalidRequest: the file is no data set.
+            DigestMismatch: the file changed while it was sent in pieces.
+            OSError: it cannot be read.
+        """
         dataset: Dataset = self._upload("/datasets", Path(path), {}, on_bytes)
         return dataset
 
     def delete_model(self, model_id: str) -> None:
-        """Delete an uploaded network that no job is made of."""
+        """Delete an uploaded network.
+
+        Args:
+            model_id: which.
+
+        Raises:
+            Conflict: a job or sweep is made of it.
+            NotFound: there is no such model.
+        """
         self._transport.delete(f"/models/{model_id}")
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Delete an uploaded data set that no job is made of."""
+        """Delete an uploaded data set.
+
+        Args:
+            dataset_id: which.
+
+        Raises:
+            Conflict: a job or sweep is made of it.
+            NotFound: there is no such data set.
+        """
         self._transport.delete(f"/datasets/{dataset_id}")
 
     def list_models(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
     ) -> list[Model]:
-        """The newest uploaded networks; `q` is a part of the file's name or of the id."""
+        """The newest uploaded networks.
+
+        Args:
+            q: a part of the name, the file's name or the id.
+            sha256: only what has these bytes, by their hash in hex.
+            limit: at most so many.
+        """
         return self._list("/models", limit, q=q, sha256=sha256)
 
     def list_datasets(
         self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
     ) -> list[Dataset]:
-        """The newest uploaded data sets; `q` is a part of the file's name or of the id."""
+        """The newest uploaded data sets.
+
+        Args:
+            q: a part of the name, the file's name or the id.
+            sha256: only what has these bytes, by their hash in hex.
+            limit: at most so many.
+        """
         return self._list("/datasets", limit, q=q, sha256=sha256)
 
     def find_model(
@@ -90,6 +131,14 @@ class Uploads(Calls):
         """The id of this file where it was uploaded before, as this network; None if it was not.
 
         The file is hashed here, and its hash is all that is sent.
+
+        Args:
+            path: the file.
+            architecture: as for `upload_model`.
+            normalization: as for `upload_model`.
+
+        Raises:
+            OSError: the file cannot be read.
         """
         wanted = _numbers(normalization)
         for found in self._known("/models", path):
@@ -98,7 +147,14 @@ class Uploads(Calls):
         return None
 
     def find_dataset(self, path: str | Path) -> str | None:
-        """The id of this file where it was uploaded before; None if it was not. As `find_model`."""
+        """The id of this file where it was uploaded before; None if it was not. As `find_model`.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         known = self._known("/datasets", path)
         return str(known[0]["id"]) if known else None
 
@@ -111,8 +167,17 @@ class Uploads(Calls):
     ) -> tuple[str | Path, str | Path]:
         """A model and a data set, each a file or an id, as ids where the service has the file.
 
-        Nothing but hashes is sent. Raises OSError for a file that cannot be read, ValueError for a
-        model's without an architecture.
+        Nothing but hashes is sent.
+
+        Args:
+            model: a file or an id.
+            architecture: of a model's file.
+            dataset: a file or an id.
+            normalization: as for `upload_model`.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: the architecture of a model's file is missing.
         """
         for file in (model, dataset):
             if not is_id(file):
@@ -135,10 +200,17 @@ class Uploads(Calls):
         normalization: Mapping[str, Sequence[float]] | None,
         on_bytes: OnBytes | None = None,
     ) -> Iterator[dict[str, str]]:
-        """Yield `model_id` and `dataset_id`; what is not `known` is uploaded.
+        """Yield `model_id` and `dataset_id`; what is still a `Path` is uploaded.
 
         Where what is done with them is refused, what was uploaded for it is deleted again, but for
         large files, which nobody wants to send twice.
+
+        Args:
+            model: as `known` returns it.
+            architecture: of a model's file.
+            dataset: as `known` returns it.
+            normalization: as for `upload_model`.
+            on_bytes: as for `upload_model`.
         """
         with ExitStack() as undo:
             if isinstance(model, Path):

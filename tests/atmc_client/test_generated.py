@@ -51,10 +51,18 @@ def test_no_public_method_answers_with_fields_that_nobody_knows():
     assert untyped == []
 
 
-def test_every_public_method_says_what_it_does():
-    silent = [
-        name
-        for name, method in inspect.getmembers(Client, inspect.isfunction)
-        if not name.startswith("_") and not (method.__doc__ or "").strip()
-    ]
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_every_public_method_says_what_it_does_and_what_it_takes(kind):
+    silent = []
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        said = inspect.cleandoc(method.__doc__ or "")
+        taken = [each for each in inspect.signature(method).parameters if each != "self"]
+        silent += [
+            f"{name}({each})" for each in taken if not re.search(rf"^    {each}: ", said, re.M)
+        ]
+        silent += [] if said else [name]
+        awaited = re.search(r"\bawait client|async (for|with)", said) is not None
+        assert not awaited or kind is AsyncClient, name
     assert silent == []
