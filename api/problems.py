@@ -25,7 +25,6 @@ _TITLES: dict[int, dict[str, str]] = {
         "malformed_json": "The body is not valid JSON",
         "malformed_multipart": "The multipart body cannot be read",
         "unknown_checksum": "The checksum's algorithm is not known",
-        "sign_in_failed": "The provider gives no token",
     },
     HTTPStatus.UNAUTHORIZED: {
         "key_required": "A key is required",

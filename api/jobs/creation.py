@@ -87,7 +87,10 @@ def _check_named(new: NewJobByIds) -> None:
         raise Problem("missing_field", detail, "architecture")
     for name in ("architecture", "normalization"):
         if new.model is None and getattr(new, name) is not None:
-            detail = f"{name!r} is the uploaded model's, and for one that lies elsewhere only."
+            detail = (
+                f"{name!r} is the one that 'model_id' was uploaded with; give it for a model that "
+                "lies elsewhere only."
+            )
             raise Problem("unknown_field", detail, name)
 
 

@@ -42,7 +42,7 @@ async def where_to_sign_in(provider: Provider, settings: Settings) -> dict[str, 
 async def exchange(provider: Provider, settings: Settings, code: Code) -> str:
     """Return the token that the code stands for, one that this service takes.
 
-    Raises `sign_in_failed`, `provider_away`, `overloaded`, and the refusals of a token.
+    Raises `token_invalid`, `provider_away`, `overloaded`, and the refusals of a token.
     """
     if provider.exchanges.locked():
         detail = "Too many sign in at this moment; send this again."
@@ -89,7 +89,7 @@ async def _taken(provider: Provider, answer: Any) -> str:
         else:
             return token
     raise refusal or Problem(
-        "sign_in_failed",
+        "token_invalid",
         "The provider gives no token for this code: it was used already, is too old, or was made "
         "for another client or address. Sign in again; if it stays so, the provider has to know "
         "this service's ATMC_OIDC_CLIENT_ID, its secret, and the page's address.",

@@ -188,7 +188,8 @@ def test_on_a_terminal_it_is_live_and_ctrl_c_says_how_to_come_back(
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen)
     assert "80.00 %" in plain
     assert "★0" in plain
-    come_back = f"the sweep goes on: atmc sweeps watch {made['id']}, or atmc sweeps cancel"
+    again = f"atmc --server {api_url} sweeps"
+    come_back = f"the sweep goes on: {again} watch {made['id']}, or {again} cancel"
     assert come_back in plain.replace("\r\n", " ")
     assert atmc("sweeps", "cancel", made["id"], "--no-wait").returncode == 0
 

@@ -108,7 +108,7 @@ def test_an_answer_to_another_tab_is_not_taken(
 def test_codes_that_stand_for_nothing_are_refused(service: Service) -> None:
     sent = {"code": "made-up", "verifier": "v" * 43, "redirect_uri": "http://127.0.0.1/"}
     refused = service.http.post("/page/sign-in", json=sent)
-    assert_problem(refused, 400, "sign_in_failed")
+    assert_problem(refused, 401, "token_invalid")
     short = service.http.post("/page/sign-in", json=sent | {"verifier": "short"})
     assert_problem(short, 422, "invalid_value", "verifier")
 
