@@ -6,7 +6,7 @@ import click
 
 from atmc_client.cli.output import jobs_table, layer_table, out, print_job, print_json
 from atmc_client.cli.progress import coming_back, follow
-from atmc_client.client import FINAL_STATES, Client
+from atmc_client.client import FINAL_STATES, Client, Document
 
 
 @click.command()
@@ -80,7 +80,7 @@ def delete(server: str, job: str) -> None:
         client.delete_job(job)
 
 
-def print_event(event: dict[str, object], as_json: bool) -> None:
+def print_event(event: Document, as_json: bool) -> None:
     """Print an event on one line, as JSON or to read."""
     if as_json:
         click.echo(json.dumps(event))

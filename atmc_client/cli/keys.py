@@ -61,7 +61,8 @@ def create(
         return
     until = minute(made["expires_at"]) or "it is revoked"
     said = f"{made['id']} of {made['tenant']} for {', '.join(made['scopes'])}"
-    whence = f", from {', '.join(made['addresses'])}" if made.get("addresses") else ""
+    networks = made["addresses"] or []
+    whence = f", from {', '.join(networks)}" if networks else ""
     click.echo(f"{said}{whence}, until {until}:", err=True)
     click.echo(made["key"])
 

@@ -7,10 +7,11 @@ import click
 
 from atmc_client.cli.gate import MISSED, ThresholdType, strict_option
 from atmc_client.cli.output import print_job, print_json
-from atmc_client.cli.progress import follow
+from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 from atmc_client.gate import Threshold, accepted
+from atmc_client.types.answers import Job
 from atmc_client.uploads import is_id
 
 # Options that say how small, one of which is given.
@@ -149,16 +150,18 @@ def submit(
         settings=wanted["settings"],
     )
     with Client(server) as client:
-        job = client.submit(
-            model,
-            architecture,
-            data,
-            spec,
-            normalization=normalization_of(mean, std),
-            name=name,
-            priority=priority,
-            time_limit_s=time_limit,
-        )
+        with bytes_shown() as update:
+            job: Job = client.submit(
+                model,
+                architecture,
+                data,
+                spec,
+                normalization=normalization_of(mean, std),
+                name=name,
+                priority=priority,
+                time_limit_s=time_limit,
+                on_bytes=update,
+            )
         if wait:
             job = follow(client, job)
         succeeded = job["state"] == "succeeded"

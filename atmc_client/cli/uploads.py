@@ -1,5 +1,6 @@
 """`atmc upload`, `atmc models` and `atmc datasets`: what jobs are made of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -7,8 +8,9 @@ from rich.markup import escape
 
 from atmc_client.cli.figure import file_size
 from atmc_client.cli.output import minute, new_table, out, print_json
+from atmc_client.cli.progress import bytes_shown
 from atmc_client.cli.submit import Numbers, normalization_of
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
 
 
 @click.command()
@@ -30,11 +32,14 @@ def upload(
     normalization = normalization_of(mean, std)
     if normalization is not None and architecture is None:
         raise click.UsageError("--mean and --std are a network's: name its --architecture")
-    with Client(server) as client:
+    with Client(server) as client, bytes_shown() as update:
+        found: Document
         if architecture is None:
-            found = client.upload_dataset(file)
+            found = client.upload_dataset(file, on_bytes=update)
         else:
-            found = client.upload_model(file, architecture, normalization=normalization)
+            found = client.upload_model(
+                file, architecture, normalization=normalization, on_bytes=update
+            )
     print_json(found) if as_json else click.echo(found["id"])
 
 
@@ -49,7 +54,7 @@ def _listed(name: str, columns: tuple[str, ...]) -> click.Command:
     def command(server: str, search: str | None, limit: int, as_json: bool) -> None:
         with Client(server) as client:
             listing = client.list_models if name == "models" else client.list_datasets
-            found = listing(q=search, limit=limit)
+            found: Sequence[Document] = listing(q=search, limit=limit)
         if as_json:
             print_json(found)
             return
@@ -57,7 +62,9 @@ def _listed(name: str, columns: tuple[str, ...]) -> click.Command:
         table.columns[0].no_wrap = True
         for each in found:
             own = [escape(str(each[column])) for column in columns]
-            size, at = file_size(each["bytes"]), minute(each["created_at"]) or ""
+            # A file that the service fetches may not have told its size yet.
+            size = "" if each["bytes"] is None else file_size(each["bytes"])
+            at = minute(each["created_at"]) or ""
             table.add_row(each["id"], escape(each["filename"]), *own, size, at)
         out.print(table)
 

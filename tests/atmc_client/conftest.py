@@ -62,7 +62,7 @@ def scripted() -> Iterator[ScriptedServer]:
             step = min(len(server.seen), len(server.script)) - 1
             server.script[step](self)
 
-        do_GET = do_POST = do
+        do_GET = do_POST = do_PATCH = do_DELETE = do
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -92,7 +92,7 @@ def test_a_list_goes_over_pages_and_stops_at_its_limit(submit, api_url, monkeypa
     names = ["a", "b", "c"]
     for name in names:
         assert submit(*OPTIONS, "--name", name).returncode == 0
-    monkeypatch.setattr("atmc_client.calls.PAGE", 2)
+    monkeypatch.setattr("atmc_client.sync.calls.PAGE", 2)
     with Client(api_url) as client:
         assert [job["name"] for job in client.list_jobs(limit=3)] == names[::-1]
 

@@ -1,3 +1,4 @@
+# Written from atmc_client/aio/transport.py by `make generate`: edit that.
 """One HTTP exchange that gets through: retries with backoff, and refusals as exceptions."""
 
 import logging
@@ -16,6 +17,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from atmc_client.errors import ApiError, NoToken, ServerUnreachable
+from atmc_client.sync.waits import in_thread, sleep
 
 # A server that never answered is most likely not there; one that did is restarting.
 FIRST_PATIENCE_S, PATIENCE_S = 1.0, 30.0
@@ -109,7 +111,8 @@ class Transport:
 
     def _ask_for_token(self) -> None:
         assert self._token_command is not None
-        self._http.headers["Authorization"] = f"Bearer {token_of(self._token_command)}"
+        token = in_thread(token_of, self._token_command)
+        self._http.headers["Authorization"] = f"Bearer {token}"
 
     def _send(self, method: str, path: str, content: Content) -> httpx.Response:
         began = time.monotonic()
@@ -128,7 +131,7 @@ class Transport:
             except httpx.TransportError as error:
                 if self._is_over(began, wait):
                     raise ServerUnreachable(self.url, error) from error
-            time.sleep(wait)
+            sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def _warn_of_end(self, response: httpx.Response) -> None:
@@ -178,7 +181,9 @@ def events_of(response: httpx.Response) -> Iterator[ServerSentEvent]:
     """Yield the server-sent events of an answer as they come; raises `ApiError` if it has none."""
     try:
         # A comment or a delay is told as an event without data, which by the standard is none.
-        yield from (event for event in EventSource(response).iter_sse() if event.data)
+        for event in EventSource(response).iter_sse():
+            if event.data:
+                yield event
     except SSEError as error:
         raise _not_the_service(response, "stream of events") from error
 

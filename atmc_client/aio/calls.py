@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import httpx
 
-from atmc_client.transport import Content, Transport, events_of
+from atmc_client.aio.transport import Content, Transport, events_of
+from atmc_client.aio.waits import sleep
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -19,14 +20,15 @@ POLL_S = 0.5
 NO_MORE = 204
 PAGE = 100
 
-Document = dict[str, Any]
-"""A JSON object as the service sends it; `/docs` on the server describes its fields."""
+Body = dict[str, Any]
+"""A JSON object to send."""
 
-OnUpdate = Callable[[Document], None]
+Document = Mapping[str, Any]
+"""A JSON object as the service sends it."""
 
 
 class Calls:
-    """A connection to one service; see `atmc_client.client.Client`."""
+    """A connection to one service; see `atmc_client.aio.AsyncClient`."""
 
     def __init__(
         self, url: str | None = None, key: str | None = None, token_command: str | None = None
@@ -41,33 +43,38 @@ class Calls:
         """The server's address."""
         return self._transport.url
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        self._transport.close()
+        await self._transport.close()
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        await self.close()
 
-    def _get(self, path: str, **params: str | int | float | None) -> Document:
-        found: Document = self._transport.get(path, **params)
+    async def _get(self, path: str, **params: str | int | float | None) -> Any:
+        return await self._transport.get(path, **params)
+
+    async def _all(self, path: str) -> list[Any]:
+        """A list that comes in one piece."""
+        answer = await self._get(path)
+        found: list[Any] = answer["data"]
         return found
 
-    def _list(
+    async def _list(
         self, path: str, limit: int, *, page: int | None = None, **which: str | None
-    ) -> list[Document]:
+    ) -> list[Any]:
         """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
-        found: list[Document] = []
+        found: list[Any] = []
         cursor: str | None = None
         while len(found) < limit:
-            part = self._get(
+            part = await self._get(
                 path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **which
             )
             found += part["data"]
@@ -76,51 +83,52 @@ class Calls:
                 break
         return found
 
-    def _wait(self, path: str, on_update: OnUpdate | None, timeout_s: float | None) -> Document:
+    async def _wait(
+        self, path: str, on_update: Callable[[Any], None] | None, timeout_s: float | None
+    ) -> Any:
         """Wait until what the path names has ended; raises TimeoutError after `timeout_s`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        found = self._get(path)
+        found = await self._get(path)
         while found["state"] not in FINAL_STATES:
             left = LONG_POLL_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 what = path.strip("/").replace("s/", " ", 1)
                 raise TimeoutError(f"{what} is still {found['state']} after {timeout_s} s")
             if on_update is None:
-                found = self._get(path, wait=max(1, min(LONG_POLL_S, int(left))))
+                found = await self._get(path, wait=max(1, min(LONG_POLL_S, int(left))))
             else:
                 on_update(found)
-                time.sleep(min(POLL_S, left))
-                found = self._get(path)
+                await sleep(min(POLL_S, left))
+                found = await self._get(path)
         if on_update is not None:
             on_update(found)
         return found
 
-    def _events(self, path: str, after: int, follow: bool) -> Iterator[Document]:
+    async def _events(self, path: str, after: int, follow: bool) -> AsyncIterator[Any]:
         """The events of what the path names with a number above `after`, in order."""
         if follow:
-            yield from self._follow(path, after)
+            async for event in self._follow(path, after):
+                yield event
             return
         more = True
         while more:
-            page = self._get(f"{path}/events", after=after)
+            page = await self._get(f"{path}/events", after=after)
             for event in page["data"]:
                 after = event["seq"]
                 yield event
             more = page["has_more"]
 
-    def _follow(self, path: str, after: int) -> Iterator[Document]:
+    async def _follow(self, path: str, after: int) -> AsyncIterator[Any]:
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             content: Content = partial(dict[str, Any], headers=headers)
             # Streams break off now and then, some on purpose; the next one goes on from there.
-            with (
-                suppress(httpx.TransportError),
-                self._transport.exchange("GET", f"{path}/events", content) as response,
-            ):
-                if response.status_code == NO_MORE:
-                    return
-                for told in events_of(response):
-                    event: Document = told.json()
-                    after = event["seq"]
-                    yield event
-            time.sleep(POLL_S)
+            with suppress(httpx.TransportError):
+                async with self._transport.exchange("GET", f"{path}/events", content) as response:
+                    if response.status_code == NO_MORE:
+                        return
+                    async for told in events_of(response):
+                        event = told.json()
+                        after = event["seq"]
+                        yield event
+            await sleep(POLL_S)

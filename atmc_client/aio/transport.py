@@ -1,0 +1,207 @@
+"""One HTTP exchange that gets through: retries with backoff, and refusals as exceptions."""
+
+import logging
+import os
+import random
+import shlex
+import ssl
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
+
+from atmc_client.aio.waits import in_thread, sleep
+from atmc_client.errors import ApiError, NoToken, ServerUnreachable
+
+# A server that never answered is most likely not there; one that did is restarting.
+FIRST_PATIENCE_S, PATIENCE_S = 1.0, 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+AWAY = frozenset({429, 502, 503, 504})
+UNAUTHORIZED, CONFLICT = 401, 409
+# Reading allows for the inspection of a large upload.
+TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
+
+KEY_EXPIRES = "Key-Expires-At"
+
+log = logging.getLogger(__name__)
+
+Content = Callable[[], dict[str, Any]]
+"""Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
+
+
+class Transport:
+    """Sends requests to one server; every request may be repeated without harm.
+
+    GET, PATCH and DELETE are idempotent, and each POST carries an Idempotency-Key of its own. Not
+    for use by several threads at once.
+
+    `token_command` is a command that prints a token. It is run before the first request, and once
+    more when the service says that the token has expired; that request is then sent again.
+    """
+
+    def __init__(self, url: str, key: str | None = None, token_command: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        # A proxy that the environment names cannot reach this machine's own addresses.
+        nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
+        authority = os.environ.get("SSL_CERT_FILE") if nearby else None
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            verify=ssl.create_default_context(cafile=authority) if authority else True,
+            # httpx does not send the key on to the store that a download is redirected to.
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            trust_env=not nearby,
+        )
+        self._token_command = token_command
+        self._met = self._warned = False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def get(self, path: str, **params: str | int | float | None) -> Any:
+        """The JSON answer to a GET; None parameters are left out. Raises as `exchange` does."""
+        given = {name: value for name, value in params.items() if value is not None}
+        async with self.exchange("GET", path, lambda: {"params": given}) as response:
+            return await _json(response)
+
+    async def post(self, path: str, content: Content = dict) -> Any:
+        """The JSON answer to a POST. Raises as `exchange` does."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        async with self.exchange(
+            "POST", path, lambda: {**content(), "headers": headers}
+        ) as response:
+            return await _json(response)
+
+    async def patch(self, path: str, document: dict[str, Any]) -> Any:
+        """The JSON answer to a PATCH with this body. Raises as `exchange` does."""
+        async with self.exchange("PATCH", path, lambda: {"json": document}) as response:
+            return await _json(response)
+
+    async def delete(self, path: str) -> None:
+        """Delete what the path names. Raises as `exchange` does."""
+        async with self.exchange("DELETE", path, dict):
+            pass
+
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, path: str, content: Content
+    ) -> AsyncIterator[httpx.Response]:
+        """Yield a successful answer, its body not yet read.
+
+        Raises `ApiError` for a refusal, `ServerUnreachable` when patience has run out, and
+        `NoToken`.
+        """
+        if self._token_command and "Authorization" not in self._http.headers:
+            await self._ask_for_token()
+        response = await self._send(method, path, content)
+        if self._token_command and await _has_expired(response):
+            await self._ask_for_token()
+            response = await self._send(method, path, content)
+        try:
+            if response.is_error:
+                await response.aread()
+                raise ApiError.from_response(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _ask_for_token(self) -> None:
+        assert self._token_command is not None
+        token = await in_thread(token_of, self._token_command)
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    async def _send(self, method: str, path: str, content: Content) -> httpx.Response:
+        began = time.monotonic()
+        pause = FIRST_PAUSE_S
+        while True:
+            wait = pause * random.uniform(0.5, 1.0)
+            try:
+                request = self._http.build_request(method, path, **content())
+                response = await self._http.send(request, stream=True)
+                self._met = True
+                self._warn_of_end(response)
+                if not _may_pass(response) or self._is_over(began, wait):
+                    return response
+                wait = max(wait, _retry_after(response))
+                await response.aclose()
+            except httpx.TransportError as error:
+                if self._is_over(began, wait):
+                    raise ServerUnreachable(self.url, error) from error
+            await sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _warn_of_end(self, response: httpx.Response) -> None:
+        expires_at = response.headers.get(KEY_EXPIRES)
+        if expires_at is not None and not self._warned:
+            self._warned = True
+            # Without a handler of its own a program shows it on standard error; so does `atmc`.
+            log.warning("warning: the key expires at %s; ask for a new one", expires_at)
+
+    def _is_over(self, began: float, wait: float) -> bool:
+        patience = PATIENCE_S if self._met else FIRST_PATIENCE_S
+        return time.monotonic() + wait - began > patience
+
+
+def token_of(command: str) -> str:
+    """The token that the command prints; raises `NoToken`.
+
+    The words of the command are a shell's, but no shell runs it. It may ask its user something.
+    """
+    try:
+        words = shlex.split(command)
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    except (OSError, ValueError, IndexError, subprocess.CalledProcessError) as error:
+        raise NoToken(command, str(error)) from error
+    token = done.stdout.strip()
+    if not token.isascii() or len(token.split()) != 1:
+        raise NoToken(command, "what it prints is not one word")
+    return token
+
+
+async def _has_expired(response: httpx.Response) -> bool:
+    if response.status_code != UNAUTHORIZED:
+        return False
+    await response.aread()
+    return ApiError.from_response(response).code == "token_expired"
+
+
+async def _json(response: httpx.Response) -> Any:
+    await response.aread()
+    try:
+        return response.json()
+    except ValueError as error:
+        raise _not_the_service(response, "JSON") from error
+
+
+async def events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
+    """Yield the server-sent events of an answer as they come; raises `ApiError` if it has none."""
+    try:
+        # A comment or a delay is told as an event without data, which by the standard is none.
+        async for event in EventSource(response).aiter_sse():
+            if event.data:
+                yield event
+    except SSEError as error:
+        raise _not_the_service(response, "stream of events") from error
+
+
+def _not_the_service(response: httpx.Response, expected: str) -> ApiError:
+    message = f"{response.url} is not a compression service: its answer is no {expected}"
+    return ApiError(response.status_code, "http_error", None, message)
+
+
+def _may_pass(response: httpx.Response) -> bool:
+    # A conflict does where the server says when: our own first try is still at work.
+    waits = response.status_code == CONFLICT and "Retry-After" in response.headers
+    return response.status_code in AWAY or waits
+
+
+def _retry_after(response: httpx.Response) -> float:
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), LONGEST_PAUSE_S) if value.isdigit() else 0.0

@@ -1,0 +1,135 @@
+# Written from atmc_client/aio/calls.py by `make generate`: edit that.
+"""What the calls of every noun share: the connection, pages of a list, waiting, events."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from atmc_client.sync.transport import Content, Transport, events_of
+from atmc_client.sync.waits import sleep
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+LONG_POLL_S = 30
+POLL_S = 0.5
+NO_MORE = 204
+PAGE = 100
+
+Body = dict[str, Any]
+"""A JSON object to send."""
+
+Document = Mapping[str, Any]
+"""A JSON object as the service sends it."""
+
+
+class Calls:
+    """A connection to one service; see `atmc_client.sync.Client`."""
+
+    def __init__(
+        self, url: str | None = None, key: str | None = None, token_command: str | None = None
+    ) -> None:
+        url = url or os.environ.get("ATMC_SERVER") or DEFAULT_SERVER
+        command = None if key else token_command or os.environ.get("ATMC_TOKEN_COMMAND")
+        key = None if command else key or os.environ.get("ATMC_API_KEY")
+        self._transport = Transport(url, key, command)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _get(self, path: str, **params: str | int | float | None) -> Any:
+        return self._transport.get(path, **params)
+
+    def _all(self, path: str) -> list[Any]:
+        """A list that comes in one piece."""
+        answer = self._get(path)
+        found: list[Any] = answer["data"]
+        return found
+
+    def _list(
+        self, path: str, limit: int, *, page: int | None = None, **which: str | None
+    ) -> list[Any]:
+        """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
+        found: list[Any] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            part = self._get(
+                path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **which
+            )
+            found += part["data"]
+            cursor = part["next"]
+            if not part["has_more"]:
+                break
+        return found
+
+    def _wait(
+        self, path: str, on_update: Callable[[Any], None] | None, timeout_s: float | None
+    ) -> Any:
+        """Wait until what the path names has ended; raises TimeoutError after `timeout_s`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        found = self._get(path)
+        while found["state"] not in FINAL_STATES:
+            left = LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                what = path.strip("/").replace("s/", " ", 1)
+                raise TimeoutError(f"{what} is still {found['state']} after {timeout_s} s")
+            if on_update is None:
+                found = self._get(path, wait=max(1, min(LONG_POLL_S, int(left))))
+            else:
+                on_update(found)
+                sleep(min(POLL_S, left))
+                found = self._get(path)
+        if on_update is not None:
+            on_update(found)
+        return found
+
+    def _events(self, path: str, after: int, follow: bool) -> Iterator[Any]:
+        """The events of what the path names with a number above `after`, in order."""
+        if follow:
+            for event in self._follow(path, after):
+                yield event
+            return
+        more = True
+        while more:
+            page = self._get(f"{path}/events", after=after)
+            for event in page["data"]:
+                after = event["seq"]
+                yield event
+            more = page["has_more"]
+
+    def _follow(self, path: str, after: int) -> Iterator[Any]:
+        while True:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            content: Content = partial(dict[str, Any], headers=headers)
+            # Streams break off now and then, some on purpose; the next one goes on from there.
+            with suppress(httpx.TransportError):
+                with self._transport.exchange("GET", f"{path}/events", content) as response:
+                    if response.status_code == NO_MORE:
+                        return
+                    for told in events_of(response):
+                        event = told.json()
+                        after = event["seq"]
+                        yield event
+            sleep(POLL_S)
