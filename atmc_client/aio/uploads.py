@@ -274,7 +274,12 @@ class Uploads(Calls):
         begun = BegunUpload(self.url, await in_thread(sha256_of, file))
         body = fields | {"upload_id": await send_pieces(self._transport, file, begun, on_bytes)}
         # Where it is refused the upload is still there, and the next try sends nothing.
-        made = await self._transport.post(path, lambda: {"json": body})
+        try:
+            made = await self._transport.post(path, lambda: {"json": body})
+        except ApiError as error:
+            # What is wrong with the file as a whole has no name in the request.
+            param = error.param or file.name
+            raise type(error)(error.status, error.code, param, error.detail) from error
         begun.forget()
         if made["sha256"] != begun.sha256:
             await self._transport.delete(f"{path}/{made['id']}")
