@@ -1,4 +1,4 @@
-"""What is told of files and ids without asking the service, and which uploads have begun."""
+"""What is told of files, URIs and ids without the service, and which uploads have begun."""
 
 import hashlib
 import os
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from atmc_client.types.requests import NewSource
 
 LARGE_BYTES = 8 << 20
 """From this size on a file is sent in pieces, and its upload can be gone on with."""
@@ -17,14 +19,32 @@ OnBytes = Callable[[str, int, int], None]
 """Is called with a file's name, its bytes that have come through, and its bytes in all."""
 
 
-def is_id(given: str | Path) -> bool:
+Given = str | Path | NewSource
+"""A file, an id, or what the service fetches: an `s3://` or `https://` URI, alone or with more."""
+
+
+def is_id(given: str) -> bool:
     """Whether it names something uploaded rather than a file: there is no such file."""
-    return str(given).startswith(("mdl_", "dst_")) and not Path(given).exists()
+    return given.startswith(("mdl_", "dst_")) and not Path(given).exists()
 
 
-def is_large(path: Path) -> bool:
-    """Whether the file is sent in pieces; raises OSError."""
-    return path.stat().st_size >= LARGE_BYTES
+def is_uri(given: str) -> bool:
+    """Whether it names what the service fetches itself."""
+    return given.startswith(("s3://", "https://"))
+
+
+def told_apart(given: Given) -> Given:
+    """Return an id as text, a file as a `Path`, and what the service fetches as a mapping."""
+    if not isinstance(given, str):
+        return given
+    if is_uri(given):
+        return {"uri": given}
+    return given if is_id(given) else Path(given)
+
+
+def is_large(file: Given) -> bool:
+    """Whether it is a file that is sent in pieces; raises OSError."""
+    return isinstance(file, Path) and file.stat().st_size >= LARGE_BYTES
 
 
 def sha256_of(path: str | Path) -> str:

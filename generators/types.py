@@ -1,4 +1,4 @@
-"""Writes `atmc_client/types/`: the API's answers and the report, as typed dictionaries.
+"""Writes `atmc_client/types/`: requests' parts, answers and the report, as typed dictionaries.
 
 The names and fields are those of the OpenAPI document and of the report's schema.
 """
@@ -19,6 +19,10 @@ TARGET = Path(__file__).parents[1] / "atmc_client" / "types"
 
 _ANSWERS = '''# Written from the API's OpenAPI document by `make generate`.
 """What the service answers, field by field. A newer service may add fields."""
+
+'''
+_REQUESTS = '''# Written from the API's OpenAPI document by `make generate`.
+"""What stands in requests, field by field."""
 
 '''
 _REPORT = '''# Written from the report's schema by `make generate`.
@@ -48,10 +52,18 @@ _COMPONENTS, _DEFINITIONS = "#/components/schemas/", "#/$defs/"
 
 def written() -> dict[Path, str]:
     """Return what the files are to hold, by their paths."""
-    return {
-        TARGET / "answers.py": _code(_ANSWERS, _answers(), TARGET / "answers.py"),
-        TARGET / "report.py": _code(_REPORT, _report(), TARGET / "report.py"),
+    api = _document()
+    parts = {
+        "answers.py": (_ANSWERS, _answers(api)),
+        "requests.py": (_REQUESTS, _requests(api)),
+        "report.py": (_REPORT, _report()),
     }
+    return {TARGET / name: _code(*part, TARGET / name) for name, part in parts.items()}
+
+
+def _document() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return create_app(Settings(home=Path(folder))).openapi()
 
 
 def _code(head: str, schemas: dict[str, Any], path: Path) -> str:
@@ -69,16 +81,27 @@ def _code(head: str, schemas: dict[str, Any], path: Path) -> str:
     return formatted(head + code[code.index("from __future__") :], path)
 
 
-def _answers() -> dict[str, Any]:
+def _answers(api: dict[str, Any]) -> dict[str, Any]:
     """Return the schemas of the answers, but for lists: of those the client has the entries."""
-    with tempfile.TemporaryDirectory() as folder:
-        api = create_app(Settings(home=Path(folder))).openapi()
     schemas = api["components"]["schemas"]
     answered = _referred([operation["responses"] for operation in _operations(api)], schemas)
     return {
         _name(name): schemas[name]
         for name in sorted(answered)
         if not _name(name).endswith(("List", "Page"))
+    }
+
+
+def _requests(api: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas of requests' parts, but for those that answers have, too."""
+    schemas, operations = api["components"]["schemas"], _operations(api)
+    sent = [[each.get("requestBody"), each.get("parameters")] for each in operations]
+    answered = _referred([each["responses"] for each in operations], schemas)
+    change = api["paths"]["/jobs/{job_id}"]["patch"]["requestBody"]
+    description = change["content"]["application/json"]["schema"]
+    return {
+        "Description": description,
+        **{name: schemas[name] for name in sorted(_referred(sent, schemas) - answered)},
     }
 
 

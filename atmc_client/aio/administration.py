@@ -88,7 +88,7 @@ class Administration(Calls):
         Raises:
             NotAuthorized: the key is not for that.
         """
-        return await self._list("/audit", limit, page=1000, **which)
+        return await self._list("/audit", limit, which, page=1000)
 
     async def audit_export(self, **which: str | None) -> AsyncIterator[str]:
         """The lines of the audit log, oldest first, as `atmc audit verify` reads them.

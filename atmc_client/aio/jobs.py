@@ -3,33 +3,38 @@
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from atmc_client.aio.calls import Body
-from atmc_client.aio.uploads import Uploads
-from atmc_client.types.answers import Event, Job, NewJob
+from atmc_client.aio.calls import Body, described, filters, given, network
+from atmc_client.aio.inputs import Inputs
+from atmc_client.types.answers import Event, Job, NewJob, Resources
 from atmc_client.types.report import Report
-from atmc_client.uploads import OnBytes, is_large
+from atmc_client.types.requests import Description, NewResults, NewWebhook, Sort
+from atmc_client.uploads import Given, OnBytes, is_large
 
 
-class Jobs(Uploads):
+class Jobs(Inputs):
     """The calls on jobs."""
 
     async def submit(
         self,
-        model: str | Path,
+        model: Given,
         architecture: str | None,
-        dataset: str | Path,
+        dataset: Given,
         spec: Mapping[str, Any],
         *,
         normalization: Mapping[str, Sequence[float]] | None = None,
         name: str | None = None,
-        priority: int | None = None,
-        time_limit_s: float | None = None,
         labels: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        webhook: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        time_limit_s: float | None = None,
+        resources: Resources | None = None,
+        start_from: str | None = None,
+        results: str | NewResults | None = None,
+        webhook: NewWebhook | None = None,
         on_bytes: OnBytes | None = None,
     ) -> NewJob:
         """Send a model, its data set and what is wanted of it.
@@ -48,20 +53,24 @@ class Jobs(Uploads):
             ```
 
         Args:
-            model: a `.safetensors` or `.pt` state dict, an ONNX file, or the id of a model that was
-                uploaded before (`mdl_...`).
+            model: a `.safetensors` or `.pt` state dict or an ONNX file, its URI, as for
+                `upload_model`, or the id of a model that was uploaded before (`mdl_...`).
             architecture: the network's name, see `architectures`; None of a model's id.
-            dataset: a data set's file, or the id of one (`dst_...`).
+            dataset: a data set's file, its URI, or the id of one (`dst_...`).
             spec: what the method is to do, by its JSON Schema, see `methods`. Other fields of
                 `POST /jobs` may stand beside it.
             normalization: `{"mean": [...], "std": [...]}`, a number a channel, for images in
                 [0, 1]; None leaves images as they are, or is that of the model's id.
             name: what people call the job.
+            labels: names and values by which lists can be filtered.
+            metadata: any JSON object of yours, kept with the job.
             priority: of your own waiting jobs that with the highest is taken first: -100 to 100,
                 0 by default.
             time_limit_s: seconds after which the job fails with `time_limit`.
-            labels: names and values by which lists can be filtered.
-            metadata: any JSON object of yours, kept with the job.
+            resources: `{"device": "gpu", "gpus": 2}`: where it is to run; anywhere by default.
+            start_from: the id of a denser job on the same files, whose network it starts from.
+            results: the `s3://` URI of a folder that the job's files are put to, too, once it has
+                succeeded, see `connections`.
             webhook: `{"url": ..., "events": [...]}`: who is told of this job. The answer's
                 `webhook` has the `secret` that signs messages.
             on_bytes: called with a file's name, its bytes there and its bytes in all.
@@ -75,23 +84,22 @@ class Jobs(Uploads):
             OSError: a file cannot be read.
             ValueError: the architecture of a model's file is missing.
         """
-        given = {
-            "name": name,
-            "priority": priority,
-            "time_limit_s": time_limit_s,
-            "labels": labels and dict(labels),
-            "metadata": metadata and dict(metadata),
-            "webhook": webhook and dict(webhook),
-        }
-        wanted = {key: value for key, value in given.items() if value is not None} | dict(spec)
-        model, dataset = await self.known(model, architecture, dataset, normalization)
-        files = [each for each in (model, dataset) if isinstance(each, Path)]
-        if isinstance(model, Path) and isinstance(dataset, Path) and not any(map(is_large, files)):
-            how = {"architecture": architecture, "normalization": normalization}
-            network = {key: value for key, value in how.items() if value is not None}
-            return await self._submit_files(model, dataset, network | wanted, on_bytes)
-        async with self.sent(model, architecture, dataset, normalization, on_bytes) as ids:
-            job: NewJob = await self._transport.post("/jobs", lambda: {"json": ids | wanted})
+        fields = given(
+            priority=priority,
+            time_limit_s=time_limit_s,
+            resources=resources,
+            start_from=start_from,
+            results={"uri": results} if isinstance(results, str) else results,
+            webhook=webhook,
+        )
+        wanted = described(name, labels, metadata) | fields | dict(spec)
+        model, dataset = await self._known(model, architecture, dataset, normalization)
+        large = is_large(model) or is_large(dataset)
+        if isinstance(model, Path) and isinstance(dataset, Path) and not large:
+            whole = network(architecture, normalization) | wanted
+            return await self._submit_files(model, dataset, whole, on_bytes)
+        async with self._sent(model, architecture, dataset, normalization, on_bytes) as inputs:
+            job: NewJob = await self._transport.post("/jobs", lambda: {"json": inputs | wanted})
             return job
 
     async def _submit_files(
@@ -133,16 +141,51 @@ class Jobs(Uploads):
         return job
 
     async def list_jobs(
-        self, *, state: str | None = None, limit: int = 20, sweep_id: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        method: str | None = None,
+        q: str | None = None,
+        sweep_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        sort: Sort | None = None,
+        limit: int = 20,
     ) -> list[Job]:
-        """The newest jobs.
+        """The jobs, the newest first.
 
         Args:
             state: only of this state, `running` for instance.
-            limit: at most so many.
+            method: only of this method.
+            q: a part of the name or the id.
             sweep_id: only the trials of this sweep.
+            labels: only those that have all of these.
+            created_after: only those that were made then or later; with a time zone.
+            created_before: only those that were made before.
+            sort: another order: `created_at`, `name` or `-name`.
+            limit: at most so many.
+
+        Raises:
+            InvalidRequest: one of them cannot be.
         """
-        return await self._list("/jobs", limit, state=state, sweep_id=sweep_id)
+        own = {"state": state, "method": method, "q": q, "sweep_id": sweep_id}
+        which = filters(labels, created_after, created_before, sort) | own
+        return await self._list("/jobs", limit, which)
+
+    async def change_job(self, job_id: str, **changes: Unpack[Description]) -> Job:
+        """Change what is said of the job, which may have ended; returns it.
+
+        Args:
+            job_id: which.
+            changes: `name`, `labels` or `metadata`, each as a whole; a name of None is none.
+
+        Raises:
+            InvalidRequest: one of them is too long.
+            NotFound: there is no such job.
+        """
+        job: Job = await self._transport.patch(f"/jobs/{job_id}", changes)
+        return job
 
     async def wait(
         self,

@@ -1,27 +1,49 @@
 """The calls on sweeps."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from atmc_client.aio.uploads import Uploads
-from atmc_client.types.answers import NewSweep, Sweep, SweepEvent, SweepWithTrials
-from atmc_client.uploads import OnBytes
+from atmc_client.aio.calls import given
+from atmc_client.aio.inputs import Inputs
+from atmc_client.types.answers import (
+    Goal,
+    NewSweep,
+    Resources,
+    Sweep,
+    SweepEvent,
+    SweepWithTrials,
+)
+from atmc_client.types.requests import NewWebhook
+from atmc_client.uploads import Given, OnBytes
 
 
-class Sweeps(Uploads):
+class Sweeps(Inputs):
     """The calls on sweeps."""
 
     async def sweep(
         self,
-        model: str | Path,
-        dataset: str | Path,
+        model: Given,
+        dataset: Given,
         spec: Mapping[str, Any],
         *,
         architecture: str | None = None,
         normalization: Mapping[str, Sequence[float]] | None = None,
+        grid: Mapping[str, Any] | None = None,
+        specs: Sequence[Mapping[str, Any]] | None = None,
+        goal: Goal | None = None,
+        minimise: str | None = None,
+        trials: int | None = None,
+        from_denser: bool | None = None,
+        max_parallel: int | None = None,
+        max_trials: int | None = None,
+        time_limit_s: float | None = None,
+        trial_time_limit_s: float | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        resources: Resources | None = None,
+        webhook: NewWebhook | None = None,
         on_bytes: OnBytes | None = None,
-        **wanted: Any,
     ) -> NewSweep:
         """Start a sweep: several jobs of one model and data set, of which the best is sought.
 
@@ -34,15 +56,28 @@ class Sweeps(Uploads):
             ```
 
         Args:
-            model: as for `submit`.
-            dataset: as for `submit`.
+            model: as for `submit`; what the service fetches is waited for.
+            dataset: as for `submit`, likewise.
             spec: the base of every trial.
-            architecture: as for `submit`; a model's file needs it.
+            architecture: as for `submit`; None of a model's id.
             normalization: as for `submit`.
+            grid: lists of values, of which every combination is a trial: `densities` or
+                `nominal_ratios`, `bits`, `methods`, `seeds`, and `fields` for any other.
+            specs: instead of these: partial specs, each laid over `spec`.
+            goal: instead of both: `{"robust_accuracy": 0.5, "attack": "autoattack"}`, to be held.
+            minimise: of a goal: `file_bytes`, the default.
+            trials: of a goal: so many at most.
+            from_denser: whether a trial starts from its denser neighbour, as by default.
+            max_parallel: so many trials are queued or running at once.
+            max_trials: a grid of more is refused.
+            time_limit_s: seconds after which no trial begins, and those that run are cancelled.
+            trial_time_limit_s: the `time_limit_s` of each trial.
+            name: what people call the sweep.
+            labels: those of each trial.
+            priority: that of each trial.
+            resources: those of each trial.
+            webhook: who is told of this sweep; the answer's has the `secret`.
             on_bytes: as for `submit`.
-            wanted: the other fields of `POST /sweeps`: `grid`, `specs` or `goal`, and `minimise`,
-                `trials`, `from_denser`, `max_parallel`, `time_limit_s`, `trial_time_limit_s`,
-                `max_trials`, `name`, `priority`, `resources`, `webhook`; None is left out.
 
         Returns:
             The sweep, running.
@@ -52,10 +87,29 @@ class Sweeps(Uploads):
             OSError: a file cannot be read.
             ValueError: the architecture of a model's file is missing.
         """
-        document = {name: value for name, value in wanted.items() if value is not None}
-        model, dataset = await self.known(model, architecture, dataset, normalization)
-        async with self.sent(model, architecture, dataset, normalization, on_bytes) as ids:
-            body = document | ids | {"spec": dict(spec)}
+        wanted = given(
+            spec=dict(spec),
+            grid=grid and dict(grid),
+            specs=specs and [dict(each) for each in specs],
+            goal=goal,
+            minimise=minimise,
+            trials=trials,
+            from_denser=from_denser,
+            max_parallel=max_parallel,
+            max_trials=max_trials,
+            time_limit_s=time_limit_s,
+            trial_time_limit_s=trial_time_limit_s,
+            name=name,
+            labels=labels and dict(labels),
+            priority=priority,
+            resources=resources,
+            webhook=webhook,
+        )
+        model, dataset = await self._known(model, architecture, dataset, normalization)
+        async with self._sent(
+            model, architecture, dataset, normalization, on_bytes, fetched=True
+        ) as ids:
+            body = wanted | ids
             sweep: NewSweep = await self._transport.post("/sweeps", lambda: {"json": body})
             return sweep
 
@@ -79,7 +133,7 @@ class Sweeps(Uploads):
             state: only of this state.
             limit: at most so many.
         """
-        return await self._list("/sweeps", limit, state=state)
+        return await self._list("/sweeps", limit, {"state": state})
 
     async def wait_sweep(
         self,

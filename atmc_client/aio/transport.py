@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 KEY_EXPIRES = "Key-Expires-At"
 
 log = logging.getLogger(__name__)
+
+Param = str | int | float | Sequence[str] | None
+"""A parameter of a query; of several texts each is sent, and None is left out."""
 
 Content = Callable[[], dict[str, Any]]
 """Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
@@ -65,8 +68,8 @@ class Transport:
         """Close the connections."""
         await self._http.aclose()
 
-    async def get(self, path: str, **params: str | int | float | None) -> Any:
-        """The JSON answer to a GET; None parameters are left out. Raises as `exchange` does."""
+    async def get(self, path: str, **params: Param) -> Any:
+        """The JSON answer to a GET. Raises as `exchange` does."""
         given = {name: value for name, value in params.items() if value is not None}
         async with self.exchange("GET", path, lambda: {"params": given}) as response:
             return await _json(response)
@@ -79,7 +82,7 @@ class Transport:
         ) as response:
             return await _json(response)
 
-    async def patch(self, path: str, document: dict[str, Any]) -> Any:
+    async def patch(self, path: str, document: Mapping[str, Any]) -> Any:
         """The JSON answer to a PATCH with this body. Raises as `exchange` does."""
         async with self.exchange("PATCH", path, lambda: {"json": document}) as response:
             return await _json(response)

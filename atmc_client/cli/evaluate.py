@@ -20,8 +20,8 @@ _SIDE = "_accuracy_before"
 
 @click.command()
 @click.argument("model", type=FileOrId())
-@click.option("--data", type=FileOrId(), required=True, help="Its data set's file, or an id.")
-@click.option("--architecture", help="The network of a MODEL that is a file.")
+@click.option("--data", type=FileOrId(), required=True, help="Its data set.")
+@click.option("--architecture", help="The network; not of an id.")
 @click.option(
     "--attack", "attacks", multiple=True, help="Instead of the level's; see `atmc attacks`."
 )
@@ -45,8 +45,8 @@ _SIDE = "_accuracy_before"
 def evaluate(server: str, /, model: str, data: str, wait: bool, as_json: bool, **o: Any) -> int:
     """Measure a network's accuracy, clean and under attack; nothing is compressed.
 
-    MODEL is a file, or the id of an uploaded one. The service does it as a job, whose report is
-    kept (`atmc report JOB --open`).
+    MODEL is a file, its URI, or the id of an uploaded one. The service does it as a job, whose
+    report is kept (`atmc report JOB --open`).
 
     \b
         atmc evaluate model.safetensors --architecture lenet --data mnist.npz --epsilon 0.3

@@ -36,6 +36,9 @@ def print_job(job: Document) -> None:
     """Print a job: where it stands, its error if it failed, its figures once it has them."""
     name = f" ({job['name']})" if job["name"] else ""
     out.print(f"{job['id']}{name}: [bold]{job['state']}[/bold]{_where(job)}")
+    if job.get("labels"):
+        labels = [f"{key}={value}" for key, value in job["labels"].items()]
+        out.print(f"labels: {', '.join(labels)}", markup=False, soft_wrap=True)
     if job["error"]:
         error = job["error"]
         param = f" ({error['param']})" if error["param"] else ""
@@ -47,6 +50,11 @@ def print_job(job: Document) -> None:
             out.print(size_table(job["headline"]))
     if job.get("acceptance"):
         out.print(acceptance_table(job["acceptance"]))
+    if job.get("results"):
+        results, error = job["results"], job["results"]["error"]
+        why = f" ({error['code']}: {error['message']})" if error else ""
+        line = f"results at {results['uri']}: {results['state']}{why}"
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def new_table(*headers: str) -> Table:

@@ -74,7 +74,7 @@ def bytes_shown() -> Iterator[OnBytes]:
         def update(name: str, there: int, total: int) -> None:
             if name not in bars:
                 bars[name] = shown.add_task(escape(name), total=total)
-            shown.update(bars[name], completed=there)
+            shown.update(bars[name], completed=there, total=total)
 
         yield update
 

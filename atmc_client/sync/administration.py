@@ -87,7 +87,7 @@ class Administration(Calls):
         Raises:
             NotAuthorized: the key is not for that.
         """
-        return self._list("/audit", limit, page=1000, **which)
+        return self._list("/audit", limit, which, page=1000)
 
     def audit_export(self, **which: str | None) -> Iterator[str]:
         """The lines of the audit log, oldest first, as `atmc audit verify` reads them.

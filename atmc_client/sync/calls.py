@@ -3,16 +3,18 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from atmc_client.sync.transport import Content, Transport, events_of
+from atmc_client.sync.transport import Content, Param, Transport, events_of
 from atmc_client.sync.waits import sleep
+from atmc_client.types.requests import Sort
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -26,6 +28,38 @@ Body = dict[str, Any]
 
 Document = Mapping[str, Any]
 """A JSON object as the service sends it."""
+
+
+def given(**fields: Any) -> Body:
+    """Return the fields but those that are None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def described(
+    name: str | None, labels: Mapping[str, str] | None, metadata: Mapping[str, Any] | None
+) -> Body:
+    """Return what is said of something new; None is left out."""
+    return given(name=name, labels=labels and dict(labels), metadata=metadata and dict(metadata))
+
+
+def network(architecture: str | None, normalization: Mapping[str, Sequence[float]] | None) -> Body:
+    """Return what is said of a network's file; None is left out."""
+    return given(architecture=architecture, normalization=normalization and dict(normalization))
+
+
+def filters(
+    labels: Mapping[str, str] | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    sort: Sort | None,
+) -> dict[str, Param]:
+    """Return what the lists of jobs, models and data sets have in common, as they ask for it."""
+    return {
+        "label": [f"{key}:{value}" for key, value in (labels or {}).items()],
+        "created_after": None if created_after is None else created_after.isoformat(),
+        "created_before": None if created_before is None else created_before.isoformat(),
+        "sort": sort,
+    }
 
 
 class Calls:
@@ -59,7 +93,7 @@ class Calls:
     ) -> None:
         self.close()
 
-    def _get(self, path: str, **params: str | int | float | None) -> Any:
+    def _get(self, path: str, **params: Param) -> Any:
         return self._transport.get(path, **params)
 
     def _all(self, path: str) -> list[Any]:
@@ -69,14 +103,19 @@ class Calls:
         return found
 
     def _list(
-        self, path: str, limit: int, *, page: int | None = None, **which: str | None
+        self,
+        path: str,
+        limit: int,
+        which: Mapping[str, Param] | None = None,
+        *,
+        page: int | None = None,
     ) -> list[Any]:
         """The first `limit` of a list that comes in pages of at most `page` (PAGE)."""
         found: list[Any] = []
         cursor: str | None = None
         while len(found) < limit:
             part = self._get(
-                path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **which
+                path, limit=min(limit - len(found), page or PAGE), cursor=cursor, **(which or {})
             )
             found += part["data"]
             cursor = part["next"]

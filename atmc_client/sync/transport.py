@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 KEY_EXPIRES = "Key-Expires-At"
 
 log = logging.getLogger(__name__)
+
+Param = str | int | float | Sequence[str] | None
+"""A parameter of a query; of several texts each is sent, and None is left out."""
 
 Content = Callable[[], dict[str, Any]]
 """Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
@@ -66,8 +69,8 @@ class Transport:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str, **params: str | int | float | None) -> Any:
-        """The JSON answer to a GET; None parameters are left out. Raises as `exchange` does."""
+    def get(self, path: str, **params: Param) -> Any:
+        """The JSON answer to a GET. Raises as `exchange` does."""
         given = {name: value for name, value in params.items() if value is not None}
         with self.exchange("GET", path, lambda: {"params": given}) as response:
             return _json(response)
@@ -78,7 +81,7 @@ class Transport:
         with self.exchange("POST", path, lambda: {**content(), "headers": headers}) as response:
             return _json(response)
 
-    def patch(self, path: str, document: dict[str, Any]) -> Any:
+    def patch(self, path: str, document: Mapping[str, Any]) -> Any:
         """The JSON answer to a PATCH with this body. Raises as `exchange` does."""
         with self.exchange("PATCH", path, lambda: {"json": document}) as response:
             return _json(response)

@@ -1,1 +1,1 @@
-"""What the service answers, as a type checker sees it: dictionaries with known fields."""
+"""What is sent and what the service answers, to a type checker: dictionaries with known fields."""
