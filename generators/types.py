@@ -16,6 +16,7 @@ from generators.formatting import formatted
 from jobstore.settings import Settings
 
 TARGET = Path(__file__).parents[1] / "atmc_client" / "types"
+BY_HAND = ("__init__.py",)
 
 _ANSWERS = '''# Written from the API's OpenAPI document by `make generate`.
 """What the service answers, field by field. A newer service may add fields."""

@@ -1,13 +1,21 @@
 """The client for asyncio does on a real service what the other one does."""
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from atmc_client import AsyncClient, Conflict, InvalidRequest, NotFound
+from atmc_client import AsyncClient, Client, Conflict, InvalidRequest, NotFound
+from tests.api.conftest import wait_until
 from tests.atmc_client.test_reuse import SPEC
 from tests.atmc_client.test_transfer import ARTIFACT, CONTENT, break_off, serve_range
 from tests.atmc_client.test_transport import answer
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "client.md"
 
 
 @pytest.fixture
@@ -69,3 +77,36 @@ def test_a_refused_job_leaves_no_upload(api_url, files):
             await client.delete_dataset(dataset)
 
     asyncio.run(refused())
+
+
+def test_the_documentation_s_example_runs_as_it_stands(api_url, files):
+    (code,) = re.findall(r"```python\n(import asyncio\n.+?)```", PAGE.read_text(), re.S)
+    for file in files:
+        file.rename(file.with_stem("digits"))
+    folder = files[0].parent
+    environment = os.environ | {"ATMC_SERVER": api_url}
+    with (
+        Client(api_url) as client,
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as run,
+    ):
+
+        def queued():
+            return client.list_jobs(labels={"study": "seeds"}, state="queued")
+
+        try:
+            wait_until(lambda: len(queued()) == 3 or run.poll() is not None)
+            for job in queued():
+                client.cancel(job["id"])
+            said, _ = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 0
+    assert sorted(said.splitlines()) == [
+        f"{seed} {state}" for seed in range(3) for state in ("cancelled", "queued")
+    ]
