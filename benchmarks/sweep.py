@@ -6,15 +6,16 @@ Both sides are real: the service with its servers and one worker, in a temporary
 a sweep of the densities, whose trials share what they can and start from their denser neighbours.
 The other is a job for each density, each of a tenant of its own, so that it shares nothing. Cost is
 the CPU seconds of the worker's children. With ``--goal FLOOR`` a third side looks for the smallest
-file whose robust accuracy holds the floor on validation images.
+file whose robust accuracy holds the floor on validation images, and a fourth is a grid of the
+densities about its answer, each a lattice's step from the next.
 
 What is finished is kept in ``--work``, and a run that was ended goes on with the rest. The last
 line is a JSON object: ``front_cost_ratio`` (the sweep's cost over the mean of a job from scratch),
 ``front_accuracy_loss`` (the mean over the points of what the sweep's robust accuracy is below that
 of the job from scratch), ``front_largest_loss``, ``front_within_interval`` (at how many points the
 sweep's figure is in the other's 95 % interval or above it), and with a goal ``goal_cost_ratio`` and
-``goal_bytes_ratio`` (its file over the smallest of the front's that holds the floor; null if none
-does).
+``goal_bytes_ratio`` (its file over the smallest of that grid that holds the floor on the same
+images; null if none does).
 """
 
 import argparse
@@ -42,10 +43,13 @@ from benchmarks.datasets import unpacked
 from benchmarks.house import House, house
 from benchmarks.options import count
 from benchmarks.timing import print_result, say
+from tuning.search import density_at, level_of
 
 ADMIN_KEY = "the-admin-of-the-sweep-benchmark"
 _POLL_S, _SAMPLE_S = 1.0, 0.25
 _ENDED = ("succeeded", "failed", "cancelled")
+# So many steps of the lattice on both sides of a goal's answer are looked at.
+_AROUND = 4
 
 Point = dict[str, Any]
 Side = dict[str, Any]
@@ -80,10 +84,16 @@ def main() -> None:
         ]
         name = "front-" + "-".join(map(str, arguments.densities))
         front = sides.kept(name, lambda: bench.sweep("front", bench.grid()))
-        goal = None
+        goal = around = None
         if arguments.goal is not None:
             goal = sides.kept(f"goal-{arguments.goal}", lambda: bench.sweep("goal", bench.goal()))
-    print_result(figures(scratch, front, goal, arguments.goal))
+            around = sides.kept(
+                f"around-{arguments.goal}", lambda: bench.sweep("around", bench.around(goal))
+            )
+    print_result(
+        figures(scratch, front)
+        | (goal_figures(scratch, goal, around, arguments.goal) if goal and around else {})
+    )
 
 
 class Sides:
@@ -166,6 +176,26 @@ class Bench:
             side["best"], side["message"] = sweep["best"], sweep["message"]
             side["indices"] = [each["index"] for each in trials]
         return side
+
+    def around(self, goal: Side) -> dict[str, Any]:
+        """What a sweep of all densities about a goal's answer asks for, on validation images.
+
+        Its first densities lead there, as the goal's own did.
+        """
+        answer = _best(goal)
+        if answer is None:
+            raise SystemExit(f"nothing holds the floor: {goal['message']}")
+        level = level_of(answer["point"]["target.density"])
+        led = [
+            density
+            for point in goal["points"]
+            if (density := point["point"]["target.density"]) > density_at(level - _AROUND)
+        ]
+        near = [density_at(level + step) for step in range(-_AROUND, _AROUND + 1)]
+        spec = self.spec()
+        spec["evaluation"]["split"] = "validation"
+        densities = sorted({*led, *near}, reverse=True)
+        return {"grid": {"densities": densities}, "spec": spec}
 
     @contextmanager
     def _measured(self, tenant: str) -> Iterator[tuple[httpx.Client, dict[str, str], Side]]:
@@ -288,16 +318,14 @@ def _point(http: httpx.Client, job: dict[str, Any], point: Any) -> Point:
     }
 
 
-def figures(
-    scratch: list[Side], front: Side, goal: Side | None, floor: float | None
-) -> dict[str, Any]:
-    """What the sides say of each other."""
+def figures(scratch: list[Side], front: Side) -> dict[str, Any]:
+    """What the front's side and that of jobs from scratch say of each other."""
     one_job = statistics.mean(side["cpu_s"] for side in scratch)
     alone = [side["points"][0] for side in scratch]
     # A sweep lists its trials in the order of its grid.
     pairs = list(zip(alone, front["points"], strict=True))
     losses = [before["robust"] - after["robust"] for before, after in pairs]
-    made: dict[str, Any] = {
+    return {
         "front_cost_ratio": front["cpu_s"] / one_job,
         "front_accuracy_loss": statistics.mean(losses),
         "front_largest_loss": max(losses),
@@ -306,19 +334,28 @@ def figures(
         "job_cpu_s": one_job,
         "front_cpu_s": front["cpu_s"],
     }
-    if goal is not None and floor is not None:
-        holding = [each["bytes"] for each in (*alone, *front["points"]) if each["low"] >= floor]
-        best = (
-            goal["points"][goal["indices"].index(goal["best"])]
-            if goal["best"] is not None
-            else None
-        )
-        made |= {
-            "goal_cost_ratio": goal["cpu_s"] / one_job,
-            "goal_bytes_ratio": best["bytes"] / min(holding) if best and holding else None,
-            "goal_message": goal["message"],
-        }
-    return made
+
+
+def goal_figures(scratch: list[Side], goal: Side, around: Side, floor: float) -> dict[str, Any]:
+    """What the goal's side says beside jobs from scratch and the grid about its answer."""
+    one_job = statistics.mean(side["cpu_s"] for side in scratch)
+    holding = [each["bytes"] for each in around["points"] if each["low"] >= floor]
+    best = _best(goal)
+    return {
+        "goal_cost_ratio": goal["cpu_s"] / one_job,
+        "goal_bytes_ratio": best["bytes"] / min(holding) if best and holding else None,
+        "goal_trials": len(goal["points"]),
+        "around_points": len(around["points"]),
+        "goal_message": goal["message"],
+    }
+
+
+def _best(goal: Side) -> Point | None:
+    """The answer of a goal, None if it has none."""
+    if goal["best"] is None:
+        return None
+    best: Point = goal["points"][goal["indices"].index(goal["best"])]
+    return best
 
 
 if __name__ == "__main__":

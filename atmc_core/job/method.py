@@ -22,7 +22,7 @@ from atmc_core.job.evaluation_stages import (
 from atmc_core.job.handover import Handover
 from atmc_core.job.inputs import Inputs
 from atmc_core.job.pipeline import Stage, StagePlan
-from atmc_core.job.planning import fit_epochs, keep_if_robust, shorten_from_denser
+from atmc_core.job.planning import fit_epochs, is_near, keep_if_robust, shorten_from_denser
 from atmc_core.job.setup import TrainingSetup, set_up_training, warn_of_plain_steps
 from atmc_core.job.stages import DenseStage, FactorsFor, FinishStage, FixedStage, MovingStage
 from atmc_core.solver.support import Channels
@@ -145,7 +145,9 @@ class CompressionMethod(TrainingMethod):
     def plan(self, inputs: Inputs, emit: Emit) -> TrainingPlan:
         plan, attack = super().plan(inputs, emit), self.attack(inputs.spec.threat)
         if inputs.denser is not None:
-            plan = shorten_from_denser(inputs.spec.training, plan)
+            k = inputs.budget.target.given_k(inputs.budget.most)
+            near = is_near(inputs.denser.model, k, inputs.target.bits)
+            plan = shorten_from_denser(inputs.spec.training, plan, near=near)
         # Interval bounds prove little of a network that was not trained for them, robust or not.
         if attack is not None and inputs.spec.training.loss != "ibp":
             plan = keep_if_robust(inputs, attack, plan, emit)

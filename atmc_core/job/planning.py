@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import torch
 
+from atmc_core.artifact import CompressedModel
 from atmc_core.attacks import PGD, Attack
 from atmc_core.data import Split
 from atmc_core.events import Emit
@@ -35,8 +36,10 @@ _RECOGNITION_IMAGES = 1000
 # ``auto`` trains for _AUTO_EPOCHS, all stages together, where there are _AUTO_IMAGES training
 # images. With other numbers the epochs change with the square root of the ratio, within the range.
 _AUTO_IMAGES, _AUTO_EPOCHS, _AUTO_RANGE = 50_000, 60, (30, 240)
-# The share of the epochs of compressing and finishing that remain from a denser network on.
-_FROM_DENSER = 1 / 3
+# The share of the epochs of compressing and finishing that remain from a denser network on, and
+# from one of as many bits with at most _NEAR times the non-zeros: that one has most of its support
+# and its values from the start.
+_FROM_DENSER, _FROM_NEAR, _NEAR = 1 / 4, 1 / 8, 1.25
 # An epoch's time is estimated from so many steps, or fewer if they take longer than that.
 _TIMED_STEPS, _LEAST_TIMED_STEPS, _TIMED_SECONDS = 8, 2, 2.0
 # The learning rate of timed steps is small, so that the loss stays finite.
@@ -60,17 +63,30 @@ def keep_if_robust(inputs: Inputs, attack: PGD, plan: TrainingPlan, emit: Emit) 
     return replace(plan, effort=effort, recognition=recognition)
 
 
-def shorten_from_denser(training: Training, plan: TrainingPlan) -> TrainingPlan:
+def shorten_from_denser(training: Training, plan: TrainingPlan, *, near: bool) -> TrainingPlan:
     """Shorten the stages that compress, for a job that starts from a denser network.
 
     Epochs that the spec gives stay as they are.
+
+    Args:
+        near: whether the denser network is nearly what is asked for.
     """
+    share = _FROM_NEAR if near else _FROM_DENSER
     epochs = {
-        name: max(1, round(_FROM_DENSER * getattr(plan.effort, name)))
+        name: max(1, round(share * getattr(plan.effort, name)))
         for name in ("compression_epochs", "finish_epochs")
         if getattr(training, name) is None
     }
     return replace(plan, effort=replace(plan.effort, **epochs))
+
+
+def is_near(denser: CompressedModel, k: int | None, bits: int) -> bool:
+    """Whether a denser network is nearly one of k non-zeros and so many bits.
+
+    Args:
+        k: None if it has still to be found.
+    """
+    return k is not None and denser.bits == bits and denser.k <= _NEAR * k
 
 
 def recognise(inputs: Inputs, attack: PGD) -> Recognition:

@@ -44,7 +44,7 @@ export function Figure({ points, attack, floors, dense, chosen, best, onChoose }
       ${logTicks(x.domain, Math.max(3, width / 90)).map((v) => html`<g key=${`x${v}`}><line class="axis" x1=${x(v)} x2=${x(v)} y1=${height - bottom} y2=${height - bottom + 5} /><text x=${x(v)} y=${height - bottom + 20} text-anchor="middle">${bytes(v).replace(/\.0+ /, " ")}</text></g>`)}
       <text x=${(left + width - right) / 2} y=${height - 6} text-anchor="middle">bytes of the file</text><text x=${left - 46} y=${top - 17}>accuracy</text>
       ${floors.map(([value, name]) => html`<g key=${name}><line class="floor" x1=${left} x2=${width - right} y1=${y(value)} y2=${y(value)} /><text class="flag" x=${width - right} y=${y(value) - 6} text-anchor="end">${name} ${percent(value)}</text></g>`)}
-      ${dense && html`<g><line class="reference" x1=${left} x2=${width - right} y1=${y(dense.robust_accuracy_dense)} y2=${y(dense.robust_accuracy_dense)} /><text x=${left + 6} y=${y(dense.robust_accuracy_dense) - 6}>dense, robust ${percent(dense.robust_accuracy_dense)} (${bytes(dense.dense_bytes)})</text></g>`}
+      ${dense && html`<g><line class="reference" x1=${left} x2=${width - right} y1=${y(dense.robust_accuracy_dense)} y2=${y(dense.robust_accuracy_dense)} /><text x=${width - right} y=${top - 17} text-anchor="end">┈ dense, robust ${percent(dense.robust_accuracy_dense)} (${bytes(dense.dense_bytes)})</text></g>`}
       <path class="front clean" d=${path("clean")} /><path class="front robust" d=${path("robust")} />
       ${sorted.map((point, n) => html`<g key=${point.index} class="point ${point.isFront ? "" : "dominated"} ${point.index === chosen ? "chosen" : ""}">
         ${interval(point, "clean", "clean")}${interval(point, "robust", "robust")}

@@ -18,7 +18,7 @@ from atmc_core.errors import InvalidInput
 from atmc_core.factors import splitting
 from atmc_core.factors.views import dense_weights
 from atmc_core.job.denser import Denser, DenserInput, read_denser
-from atmc_core.job.planning import shorten_from_denser
+from atmc_core.job.planning import is_near, shorten_from_denser
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.upload import ModelInput
@@ -103,10 +103,22 @@ def test_factors_go_on_as_they_are_in_the_file(
     assert compressor.nonzeros() <= 500
 
 
-def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset() -> None:
+def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset(compressed: Path) -> None:
+    model = artifact.load(compressed / "results" / "model.atmc")
+    k, bits = model.k, model.bits
+    near = [
+        is_near(model, k, bits),
+        is_near(model, round(k / 1.2), bits),
+        is_near(model, round(k / 1.3), bits),
+        is_near(model, k, bits - 1),
+        is_near(model, None, bits),
+    ]
+    assert near == [True, True, False, False, False]
     training = Training(preset="standard", finish_epochs=7)
-    effort = shorten_from_denser(training, TrainingPlan(training.effort())).effort
-    assert (effort.robust_epochs, effort.compression_epochs, effort.finish_epochs) == (20, 10, 7)
+    for near_by, epochs in ((False, 8), (True, 4)):
+        effort = shorten_from_denser(training, TrainingPlan(training.effort()), near=near_by).effort
+        lengths = (effort.robust_epochs, effort.compression_epochs, effort.finish_epochs)
+        assert lengths == (20, epochs, 7)
 
 
 def test_a_network_that_does_not_fit_or_a_method_that_cannot_is_refused(
