@@ -4,11 +4,19 @@ The names and fields are those of the OpenAPI document and of the report's schem
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from datamodel_code_generator import (
+    DataModelType,
+    Formatter,
+    GenerateConfig,
+    InputFileType,
+    LiteralType,
+    PythonVersion,
+    generate,
+)
 
 from api.app import create_app
 from atmc_core.report.schema import schema
@@ -30,19 +38,19 @@ _REPORT = '''# Written from the report's schema by `make generate`.
 """The report that a job makes, field by field. A newer service may add fields."""
 
 '''
-_OPTIONS = [
-    "--input-file-type=openapi",
-    "--output-model-type=typing.TypedDict",
-    "--target-python-version=3.11",
-    "--enum-field-as-literal=all",
-    "--use-schema-description",
-    "--use-field-description",
-    "--use-inline-field-description",
-    "--use-single-line-docstring",
-    "--no-use-closed-typed-dict",
-    "--disable-timestamp",
-    "--formatters=builtin",
-]
+_OPTIONS = GenerateConfig(
+    input_file_type=InputFileType.OpenAPI,
+    output_model_type=DataModelType.TypingTypedDict,
+    target_python_version=PythonVersion.PY_311,
+    enum_field_as_literal=LiteralType.All,
+    use_schema_description=True,
+    use_field_description=True,
+    use_inline_field_description=True,
+    use_single_line_docstring=True,
+    use_closed_typed_dict=False,
+    disable_timestamp=True,
+    formatters=[Formatter.BUILTIN],
+)
 # Ranges are the service's to keep, and what was a time stays the text that JSON has.
 _DROPPED = {
     *("title", "format", "pattern", "examples", "default", "readOnly", "$schema", "$id"),
@@ -74,11 +82,8 @@ def _code(head: str, schemas: dict[str, Any], path: Path) -> str:
         "paths": {},
         "components": {"schemas": {name: _plain(each) for name, each in schemas.items()}},
     }
-    command = [sys.executable, "-m", "datamodel_code_generator", *_OPTIONS]
-    done = subprocess.run(
-        command, input=json.dumps(document), stdout=subprocess.PIPE, text=True, check=True
-    )
-    code = done.stdout
+    code = generate(json.dumps(document), config=_OPTIONS)
+    assert isinstance(code, str)
     return formatted(head + code[code.index("from __future__") :], path)
 
 

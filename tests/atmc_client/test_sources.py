@@ -56,18 +56,19 @@ def test_a_job_is_made_of_what_lies_elsewhere_and_its_results_are_put_there(
 
 
 def test_a_sweep_waits_for_it_and_leaves_nothing_where_it_is_refused(api_url, client, there):
-    async def begun(**plan):
-        async with AsyncClient(api_url) as asynchronous:
-            return await asynchronous.sweep(
-                *there, SPEC, architecture="digits_cnn", labels={"night": "1"}, **plan
-            )
+    model, data = there
 
-    sweep = asyncio.run(begun(grid={"bits": [8, 4]}))
+    async def begun():
+        async with AsyncClient(api_url) as asynchronous:
+            how = {"architecture": "digits_cnn", "labels": {"night": "1"}}
+            return await asynchronous.sweep(model, data, SPEC, grid={"bits": [8, 4]}, **how)
+
+    sweep = asyncio.run(begun())
     assert (sweep["labels"], len(sweep["trials"])) == ({"night": "1"}, 2)
     assert newest(client) == [sweep["model_id"], sweep["dataset_id"]]
     assert client.get_model(sweep["model_id"])["state"] == "ready"
     with pytest.raises(InvalidRequest):
-        asyncio.run(begun(grid={"bits": [9]}))
+        client.sweep(sweep["model_id"], data, SPEC, grid={"bits": [9]})
     assert newest(client) == [sweep["model_id"], sweep["dataset_id"]]
     client.cancel_sweep(sweep["id"])
 
