@@ -36,26 +36,28 @@ def test_a_signed_message_is_read():
     assert verify_webhook(BODY, signed(age_s=400), SECRET, tolerance_s=500) == message
 
 
+# Signed as the test runs: a message grows old.
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (BODY + b" ", signed()),
-        (BODY, signed(secret=OTHER)),
-        (BODY, signed(age_s=400)),
-        (BODY, signed(age_s=-400)),
-        (BODY, signed() | {"Webhook-Id": "msg_2"}),
-        (BODY, signed() | {"Webhook-Timestamp": str(int(time.time()) + 1)}),
-        (BODY, signed() | {"Webhook-Timestamp": "now"}),
-        (BODY, signed() | {"Webhook-Signature": "v1"}),
-        (BODY, signed() | {"Webhook-Signature": signed()["Webhook-Signature"].replace("v1", "v2")}),
-        (BODY, {}),
-        (b"[]", signed(b"[]")),
-        (b"no json", signed(b"no json")),
+        (BODY + b" ", signed),
+        (BODY, lambda: signed(secret=OTHER)),
+        (BODY, lambda: signed(age_s=400)),
+        (BODY, lambda: signed(age_s=-400)),
+        (BODY, lambda: signed() | {"Webhook-Id": "msg_2"}),
+        (BODY, lambda: signed() | {"Webhook-Timestamp": str(int(time.time()) + 1)}),
+        (BODY, lambda: signed() | {"Webhook-Timestamp": "now"}),
+        (BODY, lambda: signed() | {"Webhook-Signature": "v1"}),
+        (BODY, lambda: signed() | {"Webhook-Signature": signed()["Webhook-Signature"][:-4]}),
+        (BODY, lambda: signed() | {"Webhook-Signature": "v2" + signed()["Webhook-Signature"][2:]}),
+        (BODY, dict),
+        (b"[]", lambda: signed(b"[]")),
+        (b"no json", lambda: signed(b"no json")),
     ],
 )
 def test_what_is_altered_old_or_another_s_is_not(body, headers):
     with pytest.raises(WebhookNotVerified):
-        verify_webhook(body, headers, SECRET)
+        verify_webhook(body, headers(), SECRET)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_ä", "not base64"])
