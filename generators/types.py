@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from datamodel_code_generator import (
-    DataModelType,
     Formatter,
     GenerateConfig,
     InputFileType,
@@ -17,6 +16,7 @@ from datamodel_code_generator import (
     PythonVersion,
     generate,
 )
+from datamodel_code_generator.enums import DataModelType
 
 from api.app import create_app
 from atmc_core.report.schema import schema
