@@ -5,9 +5,9 @@ PIP_ARGS ?=
 # servers; 0 runs them one after the other in one.
 TEST_PROCESSES ?= 3
 BIN := .venv/bin
-PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox tuning benchmarks examples requirements tests docs/hooks.py
+PACKAGES := api worker keeper jobstore atmc_core atmc_reader atmc_spec atmc_client launcher sandbox tuning benchmarks examples requirements generators tests docs/hooks.py
 
-.PHONY: setup demo serve test test-slow lint format docs lock audit sbom clean
+.PHONY: setup demo serve test test-slow lint format generate docs lock audit sbom clean
 
 setup: .venv/.installed
 
@@ -44,6 +44,11 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix $(PACKAGES)
 	$(BIN)/ruff format $(PACKAGES)
+
+# What is made from something else and kept: the waiting client from asyncio's, the client's types from the
+# API's document and the report's schema. A test says when it is out of date.
+generate: setup
+	$(BIN)/python -m generators
 
 # docs/ as a site, in build/site: a warning is an error. Its makers advertise a successor at each run.
 docs: setup

@@ -8,6 +8,8 @@ job = client.wait(job["id"])
 client.download(job["id"], "smaller")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from atmc_client.client import Client
 from atmc_client.errors import (
     ApiError,
@@ -21,9 +23,14 @@ from atmc_client.errors import (
     ServerError,
     ServerUnreachable,
 )
+from atmc_client.webhooks import WebhookMessage, WebhookNotVerified, verify_webhook
+
+if TYPE_CHECKING:
+    from atmc_client.aio import AsyncClient
 
 __all__ = [
     "ApiError",
+    "AsyncClient",
     "Client",
     "Conflict",
     "DigestMismatch",
@@ -34,4 +41,16 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "ServerUnreachable",
+    "WebhookMessage",
+    "WebhookNotVerified",
+    "verify_webhook",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line does not wait for asyncio's import.
+    if name == "AsyncClient":
+        from atmc_client.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

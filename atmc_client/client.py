@@ -1,38 +1,6 @@
-"""The calls of the service as methods."""
+"""The client whose calls wait for their answers; `atmc_client.aio` has the one for event loops."""
 
-from atmc_client.administration import Administration
-from atmc_client.artifacts import Artifacts
-from atmc_client.calls import DEFAULT_SERVER, FINAL_STATES, Document
-from atmc_client.jobs import Jobs
-from atmc_client.sweeps import Sweeps
+from atmc_client.sync.calls import DEFAULT_SERVER, FINAL_STATES, Document
+from atmc_client.sync.client import Client
 
 __all__ = ["DEFAULT_SERVER", "FINAL_STATES", "Client", "Document"]
-
-
-class Client(Jobs, Artifacts, Sweeps, Administration):
-    """One compression service; `url` defaults to `ATMC_SERVER`, else to this machine's port 8000.
-
-    `key` defaults to `ATMC_API_KEY`; a service that only its own machine reaches may ask for none.
-    Instead of a key, `token_command` (`ATMC_TOKEN_COMMAND`) prints a token of the service's
-    provider; it is run before the first request, and once more when the token has expired.
-
-    Every method raises `ApiError` when the service refuses, `ServerUnreachable` when there is no
-    answer, and `NoToken` when the command prints none. Lost connections are retried with backoff;
-    posts carry an Idempotency-Key, so that a repeated one does its work once.
-    """
-
-    def architectures(self) -> list[Document]:
-        """The networks that may be sent."""
-        return self._catalogue("architectures")
-
-    def methods(self) -> list[Document]:
-        """The methods, each with the JSON Schema of its spec."""
-        return self._catalogue("methods")
-
-    def attacks(self) -> list[Document]:
-        """The attacks that models are trained and tested with."""
-        return self._catalogue("attacks")
-
-    def _catalogue(self, kind: str) -> list[Document]:
-        entries: list[Document] = self._transport.get(f"/{kind}")["data"]
-        return entries

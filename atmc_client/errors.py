@@ -8,8 +8,22 @@ import httpx
 class ApiError(Exception):
     """The service refused: its problem document (RFC 9457) as an exception.
 
-    `status` is the HTTP status, `code` the stable name of the problem, `param` the offending
-    field or file (None where there is none), `detail` a sentence for people.
+    Its class is that of the status. A code is stable, and the list of all is `errors.md` in the
+    documentation.
+
+    Example:
+        ```python
+        try:
+            client.submit("model.safetensors", "lenet", "mnist.npz", spec)
+        except InvalidRequest as error:
+            print(error.code, error.param)  # k_out_of_range target.k
+        ```
+
+    Attributes:
+        status: the HTTP status.
+        code: the name of the problem.
+        param: the offending field or file; None where there is none.
+        detail: a sentence for people, with what to do next.
     """
 
     def __init__(self, status: int, code: str, param: str | None, detail: str) -> None:
@@ -37,7 +51,10 @@ class ApiError(Exception):
 
 
 class InvalidRequest(ApiError):
-    """The request is malformed, or holds what cannot be (400, 422): `param` says what."""
+    """The request is malformed, or holds what cannot be or is too large: `param` says what.
+
+    Of the statuses 400, 405, 412, 413, 415, 416, 422 and 460.
+    """
 
 
 class NotAuthorized(ApiError):
@@ -68,7 +85,7 @@ _KINDS: dict[int, type[ApiError]] = {
     409: Conflict,
     422: InvalidRequest,
     429: RateLimited,
-}
+} | dict.fromkeys((405, 412, 413, 415, 416, 460), InvalidRequest)
 
 
 class ServerUnreachable(Exception):

@@ -1,165 +1,95 @@
-"""The calls on models and data sets, which jobs and sweeps are made of."""
+"""What is told of files, URIs and ids without the service, and which uploads have begun."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from atmc_client.calls import Calls, Document
-from atmc_client.errors import ApiError, ServerUnreachable
+from atmc_client.types.requests import NewSource
 
-# What a service of a version before lists were answers to the question for one.
-_NO_LISTS = (404, 405)
+LARGE_BYTES = 8 << 20
+"""From this size on a file is sent in pieces, and its upload can be gone on with."""
 
+PIECE_BYTES = 4 << 20
 
-class Uploads(Calls):
-    """The calls on models and data sets."""
-
-    def upload_model(
-        self,
-        path: str | Path,
-        architecture: str,
-        *,
-        normalization: Mapping[str, Sequence[float]] | None = None,
-    ) -> Document:
-        """Send a network's file, as `submit` takes it; its `id` stands for it from then on."""
-        fields = {"architecture": (None, architecture.encode())}
-        if normalization is not None:
-            fields["normalization"] = (None, json.dumps(normalization).encode())
-        return self._upload("/models", path, fields)
-
-    def upload_dataset(self, path: str | Path) -> Document:
-        """Send a data set's file; its `id` stands for it from then on."""
-        return self._upload("/datasets", path, {})
-
-    def delete_model(self, model_id: str) -> None:
-        """Delete an uploaded network that no job is made of."""
-        self._transport.delete(f"/models/{model_id}")
-
-    def delete_dataset(self, dataset_id: str) -> None:
-        """Delete an uploaded data set that no job is made of."""
-        self._transport.delete(f"/datasets/{dataset_id}")
-
-    def list_models(
-        self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
-        """The newest uploaded networks; `q` is a part of the file's name or of the id."""
-        return self._list("/models", limit, q=q, sha256=sha256)
-
-    def list_datasets(
-        self, *, q: str | None = None, sha256: str | None = None, limit: int = 20
-    ) -> list[Document]:
-        """The newest uploaded data sets; `q` is a part of the file's name or of the id."""
-        return self._list("/datasets", limit, q=q, sha256=sha256)
-
-    def find_model(
-        self,
-        path: str | Path,
-        architecture: str,
-        *,
-        normalization: Mapping[str, Sequence[float]] | None = None,
-    ) -> str | None:
-        """The id of this file where it was uploaded before, as this network; None if it was not.
-
-        The file is hashed here, and its hash is all that is sent.
-        """
-        wanted = _numbers(normalization)
-        for found in self._known("/models", path):
-            if found["architecture"] == architecture and _numbers(found["normalization"]) == wanted:
-                return str(found["id"])
-        return None
-
-    def find_dataset(self, path: str | Path) -> str | None:
-        """The id of this file where it was uploaded before; None if it was not. As `find_model`."""
-        return next((str(found["id"]) for found in self._known("/datasets", path)), None)
-
-    def known(
-        self,
-        model: str | Path,
-        architecture: str | None,
-        dataset: str | Path,
-        normalization: Mapping[str, Sequence[float]] | None,
-    ) -> tuple[str | Path, str | Path]:
-        """A model and a data set, each a file or an id, as ids where the service has the file.
-
-        Nothing but hashes is sent. Raises OSError for a file that cannot be read, ValueError for a
-        model's without an architecture.
-        """
-        for file in (model, dataset):
-            if not is_id(file):
-                Path(file).open("rb").close()
-        if not is_id(model):
-            if architecture is None:
-                raise ValueError(f"the architecture of {model} is needed")
-            found = self.find_model(model, architecture, normalization=normalization)
-            model = found or Path(model)
-        if not is_id(dataset):
-            dataset = self.find_dataset(dataset) or Path(dataset)
-        return model, dataset
-
-    @contextmanager
-    def sent(
-        self,
-        model: str | Path,
-        architecture: str | None,
-        dataset: str | Path,
-        normalization: Mapping[str, Sequence[float]] | None,
-    ) -> Iterator[dict[str, str]]:
-        """Yield `model_id` and `dataset_id`; what is not `known` is uploaded.
-
-        Where what is done with them is refused, what was uploaded for it is deleted again.
-        """
-        with ExitStack() as undo:
-            if isinstance(model, Path):
-                uploaded = self.upload_model(model, architecture or "", normalization=normalization)
-                model = str(uploaded["id"])
-                undo.callback(self._drop, self.delete_model, model)
-            if isinstance(dataset, Path):
-                dataset = str(self.upload_dataset(dataset)["id"])
-                undo.callback(self._drop, self.delete_dataset, dataset)
-            try:
-                yield {"model_id": model, "dataset_id": dataset}
-            except ApiError:
-                raise
-            except BaseException:
-                # Nobody knows whether it was taken.
-                undo.pop_all()
-                raise
-            undo.pop_all()
-
-    @staticmethod
-    def _drop(delete: Callable[[str], None], upload_id: str) -> None:
-        with suppress(ApiError, ServerUnreachable):
-            delete(upload_id)
-
-    def _known(self, path: str, file: str | Path) -> list[Document]:
-        with Path(file).open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        try:
-            return self._list(path, 100, sha256=sha256)
-        except ApiError as error:
-            if error.status in _NO_LISTS:
-                return []
-            raise
-
-    def _upload(self, path: str, file: str | Path, fields: Document) -> Document:
-        with Path(file).open("rb") as opened:
-
-            def parts() -> Document:
-                opened.seek(0)
-                whole = (Path(file).name, opened, "application/octet-stream")
-                return {"files": {**fields, "file": whole}}
-
-            uploaded: Document = self._transport.post(path, parts)
-            return uploaded
+OnBytes = Callable[[str, int, int], None]
+"""Is called with a file's name, its bytes that have come through, and its bytes in all."""
 
 
-def _numbers(normalization: Mapping[str, Sequence[float]] | None) -> Any:
-    return normalization and {name: list(map(float, each)) for name, each in normalization.items()}
+Given = str | Path | NewSource
+"""A file, an id, or what the service fetches: an `s3://` or `https://` URI, alone or with more."""
 
 
-def is_id(given: str | Path) -> bool:
+def is_id(given: str) -> bool:
     """Whether it names something uploaded rather than a file: there is no such file."""
-    return str(given).startswith(("mdl_", "dst_")) and not Path(given).exists()
+    return given.startswith(("mdl_", "dst_")) and not Path(given).exists()
+
+
+def is_uri(given: str) -> bool:
+    """Whether it names what the service fetches itself."""
+    return given.startswith(("s3://", "https://"))
+
+
+def told_apart(given: Given) -> Given:
+    """Return an id as text, a file as a `Path`, and what the service fetches as a mapping."""
+    if not isinstance(given, str):
+        return given
+    if is_uri(given):
+        return {"uri": given}
+    return given if is_id(given) else Path(given)
+
+
+def is_large(file: Given) -> bool:
+    """Whether it is a file that is sent in pieces; raises OSError."""
+    return isinstance(file, Path) and file.stat().st_size >= LARGE_BYTES
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of the file's content, in hex; raises OSError."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def piece_of(file: BinaryIO, offset: int) -> bytes:
+    """Return the file's piece from `offset` on; raises OSError."""
+    file.seek(offset)
+    return file.read(PIECE_BYTES)
+
+
+@dataclass(frozen=True)
+class BegunUpload:
+    """The id of an upload of a file to a service, kept where a later process finds it.
+
+    It lies in `$XDG_STATE_HOME/atmc/uploads` (`~/.local/state`). To whom the key belongs does not
+    matter: the service has no such upload for anybody else.
+    """
+
+    url: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept."""
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        name = hashlib.sha256(f"{self.url} {self.sha256}".encode()).hexdigest()
+        return Path(home, "atmc", "uploads", name)
+
+    def read(self) -> str | None:
+        """The upload's id, if one has begun."""
+        try:
+            text = self.path.read_text("ascii")
+        except (OSError, ValueError):
+            return None
+        return text if re.fullmatch(r"upl_\w+", text) else None
+
+    def write(self, upload_id: str) -> None:
+        """Keep the id; raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(upload_id, "ascii")
+
+    def forget(self) -> None:
+        """Keep it no longer."""
+        self.path.unlink(missing_ok=True)

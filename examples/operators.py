@@ -40,8 +40,7 @@ class CompressOperator:
         """Queue the job; returns its id, to be kept by the pipeline."""
         with Client(self.url, self.key) as client:
             job = client.submit(self.model, self.architecture, self.dataset, self.spec, name=name)
-        job_id: str = job["id"]
-        return job_id
+        return job["id"]
 
     def poke(self, job_id: str) -> bool:
         """Tell whether the job has succeeded; raises `JobFailed` if it will not.

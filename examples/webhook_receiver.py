@@ -11,20 +11,20 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-from standardwebhooks import Webhook, WebhookVerificationError
+from atmc_client.webhooks import WebhookMessage, WebhookNotVerified, verify_webhook
 
 MOST_BYTES = 1 << 20
 REMEMBERED = 10_000
 
-Act = Callable[[dict[str, Any]], None]
+Act = Callable[[WebhookMessage], None]
 
 
 def receiver(secret: str, act: Act, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
     """Return a server that calls `act` once with each signed message; `serve_forever` runs it."""
-    verifier, heard = Webhook(secret), OrderedDict[str, None]()
+    heard = OrderedDict[str, None]()
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -36,17 +36,16 @@ def receiver(secret: str, act: Act, port: int, host: str = "127.0.0.1") -> Threa
             try:
                 # The headers name the message and its time, which are signed, too: one that was
                 # recorded cannot be sent again after five minutes.
-                verifier.verify(body, {name.lower(): value for name, value in self.headers.items()})
-            except WebhookVerificationError:
+                message = verify_webhook(body, dict(self.headers.items()), secret)
+            except WebhookNotVerified:
                 self._answer(401)
                 return
             self._answer(204)
-            known = self.headers["webhook-id"]
-            if known not in heard:
-                heard[known] = None
+            if message.id not in heard:
+                heard[message.id] = None
                 while len(heard) > REMEMBERED:
                     heard.popitem(last=False)
-                act(json.loads(body))
+                act(message)
 
         def _answer(self, status: int) -> None:
             self.send_response(status)
@@ -65,8 +64,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9000)
     port = parser.parse_args().port
 
-    def act(message: dict[str, Any]) -> None:
-        print(json.dumps(message), flush=True)
+    def act(message: WebhookMessage) -> None:
+        print(json.dumps(asdict(message)), flush=True)
 
     server = receiver(os.environ["ATMC_WEBHOOK_SECRET"], act, port)
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)

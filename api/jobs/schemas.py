@@ -194,8 +194,34 @@ class ShownEvent(BaseModel):
     type: str
 
 
+def optional_fields(**types: str | list[str]) -> ConfigDict:
+    """Return what documents fields that only some types of events have, by their JSON types."""
+    return ConfigDict(
+        json_schema_extra=lambda schema: schema["properties"].update(
+            {name: {"type": of} for name, of in types.items()}
+        )
+    )
+
+
 class EventView(ShownEvent):
     """Something that happened to a job; the other fields depend on the type."""
+
+    model_config = optional_fields(
+        state="string",
+        stage="string",
+        status="string",
+        job_id=["string", "null"],
+        epoch="integer",
+        epochs="integer",
+        progress="number",
+        eta_s=["number", "null"],
+        loss=["number", "null"],
+        validation_accuracy=["number", "null"],
+        validation_images=["integer", "null"],
+        code=["string", "null"],
+        message=["string", "null"],
+        param=["string", "null"],
+    )
 
     type: str = Field(examples=["state", "stage", "progress", "metric", "resumed", "error"])
     attempt: int

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.describing import Labels, Name
 from api.jobs.headline import Headline
 from api.jobs.resources import Resources
-from api.jobs.schemas import MAX_PRIORITY, MAX_TIME_LIMIT_S, JobError, ShownEvent
+from api.jobs.schemas import MAX_PRIORITY, MAX_TIME_LIMIT_S, JobError, ShownEvent, optional_fields
 from api.sweeps.progress import Progress
 from api.webhooks.schemas import NewSweepWebhook, WebhookOfJob
 from atmc_spec import AttackName
@@ -260,6 +260,14 @@ class SweepPage(BaseModel):
 
 class SweepEventView(ShownEvent):
     """Something that happened to a sweep; the other fields depend on the type."""
+
+    model_config = optional_fields(
+        state="string",
+        message=["string", "null"],
+        index="integer",
+        job_id=["string", "null"],
+        reason=["string", "null"],
+    )
 
     type: str = Field(examples=["sweep", "trial"])
 

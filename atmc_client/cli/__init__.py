@@ -30,7 +30,7 @@ from atmc_client.cli.submit import submit
 from atmc_client.cli.sweep import sweep
 from atmc_client.cli.sweeps import sweeps
 from atmc_client.cli.tenants import tenants
-from atmc_client.cli.uploads import datasets, models, upload
+from atmc_client.cli.uploads import connections, datasets, models, upload
 from atmc_client.cli.verify import verify
 from atmc_client.cli.watch import logs, watch
 from atmc_client.client import DEFAULT_SERVER
@@ -106,6 +106,7 @@ for _command in (
     upload,
     models,
     datasets,
+    connections,
     watch,
     logs,
     show,

@@ -1,17 +1,14 @@
 """`atmc architectures`, `atmc methods` and `atmc attacks`: what may be asked for."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 
 from atmc_client.cli.output import new_table, out, print_json
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
 
 
-def _command(
-    kind: str, entries: Callable[[Client], list[dict[str, Any]]], doc: str
-) -> click.Command:
+def _command(kind: str, entries: Callable[[Client], Sequence[Document]], doc: str) -> click.Command:
     @click.command(kind, help=doc)
     @click.option("--json", "as_json", is_flag=True, help="Print all there is to know, as JSON.")
     @click.pass_obj

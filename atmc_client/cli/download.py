@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
 from atmc_client.attestation import ATTESTATION
-from atmc_client.cli.output import err
+from atmc_client.cli.progress import bytes_shown
 from atmc_client.cli.verify import key_option, trusted
 from atmc_client.client import Client
 
@@ -40,18 +39,7 @@ def download(
     nothing is fetched that it has not signed.
     """
     keys = [] if unverified else trusted(key_files)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with (
-        Client(server) as client,
-        Progress(*columns, console=err, disable=not err.is_terminal) as p,
-    ):
-        bars: dict[str, TaskID] = {}
-
-        def update(name: str, there: int, total: int) -> None:
-            if name not in bars:
-                bars[name] = p.add_task(name, total=total)
-            p.update(bars[name], completed=there)
-
+    with Client(server) as client, bytes_shown() as update:
         paths = client.download(job, output, names, on_bytes=update, keys=keys)
     for path in paths:
         click.echo(path)

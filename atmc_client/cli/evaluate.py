@@ -6,10 +6,11 @@ import click
 
 from atmc_client import gate as gates
 from atmc_client.cli.output import new_table, out, print_job, print_json
-from atmc_client.cli.progress import follow
+from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
+from atmc_client.types.answers import Job
 from atmc_client.uploads import is_id
 
 # What RobustBench holds networks of small colour images to.
@@ -19,8 +20,8 @@ _SIDE = "_accuracy_before"
 
 @click.command()
 @click.argument("model", type=FileOrId())
-@click.option("--data", type=FileOrId(), required=True, help="Its data set's file, or an id.")
-@click.option("--architecture", help="The network of a MODEL that is a file.")
+@click.option("--data", type=FileOrId(), required=True, help="Its data set.")
+@click.option("--architecture", help="The network; not of an id.")
 @click.option(
     "--attack", "attacks", multiple=True, help="Instead of the level's; see `atmc attacks`."
 )
@@ -44,8 +45,8 @@ _SIDE = "_accuracy_before"
 def evaluate(server: str, /, model: str, data: str, wait: bool, as_json: bool, **o: Any) -> int:
     """Measure a network's accuracy, clean and under attack; nothing is compressed.
 
-    MODEL is a file, or the id of an uploaded one. The service does it as a job, whose report is
-    kept (`atmc report JOB --open`).
+    MODEL is a file, its URI, or the id of an uploaded one. The service does it as a job, whose
+    report is kept (`atmc report JOB --open`).
 
     \b
         atmc evaluate model.safetensors --architecture lenet --data mnist.npz --epsilon 0.3
@@ -57,14 +58,16 @@ def evaluate(server: str, /, model: str, data: str, wait: bool, as_json: bool, *
         raise click.UsageError(f"--architecture is needed: which network {model} is")
     spec = build_spec(None, sizes={}, fields=_fields(o), settings=o["settings"])
     with Client(server) as client:
-        job = client.submit(
-            model,
-            o["architecture"],
-            data,
-            spec,
-            normalization=normalization_of(o["mean"], o["std"]),
-            name=o["name"],
-        )
+        with bytes_shown() as update:
+            job: Job = client.submit(
+                model,
+                o["architecture"],
+                data,
+                spec,
+                normalization=normalization_of(o["mean"], o["std"]),
+                name=o["name"],
+                on_bytes=update,
+            )
         if wait:
             job = follow(client, job)
         report = client.report(job["id"]) if job["state"] == "succeeded" else None
@@ -92,7 +95,7 @@ def _fields(o: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print(job: dict[str, Any], report: dict[str, Any]) -> None:
+def _print(job: Document, report: Document) -> None:
     threat, split = job["spec"]["threat"], report["evaluation"].get("split", "test")
     out.print(f"{job['id']}: {threat['norm']}, epsilon {threat['epsilon']}", markup=False)
     table = new_table(f"{split} split")
@@ -106,7 +109,7 @@ def _print(job: dict[str, Any], report: dict[str, Any]) -> None:
         out.print(f"warning ({warning['code']}): {warning['message']}", markup=False)
 
 
-def _accuracies(job: dict[str, Any], report: dict[str, Any]) -> dict[str, gates.Figure]:
+def _accuracies(job: Document, report: Document) -> dict[str, gates.Figure]:
     """Clean, under each attack, and at the end what no attack and what nothing at all changes."""
     figures = gates.figures(job["headline"], report)
     found = {

@@ -9,7 +9,7 @@ import click
 from atmc_client import gate as gates
 from atmc_client.cli.output import new_table, out, print_job, print_json
 from atmc_client.cli.progress import follow
-from atmc_client.client import FINAL_STATES, Client
+from atmc_client.client import FINAL_STATES, Client, Document
 from atmc_client.gate import Check, Threshold, UnknownFigure
 
 MISSED = 4
@@ -104,7 +104,7 @@ def gate(
 
 
 def judge(
-    client: Client, job: dict[str, Any], thresholds: Sequence[Threshold], *, strict: bool
+    client: Client, job: Document, thresholds: Sequence[Threshold], *, strict: bool
 ) -> list[Check]:
     """Hold a job that has succeeded against thresholds; raises UsageError for an unknown figure."""
     figures = gates.figures(job["headline"], client.report(job["id"]))
@@ -114,7 +114,7 @@ def judge(
         raise click.UsageError(str(error)) from error
 
 
-def say(job: dict[str, Any], checks: Sequence[Check], *, as_json: bool) -> None:
+def say(job: Document, checks: Sequence[Check], *, as_json: bool) -> None:
     """Print the checks of a job."""
     if as_json:
         passed = all(each.passed for each in checks)

@@ -1,12 +1,14 @@
 """`atmc show`, `atmc list`, `atmc cancel`, `atmc retry` and `atmc delete`."""
 
 import json
+from typing import Any
 
 import click
 
+from atmc_client.cli.describing import filtered
 from atmc_client.cli.output import jobs_table, layer_table, out, print_job, print_json
 from atmc_client.cli.progress import coming_back, follow
-from atmc_client.client import FINAL_STATES, Client
+from atmc_client.client import FINAL_STATES, Client, Document
 
 
 @click.command()
@@ -31,13 +33,14 @@ def show(server: str, job: str, events: bool, layers: bool, as_json: bool) -> No
 
 @click.command("list")
 @click.option("--state", help="Only jobs in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--method", help="Only jobs of this method.")
+@filtered
 @click.option("--json", "as_json", is_flag=True, help="Print the jobs as a JSON array.")
 @click.pass_obj
-def list_jobs(server: str, state: str | None, limit: int, as_json: bool) -> None:
-    """List the newest jobs."""
+def list_jobs(server: str, /, as_json: bool, **which: Any) -> None:
+    """List jobs, the newest first."""
     with Client(server) as client:
-        jobs = client.list_jobs(state=state, limit=limit)
+        jobs = client.list_jobs(**which)
     print_json(jobs) if as_json else out.print(jobs_table(jobs))
 
 
@@ -80,7 +83,7 @@ def delete(server: str, job: str) -> None:
         client.delete_job(job)
 
 
-def print_event(event: dict[str, object], as_json: bool) -> None:
+def print_event(event: Document, as_json: bool) -> None:
     """Print an event on one line, as JSON or to read."""
     if as_json:
         click.echo(json.dumps(event))

@@ -1,15 +1,14 @@
 """`atmc keys create`, `list`, `limit` and `revoke`: an admin's commands."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import click
 
+from atmc_client.cli.describing import moment
 from atmc_client.cli.output import keys_table, minute, out, print_json
 from atmc_client.client import Client
 
 SCOPES = ("jobs:read", "jobs:write", "audit:read", "tenant:admin", "admin")
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 @click.group()
@@ -34,7 +33,7 @@ def keys() -> None:
 @click.option(
     "--expires",
     metavar="WHEN",
-    callback=lambda _context, _option, text: _moment(text),
+    callback=lambda _context, _option, text: None if text is None else moment(text),
     help="12h, 90d, 52w, or a date: 2030-01-31. Without it the key holds until it is revoked.",
 )
 @click.option(
@@ -61,7 +60,8 @@ def create(
         return
     until = minute(made["expires_at"]) or "it is revoked"
     said = f"{made['id']} of {made['tenant']} for {', '.join(made['scopes'])}"
-    whence = f", from {', '.join(made['addresses'])}" if made.get("addresses") else ""
+    networks = made["addresses"] or []
+    whence = f", from {', '.join(networks)}" if networks else ""
     click.echo(f"{said}{whence}, until {until}:", err=True)
     click.echo(made["key"])
 
@@ -111,15 +111,3 @@ def _scopes(text: str) -> list[str]:
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SCOPES)}")
     return scopes
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    if span := re.fullmatch(r"(\d{1,4})([hdw])", text):
-        return datetime.now(UTC) + timedelta(**{_UNITS[span[2]]: int(span[1])})
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither 12h, 90d, 52w nor a date") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from atmc_client.client import Document
 
 # A file or a pipe has no width of its own; a job's line needs this much.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -29,10 +32,13 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def print_job(job: dict[str, Any]) -> None:
+def print_job(job: Document) -> None:
     """Print a job: where it stands, its error if it failed, its figures once it has them."""
     name = f" ({job['name']})" if job["name"] else ""
     out.print(f"{job['id']}{name}: [bold]{job['state']}[/bold]{_where(job)}")
+    if job.get("labels"):
+        labels = [f"{key}={value}" for key, value in job["labels"].items()]
+        out.print(f"labels: {', '.join(labels)}", markup=False, soft_wrap=True)
     if job["error"]:
         error = job["error"]
         param = f" ({error['param']})" if error["param"] else ""
@@ -44,6 +50,11 @@ def print_job(job: dict[str, Any]) -> None:
             out.print(size_table(job["headline"]))
     if job.get("acceptance"):
         out.print(acceptance_table(job["acceptance"]))
+    if job.get("results"):
+        results, error = job["results"], job["results"]["error"]
+        why = f" ({error['code']}: {error['message']})" if error else ""
+        line = f"results at {results['uri']}: {results['state']}{why}"
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def new_table(*headers: str) -> Table:
@@ -51,7 +62,7 @@ def new_table(*headers: str) -> Table:
     return Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def accuracy_table(headline: dict[str, Any], split: str) -> Table:
+def accuracy_table(headline: Document, split: str) -> Table:
     """Accuracies on the evaluated split in percent; after, too, if something was compressed.
 
     The last column is what compression changed: from the dense network that the job made robust
@@ -77,7 +88,7 @@ def accuracy_table(headline: dict[str, Any], split: str) -> Table:
     return table
 
 
-def acceptance_table(thresholds: list[dict[str, Any]]) -> Table:
+def acceptance_table(thresholds: Sequence[Document]) -> Table:
     """Each threshold that the job names, and whether it is met."""
     table = new_table("threshold", "verdict")
     for column in ("figure", "asked for"):
@@ -90,7 +101,7 @@ def acceptance_table(thresholds: list[dict[str, Any]]) -> Table:
     return table
 
 
-def size_table(headline: dict[str, Any]) -> Table:
+def size_table(headline: Document) -> Table:
     """The non-zeros and the bytes of the compressed model."""
     table = new_table("compressed model", "")
     rows = {
@@ -114,7 +125,7 @@ def size_table(headline: dict[str, Any]) -> Table:
     return table
 
 
-def layer_table(report: dict[str, Any]) -> Table:
+def layer_table(report: Document) -> Table:
     """How many non-zeros U, V and C of each weight hold, and of how many distinct values."""
     table = new_table("weight", "shape")
     for column in ("weights", "non-zeros of U", "of V", "of C", "distinct in U", "in V", "in C"):
@@ -128,7 +139,7 @@ def layer_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def jobs_table(jobs: list[dict[str, Any]]) -> Table:
+def jobs_table(jobs: Sequence[Document]) -> Table:
     """One line a job, the newest first."""
     table = new_table("job", "name", "state", "where", "created")
     for column in (0, 4):
@@ -140,7 +151,7 @@ def jobs_table(jobs: list[dict[str, Any]]) -> Table:
     return table
 
 
-def keys_table(keys: list[dict[str, Any]]) -> Table:
+def keys_table(keys: Sequence[Document]) -> Table:
     """One line a key, the newest first."""
     limited = any(key.get("addresses") for key in keys)
     whence = ["from"] if limited else []
@@ -157,7 +168,7 @@ def keys_table(keys: list[dict[str, Any]]) -> Table:
     return table
 
 
-def audit_table(records: list[dict[str, Any]]) -> Table:
+def audit_table(records: Sequence[Document]) -> Table:
     """One line a record, the newest first."""
     table = new_table("time", "tenant", "actor", "action", "object", "from", "outcome")
     table.columns[0].no_wrap = True
@@ -179,7 +190,7 @@ def minute(moment: str | None) -> str | None:
     return moment[:16].replace("T", " ") if moment else None
 
 
-def _where(job: dict[str, Any]) -> str:
+def _where(job: Document) -> str:
     if job["state"] not in ("validating", "running") or not job["stage"]:
         return ""
     epoch = f", epoch {job['epoch']} of {job['epochs']}" if job["epochs"] else ""

@@ -5,21 +5,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from atmc_client.cli.output import err
 from atmc_client.cli.sparkline import sparkline
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
+from atmc_client.types.answers import Job
+from atmc_client.uploads import OnBytes
 
-OnUpdate = Callable[[dict[str, Any]], None]
+OnUpdate = Callable[[Document], None]
 
 _BAR, _SPARKLINE = 40, 60  # characters
 # Where nobody watches, figures of training come no more often than that.
@@ -37,10 +39,10 @@ class Training:
 
     client: Client
     job_id: str
-    last: dict[str, Any] = field(default_factory=dict)
+    last: Document = field(default_factory=dict)
     _seen: int = 0
     # By stage and epoch: one that is done again after a crash replaces what it told before.
-    _told: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    _told: dict[tuple[str, int], Document] = field(default_factory=dict)
 
     def update(self) -> None:
         """Read the events that are new."""
@@ -55,11 +57,26 @@ class Training:
         return [value for value in values if value is not None]
 
 
-def follow(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+def follow(client: Client, job: Document) -> Job:
     """Show the job until it has ended; returns it. Ctrl-C says how to come back."""
     err.print(f"{job['id']} at {client.url}", soft_wrap=True)
     with coming_back("job", job["id"], "watch", "cancel"), _shown(client, job["id"]) as update:
         return client.wait(job["id"], on_update=update)
+
+
+@contextmanager
+def bytes_shown() -> Iterator[OnBytes]:
+    """Yield the function to call as files come through: a bar for each, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
+        bars: dict[str, TaskID] = {}
+
+        def update(name: str, there: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = shown.add_task(escape(name), total=total)
+            shown.update(bars[name], completed=there, total=total)
+
+        yield update
 
 
 @contextmanager
@@ -94,14 +111,14 @@ def _shown(client: Client, job_id: str) -> Iterator[OnUpdate]:
         return
     with Live(console=err, auto_refresh=False) as live:
 
-        def update(job: dict[str, Any]) -> None:
+        def update(job: Document) -> None:
             training.update()
             live.update(_view(job, training, err.width), refresh=True)
 
         yield update
 
 
-def _view(job: dict[str, Any], training: Training, width: int) -> RenderableType:
+def _view(job: Document, training: Training, width: int) -> RenderableType:
     line = Table.grid(padding=(0, 1))
     name = f" ({escape(job['name'])})" if job["name"] else ""
     bar = ProgressBar(total=1.0, completed=job["progress"], width=min(_BAR, max(10, width // 4)))
@@ -126,7 +143,7 @@ def _figures(training: Training) -> list[tuple[str, str, list[float]]]:
 def _by_lines(training: Training) -> OnUpdate:
     said, told, at = "", training.last, time.monotonic()
 
-    def update(job: dict[str, Any]) -> None:
+    def update(job: Document) -> None:
         nonlocal said, told, at
         stage = job["stage"] if _is_active(job) and job["stage"] else job["state"]
         if stage == said and time.monotonic() - at < _LINE_S:
@@ -146,7 +163,7 @@ def _by_lines(training: Training) -> OnUpdate:
     return update
 
 
-def _epoch(event: dict[str, Any]) -> str:
+def _epoch(event: Document) -> str:
     figures = [
         f"{_words(name)} {form(event[name])}" for name, form in _FIGURES.items() if name in event
     ]
@@ -157,18 +174,18 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _stage(job: dict[str, Any]) -> str:
+def _stage(job: Document) -> str:
     if not _is_active(job) or not job["stage"]:
         return str(job["state"])
     epoch = f" {job['epoch']}/{job['epochs']}" if job["epochs"] else ""
     return f"{job['stage']}{epoch}"
 
 
-def _eta(job: dict[str, Any]) -> str:
+def _eta(job: Document) -> str:
     if job["eta_s"] is None or not _is_active(job):
         return ""
     return f"{timedelta(seconds=round(job['eta_s']))} left"
 
 
-def _is_active(job: dict[str, Any]) -> bool:
+def _is_active(job: Document) -> bool:
     return job["state"] in ("validating", "running")

@@ -4,7 +4,6 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from atmc_client.cli.output import err
 from atmc_client.cli.verify import key_option, trusted
 from atmc_client.client import Client
 from atmc_client.mlflow_registry import NotRegistered
+from atmc_client.types.answers import Job
 
 # What a repository of Hugging Face's style calls a file that a job calls otherwise.
 _NAMES = {"model_card.md": "README.md"}
@@ -125,7 +125,7 @@ def _register_in_mlflow(server: str, job: str, uri: str, name: str, keys: list[T
 
 def _fetch(
     client: Client, job: str, folder: Path, keys: list[TrustedKey]
-) -> tuple[dict[str, Any], list[Path]]:
+) -> tuple[Job, list[Path]]:
     """The job, and its files in `folder`; raises UsageError unless it has made them."""
     found = client.get_job(job)
     made = {each["name"] for each in client.artifacts(job)}

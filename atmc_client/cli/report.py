@@ -16,7 +16,7 @@ from atmc_client.cli.output import (
     print_json,
     size_table,
 )
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
 
 PAGE = "report.html"
 
@@ -79,7 +79,7 @@ def compare(server: str, first: str, second: str, as_json: bool) -> int:
     return 0
 
 
-def comparison(first: dict[str, Any], second: dict[str, Any]) -> Any:
+def comparison(first: Document, second: Document) -> Any:
     """The table of two jobs: a row for each figure that both have."""
     table = new_table("figure")
     for job in (first, second):
@@ -98,7 +98,7 @@ def comparison(first: dict[str, Any], second: dict[str, Any]) -> Any:
     return table
 
 
-def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(first: Document, second: Document) -> dict[str, tuple[Any, Any]]:
     """Where two jobs' inputs and specs differ: both values by path, None where one has none."""
     sides = [
         {name: job[name] for name in ("model_id", "dataset_id")} | dict(_leaves(job["spec"]))
@@ -109,7 +109,7 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tupl
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _leaves(value: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+def _leaves(value: Document, above: str = "") -> list[tuple[str, Any]]:
     found = []
     for name, inner in value.items():
         path = f"{above}{name}"
@@ -117,13 +117,13 @@ def _leaves(value: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _own(headline: dict[str, Any], name: str) -> Any:
+def _own(headline: Document, name: str) -> Any:
     """The compressed network's figure, or the upload's where nothing was compressed."""
     compressed = headline["clean_accuracy_after"] is not None
     return headline.get(f"{name}_{'after' if compressed else 'before'}")
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: Document) -> None:
     headline = found["headline"]
     out.print(accuracy_table(headline, found["evaluation"].get("split", "test")))
     if headline.get("file_bytes") is not None:

@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 
+from atmc_client.cli.describing import described
 from atmc_client.cli.gate import MISSED, ThresholdType, strict_option
 from atmc_client.cli.output import print_job, print_json
-from atmc_client.cli.progress import follow
+from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 from atmc_client.gate import Threshold, accepted
-from atmc_client.uploads import is_id
+from atmc_client.types.answers import Job
+from atmc_client.uploads import is_id, is_uri
 
 # Options that say how small, one of which is given.
 _SIZES = ("density", "k", "nominal_ratio", "max_bytes", "macs")
@@ -28,14 +30,14 @@ _PATHS = {
 
 
 class FileOrId(click.ParamType[str]):
-    """A file, or the id of what was uploaded before."""
+    """A file, the id of what was uploaded before, or a URI of what the service fetches."""
 
-    name = "file or id"
+    name = "file, id or uri"
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
-        if not is_id(value) and not Path(value).is_file():
+        if not is_uri(value) and not is_id(value) and not Path(value).is_file():
             self.fail(f"there is no file {value!r}", param, context)
         return str(value)
 
@@ -69,10 +71,10 @@ class NumberOrFraction(click.ParamType[float | str]):
 
 
 @click.command()
-@click.option("--model", type=FileOrId(), required=True, help="State dict, ONNX file, or id.")
-@click.option("--architecture", help="Its network, of a file; see `atmc architectures`.")
+@click.option("--model", type=FileOrId(), required=True, help="State dict or ONNX.")
+@click.option("--architecture", help="Its network; not of an id. See `atmc architectures`.")
 @click.option(
-    "--data", type=FileOrId(), required=True, help=".npz, Parquet, zip or tar of folders, or an id."
+    "--data", type=FileOrId(), required=True, help=".npz, Parquet, zip or tar of folders."
 )
 @click.option("--spec", type=click.File(), help="The job spec as JSON; - reads standard input.")
 @click.option("--density", type=float, help="Non-zeros over dense weights, above 0 to 1.")
@@ -99,7 +101,8 @@ class NumberOrFraction(click.ParamType[float | str]):
 @strict_option
 @click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
 @click.option("--std", type=Numbers(), help="With --mean.")
-@click.option("--name", help="A name for the job, for yourself.")
+@described
+@click.option("--results", metavar="URI", help="A folder on S3 for its files; `atmc connections`.")
 @click.option("--priority", type=int, help="Before your own with less: -100 to 100.  [default: 0]")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Ends the job as failed.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
@@ -114,6 +117,9 @@ def submit(
     mean: list[float] | None,
     std: list[float] | None,
     name: str | None,
+    labels: dict[str, str] | None,
+    metadata: dict[str, Any] | None,
+    results: str | None,
     priority: int | None,
     time_limit: float | None,
     accept: tuple[Threshold, ...],
@@ -124,7 +130,8 @@ def submit(
 ) -> int:
     """Send a model for compression.
 
-    What the service has already is not sent again; --model and --data may be ids of it, too.
+    What the service has already is not sent again; --model and --data may be ids of it, too, or
+    s3:// and https:// URIs of what it fetches itself.
 
     The options make the job spec, or change the one given with --spec; `atmc methods --json` shows
     all that a spec may hold and what the service fills in.
@@ -149,16 +156,21 @@ def submit(
         settings=wanted["settings"],
     )
     with Client(server) as client:
-        job = client.submit(
-            model,
-            architecture,
-            data,
-            spec,
-            normalization=normalization_of(mean, std),
-            name=name,
-            priority=priority,
-            time_limit_s=time_limit,
-        )
+        with bytes_shown() as update:
+            job: Job = client.submit(
+                model,
+                architecture,
+                data,
+                spec,
+                normalization=normalization_of(mean, std),
+                name=name,
+                labels=labels,
+                metadata=metadata,
+                results=results,
+                priority=priority,
+                time_limit_s=time_limit,
+                on_bytes=update,
+            )
         if wait:
             job = follow(client, job)
         succeeded = job["state"] == "succeeded"

@@ -6,8 +6,9 @@ from typing import IO, Any
 
 import click
 
+from atmc_client.cli.describing import labelled
 from atmc_client.cli.output import err, print_json
-from atmc_client.cli.progress import coming_back, same_service
+from atmc_client.cli.progress import bytes_shown, coming_back, same_service
 from atmc_client.cli.several import Several, WithSeveral
 from atmc_client.cli.spec import build_spec, parse_value
 from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
@@ -63,8 +64,8 @@ def _name(text: str) -> str:
 
 @click.command(cls=WithSeveral)
 @click.argument("model", type=ModelOrId())
-@click.option("--dataset", "--data", type=FileOrId(), required=True, help="Its file, or its id.")
-@click.option("--architecture", help="The network of a MODEL that is a file.")
+@click.option("--dataset", "--data", type=FileOrId(), required=True, help="Its data set.")
+@click.option("--architecture", help="The network; not of an id.")
 @click.option("--densities", cls=Several, read=float, metavar="N...", help="Non-zeros over dense.")
 @click.option("--nominal-ratios", cls=Several, read=float, metavar="N...", help="Instead of those.")
 @click.option("--bits", cls=Several, read=int, metavar="N...", help="Bits a non-zero.")
@@ -90,6 +91,7 @@ def _name(text: str) -> str:
 @click.option("--time-limit", type=float, metavar="SECONDS", help="No trial begins after that.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="Ends a trial as failed.")
 @click.option("--name", help="A name for the sweep, for yourself.")
+@labelled("Of each trial; may be repeated.")
 @click.option("--priority", type=int, help="Of its trials: -100 to 100.  [default: 0]")
 @click.option("--watch", is_flag=True, help="Follow it to its end: table and figure, live.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sweep as JSON.")
@@ -97,9 +99,9 @@ def _name(text: str) -> str:
 def sweep(server: str, /, model: str, dataset: str, watch: bool, as_json: bool, **o: Any) -> int:
     """Compress MODEL in many ways, and see which are worth their bytes.
 
-    MODEL is a file, or the id of an uploaded one. Every combination of the values is a trial, a job
-    of its own; several values stand one after the other. With --floor the service seeks the
-    smallest file that holds a robust accuracy, and chooses size and bits itself.
+    MODEL is a file, its URI, or the id of an uploaded one. Every combination of the values is a
+    trial, a job of its own; several values stand one after the other. With --floor the service
+    seeks the smallest file that holds a robust accuracy, and chooses size and bits itself.
 
     \b
         atmc sweep model.safetensors --architecture lenet --dataset mnist.npz \\
@@ -115,19 +117,22 @@ def sweep(server: str, /, model: str, dataset: str, watch: bool, as_json: bool, 
     fields = {path: o[option] for option, path in _PATHS.items()}
     spec = build_spec(o["spec"], sizes={}, fields=fields, settings=o["settings"])
     with Client(server) as client:
-        started = client.sweep(
-            model,
-            dataset,
-            spec,
-            architecture=o["architecture"],
-            normalization=normalization_of(o["mean"], o["std"]),
-            **_plan(o),
-            **{name: o[name] for name in ("from_denser", "max_parallel", "max_trials")},
-            time_limit_s=o["time_limit"],
-            trial_time_limit_s=o["trial_time_limit"],
-            name=o["name"],
-            priority=o["priority"],
-        )
+        with bytes_shown() as update:
+            started = client.sweep(
+                model,
+                dataset,
+                spec,
+                architecture=o["architecture"],
+                normalization=normalization_of(o["mean"], o["std"]),
+                **_plan(o),
+                **{name: o[name] for name in ("from_denser", "max_parallel", "max_trials")},
+                time_limit_s=o["time_limit"],
+                trial_time_limit_s=o["trial_time_limit"],
+                name=o["name"],
+                labels=o["labels"],
+                priority=o["priority"],
+                on_bytes=update,
+            )
         if watch:
             err.print(f"{started['id']} accepted by {client.url}")
             return watch_to_end(client, started["id"], as_json)

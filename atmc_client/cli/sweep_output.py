@@ -13,20 +13,21 @@ from rich.text import Text
 
 from atmc_client.cli.figure import HEIGHT, Point, figure
 from atmc_client.cli.output import err, new_table, out
+from atmc_client.client import Document
 
-OnUpdate = Callable[[dict[str, Any]], None]
+OnUpdate = Callable[[Document], None]
 
 _ACTIVE = ("validating", "running")
 _AROUND = 12  # lines of the view beside the table's rows and the figure's
 _JOB_WIDTH = 110  # of a terminal that has room for the jobs' ids
 
 
-def print_sweep(sweep: dict[str, Any]) -> None:
+def print_sweep(sweep: Document) -> None:
     """Print a sweep: where it stands, its trials, the figure, the best."""
     out.print(_view(sweep, out.width, None))
 
 
-def sweeps_table(sweeps: list[dict[str, Any]]) -> Table:
+def sweeps_table(sweeps: Sequence[Document]) -> Table:
     """One line a sweep, the newest first."""
     table = new_table("sweep", "name", "state", "trials", "created")
     table.columns[0].no_wrap = True
@@ -48,14 +49,14 @@ def watching(sweep_id: str) -> Iterator[OnUpdate]:
         return
     with Live(console=err, auto_refresh=False, transient=True) as live:
 
-        def update(sweep: dict[str, Any]) -> None:
+        def update(sweep: Document) -> None:
             rows = max(4, err.height - _AROUND - HEIGHT)
             live.update(_view(sweep, err.width, rows), refresh=True)
 
         yield update
 
 
-def _view(sweep: dict[str, Any], width: int, most: int | None) -> RenderableType:
+def _view(sweep: Document, width: int, most: int | None) -> RenderableType:
     name = f" ({escape(sweep['name'])})" if sweep["name"] else ""
     parts: list[RenderableType] = [
         f"{sweep['id']}{name}: [bold]{sweep['state']}[/bold], {_counts(sweep)}{_left(sweep)}",
@@ -75,7 +76,7 @@ def _view(sweep: dict[str, Any], width: int, most: int | None) -> RenderableType
     return Group(*parts)
 
 
-def _trials_table(sweep: dict[str, Any], width: int, most: int | None) -> Table:
+def _trials_table(sweep: Document, width: int, most: int | None) -> Table:
     trials = _chosen(sweep, most)
     paths = list(dict.fromkeys(path for trial in sweep["trials"] for path in trial["point"]))
     # The figures' sides, and whether latency was measured in any trial.
@@ -103,15 +104,15 @@ def _trials_table(sweep: dict[str, Any], width: int, most: int | None) -> Table:
     return table
 
 
-def _chosen(sweep: dict[str, Any], most: int | None) -> list[dict[str, Any]]:
+def _chosen(sweep: Document, most: int | None) -> Sequence[Document]:
     """At most so many trials: those at work before those on the front before the rest."""
-    trials: list[dict[str, Any]] = sweep["trials"]
+    trials: Sequence[Document] = sweep["trials"]
     front = {*sweep["front"], sweep["best"]}
     ranked = sorted(trials, key=lambda t: (t["state"] not in _ACTIVE, t["index"] not in front))
     return sorted(ranked[:most], key=lambda trial: trial["index"])
 
 
-def _points(sweep: dict[str, Any]) -> list[Point]:
+def _points(sweep: Document) -> list[Point]:
     points = []
     for trial in sweep["trials"]:
         figures = trial["headline"] or {}
@@ -124,7 +125,7 @@ def _points(sweep: dict[str, Any]) -> list[Point]:
     return points
 
 
-def _figures(trial: dict[str, Any]) -> tuple[str, str, str]:
+def _figures(trial: Document) -> tuple[str, str, str]:
     figures = trial["headline"] or {}
     clean, robust = (figures.get(f"{name}_accuracy_after") for name in ("clean", "robust"))
     size = figures.get("file_bytes")
@@ -135,38 +136,38 @@ def _figures(trial: dict[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def _where(trial: dict[str, Any]) -> str:
+def _where(trial: Document) -> str:
     if trial["state"] not in _ACTIVE or not trial["stage"]:
         return str(trial["state"])
     left = f", {_span(trial['eta_s'])} left" if trial["eta_s"] is not None else ""
     return f"{trial['stage']} {100 * trial['progress']:.0f} %{left}"
 
 
-def _counts(sweep: dict[str, Any]) -> str:
+def _counts(sweep: Document) -> str:
     counts: dict[str, int] = sweep["counts"]
     some = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return some or "no trials yet"
 
 
-def _left(sweep: dict[str, Any]) -> str:
+def _left(sweep: Document) -> str:
     if sweep["state"] == "running" and sweep["eta_s"] is not None:
         return f"; {_span(sweep['eta_s'])} left"
     return f"; {_span(sweep['seconds'])}" if sweep["seconds"] is not None else ""
 
 
-def _said(sweep: dict[str, Any], trial: dict[str, Any]) -> str:
+def _said(sweep: Document, trial: Document) -> str:
     confirms = f", confirms trial {trial['confirms']}" if trial.get("confirms") is not None else ""
     return f"trial {trial['index']}{confirms}: {_why(trial)}"
 
 
-def _why(trial: dict[str, Any]) -> str:
+def _why(trial: Document) -> str:
     """Why a trial was tried or left out, and why it failed, if it did."""
     error = trial["error"]
     failed = f"{error['code']}: {error['message']}" if error else ""
     return "; ".join(text for text in (trial["reason"], failed) if text)
 
 
-def _named(trial: dict[str, Any]) -> str:
+def _named(trial: Document) -> str:
     point = ", ".join(f"{_short(path)} {_shown(value)}" for path, value in trial["point"].items())
     return f"trial {trial['index']}" + (f" ({point})" if point else "")
 
@@ -186,7 +187,7 @@ def _span(seconds: float) -> str:
 def _by_lines(sweep_id: str) -> OnUpdate:
     said: dict[int, str] = {}
 
-    def update(sweep: dict[str, Any]) -> None:
+    def update(sweep: Document) -> None:
         for trial in sweep["trials"]:
             if trial["state"] != "planned" and said.get(trial["index"]) != trial["state"]:
                 said[trial["index"]] = trial["state"]
@@ -195,7 +196,7 @@ def _by_lines(sweep_id: str) -> OnUpdate:
     return update
 
 
-def _line(trial: dict[str, Any]) -> str:
+def _line(trial: Document) -> str:
     names: Sequence[str] = ("clean", "robust", "bytes")
     found = [f"{name} {text}" for name, text in zip(names, _figures(trial), strict=True) if text]
     why = _why(trial) if trial["state"] != "succeeded" else ""

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import click
 
 from atmc_client.cli.output import err, print_job, print_json
 from atmc_client.cli.progress import coming_back, follow
-from atmc_client.client import Client
+from atmc_client.client import Client, Document
 
-Event = dict[str, Any]
+Event = Document
 
 
 @click.command()

@@ -2,18 +2,15 @@
 
 import hashlib
 import io
-import ssl
 import tarfile
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import obstore
 import pytest
-import trustme
 from obstore.store import S3Store
 from pydantic import SecretStr
 
@@ -35,6 +32,7 @@ from tests.api.conftest import (
     settings_in,
     wait_until,
 )
+from tests.api.web import Web, serving_web
 from tests.buckets import VersionedBucket
 
 MODEL = files.safetensors_file()
@@ -42,47 +40,10 @@ SECRET, TOKEN = "secret-of-the-house", "token-of-the-web"
 ARCHITECTURE = {"architecture": files.ARCHITECTURE}
 
 
-class Web(ThreadingHTTPServer):
-    """A web server over TLS; `answers` has status, headers and body by path."""
-
-    answers: dict[str, tuple[int, dict[str, str], bytes]]
-    asked: list[tuple[str, str, str | None]]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Web
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.command, self.path, self.headers["Authorization"]))
-        status, headers, body = self.server.answers.get(self.path, (404, {}, b""))
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
-    made, path = trustme.CA(), tmp_path_factory.mktemp("authority") / "ca.pem"
-    made.cert_pem.write_to_path(str(path))
-    return made, path
-
-
-@pytest.fixture(scope="module")
-def web(authority: tuple[trustme.CA, Path]) -> Iterator[Web]:
-    server = Web(("127.0.0.1", 0), _Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority[0].issue_cert("127.0.0.1").configure_cert(context)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.answers, server.asked = {}, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with serving_web(tmp_path_factory.mktemp("web")) as web:
+        yield web
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +53,6 @@ def lake(
     broker: str,
     s3: dict[str, str],
     web: Web,
-    authority: tuple[trustme.CA, Path],
 ) -> Iterator["Lake"]:
     """A service with connections to a bucket and to a web server, and the bucket itself."""
     home, folder = tmp_path_factory.mktemp("lake"), uuid4().hex
@@ -116,9 +76,9 @@ def lake(
         secret_access_key_file = "{home}/secret"
         [web]
         tenants = ["red", "blue"]
-        read = ["https://127.0.0.1:{web.server_port}/sets/"]
+        read = ["{web.url}/sets/"]
         networks = ["127.0.0.0/8"]
-        ca_file = "{authority[1]}"
+        ca_file = "{web.authority}"
         token_file = "{home}/token"
         [away]
         tenants = ["red"]
@@ -387,7 +347,7 @@ def test_what_comes_is_checked_as_an_upload_is(lake: Lake) -> None:
 
 
 def test_a_file_is_fetched_over_https_with_the_connection_s_token(lake: Lake, web: Web) -> None:
-    url = f"https://127.0.0.1:{web.server_port}/sets"
+    url = f"{web.url}/sets"
     web.answers["/sets/net"] = (200, {"ETag": '"one"'}, MODEL)
     web.asked.clear()
     model = lake.fetch("/models", f"{url}/net", **ARCHITECTURE)

@@ -23,6 +23,7 @@ from jobstore.database import Database, make_engine
 from jobstore.settings import Settings
 from tests.api.conftest import prepare_database, wait_until
 from tests.api.processes import is_up, log_of, serving
+from tests.api.web import Web, serving_web
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def scripted() -> Iterator[ScriptedServer]:
             step = min(len(server.seen), len(server.script)) - 1
             server.script[step](self)
 
-        do_GET = do_POST = do
+        do_GET = do_POST = do_PATCH = do_DELETE = do
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -100,12 +101,35 @@ def closed_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def api_settings(tmp_path_factory: pytest.TempPathFactory, closed_port: int) -> Settings:
-    """Those of the API below."""
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """A web server, whose files the API below may fetch."""
+    with serving_web(tmp_path_factory.mktemp("web")) as web:
+        yield web
+
+
+@pytest.fixture(scope="session")
+def api_settings(tmp_path_factory: pytest.TempPathFactory, closed_port: int, web: Web) -> Settings:
+    """Those of the API below. It is allowed to put results to a bucket, which is away."""
+    home = tmp_path_factory.mktemp("api")
+    (home / "connections.toml").write_text(
+        f"""
+        [web]
+        tenants = ["default"]
+        read = ["{web.url}/"]
+        networks = ["127.0.0.0/8"]
+        ca_file = "{web.authority}"
+        [lake]
+        tenants = ["default"]
+        write = ["s3://results/"]
+        endpoint = "http://127.0.0.1:{closed_port}"
+        credentials = "anonymous"
+        """
+    )
     return Settings(
-        home=tmp_path_factory.mktemp("api"),
+        home=home,
         broker_url=f"redis://127.0.0.1:{closed_port}/0",
         max_dataset_bytes=1_000_000,
+        connections=home / "connections.toml",
     )
 
 

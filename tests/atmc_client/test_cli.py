@@ -92,7 +92,7 @@ def test_a_list_goes_over_pages_and_stops_at_its_limit(submit, api_url, monkeypa
     names = ["a", "b", "c"]
     for name in names:
         assert submit(*OPTIONS, "--name", name).returncode == 0
-    monkeypatch.setattr("atmc_client.calls.PAGE", 2)
+    monkeypatch.setattr("atmc_client.sync.calls.PAGE", 2)
     with Client(api_url) as client:
         assert [job["name"] for job in client.list_jobs(limit=3)] == names[::-1]
 
@@ -137,11 +137,19 @@ def test_what_is_refused_ends_with_2_and_says_why(submit, options, code):
 
 def test_a_file_over_the_limit_is_refused_while_it_is_sent(atmc, new_files):
     large = new_files / "large.npz"
-    large.write_bytes(bytes(30_000_000))
+    large.write_bytes(bytes(7_000_000))
     model = ("--model", new_files / "model.safetensors", "--architecture", "digits_cnn")
     done = atmc("submit", *model, "--data", large, *OPTIONS)
     assert done.returncode == 2, done.stderr
     assert "file_too_large (dataset)" in done.stderr
+
+
+def test_so_is_one_that_goes_in_pieces_and_it_is_named(atmc, tmp_path):
+    large = tmp_path / "large.npz"
+    large.write_bytes(bytes(9_000_000))
+    done = atmc("upload", large, environment={"XDG_STATE_HOME": str(tmp_path)})
+    assert done.returncode == 2, done.stderr
+    assert "file_too_large (large.npz)" in done.stderr
 
 
 def test_an_unknown_job_is_refused(atmc):

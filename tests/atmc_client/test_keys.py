@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from atmc_client.cli.keys import _moment
+from atmc_client.cli.describing import moment
 from atmc_client.client import Client
 from atmc_client.errors import ApiError
 from jobstore.settings import Settings
@@ -85,8 +85,8 @@ def test_what_is_no_scope_and_no_moment_is_wrong_usage(atmc):
 
 
 def test_moments_are_spans_or_dates_in_utc():
-    assert _moment("2030-01-31") == datetime(2030, 1, 31, tzinfo=UTC)
-    assert abs(_moment("12h") - datetime.now(UTC) - timedelta(hours=12)) < timedelta(seconds=5)
+    assert moment("2030-01-31") == datetime(2030, 1, 31, tzinfo=UTC)
+    assert abs(moment("12h") - datetime.now(UTC) - timedelta(hours=12)) < timedelta(seconds=5)
 
 
 def test_a_request_that_is_still_at_work_is_asked_for_again(scripted):

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from atmc_client import DigestMismatch
-from atmc_client.transfer import fetch
-from atmc_client.transport import Transport
+from atmc_client.sync.transfer import fetch
+from atmc_client.sync.transport import Transport
 
 CONTENT = os.urandom(300_000)
 ARTIFACT = {

@@ -6,8 +6,10 @@ import struct
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
+import httpx
 import pytest
 
+from api.problems import CODES
 from atmc_client import (
     ApiError,
     Conflict,
@@ -17,7 +19,7 @@ from atmc_client import (
     ServerError,
     ServerUnreachable,
 )
-from atmc_client.transport import Transport
+from atmc_client.sync.transport import Transport
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -96,6 +98,13 @@ def test_a_refusal_has_the_class_of_its_status(scripted, status, kind):
     with pytest.raises(ApiError) as caught:
         Transport(scripted.url).get("/jobs")
     assert type(caught.value) is kind
+
+
+def test_every_code_of_the_service_has_a_class():
+    for code, (status, _) in CODES.items():
+        response = httpx.Response(status, json={"code": code, "detail": "said"})
+        kind = type(ApiError.from_response(response))
+        assert kind is not ApiError, (code, status)
 
 
 def test_an_error_that_is_no_problem_document_keeps_its_text(scripted):

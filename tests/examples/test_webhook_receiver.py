@@ -5,25 +5,27 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from atmc_client.webhooks import WebhookMessage
 from examples.webhook_receiver import MOST_BYTES, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-BODY = json.dumps({"type": "job.succeeded", "data": {"job_id": "job_1"}})
+BODY = json.dumps(
+    {"type": "job.succeeded", "timestamp": "2026-01-01T00:00:00Z", "data": {"job_id": "job_1"}}
+)
 
 
 @pytest.fixture
-def heard() -> list[dict[str, Any]]:
+def heard() -> list[WebhookMessage]:
     return []
 
 
 @pytest.fixture
-def url(heard: list[dict[str, Any]]) -> Iterator[str]:
+def url(heard: list[WebhookMessage]) -> Iterator[str]:
     server = receiver(SECRET, heard.append, port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -42,7 +44,7 @@ def signed(id: str = "msg_1", by: str = SECRET, age: timedelta = timedelta()) ->
     }
 
 
-def test_a_signed_message_is_acted_on_once(url: str, heard: list[dict[str, Any]]) -> None:
+def test_a_signed_message_is_acted_on_once(url: str, heard: list[WebhookMessage]) -> None:
     for headers in (signed(), signed(), signed("msg_2")):
         assert httpx.post(url, content=BODY, headers=headers).status_code == 204
     # The answer comes first, and then what is done.
@@ -50,10 +52,10 @@ def test_a_signed_message_is_acted_on_once(url: str, heard: list[dict[str, Any]]
     while len(heard) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert [message["data"]["job_id"] for message in heard] == ["job_1"] * 2
+    assert [message.data["job_id"] for message in heard] == ["job_1"] * 2
 
 
-def test_what_is_not_signed_or_old_or_long_is_not(url: str, heard: list[dict[str, Any]]) -> None:
+def test_what_is_not_signed_or_old_or_long_is_not(url: str, heard: list[WebhookMessage]) -> None:
     other = "whsec_" + "A" * 32
     for headers in ({}, signed(by=other), signed(age=timedelta(minutes=10))):
         assert httpx.post(url, content=BODY, headers=headers).status_code == 401

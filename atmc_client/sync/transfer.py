@@ -1,14 +1,15 @@
+# Written from atmc_client/aio/transfer.py by `make generate`: edit that.
 """Files that arrive whole: resumed where they broke off, checked before they take their name."""
 
-import hashlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from atmc_client.errors import DigestMismatch, ServerUnreachable
-from atmc_client.transport import Transport
+from atmc_client.sync.transport import Transport
+from atmc_client.sync.waits import in_thread
+from atmc_client.types.answers import Artifact
+from atmc_client.uploads import OnBytes, sha256_of
 
 # Each break after bytes arrived is one try; a transfer that goes nowhere ends after these many.
 BREAKS = 5
@@ -16,9 +17,9 @@ BREAKS = 5
 
 def fetch(
     transport: Transport,
-    artifact: Mapping[str, Any],
+    artifact: Artifact,
     folder: Path,
-    on_bytes: Callable[[str, int, int], None] | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Path:
     """Download one listed artifact (`name`, `bytes`, `sha256`, `links.self`) into `folder`.
 
@@ -26,7 +27,7 @@ def fetch(
     `DigestMismatch`, `ApiError`, `ServerUnreachable`; what had arrived stays in `NAME.part`.
     """
     target = folder / Path(artifact["name"]).name
-    if target.exists() and _sha256(target) == artifact["sha256"]:
+    if target.exists() and in_thread(sha256_of, target) == artifact["sha256"]:
         return target
     part = target.with_name(target.name + ".part")
     for remaining in reversed(range(BREAKS)):
@@ -36,7 +37,7 @@ def fetch(
         except httpx.TransportError as error:
             if remaining == 0:
                 raise ServerUnreachable(transport.url, error) from error
-    if _sha256(part) != artifact["sha256"]:
+    if in_thread(sha256_of, part) != artifact["sha256"]:
         part.unlink()
         raise DigestMismatch(f"{artifact['name']} arrived damaged and was dropped: try again")
     return part.rename(target)
@@ -44,9 +45,9 @@ def fetch(
 
 def _append(
     transport: Transport,
-    artifact: Mapping[str, Any],
+    artifact: Artifact,
     part: Path,
-    on_bytes: Callable[[str, int, int], None] | None,
+    on_bytes: OnBytes | None,
 ) -> None:
     total: int = artifact["bytes"]
     there = part.stat().st_size if part.exists() else 0
@@ -68,8 +69,3 @@ def _append(
                 there += len(chunk)
                 if on_bytes is not None:
                     on_bytes(artifact["name"], there, total)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,14 @@ import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
+from atmc_client.aio.waits import in_thread, sleep
 from atmc_client.errors import ApiError, NoToken, ServerUnreachable
 
 # A server that never answered is most likely not there; one that did is restarting.
@@ -28,6 +29,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)
 KEY_EXPIRES = "Key-Expires-At"
 
 log = logging.getLogger(__name__)
+
+Param = str | int | float | Sequence[str] | None
+"""A parameter of a query; of several texts each is sent, and None is left out."""
 
 Content = Callable[[], dict[str, Any]]
 """Makes httpx's arguments for a request's body anew, so that a retry sends its files again."""
@@ -48,7 +52,7 @@ class Transport:
         # A proxy that the environment names cannot reach this machine's own addresses.
         nearby = httpx.URL(self.url).host in ("127.0.0.1", "::1", "localhost")
         authority = os.environ.get("SSL_CERT_FILE") if nearby else None
-        self._http = httpx.Client(
+        self._http = httpx.AsyncClient(
             base_url=self.url,
             verify=ssl.create_default_context(cafile=authority) if authority else True,
             # httpx does not send the key on to the store that a download is redirected to.
@@ -60,75 +64,80 @@ class Transport:
         self._token_command = token_command
         self._met = self._warned = False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        await self._http.aclose()
 
-    def get(self, path: str, **params: str | int | float | None) -> Any:
-        """The JSON answer to a GET; None parameters are left out. Raises as `exchange` does."""
+    async def get(self, path: str, **params: Param) -> Any:
+        """The JSON answer to a GET. Raises as `exchange` does."""
         given = {name: value for name, value in params.items() if value is not None}
-        with self.exchange("GET", path, lambda: {"params": given}) as response:
-            return _json(response)
+        async with self.exchange("GET", path, lambda: {"params": given}) as response:
+            return await _json(response)
 
-    def post(self, path: str, content: Content = dict) -> Any:
+    async def post(self, path: str, content: Content = dict) -> Any:
         """The JSON answer to a POST. Raises as `exchange` does."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        with self.exchange("POST", path, lambda: {**content(), "headers": headers}) as response:
-            return _json(response)
+        async with self.exchange(
+            "POST", path, lambda: {**content(), "headers": headers}
+        ) as response:
+            return await _json(response)
 
-    def patch(self, path: str, document: dict[str, Any]) -> Any:
+    async def patch(self, path: str, document: Mapping[str, Any]) -> Any:
         """The JSON answer to a PATCH with this body. Raises as `exchange` does."""
-        with self.exchange("PATCH", path, lambda: {"json": document}) as response:
-            return _json(response)
+        async with self.exchange("PATCH", path, lambda: {"json": document}) as response:
+            return await _json(response)
 
-    def delete(self, path: str) -> None:
+    async def delete(self, path: str) -> None:
         """Delete what the path names. Raises as `exchange` does."""
-        with self.exchange("DELETE", path, dict):
+        async with self.exchange("DELETE", path, dict):
             pass
 
-    @contextmanager
-    def exchange(self, method: str, path: str, content: Content) -> Iterator[httpx.Response]:
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, path: str, content: Content
+    ) -> AsyncIterator[httpx.Response]:
         """Yield a successful answer, its body not yet read.
 
         Raises `ApiError` for a refusal, `ServerUnreachable` when patience has run out, and
         `NoToken`.
         """
         if self._token_command and "Authorization" not in self._http.headers:
-            self._ask_for_token()
-        response = self._send(method, path, content)
-        if self._token_command and _has_expired(response):
-            self._ask_for_token()
-            response = self._send(method, path, content)
+            await self._ask_for_token()
+        response = await self._send(method, path, content)
+        if self._token_command and await _has_expired(response):
+            await self._ask_for_token()
+            response = await self._send(method, path, content)
         try:
             if response.is_error:
-                response.read()
+                await response.aread()
                 raise ApiError.from_response(response)
             yield response
         finally:
-            response.close()
+            await response.aclose()
 
-    def _ask_for_token(self) -> None:
+    async def _ask_for_token(self) -> None:
         assert self._token_command is not None
-        self._http.headers["Authorization"] = f"Bearer {token_of(self._token_command)}"
+        token = await in_thread(token_of, self._token_command)
+        self._http.headers["Authorization"] = f"Bearer {token}"
 
-    def _send(self, method: str, path: str, content: Content) -> httpx.Response:
+    async def _send(self, method: str, path: str, content: Content) -> httpx.Response:
         began = time.monotonic()
         pause = FIRST_PAUSE_S
         while True:
             wait = pause * random.uniform(0.5, 1.0)
             try:
                 request = self._http.build_request(method, path, **content())
-                response = self._http.send(request, stream=True)
+                response = await self._http.send(request, stream=True)
                 self._met = True
                 self._warn_of_end(response)
                 if not _may_pass(response) or self._is_over(began, wait):
                     return response
                 wait = max(wait, _retry_after(response))
-                response.close()
+                await response.aclose()
             except httpx.TransportError as error:
                 if self._is_over(began, wait):
                     raise ServerUnreachable(self.url, error) from error
-            time.sleep(wait)
+            await sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def _warn_of_end(self, response: httpx.Response) -> None:
@@ -159,26 +168,28 @@ def token_of(command: str) -> str:
     return token
 
 
-def _has_expired(response: httpx.Response) -> bool:
+async def _has_expired(response: httpx.Response) -> bool:
     if response.status_code != UNAUTHORIZED:
         return False
-    response.read()
+    await response.aread()
     return ApiError.from_response(response).code == "token_expired"
 
 
-def _json(response: httpx.Response) -> Any:
-    response.read()
+async def _json(response: httpx.Response) -> Any:
+    await response.aread()
     try:
         return response.json()
     except ValueError as error:
         raise _not_the_service(response, "JSON") from error
 
 
-def events_of(response: httpx.Response) -> Iterator[ServerSentEvent]:
+async def events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
     """Yield the server-sent events of an answer as they come; raises `ApiError` if it has none."""
     try:
         # A comment or a delay is told as an event without data, which by the standard is none.
-        yield from (event for event in EventSource(response).iter_sse() if event.data)
+        async for event in EventSource(response).aiter_sse():
+            if event.data:
+                yield event
     except SSEError as error:
         raise _not_the_service(response, "stream of events") from error
 

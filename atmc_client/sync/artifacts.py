@@ -1,7 +1,8 @@
+# Written from atmc_client/aio/artifacts.py by `make generate`: edit that.
 """The calls on the files that a job made, and on who signed them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from atmc_client.attestation import (
@@ -14,20 +15,26 @@ from atmc_client.attestation import (
     read_attestation,
     read_keys,
 )
-from atmc_client.calls import Calls, Document
 from atmc_client.errors import NotFound
-from atmc_client.transfer import fetch
-
-OnBytes = Callable[[str, int, int], None]
+from atmc_client.sync.calls import Calls
+from atmc_client.sync.transfer import fetch
+from atmc_client.types.answers import Artifact, SigningKey
+from atmc_client.uploads import OnBytes
 
 
 class Artifacts(Calls):
     """The calls on the files that a job made, and on who signed them."""
 
-    def artifacts(self, job_id: str) -> list[Document]:
-        """The files that the job made, each with `name`, `bytes` and `sha256`."""
-        artifacts: list[Document] = self._transport.get(f"/jobs/{job_id}/artifacts")["data"]
-        return artifacts
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """The files that the job has made so far.
+
+        Args:
+            job_id: which.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._all(f"/jobs/{job_id}/artifacts")
 
     def download(
         self,
@@ -38,16 +45,27 @@ class Artifacts(Calls):
         on_bytes: OnBytes | None = None,
         keys: Sequence[TrustedKey] = (),
     ) -> list[Path]:
-        """Fetch the job's files (all, or those named) into `folder`; returns their paths.
+        """Fetch the job's files.
 
-        The signed attestation comes along, if there is one. With `keys` to trust nothing is fetched
-        before the files, as the service lists them, are those that were signed with one of them;
-        otherwise `NotVerified` is raised, and what is there stays as it is.
+        A file is complete and its SHA-256 checked when it appears under its name; until then it is
+        `NAME.part`, from which an interrupted download goes on. One that is there is not fetched
+        again. The signed attestation comes along, if there is one.
 
-        A file is complete and its SHA-256 checked when it appears under its name; until then it
-        is `NAME.part`, from which an interrupted download goes on. `on_bytes` is called with the
-        name, the bytes there and the bytes in all. Raises `DigestMismatch`, and `NotFound` for a
-        name that the job has not made.
+        Args:
+            job_id: which.
+            folder: where to; it is made if it is not there.
+            names: only these files; none is all.
+            on_bytes: called with a file's name, its bytes there and its bytes in all.
+            keys: nothing is fetched before the files, as the service lists them, are those that
+                were signed with one of these keys. Without any nobody's signature is asked for.
+
+        Returns:
+            The files' paths.
+
+        Raises:
+            NotFound: there is no such job, or it has not made a file that `names` has.
+            NotVerified: with `keys`, where they are not; what is there stays as it is.
+            DigestMismatch: a file arrived damaged; it was dropped.
         """
         listed = {artifact["name"]: artifact for artifact in self.artifacts(job_id)}
         for name in names:
@@ -66,8 +84,8 @@ class Artifacts(Calls):
     def _check(
         self,
         job_id: str,
-        wanted: Sequence[Document],
-        signed: Document | None,
+        wanted: Sequence[Artifact],
+        signed: Artifact | None,
         keys: Sequence[TrustedKey],
     ) -> None:
         """Raise `NotVerified` unless the listed files are those of the job's attestation."""
@@ -83,7 +101,14 @@ class Artifacts(Calls):
                 check_digest(statement, each["name"], each["sha256"], each["bytes"])
 
     def attestation(self, job_id: str) -> bytes:
-        """The signed statement on the job's files; raises `NotFound` if there is none."""
+        """The signed statement on the job's files, as it is stored.
+
+        Args:
+            job_id: which.
+
+        Raises:
+            NotFound: there is none.
+        """
         path = f"/jobs/{job_id}/artifacts/{ATTESTATION}"
         with self._transport.exchange("GET", path, dict) as response:
             content = b""
@@ -96,9 +121,11 @@ class Artifacts(Calls):
     def signing_keys(self) -> list[TrustedKey]:
         """The public keys that the service lists: only as trustworthy as the way to it.
 
-        Raises ValueError for a key that is none, and `NoVerifier`.
+        Raises:
+            ValueError: one of them is none.
+            NoVerifier: the package `cryptography` is missing.
         """
-        listed = self._transport.get("/signing-keys")["data"]
+        listed: list[SigningKey] = self._all("/signing-keys")
         return [
             key
             for each in listed

@@ -1,0 +1,1 @@
+"""Writes what is made from something else and kept in the repository; `python -m generators`."""
