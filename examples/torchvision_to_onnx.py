@@ -84,9 +84,10 @@ spec = {
 }
 with Client() as client:
     job = client.submit(folder / "shufflenet.safetensors", NAME, folder / "images.npz", spec)
-    job = client.wait(job["id"])
-    client.download(job["id"], folder / "small")
-reported = job["headline"]["clean_accuracy_after"]
+    done = client.wait(job["id"])
+    client.download(done["id"], folder / "small")
+assert done["headline"] is not None, done["error"]
+reported = done["headline"]["clean_accuracy_after"]
 before, after = (folder / name for name in ("shufflenet.safetensors", "small/model.atmc"))
 print(f"{before.stat().st_size:,} bytes before, {after.stat().st_size:,} after")
 
