@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +12,7 @@ from tests.api.conftest import wait_until
 from tests.atmc_client.test_reuse import SPEC
 from tests.atmc_client.test_transfer import ARTIFACT, CONTENT, break_off, serve_range
 from tests.atmc_client.test_transport import answer
-
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "client.md"
+from tests.docs.blocks import block
 
 
 @pytest.fixture
@@ -80,7 +77,7 @@ def test_a_refused_job_leaves_no_upload(api_url, files):
 
 
 def test_the_documentation_s_example_runs_as_it_stands(api_url, files):
-    (code,) = re.findall(r"```python\n(import asyncio\n.+?)```", PAGE.read_text(), re.S)
+    code = block("docs/reference/client.md", "import asyncio")
     for file in files:
         file.rename(file.with_stem("digits"))
     folder = files[0].parent

@@ -29,6 +29,8 @@ NOT_RUN = {
     ("docs/operations.md", "kubectl"): "needs a Kubernetes cluster",
     ("docs/quickstart.md", "make setup"): "installs from an index, then serves until it is stopped",
     ("docs/quickstart.md", ". .venv"): "needs the folder that `make setup` makes",
+    ("docs/reference/client.md", "job = client.submit("): "names somebody's bucket and host; "
+    "tests/atmc_client/test_sources.py submits such URIs",
     ("docs/results.md", "python -m"): "trains for hours, some on a GPU",
 }
 """What no test runs, by document and beginning of the block, and why."""
