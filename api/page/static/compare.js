@@ -51,7 +51,7 @@ export function Compare({ ids }) {
         ${SIZES.map(([text, name, write]) => row(text, one.headline?.[name] == null ? DASH : write(one.headline[name]), two.headline?.[name] == null ? DASH : write(two.headline[name])))}
       </tbody></table></div></div>
       <div class="card"><h2>Asked</h2><p class="note">${differs.length ? "Where the two differ; all else is the same." : "Both were asked the same."}</p>
-        ${differs.length > 0 && html`<div class="scroll narrowing" tabindex="0" role="region" aria-label="What they were asked"><table>${head}<tbody>${differs.map((path) => row(words(path), text(specs[0].get(path)), text(specs[1].get(path))))}</tbody></table></div>`}
+        ${differs.length > 0 && html`<div class="scroll narrowing" tabindex="0" role="region" aria-label="What they were asked"><table>${head}<tbody>${differs.map((path) => row(words(path).replaceAll(".", ".\u200b"), text(specs[0].get(path)), text(specs[1].get(path))))}</tbody></table></div>`}
         ${one.model_id !== two.model_id && html`<p class="note">They had different models.</p>`}${one.dataset_id !== two.dataset_id && html`<p class="note">They had different data.</p>`}</div>
       <div class="card all"><h2>Training</h2><${Curves} title="Loss" lines=${line("loss")} format=${(v) => v.toPrecision(2)} />
         <${Curves} title="Accuracy on validation images" lines=${line("accuracy")} format=${percent} /></div>
