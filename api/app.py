@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api import docs, handlers, openapi, problems
+from api import docs, handlers, openapi
 from api.admission import Admission
 from api.artifacts import routes as artifacts
 from api.audit import routes as audit
@@ -86,8 +85,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         # A redirect would lead to whatever host the request names.
         redirect_slashes=False,
-        responses=problems.documented(*problems.ANY_CODES),
-        generate_unique_id_function=_operation_id,
         lifespan=lifespan,
         # `api.tracing` tells what may be told; the framework's own would tell queries and callers.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -125,14 +122,9 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         page,
     ):
-        app.include_router(noun.router)
+        app.router.routes += noun.router.routes
 
     handlers.install(app)
     openapi.install(app)
     docs.install(app)
     return app
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Name a call by its noun and its function: `jobs_create`, `jobs_list`."""
-    return "_".join([*map(str, route.tags), route.name.rstrip("_")])

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.artifacts.ranges import is_known, wanted_range
 from api.problems import documented
+from api.router import Router
 from api.services import ServicesDep
 from api.text import PathText
 from api.views import LinkedView
@@ -22,7 +23,7 @@ from jobstore.tables import Artifact
 # A URL holds long enough to start a download, and too short to be passed on.
 URL_LIFETIME_S = 300
 
-router = APIRouter(tags=["artifacts"])
+router = Router(tags=["artifacts"])
 
 
 class ArtifactView(LinkedView):

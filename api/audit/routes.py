@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from api.accept import prefers
 from api.audit.schemas import AuditPageView, AuditQuery, ChainList, ChainView
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import AuditorDep, Services
 from jobstore import audit
 from jobstore.audit import Filter
 
-router = APIRouter(tags=["audit"])
+router = Router(tags=["audit"])
 
 JSON_LINES = "application/jsonl"
 _FORMS = (JSON_LINES, "application/x-ndjson", "application/x-jsonlines")

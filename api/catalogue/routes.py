@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from api.problems import documented
+from api.router import Router
 from api.services import ServicesDep
 from api.text import PathText
 from jobstore.catalogue import get_entry, list_entries
@@ -28,8 +28,8 @@ class EntryList(BaseModel):
     next: None = None
 
 
-def _routes(kind: str, plural: str, contents: str) -> APIRouter:
-    router = APIRouter(tags=[plural])
+def _routes(kind: str, plural: str, contents: str) -> Router:
+    router = Router(tags=[plural])
 
     @router.get(
         f"/{plural}",
@@ -55,9 +55,10 @@ def _routes(kind: str, plural: str, contents: str) -> APIRouter:
     return router
 
 
-router = APIRouter()
-router.include_router(
-    _routes("architecture", "architectures", "its input shape and its tensors by name and shape")
-)
-router.include_router(_routes("method", "methods", "the JSON Schema of its job spec"))
-router.include_router(_routes("attack", "attacks", "the JSON Schema of its options"))
+router = Router()
+for kind, plural, contents in (
+    ("architecture", "architectures", "its input shape and its tensors by name and shape"),
+    ("method", "methods", "the JSON Schema of its job spec"),
+    ("attack", "attacks", "the JSON Schema of its options"),
+):
+    router.routes += _routes(kind, plural, contents).routes

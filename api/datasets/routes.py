@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from api.problems import (
     SOURCE_CODES,
     documented,
 )
+from api.router import Router
 from api.services import Services, ServicesDep
 from api.sources.asking import Looked
 from api.strict_json import is_json, read_body
@@ -37,7 +38,7 @@ from jobstore.labels import describe
 from jobstore.tables import Dataset, Document
 from jobstore.uploads import get_dataset, list_uploads
 
-router = APIRouter(tags=["datasets"])
+router = Router(tags=["datasets"])
 
 CALL = "POST /datasets"
 

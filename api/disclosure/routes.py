@@ -2,16 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import ProcessDep
 
 # The standard asks for less than a year; whoever asks again gets a later date.
 _HOLDS = timedelta(days=90)
 
-router = APIRouter(tags=["disclosure"])
+router = Router(tags=["disclosure"])
 
 
 @router.get(

@@ -1,11 +1,12 @@
 """`GET /metrics`: what this process counts, and what the database tells of the whole service."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.router import Router
 from api.services import ProcessDep
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 @router.get(

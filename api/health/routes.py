@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 
-from fastapi import APIRouter
 from obstore.exceptions import BaseError as StoreError
 from pydantic import BaseModel
 from redis import Redis, RedisError
@@ -12,11 +11,12 @@ from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import ProcessDep, Services
 from jobstore.catalogue import list_entries
 from jobstore.errors import DiskFull
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 BROKER_TIMEOUT_S = 2
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ Those of a sweep are answered in the same way (`answer`).
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,7 @@ from api.accept import prefers
 from api.jobs.schemas import EventPage, EventView
 from api.jobs.streaming import Read, Told
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import KeyDep, Services, ServicesDep
 from api.text import PathText
 from jobstore.events import list_events
@@ -26,7 +27,7 @@ STREAM = EventSourceResponse.media_type
 _MOST = 2**63 - 1
 _PAGE = 100
 
-router = APIRouter(tags=["jobs"])
+router = Router(tags=["jobs"])
 
 
 class EventsQuery(BaseModel):

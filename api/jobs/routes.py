@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ from api.jobs.spec import read_new_job
 from api.models.intake import model_rule
 from api.openapi import json_body
 from api.problems import DESCRIBE_CODES, ONCE_CODES, Problem, documented
+from api.router import Router
 from api.services import Caller, CallerDep, KeyDep, Services, ServicesDep
 from api.strict_json import parse_object, read_body, read_json
 from api.text import WITHOUT_NUL, PathText
@@ -40,7 +41,7 @@ from jobstore.states import FINAL, JobState
 from jobstore.tables import Document, Job
 from jobstore.wakeups import wake
 
-router = APIRouter(tags=["jobs"])
+router = Router(tags=["jobs"])
 
 
 @router.post(

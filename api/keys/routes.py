@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import json_body
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import Services, TenantAdminDep
 from api.strict_json import read_body
 from api.text import Moment, PathText
@@ -30,7 +31,7 @@ from jobstore.keys import (
 from jobstore.tables import DEFAULT_TENANT, Key
 from jobstore.tenants import TENANT_NAME
 
-router = APIRouter(tags=["keys"])
+router = Router(tags=["keys"])
 
 
 Network = Annotated[str, Field(max_length=64), AfterValidator(read_network)]

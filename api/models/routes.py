@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +22,7 @@ from api.problems import (
     SOURCE_CODES,
     documented,
 )
+from api.router import Router
 from api.services import Services, ServicesDep
 from api.sources.asking import Looked
 from api.strict_json import as_model, is_json, parse_object, read_body
@@ -38,7 +39,7 @@ from jobstore.labels import describe
 from jobstore.tables import Document, Model
 from jobstore.uploads import get_model, list_uploads
 
-router = APIRouter(tags=["models"])
+router = Router(tags=["models"])
 
 
 def _parse_normalization(text: str) -> Normalization:

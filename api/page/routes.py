@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api.artifacts.ranges import is_known
 from api.oidc.provider import Provider
 from api.oidc.signin import Code, exchange, where_to_sign_in
 from api.page.files import ENTRY, File, site
 from api.problems import Problem
+from api.router import Router
 from api.services import ProcessDep, Services
 from api.strict_json import read_body
 
@@ -28,7 +29,7 @@ _SAFE = {
 }
 _FOR_EVER = "public, max-age=31536000, immutable"
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 
 
 # All are `async`, because what they give lies in memory: no thread is waited for.

@@ -1,9 +1,10 @@
 """`GET /jobs/{id}/report`: JSON for programs, the page that the job made for people."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api.accept import prefers
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import ServicesDep
 from api.text import PathText
 from jobstore.artifacts import list_artifacts
@@ -20,7 +21,7 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-router = APIRouter(tags=["reports"])
+router = Router(tags=["reports"])
 
 
 @router.get(

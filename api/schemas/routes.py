@@ -1,17 +1,17 @@
 """`GET /schemas`, `GET /schemas/{name}`: the JSON Schemas of the documents that jobs make."""
 
-from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from api.problems import documented
+from api.router import Router
 from api.services import ServicesDep
 from api.text import PathText
 from jobstore.catalogue import get_entry, list_entries
 
 MEDIA_TYPE = "application/schema+json"
 
-router = APIRouter(tags=["schemas"])
+router = Router(tags=["schemas"])
 
 
 class SchemaView(BaseModel):

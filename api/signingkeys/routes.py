@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from api.problems import documented
+from api.router import Router
 from api.services import AdminDep, ProcessDep
 from api.text import PathText
 from jobstore import audit
@@ -13,7 +14,7 @@ from jobstore.catalogue import list_entries, withdraw
 
 KIND = "signing_key"
 
-router = APIRouter(tags=["signing_keys"])
+router = Router(tags=["signing_keys"])
 
 
 class SigningKeyView(BaseModel):

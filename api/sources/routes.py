@@ -1,11 +1,10 @@
 """`GET /connections`: from where files may be fetched, and where results may be put."""
 
-from fastapi import APIRouter
-
+from api.router import Router
 from api.services import ServicesDep
 from api.sources.schemas import ConnectionList, ConnectionView
 
-router = APIRouter(tags=["connections"])
+router = Router(tags=["connections"])
 
 
 @router.get("/connections", summary="List where files may lie and results be put")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from api.jobs.events import EventsQuery, LastEventId, answer, stream_responses
 from api.jobs.streaming import Told
 from api.openapi import LOCATION, json_body
 from api.problems import ONCE_CODES, Problem, documented
+from api.router import Router
 from api.services import KeyDep, Services, ServicesDep
 from api.strict_json import read_json
 from api.sweeps.creation import create as create_sweep
@@ -32,7 +33,7 @@ from jobstore.dialects import now
 from jobstore.idempotency import Answer
 from jobstore.states import SweepState
 
-router = APIRouter(tags=["sweeps"])
+router = Router(tags=["sweeps"])
 
 
 @router.post(

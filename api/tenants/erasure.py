@@ -1,15 +1,14 @@
 """`DELETE /tenants/{name}`: an admin's call."""
 
-from fastapi import APIRouter
-
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import AdminDep
 from api.tenants.routes import TenantView
 from api.text import PathText
 from jobstore import audit
 from jobstore.erasure import request_erasure
 
-router = APIRouter(tags=["tenants"])
+router = Router(tags=["tenants"])
 
 
 @router.delete(

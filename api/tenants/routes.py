@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.openapi import json_body
 from api.problems import documented
+from api.router import Router
 from api.services import AdminDep, Services, TenantAdminDep
 from api.strict_json import read_body
 from api.text import PathText
@@ -17,7 +18,7 @@ from jobstore.tables import Tenant
 from jobstore.tenants import change_tenant, get_tenant, list_tenants
 from jobstore.terms import Terms
 
-router = APIRouter(tags=["tenants"])
+router = Router(tags=["tenants"])
 
 _Count = Annotated[int, Field(ge=0, le=2**62)]
 _Seconds = Annotated[float, Field(ge=0, le=1e10)]

@@ -1,18 +1,19 @@
 """`POST /uploads/direct`: a file that its owner puts straight into the object store."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.openapi import LOCATION, json_body
 from api.problems import Problem, documented
+from api.router import Router
 from api.services import Services, ServicesDep
 from api.strict_json import read_body
 from api.uploads.beginning import begin, check_size, forget
 from api.uploads.schemas import DirectUpload, NewDirectUpload, UploadView
 from jobstore.incoming import URL_LIFETIME_S
 
-router = APIRouter(tags=["uploads"])
+router = Router(tags=["uploads"])
 
 
 @router.post(

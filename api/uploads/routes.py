@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.openapi import FILE, LOCATION
 from api.problems import PIECE_CODES, Problem, documented
+from api.router import Router
 from api.services import Services, ServicesDep
 from api.text import PathText
 from api.uploads import tus
@@ -19,7 +20,7 @@ from api.uploads.schemas import UploadView
 from jobstore import incoming
 from jobstore.tables import IncomingUpload
 
-router = APIRouter(tags=["uploads"])
+router = Router(tags=["uploads"])
 
 # They are declared as headers for the OpenAPI document; the protocol's own rules are in `tus`.
 _Tus = Annotated[str | None, Header(alias="Tus-Resumable", examples=[tus.VERSION])]

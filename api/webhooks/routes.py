@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import IdempotencyKey, answer_once
 from api.openapi import LOCATION, json_body
 from api.problems import ONCE_CODES, Problem, documented
+from api.router import Router
 from api.services import Services, WebhooksDep
 from api.strict_json import read_body
 from api.text import PathText
@@ -31,7 +32,7 @@ from jobstore.destinations import Destinations, Forbidden
 from jobstore.errors import TooManyWebhooks, WebhookDisabled
 from jobstore.idempotency import Answer
 
-router = APIRouter(tags=["webhooks"])
+router = Router(tags=["webhooks"])
 
 
 def checked(
