@@ -171,7 +171,8 @@ def _answers_ping(url: str) -> bool:
 def _is_ready(base: str) -> bool:
     # The environment's proxies are not used: they cannot reach this machine's own addresses.
     # Nor is the certificate held against this address: it is for others, who ask by its name.
-    anybody = ssl.create_default_context()
+    # Asked again and again: a default context would read all authorities each time.
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=anybody)
