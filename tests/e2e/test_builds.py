@@ -40,6 +40,7 @@ def run(script: str, checkout: Path, url: str, **variables: str) -> None:
     assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.slow
 def test_the_workflow_for_github_compresses_and_gates(checkout: Path, service_url: str) -> None:
     workflow = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())
     variables, summary = checkout / "variables", checkout / "summary.md"

@@ -5,6 +5,7 @@ import pytest
 from benchmarks import chaos
 
 
+@pytest.mark.slow
 def test_a_job_outlives_the_servers_it_needs() -> None:
     victims = ("api", "broker", "postgres")
     few = {"most_kills": len(victims), "workers": 1, "with_sweep": False}

@@ -46,9 +46,8 @@ def of_the_service(folder):
     return found
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, number):
     command = [sys.executable, "-m", "examples.demo", "--keep", tmp_path]
     with subprocess.Popen(

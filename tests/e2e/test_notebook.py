@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_notebook_ends_with_a_small_robust_network_and_a_picture(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.notebook"],

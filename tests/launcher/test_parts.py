@@ -1,6 +1,8 @@
 """Parts are restarted with backoff and ended in order, whatever they do about it."""
 
+import contextlib
 import os
+import subprocess
 import sys
 import time
 
@@ -8,6 +10,7 @@ import psutil
 import pytest
 
 from launcher.parts import Part, Parts
+from launcher.watchdog import GRACE_S
 
 
 def shell(name, script, grace_s=5.0):
@@ -97,6 +100,44 @@ def test_in_a_hurry_nothing_that_a_part_started_outlives_it(parts, tmp_path):
     child = psutil.Process(int(pid.read_text()))
     parts.end(["worker"], hurry=lambda: True)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+LAUNCHER = """
+import os, sys, time
+from pathlib import Path
+from launcher.parts import Part, Parts
+folder = Path(sys.argv[1])
+parts = Parts(os.environ, folder, (folder / "lock").open("w"), print)
+parts.open()
+for name, script in (("meek", "exec sleep 100"), ("deaf", "trap '' TERM; sleep 100; sleep 100")):
+    parts.start(Part(name, ("/bin/sh", "-c", script), 5.0))
+print(parts.group, flush=True)
+time.sleep(100)
+"""
+
+
+def test_no_part_outlives_a_killed_launcher(tmp_path):
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        group = int(launcher.stdout.readline())
+        parts = living_in(group)
+        # The watchdog, too.
+        assert len(parts) >= 3
+        launcher.kill()
+    deadline = time.monotonic() + GRACE_S + 10
+    while living_in(group):
+        assert time.monotonic() < deadline, living_in(group)
+        time.sleep(0.05)
+
+
+def living_in(group):
+    """The processes of the group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def test_a_part_has_its_own_settings_and_the_watchdog_has_none(parts, tmp_path):

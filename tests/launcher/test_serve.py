@@ -57,6 +57,7 @@ def test_a_service_lives_in_its_folder_heals_and_ends_without_a_trace(launch):
     assert service.output().endswith("ended\n")
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_killed_launcher_nor_hinders_the_next(launch, tmp_path):
     """And the next, which is given a broker of one's own, uses that and leaves it alone."""
     first = launch("--port", "0")

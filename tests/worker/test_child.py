@@ -203,6 +203,7 @@ def _go_on_in_a_sandbox(folder: Path) -> None:
     assert "sandbox: " in said
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_end_with_the_child_and_go_on_where_they_were(
     tmp_path: Path, poll, is_running
 ) -> None:

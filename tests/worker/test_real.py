@@ -200,6 +200,7 @@ def test_a_job_whose_worker_is_killed_goes_on_in_another_and_ends_the_same(
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_gives_its_job_back_and_the_next_is_cancelled_in_time(
     bench, broker: str, start_worker, poll, is_running, upload: Upload
 ) -> None:
@@ -251,6 +252,7 @@ def _newest_checkpoint(folder: Path) -> int:
     return max((int(p.name[:6]) for p in (folder / "checkpoints").glob("*.pt")), default=0)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(poll, tmp_path: Path) -> None:
     figures = []
     for name in ("undisturbed", "killed"):
