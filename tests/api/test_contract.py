@@ -41,7 +41,7 @@ def _as_it_is(_: Any, value: Any) -> bytes:
 
 
 EFFORT = effort(
-    max_examples=10,
+    max_examples=6,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],
@@ -316,7 +316,7 @@ def test_sequences_of_calls_answer_as_the_document_says(
     # Many short runs, the same each time: that the service has a state, which what is played again
     # finds changed, ends a run and is no fault.
     some = effort(EFFORT, derandomize=False, max_examples=3, stateful_step_count=8)
-    for number in range(12):
+    for number in range(6):
         monkeypatch.setattr("hypothesis.core.global_force_seed", number)
         with contextlib.suppress(Flaky, FlakyStrategyDefinition):
             Calls.run(settings=some)

@@ -27,7 +27,7 @@ def _fuzz(folder: Path, cases: int, seed: int) -> None:
 
 
 def test_some_hundred_mutated_uploads_are_refused_or_read(tmp_path: Path) -> None:
-    _fuzz(tmp_path, 400, seed=0)
+    _fuzz(tmp_path, 200, seed=0)
 
 
 @pytest.mark.slow

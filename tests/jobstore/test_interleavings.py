@@ -229,7 +229,7 @@ def _drive(database: Database, add_job: Any, examples: int, steps: int) -> None:
 
 
 def test_no_interleaving_breaks_a_promise(database: Database, add_job) -> None:
-    _drive(database, add_job, examples=12, steps=25)
+    _drive(database, add_job, examples=8, steps=25)
 
 
 @pytest.mark.slow
