@@ -23,6 +23,7 @@ from tests.atmc_core.job.whole_jobs import run_job
 
 METHODS = ("nap", "ap", "al0", "alr", "atmc")
 DENSITY, CLASSES = 0.02, 10
+ALL_BITS = get_args(Bits)
 #: Channels and side of the images of the networks that take no photographs.
 SMALL = {"digits_cnn": (1, 8)} | dict.fromkeys(
     ("lenet", "small_cnn", "strided_cnn", "wide_strided_cnn"), (1, 28)
@@ -89,9 +90,22 @@ def _check(model: artifact.CompressedModel, bits: int, k: int) -> None:
         assert all(torch.equal(tensor, tensor.half().float()) for tensor in tensors)
 
 
-@pytest.mark.parametrize("bits", get_args(Bits))
+#: Which `test_job.py` and `test_options.py` have no job of.
+RARE_BITS = (1, 6)
+
+
+@pytest.mark.parametrize(
+    "bits", [b if b in RARE_BITS else pytest.param(b, marks=pytest.mark.slow) for b in ALL_BITS]
+)
 def test_the_file_satisfies_both_constraints_at_all_bits(bits: int, tmp_path: Path) -> None:
     _check_job(tmp_path, "atmc", "digits_cnn", bits)
+
+
+@pytest.mark.parametrize("bits", ALL_BITS)
+def test_at_all_bits_the_file_satisfies_both_constraints_whatever_the_gradients_are(
+    bits: int,
+) -> None:
+    _check_steps("digits_cnn", (1, 8, 8), bits, "element")
 
 
 @pytest.mark.slow
@@ -121,10 +135,13 @@ FAMILIES = (
 def test_whatever_the_gradients_are_the_file_satisfies_both_constraints(
     family: str, kind: str
 ) -> None:
+    _check_steps(f"torchvision/{family}", (3, 64, 64), bits=3, kind=kind)
+
+
+def _check_steps(architecture: str, shape: tuple[int, int, int], bits: int, kind: str) -> None:
     """The steps without images, so that networks for photographs take no longer than others."""
     torch.manual_seed(0)
-    architecture, bits, shape = f"torchvision/{family}", 3, (3, 64, 64)
-    classifier = Classifier(build(architecture, CLASSES), Normalization(), channels=3)
+    classifier = Classifier(build(architecture, CLASSES), Normalization(), channels=shape[0])
     network, weights = classifier.network, dense_weights(classifier.network)
     k, structure = round(DENSITY * sum(w.numel() for w, _ in weights.values())), Structure()
     if kind == "channel":

@@ -217,9 +217,11 @@ def test_events_tell_stages_progress_and_time_to_go(
 @pytest.fixture(scope="module")
 def short(spec: JobSpec) -> JobSpec:
     """A job of every stage in seconds: for where it goes on, and not what its network is worth."""
-    training = {"robust_epochs": 2, "compression_epochs": 3, "finish_epochs": 2}
+    epochs = {"robust_epochs": 2, "compression_epochs": 3, "finish_epochs": 2}
     evaluation = LITTLE | {"attacks": ["fgsm", "pgd"], "pgd_steps": 2, "pgd_restarts": 1}
-    return _changed(spec, training, evaluation=evaluation)
+    threat = {"norm": "linf", "epsilon": 0.1, "steps": 1}
+    # Three steps an epoch, one of them of the duals.
+    return _changed(spec, epochs | {"batch_size": 160}, threat=threat, evaluation=evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +368,7 @@ def test_every_method_meets_both_constraints(
         "compression_epochs": 2,
         "finish_epochs": 1,
         "dual_interval": Training.default("dual_interval"),
+        "batch_size": 160,
     }
     target = {"bits": bits, "density": 0.05}
     asked = _changed(spec, training, method=method, target=target, evaluation=LITTLE)
