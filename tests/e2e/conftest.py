@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.atmc_client.conftest import BECOMING, in_a_process, in_this_process
 from tests.collector import Collector, collecting, variables
 
 ATMC = Path(sys.executable).with_name("atmc")
@@ -67,10 +68,16 @@ def service_url(
 
 @pytest.fixture(scope="session")
 def atmc(service_url: str) -> Atmc:
-    """Runs an `atmc` command against the service."""
+    """Runs an `atmc` command against the service: jobs are submitted by the installed one.
+
+    The others do without the start of an interpreter, which costs more than the command.
+    """
 
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        command = [ATMC, "--server", service_url, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True)
+        command = ["--server", service_url, *map(str, arguments)]
+        if arguments[0] == "submit":
+            return subprocess.run([ATMC, *command], capture_output=True, text=True)
+        how = in_a_process if arguments[0] in BECOMING else in_this_process
+        return how(*command)
 
     return run
