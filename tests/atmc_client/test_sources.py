@@ -110,3 +110,34 @@ def test_the_command_line_takes_uris_too(atmc, client, there):
     wrong = atmc("upload", __file__, "--connection", "web")
     assert (wrong.returncode, "go with a URI" in wrong.stderr) == (2, True)
     assert "there is no file 'ftp://a/b'" in atmc("upload", "ftp://a/b").stderr
+
+
+def test_one_connection_is_named_for_all_uris_of_a_command(atmc, client, there):
+    model, data = there
+    size = ("--density", "0.1", "--bits", "4", "--epsilon", "0.1")
+    inputs = {
+        "submit": ("--model", model, "--data", data, *size, "--no-wait"),
+        "evaluate": (model, "--data", data, "--epsilon", "0.1", "--no-wait"),
+        "sweep": (model, "--data", data, "--densities", ".1", "--bits", "4", "--epsilon", "0.1"),
+    }
+    for command, given in inputs.items():
+        options = (command, *given, "--architecture", "digits_cnn", "--json", "--connection")
+        done = atmc(*options, "web")
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)
+        sources = (
+            client.get_model(made["model_id"])["source"],
+            client.get_dataset(made["dataset_id"])["source"],
+        )
+        assert [source and source["connection"] for source in sources] == ["web", "web"]
+        # The other one is there, too, but does not have such files.
+        done = atmc(*options, "lake")
+        assert (done.returncode, "source_not_allowed" in done.stderr) == (2, True), done.stderr
+    ids = newest(client)
+    results = ("--results", "s3://results/a", "--no-wait", "--json", "--connection")
+    own = ("submit", "--model", ids[0], "--data", ids[1], *size)
+    job = json.loads(atmc(*own, *results, "lake").stdout)
+    assert job["results"]["connection"] == "lake"
+    assert atmc(*own, *results, "web").returncode == 2
+    done = atmc(*own, "--connection", "web")
+    assert (done.returncode, "goes with a URI" in done.stderr) == (2, True)
