@@ -21,7 +21,8 @@ class FileOrUri(click.ParamType[str]):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> str:
         if not is_uri(value) and not self.is_there(value):
-            self.fail(f"there is no file {value!r}", param, context)
+            other = ": a URI begins with s3:// or https://" if "://" in value else ""
+            self.fail(f"there is no file {value!r}{other}", param, context)
         return str(value)
 
     def is_there(self, value: str) -> bool:

@@ -109,7 +109,8 @@ def test_the_command_line_takes_uris_too(atmc, client, there):
     assert json.loads(atmc("connections", "--json").stdout) == client.connections()
     wrong = atmc("upload", __file__, "--connection", "web")
     assert (wrong.returncode, "go with a URI" in wrong.stderr) == (2, True)
-    assert "there is no file 'ftp://a/b'" in atmc("upload", "ftp://a/b").stderr
+    unknown = atmc("upload", "hf://datasets/mnist").stderr
+    assert "there is no file 'hf://datasets/mnist': a URI begins with s3://" in unknown
 
 
 def test_one_connection_is_named_for_all_uris_of_a_command(atmc, client, there):
