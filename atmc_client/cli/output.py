@@ -195,7 +195,15 @@ def minute(moment: str | None) -> str | None:
     return moment[:16].replace("T", " ") if moment else None
 
 
+def waiting_for(job: Document) -> str:
+    """What a queued job waits for, in words; empty for any other, and of an older service."""
+    waiting = job.get("waiting") or {}
+    return str(waiting.get("message", ""))
+
+
 def _where(job: Document) -> str:
+    if waiting := waiting_for(job):
+        return f": {escape(waiting)}"
     if job["state"] not in ("validating", "running") or not job["stage"]:
         return ""
     epoch = f", epoch {job['epoch']} of {job['epochs']}" if job["epochs"] else ""

@@ -3,10 +3,14 @@
 import asyncio
 import hashlib
 import json
+import os
+import re
+import signal
 
 import pytest
 
 from atmc_client import AsyncClient, Client, InvalidRequest
+from tests.atmc_client.terminal import Terminal
 from tests.atmc_client.test_reuse import SPEC
 
 
@@ -142,3 +146,24 @@ def test_one_connection_is_named_for_all_uris_of_a_command(atmc, client, there):
     assert atmc(*own, *results, "web").returncode == 2
     done = atmc(*own, "--connection", "web")
     assert (done.returncode, "goes with a URI" in done.stderr) == (2, True)
+
+
+def test_who_follows_sees_what_is_fetched_and_then_what_the_job_waits_for(api_url, client, there):
+    model, data = there
+    size = ("--density", "0.1", "--bits", "4", "--epsilon", "0.1", "--architecture", "digits_cnn")
+    terminal = Terminal("--server", api_url, "submit", "--model", model, "--data", data, *size)
+    terminal.until("No worker is known")
+    os.killpg(terminal.process.pid, signal.SIGINT)
+    code, _ = terminal.end()
+    assert code == 130
+    assert re.search(r"job_\w+: fetching_inputs", terminal.plain)
+    (job,) = client.list_jobs(state="queued", limit=1)
+    assert job["waiting"] is not None
+    assert client.get_dataset(job["dataset_id"])["state"] == "ready"
+    # A data set that is another one by then: the job says so.
+    data = {"uri": data, "sha256": "0" * 64}
+    made = client.submit(job["model_id"], None, data, SPEC)
+    terminal = Terminal("--server", api_url, "watch", made["id"])
+    code, written = terminal.end()
+    assert code == 1
+    assert "source_changed" in written
