@@ -104,7 +104,7 @@ def test_the_command_line_changes_them_later(atmc, made):
         assert json.loads(atmc("change", each["id"], "--name", "", "--json").stdout)["name"] is None
     for wrong, why in (
         ((each["id"],), "nothing to change"),
-        (("swp_1", "--name", "a"), "no id of a job"),
+        (("sweep_1", "--name", "a"), "no id of a job"),
         ((each["id"], "--no-labels", "--label", "a=b"), "exclude each other"),
         ((each["id"], "--metadata", "{"), "not JSON"),
         (("job_none", "--name", "a"), "job_none"),

@@ -18,6 +18,8 @@ from tests.docs.blocks import ROOT, block, commands, run
 
 README = (ROOT / "README.md").read_text()
 SERVER = "http://127.0.0.1:8000"
+# What the commands name, what made the first such thing, and how its id begins.
+NAMED = (("JOB", "submit", "job"), ("OTHER", "evaluate", "job"), ("SWEEP", "sweep", "sweep"))
 
 
 def test_the_curl_creates_a_job(atmc, service_url, tmp_path):
@@ -41,7 +43,7 @@ def test_every_link_leads_somewhere():
 @pytest.fixture
 def mnist(tmp_path):
     """A folder with what the commands name: a few digits as large as MNIST's, and a LeNet."""
-    save_digits(tmp_path / "digits.npz", train=120, test=40)
+    save_digits(tmp_path / "digits.npz", train=60, test=20)
     with np.load(tmp_path / "digits.npz") as arrays:
         large = {
             name: np.pad(each.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
@@ -79,9 +81,9 @@ def test_the_commands_do_what_they_say(mnist, service_url, signing_key):
             assert (done.returncode, "already" in done.stderr) == (2, True), done.stderr
             continue
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-        for name, what in (("JOB", "submit"), ("OTHER", "evaluate"), ("SWEEP", "sweep")):
+        for name, what, kind in NAMED:
             if words[1] == what and name not in ids:
-                ids[name] = re.search(r"\b(?:job|swp)_\w+", done.stdout)[0]
+                ids[name] = re.search(rf"\b{kind}_\w+", done.stdout + done.stderr)[0]
     assert len(ended) == 2
     assert (mnist / "smaller" / "model.atmc").stat().st_size < 40_000
     assert (mnist / "repository" / "README.md").exists()
