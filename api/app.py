@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import docs, handlers, openapi
-from api.admission import Admission
+from api.admission import Admission, limit_threads
 from api.artifacts import routes as artifacts
 from api.audit import routes as audit
 from api.catalogue import routes as catalogue
@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        limit_threads(settings.api_threads)
         carrier = None
         if services.connections:
             carrier = asyncio.create_task(Carrier(services).run())
@@ -90,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
-    app.add_middleware(Admission)
+    app.add_middleware(Admission, threads=settings.api_threads)
     if traces.is_on():
         app.add_middleware(RequestTrace)
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))

@@ -1,7 +1,6 @@
 """Who calls, for whom, and whether they may."""
 
 import hmac
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -50,19 +49,14 @@ class Shown:
     token: Token | None = None
 
 
-async def read_shown(
-    settings: Settings,
-    provider: Provider | None,
-    secret: str | None,
-    before_waiting: Callable[[], None],
-) -> Shown:
+async def read_shown(settings: Settings, provider: Provider | None, secret: str | None) -> Shown:
     """Return what is shown; a token is verified now, which may wait for its provider.
 
     Raises `token_invalid`, `token_expired`, `token_without_tenant`, `provider_away`.
     """
     if provider is None or secret is None or not _may_be_token(settings, secret):
         return Shown(secret)
-    return Shown(secret, await provider.verify(secret, before_waiting))
+    return Shown(secret, await provider.verify(secret))
 
 
 def identify(settings: Settings, database: Database, shown: Shown, origin: Origin) -> Holder:

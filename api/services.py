@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry, Gauge
 from starlette.concurrency import run_in_threadpool
 
 from api import refusals
-from api.admission import begin
 from api.auth import (
     UNKNOWN,
     Shown,
@@ -132,9 +131,7 @@ async def _key(shown: _Bearer) -> str | None:
 async def _shown(request: Request, sent: _Bearer) -> Shown:
     services = _of_process(request)
     secret = sent.credentials if sent else None
-    # Who waits for a provider waits for no turn of ours.
-    waits = partial(begin, request.scope)
-    return await read_shown(services.settings, services.provider, secret, waits)
+    return await read_shown(services.settings, services.provider, secret)
 
 
 async def _holder(request: Request, sent: _Bearer) -> Holder:
@@ -142,7 +139,6 @@ async def _holder(request: Request, sent: _Bearer) -> Holder:
 
 
 def _let_in(request: Request, shown: Shown) -> Holder:
-    begin(request.scope)
     services = _of_process(request)
     if shown.secret is None and not services.settings.asks_who_calls:
         check_nearby(request.url.hostname, request.headers.get("Origin"))

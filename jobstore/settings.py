@@ -152,6 +152,9 @@ class Settings(BaseSettings):
     # so long for what is at work, and cuts off uploads and downloads that take longer.
     drain_s: _Seconds = Field(default=0, ge=0)
     finish_s: _Seconds = Field(default=2, ge=1)
+    # So many requests an API process works on at a time. More answer no more where the database is
+    # near, and all of them later; where its answers take many milliseconds, give it more.
+    api_threads: int = Field(default=8, ge=1, le=200)
     # `/.well-known/security.txt` names it: whom to tell of a weakness in this service.
     security_contact: Annotated[str, Field(pattern=r"^(mailto:|https://|tel:)[!-~]+$")] | None = (
         None

@@ -23,11 +23,11 @@ from anyio.lowlevel import RunVar
 
 import sandbox
 from api.inspection.headers import ArrayHeader, ModelHeader, TensorHeader
+from api.loops import of_loop
 from api.problems import Problem
 from atmc_spec.checkpoints import StateDict
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 LOOK_S = 30.0
 """The longest that looking into one file may take."""
@@ -55,7 +55,7 @@ async def inspect(
     """
     async with _turn_of(tenant):
         found: T = await anyio.to_thread.run_sync(
-            _inspect, open_file, look, code, limiter=_of_loop(_limiter, _new_limiter)
+            _inspect, open_file, look, code, limiter=of_loop(_limiter, _new_limiter)
         )
     return found
 
@@ -69,16 +69,7 @@ def _new_limiter() -> anyio.CapacityLimiter:
 
 
 def _turn_of(tenant: str) -> anyio.Lock:
-    return _of_loop(_turns, dict).setdefault(tenant, anyio.Lock())
-
-
-def _of_loop(variable: RunVar[V], make: Callable[[], V]) -> V:
-    """Return the event loop's own value, made when it is first asked for."""
-    try:
-        return variable.get()
-    except LookupError:
-        variable.set(made := make())
-        return made
+    return of_loop(_turns, dict).setdefault(tenant, anyio.Lock())
 
 
 def shut_in(mode: sandbox.Mode) -> sandbox.Held:

@@ -38,7 +38,7 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
 
     services.disk.check()
     looked: dict[str, Looked] = {}
-    if "model" in body or "dataset" in body:
+    if names_files_elsewhere(body):
         known = replayed(services.database, CALL, key, {"body": body})
         if known is not None:
             return known
@@ -56,6 +56,11 @@ def create_by_ids(services: Services, body: Document, key: str | None) -> JSONRe
         return _queue(session, services, new, spec, model, dataset)
 
     return _answer(services, key, {"body": body}, act)
+
+
+def names_files_elsewhere(body: Document) -> bool:
+    """Tell whether the service has to ask another server for what the job is made of."""
+    return "model" in body or "dataset" in body
 
 
 def _looked(services: Services, new: NewJobByIds) -> dict[str, Looked]:

@@ -1,5 +1,6 @@
 """`POST /jobs`, `GET /jobs`, `GET /jobs/{id}`, its cancellation, its retry, its end."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -15,7 +16,7 @@ from api.datasets.intake import dataset_rule
 from api.describing import Description, ListQuery
 from api.idempotency import IdempotencyKey, answer_once
 from api.jobs.changes import LastMoment, changes
-from api.jobs.creation import create_by_ids, create_with_files, not_uploaded
+from api.jobs.creation import create_by_ids, create_with_files, names_files_elsewhere, not_uploaded
 from api.jobs.documentation import CREATE_RESPONSES, NEW_JOB_BODY
 from api.jobs.events import STREAM
 from api.jobs.resources import offers_for, queue_for
@@ -26,6 +27,7 @@ from api.openapi import json_body
 from api.problems import DESCRIBE_CODES, ONCE_CODES, Problem, documented
 from api.router import Router
 from api.services import Caller, CallerDep, KeyDep, Services, ServicesDep
+from api.sources.asking import in_thread_of
 from api.strict_json import parse_object, read_body, read_json
 from api.text import WITHOUT_NUL, PathText
 from api.uploads.receiving import TextRule, received
@@ -63,7 +65,10 @@ async def create(
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         body = await read_json(request)
-        return await run_in_threadpool(create_by_ids, services, body, idempotency_key)
+        act = partial(create_by_ids, services, body, idempotency_key)
+        if names_files_elsewhere(body):
+            return await in_thread_of(services.store.tenant, act)
+        return await run_in_threadpool(act)
     if media_type != "multipart/form-data":
         detail = "Send application/json with ids, or multipart/form-data with files."
         raise Problem("unsupported_media_type", detail)

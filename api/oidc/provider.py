@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -52,15 +52,14 @@ class Provider:
         self.exchanges = asyncio.Semaphore(EXCHANGES)
         self._fetching: asyncio.Task[None] | None = None
 
-    async def verify(self, text: str, before_waiting: Callable[[], None]) -> Token:
-        """Return what the token says; `before_waiting` is called if keys have to be fetched.
+    async def verify(self, text: str) -> Token:
+        """Return what the token says; keys that are not at hand are fetched.
 
         Raises `token_invalid`, `token_expired`, `token_without_tenant`, and `provider_away` if it
         takes keys that cannot be fetched.
         """
         keys = self._kept()
         if keys is None:
-            before_waiting()
             await self._fetch()
             keys = self._kept()
         elif time.monotonic() - self._fetched_at > FRESH_S:
@@ -70,7 +69,6 @@ class Provider:
         try:
             return read_token(text, keys, self._settings)
         except UnknownKey:
-            before_waiting()
             return _read_at_last(text, await self._newer(), self._settings)
 
     def verify_known(self, text: str) -> Token:

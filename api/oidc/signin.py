@@ -83,7 +83,7 @@ async def _taken(provider: Provider, answer: Any) -> str:
         if not isinstance(token, str) or not is_token(token):
             continue
         try:
-            await provider.verify(token, lambda: None)
+            await provider.verify(token)
         except Problem as problem:
             refusal = problem
         else:

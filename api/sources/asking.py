@@ -1,9 +1,15 @@
 """Takes in the name of a file that lies elsewhere: looked at now, fetched later."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
 from sqlalchemy.orm import Session
 
+from api.loops import of_loop
 from api.problems import Problem
 from api.services import Services
 from api.sources.schemas import NewResults, NewSource
@@ -15,6 +21,20 @@ from jobstore.connections import NotAllowed, Place
 from jobstore.quotas import check_incoming
 from jobstore.remote import Found, SourceError, look, names
 from jobstore.tables import Dataset, Document, Job, Model
+
+T = TypeVar("T")
+
+AT_ONCE = 2
+"""So many of a tenant's requests ask other servers at a time; its others wait for their turn."""
+
+_limiters: RunVar[dict[str, anyio.CapacityLimiter]] = RunVar("asking")
+
+
+async def in_thread_of(tenant: str, act: Callable[[], T]) -> T:
+    """Act in a thread that no other request waits for: other servers may take their time."""
+    limiters = of_loop(_limiters, dict)
+    limiter = limiters.setdefault(tenant, anyio.CapacityLimiter(AT_ONCE))
+    return await anyio.to_thread.run_sync(act, limiter=limiter)
 
 
 @dataclass(frozen=True)

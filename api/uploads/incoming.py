@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from api.idempotency import answer_once, replayed
 from api.problems import Problem
 from api.services import Services
-from api.sources.asking import Looked, look_at
+from api.sources.asking import Looked, in_thread_of, look_at
 from api.uploads.multipart import too_large
 from api.uploads.receiving import FileRule, Upload
 from api.uploads.schemas import ByReference
@@ -101,7 +101,7 @@ async def answer_by_source(
         looked = look_at(services, source, param="uri", **how)
         return answer_once(services.database, call, key, content, lambda s: act(s, looked))
 
-    return await run_in_threadpool(answer)
+    return await in_thread_of(services.store.tenant, answer)
 
 
 def answer_by_file(

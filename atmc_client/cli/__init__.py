@@ -14,6 +14,7 @@ import httpx
 from atmc_client.attestation import NotVerified
 from atmc_client.cli.audit import audit
 from atmc_client.cli.catalogue import architectures, attacks, methods
+from atmc_client.cli.change import change
 from atmc_client.cli.completion import completion
 from atmc_client.cli.convert import convert
 from atmc_client.cli.download import download
@@ -112,6 +113,7 @@ for _command in (
     show,
     list_jobs,
     cancel,
+    change,
     retry,
     delete,
     download,

@@ -5,13 +5,14 @@ from typing import Any
 import click
 
 from atmc_client import gate as gates
+from atmc_client.cli.describing import described
+from atmc_client.cli.inputs import FileOrId, Inputs, with_inputs
 from atmc_client.cli.output import new_table, out, print_job, print_json
 from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
-from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
+from atmc_client.cli.submit import NumberOrFraction
 from atmc_client.client import Client, Document
 from atmc_client.types.answers import Job
-from atmc_client.uploads import is_id
 
 # What RobustBench holds networks of small colour images to.
 _EPSILONS: dict[str, float | str] = {"linf": "8/255", "l2": 0.5}
@@ -21,7 +22,6 @@ _SIDE = "_accuracy_before"
 @click.command()
 @click.argument("model", type=FileOrId())
 @click.option("--data", type=FileOrId(), required=True, help="Its data set.")
-@click.option("--architecture", help="The network; not of an id.")
 @click.option(
     "--attack", "attacks", multiple=True, help="Instead of the level's; see `atmc attacks`."
 )
@@ -36,9 +36,8 @@ _SIDE = "_accuracy_before"
 @click.option("--split", help="test or validation.  [default: test]")
 @click.option("--seed", type=int, help="The seed of every random choice.  [default: 0]")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any other field.")
-@click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
-@click.option("--std", type=Numbers(), help="With --mean.")
-@click.option("--name", help="A name for the job, for yourself.")
+@with_inputs
+@described
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json (the job, if it failed).")
 @click.pass_obj
@@ -54,18 +53,17 @@ def evaluate(server: str, /, model: str, data: str, wait: bool, as_json: bool, *
 
     Exit codes: 0 done, 1 the job did not succeed, 2 wrong usage or refused, 3 no answer.
     """
-    if not is_id(model) and o["architecture"] is None:
-        raise click.UsageError(f"--architecture is needed: which network {model} is")
+    inputs = Inputs.of(model, data, o)
     spec = build_spec(None, sizes={}, fields=_fields(o), settings=o["settings"])
     with Client(server) as client:
         with bytes_shown() as update:
             job: Job = client.submit(
-                model,
-                o["architecture"],
-                data,
+                inputs.model,
+                inputs.architecture,
+                inputs.dataset,
                 spec,
-                normalization=normalization_of(o["mean"], o["std"]),
-                name=o["name"],
+                normalization=inputs.normalization,
+                **{each: o[each] for each in ("name", "labels", "metadata")},
                 on_bytes=update,
             )
         if wait:

@@ -34,11 +34,7 @@ def print_json(value: Any) -> None:
 
 def print_job(job: Document) -> None:
     """Print a job: where it stands, its error if it failed, its figures once it has them."""
-    name = f" ({job['name']})" if job["name"] else ""
-    out.print(f"{job['id']}{name}: [bold]{job['state']}[/bold]{_where(job)}")
-    if job.get("labels"):
-        labels = [f"{key}={value}" for key, value in job["labels"].items()]
-        out.print(f"labels: {', '.join(labels)}", markup=False, soft_wrap=True)
+    print_said(job, f": [bold]{job['state']}[/bold]{_where(job)}")
     if job["error"]:
         error = job["error"]
         param = f" ({error['param']})" if error["param"] else ""
@@ -55,6 +51,15 @@ def print_job(job: Document) -> None:
         why = f" ({error['code']}: {error['message']})" if error else ""
         line = f"results at {results['uri']}: {results['state']}{why}"
         out.print(line, markup=False, soft_wrap=True)
+
+
+def print_said(found: Document, rest: str = "") -> None:
+    """Print the id, the name and the labels of a job, a model or a data set; `rest` is markup."""
+    name = f" ({found['name']})" if found["name"] else ""
+    out.print(f"{found['id']}{escape(name)}{rest}", soft_wrap=True)
+    if found.get("labels"):
+        labels = [f"{key}={value}" for key, value in found["labels"].items()]
+        out.print(f"labels: {', '.join(labels)}", markup=False, soft_wrap=True)
 
 
 def new_table(*headers: str) -> Table:
@@ -190,7 +195,15 @@ def minute(moment: str | None) -> str | None:
     return moment[:16].replace("T", " ") if moment else None
 
 
+def waiting_for(job: Document) -> str:
+    """What a queued job waits for, in words; empty for any other, and of an older service."""
+    waiting = job.get("waiting") or {}
+    return str(waiting.get("message", ""))
+
+
 def _where(job: Document) -> str:
+    if waiting := waiting_for(job):
+        return f": {escape(waiting)}"
     if job["state"] not in ("validating", "running") or not job["stage"]:
         return ""
     epoch = f", epoch {job['epoch']} of {job['epochs']}" if job["epochs"] else ""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,9 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from atmc_client.cli.output import err
+from atmc_client.cli.output import err, waiting_for
 from atmc_client.cli.sparkline import sparkline
 from atmc_client.client import Client, Document
+from atmc_client.errors import InvalidRequest
 from atmc_client.types.answers import Job
 from atmc_client.uploads import OnBytes
 
@@ -60,8 +61,21 @@ class Training:
 def follow(client: Client, job: Document) -> Job:
     """Show the job until it has ended; returns it. Ctrl-C says how to come back."""
     err.print(f"{job['id']} at {client.url}", soft_wrap=True)
-    with coming_back("job", job["id"], "watch", "cancel"), _shown(client, job["id"]) as update:
-        return client.wait(job["id"], on_update=update)
+    with coming_back("job", job["id"], "watch", "cancel"):
+        _show_fetching(client, job)
+        with _shown(client, job["id"]) as update:
+            return client.wait(job["id"], on_update=update)
+
+
+def _show_fetching(client: Client, job: Document) -> None:
+    """Show how far the files are that the service fetches for the job, until it has them."""
+    if (job.get("waiting") or {}).get("code") != "fetching_inputs":
+        return
+    err.print(f"{job['id']}: fetching_inputs", markup=False, soft_wrap=True)
+    # One that cannot be had fails the job, which says so.
+    with bytes_shown() as update, suppress(InvalidRequest):
+        client.wait_model(job["model_id"], on_bytes=update)
+        client.wait_dataset(job["dataset_id"], on_bytes=update)
 
 
 @contextmanager
@@ -126,6 +140,8 @@ def _view(job: Document, training: Training, width: int) -> RenderableType:
     line.add_row(f"{_stage(job)}{name}", bar, share, _eta(job))
     parts: list[RenderableType] = [line]
     room = min(_SPARKLINE, width - 30)
+    if waiting := waiting_for(job):
+        parts.append(Text(waiting))
     figures = Table.grid(padding=(0, 1))
     for label, text, values in _figures(training):
         figures.add_row(label, Text(sparkline(values, room), style="cyan"), text)
@@ -155,7 +171,7 @@ def _by_lines(training: Training) -> OnUpdate:
             lines.append(_epoch(told))
         if stage != said:
             said = stage
-            lines.append(f"{stage}  {_eta(job)}".rstrip())
+            lines.append(f"{stage}  {_eta(job) or waiting_for(job)}".rstrip())
         for line in lines:
             at = time.monotonic()
             err.print(f"{job['id']}: {line}", markup=False, soft_wrap=True)

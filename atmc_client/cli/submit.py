@@ -1,19 +1,18 @@
 """`atmc submit`: send a model and follow its compression."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from atmc_client.cli.describing import described
 from atmc_client.cli.gate import MISSED, ThresholdType, strict_option
+from atmc_client.cli.inputs import FileOrId, Inputs, with_inputs
 from atmc_client.cli.output import print_job, print_json
 from atmc_client.cli.progress import bytes_shown, follow
 from atmc_client.cli.spec import build_spec
 from atmc_client.client import Client
 from atmc_client.gate import Threshold, accepted
 from atmc_client.types.answers import Job
-from atmc_client.uploads import is_id, is_uri
 
 # Options that say how small, one of which is given.
 _SIZES = ("density", "k", "nominal_ratio", "max_bytes", "macs")
@@ -27,33 +26,6 @@ _PATHS = {
     "preset": "training.preset",
     "seed": "seed",
 }
-
-
-class FileOrId(click.ParamType[str]):
-    """A file, the id of what was uploaded before, or a URI of what the service fetches."""
-
-    name = "file, id or uri"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        if not is_uri(value) and not is_id(value) and not Path(value).is_file():
-            self.fail(f"there is no file {value!r}", param, context)
-        return str(value)
-
-
-class Numbers(click.ParamType[list[float]]):
-    """Numbers separated by commas, one a channel."""
-
-    name = "n,n,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> list[float]:
-        try:
-            return [float(number) for number in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers", param, context)
 
 
 class NumberOrFraction(click.ParamType[float | str]):
@@ -72,7 +44,6 @@ class NumberOrFraction(click.ParamType[float | str]):
 
 @click.command()
 @click.option("--model", type=FileOrId(), required=True, help="State dict or ONNX.")
-@click.option("--architecture", help="Its network; not of an id. See `atmc architectures`.")
 @click.option(
     "--data", type=FileOrId(), required=True, help=".npz, Parquet, zip or tar of folders."
 )
@@ -99,10 +70,9 @@ class NumberOrFraction(click.ParamType[float | str]):
     help="A threshold of the spec's `accept`, such as robust_accuracy=0.5: exit code 4 if missed.",
 )
 @strict_option
-@click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
-@click.option("--std", type=Numbers(), help="With --mean.")
-@described
+@with_inputs
 @click.option("--results", metavar="URI", help="A folder on S3 for its files; `atmc connections`.")
+@described
 @click.option("--priority", type=int, help="Before your own with less: -100 to 100.  [default: 0]")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Ends the job as failed.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
@@ -112,15 +82,8 @@ def submit(
     server: str,
     /,
     model: str,
-    architecture: str | None,
     data: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    name: str | None,
-    labels: dict[str, str] | None,
-    metadata: dict[str, Any] | None,
     results: str | None,
-    priority: int | None,
     time_limit: float | None,
     accept: tuple[Threshold, ...],
     strict: bool,
@@ -131,7 +94,8 @@ def submit(
     """Send a model for compression.
 
     What the service has already is not sent again; --model and --data may be ids of it, too, or
-    s3:// and https:// URIs of what it fetches itself.
+    s3:// and https:// URIs of what it fetches itself. Of --connection are all URIs of the command;
+    what needs another one is uploaded first (`atmc upload URI --connection NAME`).
 
     The options make the job spec, or change the one given with --spec; `atmc methods --json` shows
     all that a spec may hold and what the service fills in.
@@ -144,8 +108,7 @@ def submit(
     Exit codes: 0 done, 1 the job did not succeed, 2 wrong usage or refused, 3 no answer; with
     --accept or --strict 4 if the job succeeded and a threshold is missed.
     """
-    if not is_id(model) and architecture is None:
-        raise click.UsageError(f"--architecture is needed: which network {model} is")
+    inputs = Inputs.of(model, data, wanted | {"results": results})
     if strict and not wait:
         raise click.UsageError("--strict judges the figures at the end: it needs --wait")
     spec = build_spec(
@@ -158,17 +121,14 @@ def submit(
     with Client(server) as client:
         with bytes_shown() as update:
             job: Job = client.submit(
-                model,
-                architecture,
-                data,
+                inputs.model,
+                inputs.architecture,
+                inputs.dataset,
                 spec,
-                normalization=normalization_of(mean, std),
-                name=name,
-                labels=labels,
-                metadata=metadata,
-                results=results,
-                priority=priority,
+                normalization=inputs.normalization,
+                results=results and {"uri": results, "connection": wanted["connection"]},
                 time_limit_s=time_limit,
+                **{each: wanted[each] for each in ("name", "labels", "metadata", "priority")},
                 on_bytes=update,
             )
         if wait:
@@ -180,14 +140,3 @@ def submit(
     if report and not all(each.passed for each in accepted(report, strict=strict)):
         return MISSED
     return 0 if succeeded or not wait else 1
-
-
-def normalization_of(
-    mean: list[float] | None, std: list[float] | None
-) -> dict[str, list[float]] | None:
-    """Return what --mean and --std say; raises UsageError for one without the other."""
-    if mean is None and std is None:
-        return None
-    if mean is None or std is None:
-        raise click.UsageError("--mean and --std go together")
-    return {"mean": mean, "std": std}

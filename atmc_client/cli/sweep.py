@@ -7,14 +7,14 @@ from typing import IO, Any
 import click
 
 from atmc_client.cli.describing import labelled
+from atmc_client.cli.inputs import FileOrId, Inputs, with_inputs
 from atmc_client.cli.output import err, print_json
 from atmc_client.cli.progress import bytes_shown, coming_back, same_service
 from atmc_client.cli.several import Several, WithSeveral
 from atmc_client.cli.spec import build_spec, parse_value
-from atmc_client.cli.submit import FileOrId, NumberOrFraction, Numbers, normalization_of
+from atmc_client.cli.submit import NumberOrFraction
 from atmc_client.cli.sweep_output import print_sweep, watching
 from atmc_client.client import Client
-from atmc_client.uploads import is_id
 
 # Options that are one field of the base spec each.
 _PATHS = {
@@ -65,7 +65,6 @@ def _name(text: str) -> str:
 @click.command(cls=WithSeveral)
 @click.argument("model", type=ModelOrId())
 @click.option("--dataset", "--data", type=FileOrId(), required=True, help="Its data set.")
-@click.option("--architecture", help="The network; not of an id.")
 @click.option("--densities", cls=Several, read=float, metavar="N...", help="Non-zeros over dense.")
 @click.option("--nominal-ratios", cls=Several, read=float, metavar="N...", help="Instead of those.")
 @click.option("--bits", cls=Several, read=int, metavar="N...", help="Bits a non-zero.")
@@ -83,8 +82,7 @@ def _name(text: str) -> str:
 @click.option("--structure", help="element, or channel: whole channels go.  [default: element]")
 @click.option("--preset", help="fast, standard, paper or auto.  [default: standard]")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Of the base spec.")
-@click.option("--mean", type=Numbers(), help="The network's normalisation, a number a channel.")
-@click.option("--std", type=Numbers(), help="With --mean.")
+@with_inputs
 @click.option("--from-denser/--from-scratch", default=None, help="Where a trial's support starts.")
 @click.option("--max-parallel", type=int, help="So many trials at once.  [default: 4]")
 @click.option("--max-trials", type=int, help="A grid of more is refused.")
@@ -112,18 +110,17 @@ def sweep(server: str, /, model: str, dataset: str, watch: bool, as_json: bool, 
     Exit codes with --watch: 0 the sweep succeeded, 1 it did not; an answer to a floor that nothing
     holds is the best that was found, with 0.
     """
-    if not is_id(model) and o["architecture"] is None:
-        raise click.UsageError(f"--architecture is needed: which network {model} is")
+    inputs = Inputs.of(model, dataset, o)
     fields = {path: o[option] for option, path in _PATHS.items()}
     spec = build_spec(o["spec"], sizes={}, fields=fields, settings=o["settings"])
     with Client(server) as client:
         with bytes_shown() as update:
             started = client.sweep(
-                model,
-                dataset,
+                inputs.model,
+                inputs.dataset,
                 spec,
-                architecture=o["architecture"],
-                normalization=normalization_of(o["mean"], o["std"]),
+                architecture=inputs.architecture,
+                normalization=inputs.normalization,
                 **_plan(o),
                 **{name: o[name] for name in ("from_denser", "max_parallel", "max_trials")},
                 time_limit_s=o["time_limit"],

@@ -1,7 +1,6 @@
 """`atmc upload`, `atmc models`, `atmc datasets` and `atmc connections`: what jobs are made of."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -9,25 +8,12 @@ from rich.markup import escape
 
 from atmc_client.cli.describing import described, filtered
 from atmc_client.cli.figure import file_size
+from atmc_client.cli.inputs import FileOrUri, Numbers, normalization_of
 from atmc_client.cli.output import minute, new_table, out, print_json
 from atmc_client.cli.progress import bytes_shown
-from atmc_client.cli.submit import Numbers, normalization_of
 from atmc_client.client import Client, Document
 from atmc_client.types.requests import NewSource
 from atmc_client.uploads import is_uri
-
-
-class FileOrUri(click.ParamType[str]):
-    """A file, or a URI of one that the service fetches."""
-
-    name = "file or uri"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> str:
-        if not is_uri(value) and not Path(value).is_file():
-            self.fail(f"there is no file {value!r}", param, context)
-        return str(value)
 
 
 @click.command()

@@ -88,3 +88,26 @@ def test_the_command_line_says_and_filters_them(atmc, client, new_files):
     for wrong in (("--label", "team"), ("--since", "yesterday"), ("--sort", "size")):
         assert atmc("list", *wrong).returncode == 2
     assert atmc("upload", new_files / "data.npz", "--metadata", "[1]").returncode == 2
+
+
+def test_the_command_line_changes_them_later(atmc, made):
+    for each, _, get, _ in made.values():
+        said = ("--name", "[red]night", "--label", "team=speech", "--label", "of=x")
+        done = atmc("change", each["id"], *said)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{each['id']} ([red]night)\nlabels: of=x, team=speech\n"
+        done = atmc("change", each["id"], "--no-labels", "--metadata", '{"run": 8}', "--json")
+        changed = json.loads(done.stdout)
+        assert changed == get(each["id"])
+        assert (changed["name"], changed["labels"]) == ("[red]night", {})
+        assert changed["metadata"] == {"run": 8}
+        assert json.loads(atmc("change", each["id"], "--name", "", "--json").stdout)["name"] is None
+    for wrong, why in (
+        ((each["id"],), "nothing to change"),
+        (("sweep_1", "--name", "a"), "no id of a job"),
+        ((each["id"], "--no-labels", "--label", "a=b"), "exclude each other"),
+        ((each["id"], "--metadata", "{"), "not JSON"),
+        (("job_none", "--name", "a"), "job_none"),
+    ):
+        done = atmc("change", *wrong)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr

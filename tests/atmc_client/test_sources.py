@@ -3,10 +3,14 @@
 import asyncio
 import hashlib
 import json
+import os
+import re
+import signal
 
 import pytest
 
 from atmc_client import AsyncClient, Client, InvalidRequest
+from tests.atmc_client.terminal import Terminal
 from tests.atmc_client.test_reuse import SPEC
 
 
@@ -109,4 +113,57 @@ def test_the_command_line_takes_uris_too(atmc, client, there):
     assert json.loads(atmc("connections", "--json").stdout) == client.connections()
     wrong = atmc("upload", __file__, "--connection", "web")
     assert (wrong.returncode, "go with a URI" in wrong.stderr) == (2, True)
-    assert "there is no file 'ftp://a/b'" in atmc("upload", "ftp://a/b").stderr
+    unknown = atmc("upload", "hf://datasets/mnist").stderr
+    assert "there is no file 'hf://datasets/mnist': a URI begins with s3://" in unknown
+
+
+def test_one_connection_is_named_for_all_uris_of_a_command(atmc, client, there):
+    model, data = there
+    size = ("--density", "0.1", "--bits", "4", "--epsilon", "0.1")
+    inputs = {
+        "submit": ("--model", model, "--data", data, *size, "--no-wait"),
+        "evaluate": (model, "--data", data, "--epsilon", "0.1", "--no-wait"),
+        "sweep": (model, "--data", data, "--densities", ".1", "--bits", "4", "--epsilon", "0.1"),
+    }
+    for command, given in inputs.items():
+        options = (command, *given, "--architecture", "digits_cnn", "--json", "--connection")
+        done = atmc(*options, "web")
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)
+        sources = (
+            client.get_model(made["model_id"])["source"],
+            client.get_dataset(made["dataset_id"])["source"],
+        )
+        assert [source and source["connection"] for source in sources] == ["web", "web"]
+        # The other one is there, too, but does not have such files.
+        done = atmc(*options, "lake")
+        assert (done.returncode, "source_not_allowed" in done.stderr) == (2, True), done.stderr
+    ids = newest(client)
+    results = ("--results", "s3://results/a", "--no-wait", "--json", "--connection")
+    own = ("submit", "--model", ids[0], "--data", ids[1], *size)
+    job = json.loads(atmc(*own, *results, "lake").stdout)
+    assert job["results"]["connection"] == "lake"
+    assert atmc(*own, *results, "web").returncode == 2
+    done = atmc(*own, "--connection", "web")
+    assert (done.returncode, "goes with a URI" in done.stderr) == (2, True)
+
+
+def test_who_follows_sees_what_is_fetched_and_then_what_the_job_waits_for(api_url, client, there):
+    model, data = there
+    size = ("--density", "0.1", "--bits", "4", "--epsilon", "0.1", "--architecture", "digits_cnn")
+    terminal = Terminal("--server", api_url, "submit", "--model", model, "--data", data, *size)
+    terminal.until("No worker is known")
+    os.killpg(terminal.process.pid, signal.SIGINT)
+    code, _ = terminal.end()
+    assert code == 130
+    assert re.search(r"job_\w+: fetching_inputs", terminal.plain)
+    (job,) = client.list_jobs(state="queued", limit=1)
+    assert job["waiting"] is not None
+    assert client.get_dataset(job["dataset_id"])["state"] == "ready"
+    # A data set that is another one by then: the job says so.
+    data = {"uri": data, "sha256": "0" * 64}
+    made = client.submit(job["model_id"], None, data, SPEC)
+    terminal = Terminal("--server", api_url, "watch", made["id"])
+    code, written = terminal.end()
+    assert code == 1
+    assert "source_changed" in written

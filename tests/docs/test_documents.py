@@ -15,8 +15,6 @@ from tests.docs.blocks import DOCUMENTS, ROOT, SHELL, Block, blocks, commands, s
 
 NOT_RUN = {
     ("README.md", "make demo"): "installs first; tests/e2e/test_demo.py runs what it runs",
-    ("README.md", "atmc submit"): "trains LeNet for hours; the commands have tests of their own",
-    ("README.md", "from atmc_client"): "trains LeNet for hours; so do the calls",
     ("README.md", "make test"): "the tests themselves",
     ("CONTRIBUTING.md", "make setup"): "installs from an index, for minutes",
     ("CONTRIBUTING.md", "make audit"): "asks an index; tests/launcher/test_requirements.py audits",

@@ -13,7 +13,7 @@ from jobstore.settings import Settings
 from jobstore.workers import Offer
 from tests.bench import Bench, bench, column, settings, store  # noqa: F401
 from tests.launcher.containers import ROOT, SERVICES
-from tests.launcher.kubernetes import FOLDER, OTHERS, OVERLAYS, VERSIONS, Resource, built, check
+from tests.launcher.kubernetes import FOLDER, OVERLAYS, VERSIONS, Resource, built, check
 
 # The services of docker-compose.yml that are ours, and what runs them here.
 PODS = {
@@ -246,23 +246,42 @@ def test_the_scaler_s_query_counts_what_waits_and_what_is_at_work(
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_kind_of_kubernetes_own_is_held_to_its_schemas(overlay: str) -> None:
-    ours = [r for r in built(overlay) if r["apiVersion"] not in OTHERS]
-    assert len(ours) >= 15
-    for resource in ours:
+def test_every_resource_is_held_to_its_schema(overlay: str) -> None:
+    resources = built(overlay)
+    assert len(resources) >= 17
+    for resource in resources:
         assert [check(resource, version) for version in VERSIONS] == [None] * len(VERSIONS)
-    (api,) = found(overlay, "Deployment", "api")
-    for path, value in (
-        (("spec", "replica"), 2),
-        (("spec", "replicas"), "two"),
-        (("spec", "template", "spec", "containers", 0, "livenessProb"), {}),
-    ):
-        broken = copy.deepcopy(api)
-        at: Any = broken
-        for step in path[:-1]:
-            at = at[step]  # type: ignore[index]
-        at[path[-1]] = value
-        assert check(broken, VERSIONS[-1]) is not None, path
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value"),
+    [
+        ("Deployment", "api", "spec replica", 2),
+        ("Deployment", "api", "spec replicas", "two"),
+        ("Deployment", "api", "spec template spec containers 0 livenessProb", {}),
+        ("ScaledObject", "worker-cpu", "spec scaleTarget", {}),
+        ("ScaledObject", "worker-cpu", "spec maxReplicaCount", "8"),
+        ("ScaledObject", "worker-cpu", "spec minReplicaCount", 9),
+        ("ScaledObject", "worker-cpu", "spec triggers 0 metadata targetQueryValue", 1),
+        ("ScaledObject", "worker-cpu", "spec triggers 0 metadata query", ""),
+        (
+            "ScaledObject",
+            "worker-cpu",
+            "spec advanced horizontalPodAutoscalerConfig behavior scaleDown policies 0 type",
+            None,
+        ),
+        ("TriggerAuthentication", "queue", "spec secretTargetRef 0 parameter", "conection"),
+    ],
+)
+def test_a_mistake_is_found(kind: str, name: str, path: str, value: object) -> None:
+    (resource,) = found("cpu", kind, name)
+    broken = copy.deepcopy(resource)
+    at: Any = broken
+    *steps, last = path.split()
+    for step in steps:
+        at = at[int(step) if isinstance(at, list) else step]
+    at[last] = value
+    assert check(broken, VERSIONS[-1]) is not None
 
 
 def test_the_runbook_makes_every_secret_that_is_asked_for() -> None:
