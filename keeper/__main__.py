@@ -5,6 +5,7 @@ costs a job only seconds.
 """
 
 import signal
+import sys
 import threading
 
 from jobstore import traces
@@ -25,9 +26,13 @@ from keeper.webhooks import Sender
 def main() -> None:
     """Run until a signal; an exception ends the process if one of its threads fails."""
     keep_private()
-    settings = Settings()
-    configure_logs(settings.log_format)
-    traces.configure("keeper")
+    try:
+        settings = Settings()
+        configure_logs(settings.log_format)
+        traces.configure("keeper")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import OUTSIDE
 from tests.e2e.test_digits import SHORT, digits, submit
 from tests.ports import free_ports
 
@@ -44,7 +45,8 @@ def python() -> Path:
     if not installed.exists():
         venv.create(folder, clear=True, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", MLFLOW]
-        done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+        environment = os.environ | OUTSIDE
+        done = subprocess.run(install, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode != 0 and re.search(_NO_INDEX, done.stderr):
             pytest.skip(f"pip finds no {MLFLOW} here: {done.stderr.splitlines()[-1]}")
         assert done.returncode == 0, done.stderr

@@ -86,7 +86,7 @@ def _answers(url: str) -> bool:
 @pytest.mark.slow
 def test_a_wrong_password_is_refused_by_every_server(containers: Containers) -> None:
     containers.start_well("postgres", "valkey", "migrate")
-    containers.secret = lambda _: "wrong"  # type: ignore[method-assign]
+    containers.secret = lambda _: "wrong" * 8  # type: ignore[method-assign]
     assert containers.start("migrate").wait(60) != 0
     containers.start("keeper")
     log = containers.folder / "keeper.log"
