@@ -4,8 +4,10 @@ A full disk stops everybody: the database's writes, others' uploads, the jobs at
 wait is refused while there is still room for what cannot: `ATMC_RESERVED_BYTES`.
 """
 
+import os
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -51,11 +53,11 @@ class Disk:
 def taken_by(folder: Path) -> int:
     """Return the bytes of disk that the files below a folder take; those that go are left out."""
     taken = 0
-    for path in folder.rglob("*"):
-        try:
-            taken += 512 * path.lstat().st_blocks
-        except FileNotFoundError:
-            continue
+    # It leaves out folders that go meanwhile; `Path.rglob` raises.
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):
+                taken += 512 * os.lstat(os.path.join(parent, name)).st_blocks
     return taken
 
 

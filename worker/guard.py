@@ -103,7 +103,12 @@ class Guard:
 
     def _watch(self) -> None:
         while not self._done.wait(_POLL_S):
-            reason = self._find_reason()
+            try:
+                reason = self._find_reason()
+            except Exception:
+                # Without its guard a job would lose its lease and go on: the next look may do.
+                log.exception("a look at the attempt failed", extra=self._attempt.ids)
+                continue
             if (
                 reason is None
                 or self.lost

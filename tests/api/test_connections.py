@@ -159,10 +159,10 @@ def test_once_requests_wait_too_long_others_are_turned_away_at_once(
 
     with ThreadPoolExecutor(80) as pool:
         # As many as there are threads have their turn; the next one waits.
-        asked = [pool.submit(ask, number) for number in range(own.settings.api_threads + 10)]
         began = time.monotonic()
+        asked = [pool.submit(ask, number) for number in range(own.settings.api_threads + 10)]
         wait_until(lambda: httpx.get(f"{url}/jobs/job_0/x", timeout=60).status_code == 503)
-        assert time.monotonic() - began > admission.MAX_WAIT_S / 2
+        assert time.monotonic() - began > admission.MAX_WAIT_S
         response = httpx.get(f"{url}/jobs", timeout=60)
         # A stuck one takes until the end.
         assert response.elapsed.total_seconds() < 20

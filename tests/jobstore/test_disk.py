@@ -1,5 +1,7 @@
 """A disk's room: what is kept free, and what a folder takes."""
 
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,24 @@ def test_a_folder_takes_what_its_files_do(tmp_path: Path) -> None:
         sparse.truncate(1 << 30)
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert 1_000_000 <= taken_by(tmp_path) < 1_100_000
+
+
+def test_folders_may_come_and_go_while_it_looks(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+                (Path(folder) / "inner").mkdir()
+                (Path(folder) / "inner" / "file").write_bytes(b"x" * 5_000)
+
+    threads = [threading.Thread(target=churn) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            taken_by(tmp_path)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()

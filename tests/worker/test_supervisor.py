@@ -13,6 +13,7 @@ from jobstore import artifacts, leases
 from jobstore.objects import blob_key
 from jobstore.starts import Start
 from tests.worker.conftest import SUCCEED, running
+from worker import guard
 from worker.folder import remove_abandoned, run_folder
 
 STUBBORN = {"do": "hang", "stubborn": True}
@@ -156,6 +157,26 @@ def test_a_cancel_ends_the_child_and_all_it_started_within_five_seconds(
     job = bench.job(job_id)
     assert (job.state, job.error_code) == ("cancelled", None)
     assert job.finished_at is not None
+
+
+def test_a_look_that_fails_does_not_end_the_guard(
+    bench, run, poll, is_running, monkeypatch
+) -> None:
+    looked = []
+
+    def broken(folder):
+        looked.append(folder)
+        raise OSError("cannot be looked at")
+
+    monkeypatch.setattr(guard, "taken_by", broken)
+    job_id = bench.add_job(STUBBORN)
+    with running(run) as thread:
+        pids = poll(lambda: _hanging(bench, job_id))
+        poll(lambda: len(looked) >= 2)
+        bench.cancel(job_id)
+        thread.join(10)
+    assert bench.job(job_id).state == "cancelled"
+    assert not is_running(pids["pid"])
 
 
 def test_the_time_limit_counts_all_attempts(bench, run, poll, is_running) -> None:
