@@ -163,9 +163,9 @@ def test_once_requests_wait_too_long_others_are_turned_away_at_once(
         asked = [pool.submit(ask, number) for number in range(own.settings.api_threads + 10)]
         wait_until(lambda: httpx.get(f"{url}/jobs/job_0/x", timeout=60).status_code == 503)
         assert time.monotonic() - began > admission.MAX_WAIT_S
+        began = time.monotonic()
         response = httpx.get(f"{url}/jobs", timeout=60)
-        # A stuck one takes until the end.
-        assert response.elapsed.total_seconds() < 20
+        assert time.monotonic() - began < 0.5
         assert_problem(response, 503, "overloaded")
         assert response.headers["Retry-After"] == "1"
         assert response.headers["X-Request-Id"]
