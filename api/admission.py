@@ -43,11 +43,10 @@ def limit_threads(threads: int) -> None:
 
 
 class Admission:
-    """Lets requests in, or answers 503 `overloaded`; `threads` are those that requests have."""
+    """Lets requests in, or answers 503 `overloaded`."""
 
-    def __init__(self, app: ASGIApp, threads: int) -> None:
-        self._app, self._threads = app, threads
-        self._inside = 0
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
         self._look: asyncio.Task[None] | None = None
         # When the look that is out began, or else the last one ended.
         self._since = 0.0
@@ -56,16 +55,12 @@ class Admission:
         """Pass the request on, unless it would wait for too long."""
         if scope["type"] != "http" or _is_let_in(scope["path"]):
             await self._app(scope, receive, send)
-        # Where fewer are inside than have threads, turning away others would help nobody: it is the
-        # process that waits, for a core.
-        elif self._is_late() and self._inside >= self._threads:
+        # Where a thread is free, turning others away would help nobody: it is the process that
+        # waits, for a core. Who waits for a job's next change has no thread meanwhile.
+        elif self._is_late() and _all_threads_work():
             await _refusal().response()(scope, receive, send)
         else:
-            self._inside += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._inside -= 1
+            await self._app(scope, receive, send)
 
     def _is_late(self) -> bool:
         """Tell whether the look that is out should be back, and have a new one begin if none is."""
@@ -82,6 +77,10 @@ class Admission:
             await run_in_threadpool(_nothing)
         finally:
             self._look, self._since = None, time.monotonic()
+
+
+def _all_threads_work() -> bool:
+    return anyio.to_thread.current_default_thread_limiter().available_tokens <= 0
 
 
 def _nothing() -> None:

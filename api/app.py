@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
-    app.add_middleware(Admission, threads=settings.api_threads)
+    app.add_middleware(Admission)
     if traces.is_on():
         app.add_middleware(RequestTrace)
     app.add_middleware(RequestLog, metrics=RequestMetrics(services.registry))

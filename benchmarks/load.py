@@ -196,7 +196,9 @@ def streams(made: House, body: dict[str, Any], count: int) -> int:
     url = made.url + job["links"]["self"]
 
     def wait(_: int) -> bool:
-        answer = httpx.get(url, params={"wait": 60}, timeout=70)
+        # All begin at once, so some are turned away at first and come back when they are told to.
+        while (answer := httpx.get(url, params={"wait": 60}, timeout=70)).status_code == 503:
+            time.sleep(int(answer.headers["Retry-After"]))
         return bool(answer.json()["state"] == "cancelled")
 
     with ThreadPoolExecutor(count) as pool:

@@ -1,5 +1,6 @@
 """Connections that keep us waiting, and more requests than can be answered in time."""
 
+import asyncio
 import logging
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from starlette.types import Message, Receive, Scope, Send
 
 from api import admission, connections, services
 from api.connections import Connection
@@ -187,6 +189,37 @@ def test_a_few_are_never_turned_away_however_long_they_wait(
         assert own.http.get("/jobs/job_0/x").status_code == 404
         stuck.set()
         assert [each.result().status_code for each in asked] == [200] * 4
+
+
+def test_who_waits_for_a_change_keeps_nobody_out() -> None:
+    async def ask() -> int:
+        inside, free = 0, asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal inside
+            inside += 1
+            await free.wait()
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            raise AssertionError(message)
+
+        admission.limit_threads(2)
+        turns = admission.Admission(app)
+        scope = {"type": "http", "path": "/jobs/job_1"}
+        asked = [asyncio.create_task(turns(scope, receive, send)) for _ in range(5)]
+        await asyncio.sleep(0)
+        # The look that the first one began has no turn meanwhile, as if a core was waited for.
+        time.sleep(2 * admission.MAX_WAIT_S)
+        asked.append(asyncio.create_task(turns(scope, receive, send)))
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(*asked)
+        return inside
+
+    assert asyncio.run(ask()) == 6
 
 
 def test_who_breaks_off_is_one_line_and_no_failure(
