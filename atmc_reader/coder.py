@@ -215,8 +215,9 @@ def code_sorted(
     if total > whole:
         last = int(np.flatnonzero(counts)[-1])
         own = None if bits is None else bits[whole:total].astype(np.int32)
-        result = np.concatenate([result, coder.code(bit_model(last), total - whole, own)])
-    return result.astype(np.bool_)
+        rest = coder.code(bit_model(last), total - whole, own).astype(np.uint8)
+        result = np.concatenate([result, rest])
+    return result.view(np.bool_)
 
 
 def code_bits(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atmc_reader.coder import Coder, Integers, class_of, code_bits, code_symbols, smoothly
 from atmc_reader.layout import CODEBOOK_BITS, FactorLayout, Header, Weight, groups_of
-from atmc_reader.positions import Matrix, code_matrix
+from atmc_reader.positions import Matrix, by_kernel, code_matrix
 from atmc_reader.values import Floats, Kind, code_codebooks, code_floats
 
 U, V, C = range(3)
@@ -167,14 +167,14 @@ def _coded(
         raise ValueError(f"{layout.count} non-zeros in {height} rows of {width}")
     if layout.count == size:
         return np.arange(size)
-    weights = layout.weights
+    weights, area = layout.weights, frame.kernel[0] * frame.kernel[1]
     matrix = Matrix(
         height,
         width,
         frame.kernel,
         layout.count,
         has_neighbours=weights.neighbour != 0,
-        has_kernels=weights.kernel != 0,
+        by_kernel=by_kernel(weights.kernel, area) if weights.kernel and area > 1 else None,
     )
     own = None
     if rows is not None and places is not None:

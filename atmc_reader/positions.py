@@ -1,5 +1,6 @@
 """Where the non-zeros of a factor are: bits, each predicted by what is known around it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -25,6 +26,8 @@ PASSES = 16
 _LEAST = -13 * UNIT
 # What a row or a column adds to the logarithm of the odds is at most this, so that int16 holds it.
 _MOST = 24 * UNIT
+# All classes, and that of what lies beyond the last column.
+_CLASSES = np.arange(CLASSES + 1, dtype=np.uint8)
 #: Weights are in units of 1/32; that of a neighbour, and the constant, in units of 8/256 bit.
 WEIGHT_SHIFT, STEP = 5, 8
 
@@ -79,7 +82,9 @@ class Matrix:
             channel's cells side by side.
         ones: how many bits are set; neither none nor all.
         found: the set bits of the passes so far: rows and columns, of each pass.
-        has_neighbours, has_kernels: whether anybody asks for ``neighbours`` and ``in_kernel``.
+        has_neighbours: whether anybody asks for ``neighbours``.
+        by_kernel: what ``kernels`` has for a kernel of which so many entries are known to be set,
+            ``[area + 1]``; None if nobody asks for ``kernels``.
     """
 
     rows: int
@@ -88,7 +93,7 @@ class Matrix:
     ones: int
     found: list[tuple[Integers, Integers]] = field(default_factory=list)
     has_neighbours: bool = True
-    has_kernels: bool = True
+    by_kernel: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         self._ones_in_row = np.zeros(self.rows, np.int64)
@@ -100,22 +105,36 @@ class Matrix:
         self.area = self.kernel[0] * self.kernel[1]
         self.channels = self.columns // self.area
         self.has_neighbours &= self.area > 1
-        self.has_kernels &= self.area > 1
-        # How many of an entry's neighbours are known to be set, ``[rows, width, 16]``.
-        folded = (self.rows, self.width if self.has_neighbours else 0, PASSES)
-        self.neighbours = np.zeros(folded, np.int8)
-        # How many entries of a kernel are known to be set, ``[rows, channels]``.
-        self.in_kernel = np.zeros((self.rows, self.channels if self.has_kernels else 0), np.int64)
-        # The channel of each place of a phase, ``[16, width]``.
-        folded_columns = np.arange(self.width * PASSES).reshape(-1, PASSES).T
-        self._channel_of = np.minimum(folded_columns // self.area, self.channels - 1)
-        self._first_kernel = (self._row * self.channels)[:, None]
-        # The columns that have a neighbour so many columns further, by how many.
-        y, x = np.divmod(self._column % self.area, self.kernel[1])
-        width = self.kernel[1]
-        self._beside = {
-            1: x < width - 1, -1: x > 0, width: y < self.kernel[0] - 1, -width: y > 0
-        } if width > 1 else {1: y < self.kernel[0] - 1, -1: y > 0}  # fmt: skip
+        # Where the entries of a column begin in what is folded, without their row.
+        self._plane = self.rows * self.width
+        self._start_of = self._column % PASSES * self._plane + self._column // PASSES
+        if self.has_neighbours:
+            # How many of an entry's neighbours are known to be set, folded; the last plane takes
+            # the neighbours that lie beyond a kernel's edge.
+            self.neighbours = np.zeros((PASSES + 1, self.rows, self.width), np.int8)
+            self._beside = {step: self._beyond(step, there) for step, there in self._neighbours()}
+        if self.by_kernel is not None:
+            # There are whole sixteens of rows, as ``of_kernels`` needs them.
+            kernels = -(-self.rows // PASSES) * PASSES, self.channels
+            self._in_kernel = np.zeros(self.rows * self.channels, np.int64)
+            self.kernels = np.full(kernels, self.by_kernel[0])
+            # The channel of each place of a phase in a row, ``[16, width]``.
+            columns = np.arange(self.width * PASSES).reshape(-1, PASSES).T
+            self._channel_of = np.minimum(columns // self.area, self.channels - 1)
+
+    def _neighbours(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield how many columns further neighbours are, and which columns have such a one."""
+        height, width = self.kernel
+        y, x = np.divmod(self._column % self.area, width)
+        if width > 1:
+            yield from ((1, x < width - 1), (-1, x > 0))
+        yield from ((width, y < height - 1), (-width, y > 0))
+
+    def _beyond(self, step: int, there: NDArray[np.bool_]) -> Integers:
+        """Where the neighbours of columns begin in what is folded, without their row."""
+        found = np.full(self.columns, PASSES * self._plane)
+        found[there] = self._start_of[self._column[there] + step]
+        return found
 
     def phase(self, number: int) -> Integers:
         """The first column of each row in a pass; the others follow in steps of 16."""
@@ -147,18 +166,28 @@ class Matrix:
         return int(first - second)
 
     def folded(self, rows: Integers, columns: Integers) -> NDArray[np.bool_]:
-        """Bits that are set at these places, ``[rows, width, 16]``."""
-        marks = np.zeros((self.rows, self.width * PASSES), np.bool_)
-        marks[rows, columns] = True
-        return marks.reshape(self.rows, self.width, PASSES)
+        """Bits that are set at these places, ``[16, rows, width]``.
+
+        The first index is the column modulo 16, so that a pass has whole runs of memory.
+        """
+        marks = np.zeros((PASSES, self.rows, self.width), np.bool_)
+        marks.reshape(-1)[self._start_of[columns] + rows * self.width] = True
+        return marks
 
     def of_pass(self, folded: NDArray[_T], number: int) -> NDArray[_T]:
-        """The entries of a pass, ``[rows, width]``, of what has all, ``[rows, width, 16]``."""
-        return folded[self._row, :, self.phase(number)]
+        """The entries of a pass, ``[rows, width]``, of what is folded."""
+        return folded[self.phase(number), self._row]
 
-    def of_kernels(self, values: NDArray[_T], phase: Integers) -> NDArray[_T]:
-        """For each entry of a pass its kernel's number of ``values``, ``[rows, channels]``."""
-        return values.reshape(-1).take(self._first_kernel + self._channel_of[phase])
+    def of_kernels(self, values: NDArray[_T], number: int) -> NDArray[_T]:
+        """For each entry of a pass its kernel's number of ``values``, which are like ``kernels``.
+
+        The pattern of a pass comes again after sixteen rows, so that one list of places does for
+        all of them.
+        """
+        row = np.arange(PASSES)
+        places = row[:, None] * self.channels + self._channel_of[(number - row) % PASSES]
+        sixteens = values.reshape(-1, PASSES * self.channels).take(places.reshape(-1), axis=1)
+        return sixteens.reshape(-1, self.width)[: self.rows]
 
     def positions(self) -> Integers:
         """The positions of the set bits in the flattened matrix, in the order of the passes."""
@@ -172,18 +201,18 @@ class Matrix:
         self._seen_in_row += (self.columns - 1 - self.phase(number)) // PASSES + 1
         first_row = (number - self._column) % PASSES
         self._seen_in_column += (self.rows - 1 - first_row) // PASSES + 1
-        if self.has_kernels:
+        if self.by_kernel is not None:
             kernels = rows * self.channels + columns // self.area
-            found = np.bincount(kernels, minlength=self.in_kernel.size)
-            self.in_kernel += found.reshape(self.in_kernel.shape)
+            np.add.at(self._in_kernel, kernels, 1)
+            self.kernels.reshape(-1)[kernels] = self.by_kernel[self._in_kernel[kernels]]
         if not self.has_neighbours:
             return
-        flat, start = self.neighbours.reshape(-1), rows * (self.width * PASSES) + columns
-        for step, there in self._beside.items():
+        flat, start = self.neighbours.reshape(-1), rows * self.width
+        for step, beside in self._beside.items():
             # Whoever has been coded does not ask any more.
             if (number + step) % PASSES > number:
                 # Within one direction no entry is met twice.
-                flat[start[there[columns]] + step] += 1
+                flat[start + beside[columns]] += 1
 
 
 def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]:
@@ -207,17 +236,20 @@ def _classes(matrix: Matrix, number: int, weights: Weights) -> NDArray[np.uint8]
     odds += (_limited(row) + (CLASS_WIDTH // 2 - _LEAST)).astype(np.int16)[:, None]
     if matrix.has_neighbours:
         odds += matrix.of_pass(matrix.neighbours, number) * np.int16(STEP * weights.neighbour)
-    if matrix.has_kernels:
-        by_count = weighted(weights.kernel, logarithm(np.arange(1, matrix.area + 2)))
-        odds += matrix.of_kernels(by_count.astype(np.int16)[matrix.in_kernel], phase)
+    if matrix.by_kernel is not None:
+        odds += matrix.of_kernels(matrix.kernels, number)
     odds >>= CLASS_WIDTH.bit_length() - 1
-    np.maximum(odds, 0, out=odds)
-    np.minimum(odds, CLASSES - 1, out=odds)
-    classes = odds.astype(np.uint8)
+    classes = np.clip(odds, 0, CLASSES - 1, out=odds).astype(np.uint8)
     if matrix.columns % PASSES:
         last = phase + (matrix.width - 1) * PASSES
         classes[last >= matrix.columns, -1] = CLASSES
     return classes
+
+
+def by_kernel(weight: int, area: int) -> NDArray[np.int16]:
+    """What the entries known to be set in a kernel add to an entry's odds, ``[area + 1]``."""
+    added: Integers = (weight * logarithm(np.arange(1, area + 2))) >> WEIGHT_SHIFT
+    return added.astype(np.int16)
 
 
 def _limited(odds: Integers) -> Integers:
@@ -239,9 +271,9 @@ def code_matrix(
     for number in range(PASSES):
         classes = _classes(matrix, number, weights).reshape(-1)
         order = np.argsort(classes, kind="stable")
-        counts = np.bincount(classes, minlength=CLASSES + 1)[:CLASSES]
+        starts = np.searchsorted(classes, _CLASSES, sorter=order)
         bits = None if marks is None else matrix.of_pass(marks, number).reshape(-1)[order]
-        (where,) = np.nonzero(code_sorted(coder, counts, bits))
+        (where,) = np.nonzero(code_sorted(coder, np.diff(starts), bits))
         entries = order[where]
         rows = entries // matrix.width
         places = entries - rows * matrix.width

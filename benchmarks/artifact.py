@@ -7,7 +7,8 @@ The kept networks (``benchmarks/results/networks``) are written anew in format 3
 gives them, as all that are made here have. Networks of other sizes are made here: the dense LeNet
 that is kept, and ResNets with PyTorch's initial weights, for no trained ones are kept, are pruned
 to a density by ``lamp`` and quantised. At random weights there is nothing to be known of positions,
-so these rows show what the coder costs, and the kept networks what its contexts bring.
+so these rows show what the coder costs, and the kept networks what its contexts bring. "Unequal"
+ones have rows, columns, cells and kernels of different weight: reading them takes all contexts.
 
 Each row has the bytes of
 
@@ -121,6 +122,26 @@ def _made(networks: Sequence[str]) -> Iterator[tuple[str, CompressedModel]]:
             for bits in BITS:
                 name = f"{architecture} {density} {bits} bits"
                 yield name, ordered(pruned(architecture, network, density, bits))
+        if architecture != "lenet":
+            make_unequal(network)
+            for density in DENSITIES:
+                name = f"{architecture} unequal {density} 4 bits"
+                yield name, ordered(pruned(architecture, network, density, 4))
+
+
+@torch.no_grad()
+def make_unequal(network: torch.nn.Module) -> None:
+    """Scale each row, column, cell and kernel of the weights by a factor of its own.
+
+    So there is something to be known of positions, and a reader has all contexts to look at.
+    """
+    for weight, _ in dense_weights(network).values():
+        for dimension, size in enumerate(weight.shape):
+            spread, shape = (0.7 if dimension < 2 else 0.5), [1] * weight.dim()
+            shape[dimension] = size
+            weight *= (spread * torch.randn(shape)).exp()
+        if weight.dim() == 4:
+            weight *= (0.7 * torch.randn(*weight.shape[:2], 1, 1)).exp()
 
 
 def pruned(

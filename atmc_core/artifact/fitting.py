@@ -88,7 +88,8 @@ def _worth_marking(live: NDArray[np.bool_]) -> int | None:
 def _fitted(frame: Frame, rows: Integers, places: Integers) -> Weights:
     """The weights that predict a sample of the bits best, by logistic regression."""
     rows, columns = places_of(frame.rows, rows), places_of(frame.columns, places)
-    matrix = Matrix(len(frame.rows), len(frame.columns), frame.kernel, len(rows))
+    counts = np.arange(frame.kernel[0] * frame.kernel[1] + 1, dtype=np.int16)
+    matrix = Matrix(len(frame.rows), len(frame.columns), frame.kernel, len(rows), by_kernel=counts)
     contexts, bits, importance = _sample(matrix, rows, columns)
     base = matrix.base / UNIT * math.log(2)
     before = _cost(base + contexts @ np.zeros(len(NO_WEIGHTS)), bits, importance)
@@ -148,9 +149,9 @@ def _sample(matrix: Matrix, rows: Integers, columns: Integers) -> tuple[Array, A
         for index, (feature, place) in enumerate(zip(features, places, strict=True)):
             contexts[now, 1 + index] = feature[place] / (UNIT << WEIGHT_SHIFT)
         if matrix.area > 1:
-            beside = matrix.neighbours[row, column // PASSES, column % PASSES]
+            beside = matrix.neighbours[column % PASSES, row, column // PASSES]
             contexts[now, 5] = beside * (STEP / UNIT)
-            in_kernel = matrix.in_kernel[row, column // matrix.area].astype(np.int64)
+            in_kernel = matrix.kernels[row, column // matrix.area].astype(np.int64)
             contexts[now, 6] = logarithm(in_kernel + 1) / (UNIT << WEIGHT_SHIFT)
         else:
             contexts[now, _WITHOUT_KERNEL:] = 0

@@ -17,7 +17,7 @@ from atmc_core.factors.views import compressible_weights
 from atmc_core.networks.classifier import Normalization
 from atmc_reader.coder import Writer
 from atmc_reader.layout import parse
-from atmc_reader.positions import Matrix, Weights, code_matrix
+from atmc_reader.positions import Matrix, Weights, by_kernel, code_matrix
 from atmc_reader.values import Kind, code_floats
 from tests.docs.blocks import block
 
@@ -204,7 +204,8 @@ def test_positions_are_coded_as_the_page_says(
     marks[3] = marks[:, 7] = False
     places = np.nonzero(marks)
     weights = Weights(-9, 25, 13, 21, 26, 25, 30) if kernel != (1, 1) else Weights(3, -31, 40)
-    matrix, writer = Matrix(*shape, kernel, int(marks.sum())), Writer()
+    counted = by_kernel(weights.kernel, kernel[0] * kernel[1])
+    matrix, writer = Matrix(*shape, kernel, int(marks.sum()), by_kernel=counted), Writer()
     code_matrix(writer, matrix, weights, matrix.folded(*places))
     found = _positions(_Ans(writer.content()), shape, kernel, int(marks.sum()), weights)
     assert found == set(zip(*(each.tolist() for each in places), strict=True))
