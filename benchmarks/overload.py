@@ -7,8 +7,8 @@ before them were answered, over as many connections as that takes. The last line
 JSON object. For reads and creations each:
 
 - `capacity_per_s`: what it answers when 32 clients ask without a pause;
-- `below` and `above`: `offered_per_s`; `answered_per_s`, `p50_ms` and `p99_ms` of what was
-  answered, from when each was due; `shed`, the share that was turned away with 503 and
+- `below` and `above`: `offered_per_s`; `answered_per_s`, until the last one was; `p50_ms` and
+  `p99_ms` of what was answered, from when each was due; `shed`, the share that was turned away with 503 and
   `Retry-After`; `shed_p99_ms`; and `unanswered`, the number of all others.
 
 The client takes processor time of the same machine.
@@ -56,18 +56,25 @@ _P99 = 98
 
 @dataclass
 class Answers:
-    """How long each request took from when it was due, by what became of it."""
+    """How long each request took from when it was due, by what became of it.
+
+    Attributes:
+        answered, shed: the seconds of those that were answered, and turned away.
+        unanswered: how many others there were.
+        lasted_s: from the first request until the last one's answer.
+    """
 
     answered: list[float] = field(default_factory=list)
     shed: list[float] = field(default_factory=list)
     unanswered: int = 0
+    lasted_s: float = 0.0
 
     def figures(self, seconds: float) -> dict[str, float]:
-        """The figures of the module's description."""
+        """The figures of the module's description; requests were sent for `seconds`."""
         asked = len(self.answered) + len(self.shed) + self.unanswered
         return {
             "offered_per_s": round(asked / seconds, 1),
-            "answered_per_s": round(len(self.answered) / seconds, 1),
+            "answered_per_s": round(len(self.answered) / max(seconds, self.lasted_s), 1),
             "p50_ms": round(1000 * statistics.median(self.answered or [0.0]), 1),
             "p99_ms": round(_p99_ms(self.answered), 1),
             "shed": round(len(self.shed) / max(1, asked), 4),
@@ -152,6 +159,7 @@ class Client:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             sent.append(asyncio.create_task(self.send(due, answers)))
         await asyncio.gather(*sent)
+        answers.lasted_s = time.perf_counter() - began
         return answers
 
     def close(self) -> None:
