@@ -8,8 +8,8 @@ JSON object. For reads and creations each:
 
 - `capacity_per_s`: what it answers when 32 clients ask without a pause;
 - `below` and `above`: `offered_per_s`; `answered_per_s`, until the last one was; `p50_ms` and
-  `p99_ms` of what was answered, from when each was due; `shed`, the share that was turned away with 503 and
-  `Retry-After`; `shed_p99_ms`; and `unanswered`, the number of all others.
+  `p99_ms` of what was answered, from when each was due; `shed`, the share that was turned away with
+  503 and `Retry-After`; `shed_p99_ms`; and `unanswered`, the number of all others.
 
 The client takes processor time of the same machine.
 """
