@@ -45,6 +45,9 @@ def test_requests_are_counted_by_what_became_of_them(
     answers = asyncio.run(ask(path))
     assert (len(answers.answered), len(answers.shed)) == (answered, shed)
     assert answers.unanswered == unanswered
+    assert answers.lasted_s > 0.2
+    # What comes after the last has been sent is not counted as if it had come before.
+    answers.lasted_s = 0.5
     figures = answers.figures(0.25)
-    assert (figures["offered_per_s"], figures["answered_per_s"]) == (40, 4 * answered)
+    assert (figures["offered_per_s"], figures["answered_per_s"]) == (40, 2 * answered)
     assert figures["shed"] == shed / 10
