@@ -59,13 +59,13 @@ class Target(SpecModel):
         ),
     ] = "element"
     small_tensor_bits: Annotated[
-        SmallTensorBits,
+        SmallTensorBits | None,
         Field(
             description="bits of a value of what is no weight, where 32 is float32: with 16, "
             "codebooks, biases and norms are float16; with 8, biases are integers of 8 bits times "
-            "a power of two, codebooks and norms float16"
+            "a power of two, codebooks and norms float16; by default 16, and 32 where bits is 32"
         ),
-    ] = 32
+    ] = None
     macs: Annotated[
         Number | None,
         Field(
@@ -98,6 +98,13 @@ class Target(SpecModel):
         if sum(getattr(self, size) is not None for size in self.SIZES) != 1:
             raise broken(f"give exactly one of {', '.join(self.SIZES)}")
         return self
+
+    @property
+    def bits_of_small_tensors(self) -> SmallTensorBits:
+        """``small_tensor_bits``, or where it is not given its default."""
+        if self.small_tensor_bits is not None:
+            return self.small_tensor_bits
+        return 32 if self.bits == FLOAT_BITS else 16
 
     @classmethod
     def rules(cls) -> Schema:

@@ -308,7 +308,6 @@ class FinishStage(CompressedStage):
     def __init__(self, inputs: Inputs, setup: TrainingSetup, handover: Handover) -> None:
         factors, k = restore_compressed(inputs, handover)
         structure, bits = inputs.new_structure(), inputs.target.bits
-        small_tensor_bits = inputs.target.small_tensor_bits
         net = compressor(
             inputs,
             factors,
@@ -316,7 +315,7 @@ class FinishStage(CompressedStage):
             k=k,
             bits=bits,
             steps=0,
-            small_tensor_bits=small_tensor_bits,
+            small_tensor_bits=inputs.target.bits_of_small_tensors,
         )
         peak_rate = _FINISHING_RATE * inputs.spec.training.peak_rate
         epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, handover)

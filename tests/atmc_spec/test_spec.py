@@ -13,6 +13,7 @@ from atmc_spec import (
     PRESETS,
     SPECS,
     Accept,
+    Bits,
     CompressionSpec,
     Effort,
     Evaluation,
@@ -232,6 +233,15 @@ def test_an_evaluation_alone_refuses_what_it_would_ignore(
 def test_the_budget_is_the_density_times_the_weights() -> None:
     assert Target(bits=8, density=0.01).given_k(430_500) == 4305
     assert Target(bits=8, k=7).given_k(430_500) == 7
+
+
+@pytest.mark.parametrize(("bits", "small"), [(1, 16), (8, 16), (16, 16), (32, 32)])
+def test_small_tensors_have_half_precision_unless_nothing_is_to_be_rounded(
+    bits: Bits, small: int
+) -> None:
+    assert Target(bits=bits, k=1).bits_of_small_tensors == small
+    assert Target(bits=bits, k=1, small_tensor_bits=8).bits_of_small_tensors == 8
+    assert Target(bits=bits, k=1, small_tensor_bits=32).bits_of_small_tensors == 32
 
 
 @pytest.mark.parametrize(

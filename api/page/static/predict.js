@@ -26,7 +26,7 @@ export function fileBytes(target, N, { small, layers }) {
   const isCode = target.bits <= 8;
   const positions = (POSITIONS * N * entropy(k / N)) / 8;
   const values = ((isCode ? CODES : 1) * k * target.bits) / 8;
-  const each = (target.small_tensor_bits || 32) / 8;
+  const each = (target.small_tensor_bits || (target.bits === 32 ? 32 : 16)) / 8;
   const codebooks = isCode ? layers * Math.min(2 ** target.bits, k / layers) * each : 0;
   return { bytes: Math.round(positions + values + codebooks + small * each + 200), k };
 }

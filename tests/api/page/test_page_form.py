@@ -93,17 +93,27 @@ def test_the_page_calls_wrong_what_the_service_refuses(local: Service, visit: Vi
 
 
 def test_the_predicted_size_is_near_what_was_measured(local: Service, visit: Visiting) -> None:
-    # Non-zeros, bits and bytes of docs/results.md, of LeNet's 430,500 weights.
-    measured = [(33_062, 4, 35_128), (15_974, 4, 19_428), (7_442, 4, 10_956), (43_050, 8, 63_091)]
+    # Non-zeros, bits, those of small tensors, and bytes of docs/results.md, of LeNet's 430,500
+    # weights; 16 is what a job takes that names none.
+    measured: list[tuple[int, int, int | None, int]] = [
+        (33_062, 4, 32, 35_128),
+        (15_974, 4, 32, 19_428),
+        (15_974, 4, None, 17_777),
+        (7_442, 4, 32, 10_956),
+        (43_050, 8, 32, 63_091),
+    ]
     page = visit(local).go("jobs")
     predicted = page.evaluate(
         """async (rows) => {
             const script = document.querySelector('script[src]').src;
             const { fileBytes } = await import(script.replace('app.js', 'predict.js'));
             const others = { small: 730, layers: 4 };
-            return rows.map(([k, bits]) => fileBytes({ k, bits }, 430500, others).bytes);
+            return rows.map(([k, bits, small]) => {
+                const target = small ? { k, bits, small_tensor_bits: small } : { k, bits };
+                return fileBytes(target, 430500, others).bytes;
+            });
         }""",
         measured,
     )
-    for (_, _, real), guess in zip(measured, predicted, strict=True):
+    for (_, _, _, real), guess in zip(measured, predicted, strict=True):
         assert guess == pytest.approx(real, rel=0.1)
