@@ -15,6 +15,11 @@ from atmc_spec.values import SMALLEST, Flag, Number, Whole
 INT8_DROP = 0.01
 
 
+def _half_unless_float(target: Mapping[str, Any]) -> SmallTensorBits:
+    """The default of ``small_tensor_bits``: who asks for no rounding gets none."""
+    return 32 if target.get("bits") == FLOAT_BITS else 16
+
+
 class Target(SpecModel):
     """The size to compress to: k non-zeros in all of U, V and C together, each stored in b bits.
 
@@ -59,13 +64,13 @@ class Target(SpecModel):
         ),
     ] = "element"
     small_tensor_bits: Annotated[
-        SmallTensorBits | None,
+        SmallTensorBits,
         Field(
             description="bits of a value of what is no weight, where 32 is float32: with 16, "
             "codebooks, biases and norms are float16; with 8, biases are integers of 8 bits times "
             "a power of two, codebooks and norms float16; by default 16, and 32 where bits is 32"
         ),
-    ] = None
+    ] = Field(default_factory=_half_unless_float)
     macs: Annotated[
         Number | None,
         Field(
@@ -98,13 +103,6 @@ class Target(SpecModel):
         if sum(getattr(self, size) is not None for size in self.SIZES) != 1:
             raise broken(f"give exactly one of {', '.join(self.SIZES)}")
         return self
-
-    @property
-    def bits_of_small_tensors(self) -> SmallTensorBits:
-        """``small_tensor_bits``, or where it is not given its default."""
-        if self.small_tensor_bits is not None:
-            return self.small_tensor_bits
-        return 32 if self.bits == FLOAT_BITS else 16
 
     @classmethod
     def rules(cls) -> Schema:

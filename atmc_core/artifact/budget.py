@@ -153,7 +153,7 @@ class Budget:
     @cached_property
     def _others(self) -> dict[str, torch.Tensor]:
         """Other tensors that take the most room, in the order in which the file will have them."""
-        others = worst_others(self.blank.others, self.target.bits_of_small_tensors)
+        others = worst_others(self.blank.others, self.target.small_tensor_bits)
         return ordered_others(replace(self.blank, others=others))
 
     @property
@@ -236,7 +236,7 @@ class Budget:
         model = replace(
             self.blank,
             factors=worst_values(
-                factors, self.blank.bits, self.target.bits_of_small_tensors, shares or {}
+                factors, self.blank.bits, self.target.small_tensor_bits, shares or {}
             ),
             others=self._others,
         )

@@ -157,7 +157,7 @@ class Inputs:
             factors: U, V and C of every conv and linear weight, by name.
             k: the number of non-zeros that they may have.
         """
-        return self._packed(factors, k, self.target.bits, self.target.bits_of_small_tensors)
+        return self._packed(factors, k, self.target.bits, self.target.small_tensor_bits)
 
     def dense(self) -> CompressedModel:
         """The present classifier as an artifact that loses nothing."""

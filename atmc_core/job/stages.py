@@ -315,7 +315,7 @@ class FinishStage(CompressedStage):
             k=k,
             bits=bits,
             steps=0,
-            small_tensor_bits=inputs.target.bits_of_small_tensors,
+            small_tensor_bits=inputs.target.small_tensor_bits,
         )
         peak_rate = _FINISHING_RATE * inputs.spec.training.peak_rate
         epochs, teacher = setup.plan.effort.finish_epochs, dense_teacher(inputs, handover)

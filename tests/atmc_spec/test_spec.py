@@ -239,9 +239,12 @@ def test_the_budget_is_the_density_times_the_weights() -> None:
 def test_small_tensors_have_half_precision_unless_nothing_is_to_be_rounded(
     bits: Bits, small: int
 ) -> None:
-    assert Target(bits=bits, k=1).bits_of_small_tensors == small
-    assert Target(bits=bits, k=1, small_tensor_bits=8).bits_of_small_tensors == 8
-    assert Target(bits=bits, k=1, small_tensor_bits=32).bits_of_small_tensors == 32
+    target = GOOD["target"] | {"bits": bits}
+    stored = read_spec(GOOD | {"target": target}).to_json()["target"]
+    assert stored["small_tensor_bits"] == small
+    for given in (8, 32):
+        spec = read_spec(GOOD | {"target": target | {"small_tensor_bits": given}})
+        assert spec.to_json()["target"]["small_tensor_bits"] == given
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def _factors(kind: str, architecture: str = "digits_cnn") -> NamedFactors:
 
 def _cut(budget: Budget, factors: NamedFactors, k: int) -> CompressedModel:
     """The artifact of the k largest entries, quantised, rounded and in order, as a job has it."""
-    kept, small = {}, budget.target.bits_of_small_tensors
+    kept, small = {}, budget.target.small_tensor_bits
     for (name, own), mask in zip(factors.items(), supports(factors, k).values(), strict=True):
         parts = [t * m for t, m in zip(own.whole().tensors, mask.tensors, strict=True)]
         if budget.target.bits <= 8:
