@@ -164,6 +164,9 @@ def settings_in(home: Path, template: Path, broker: str) -> Settings:
         max_model_bytes=1_000_000,
         max_dataset_bytes=1_000_000,
         max_inflated_bytes=2_000_000,
+        # A test's clients take turns with the service at one interpreter, so that they wait for it
+        # long: none is turned away unless all of these threads are at work.
+        api_threads=40,
     )
 
 

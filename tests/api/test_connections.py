@@ -30,7 +30,8 @@ WITH_BODY = (
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, template: Any, broker: str) -> Iterator[Service]:
-    yield from running(settings_in(tmp_path_factory.mktemp("own") / "data", template, broker))
+    settings = settings_in(tmp_path_factory.mktemp("own") / "data", template, broker)
+    yield from running(settings.model_copy(update={"api_threads": 8}))
 
 
 def connect(service: Service, beginning: bytes = HALF) -> socket.socket:

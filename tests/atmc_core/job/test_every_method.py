@@ -78,6 +78,9 @@ def _check_job(tmp_path: Path, method: str, architecture: str, bits: int) -> Non
     model = artifact.load(tmp_path / "run" / "results" / "model.atmc")
     weights = sum(torch.Size(f.view.shape).numel() for f in model.factors.values())
     _check(model, bits, round(density * weights))
+    # By default biases and norms are rounded, unless nothing is.
+    small = model.others.values()
+    assert all(torch.equal(own, own.half().float()) for own in small) == (bits < 32)
 
 
 def _check(model: artifact.CompressedModel, bits: int, k: int) -> None:
