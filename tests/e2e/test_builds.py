@@ -60,6 +60,7 @@ def test_the_workflow_for_github_compresses_and_gates(checkout: Path, service_ur
     assert ElementTree.parse(checkout / "gate.xml").getroot()[0].get("tests") == "2"
 
 
+@pytest.mark.slow
 def test_the_job_for_gitlab_gates_a_network_as_it_is(checkout: Path, service_url: str) -> None:
     job = yaml.safe_load((EXAMPLES / "gitlab-ci.yml").read_text())["robustness"]
     run("\n".join(job["script"]), checkout, service_url)

@@ -149,6 +149,7 @@ def _assert_resumed_and_equal(
         assert file.read() == undisturbed.artifact
 
 
+@pytest.mark.slow
 def test_a_job_whose_child_is_killed_goes_on_and_ends_the_same_even_with_a_broken_checkpoint(
     bench, run_next, poll, upload: Upload, undisturbed: Undisturbed
 ) -> None:
