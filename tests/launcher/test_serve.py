@@ -137,11 +137,21 @@ def test_with_an_admin_s_key_it_listens_there_and_asks_for_one(launch, tmp_path)
         assert is_closed(service.part(part).pid), part
 
 
-def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch):
+@pytest.mark.slow
+def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(launch, tmp_path):
+    (tmp_path / "signing.pem").write_text("no key")
+    service = launch("--port", "0", ATMC_SIGNING_KEY_FILE=str(tmp_path / "signing.pem"))
+    assert service.process.wait(timeout=120) == 1, service.output()
+    assert "does not start; its log ends:" in service.output()
+    assert "signing.pem" in service.output()
+    assert service.processes() == []
+
+
+def test_a_store_that_cannot_be_used_is_named(launch):
     service = launch("--port", "0", ATMC_STORE_URL="gopher://nowhere")
     assert service.process.wait(timeout=60) == 1, service.output()
-    assert "does not start; its log ends:" in service.output()
-    assert "gopher" in service.output()
+    assert "error: ATMC_STORE_URL: 'gopher' is not one of file, s3" in service.output()
+    assert "does not start" not in service.output()
     assert service.processes() == []
 
 
