@@ -7,7 +7,12 @@ gradients change (backward pass differentiable approximation, BPDA):
 
 - a maximum passes its gradient to all values, in shares by a softmax of them over a temperature,
   as the logarithm of a sum of exponentials does;
+- clipping to two limits (``nn.Hardtanh``) passes its gradient on beyond them, too, the less the
+  farther a value is from the nearer one, by a factor of e for each temperature; a network that
+  learns a threshold is flat at nearly all pixels;
 - rounding passes its gradient on unchanged.
+
+ReLU and ReLU6, which is hardly ever at its upper limit, keep their gradients.
 
 Source: Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security" (ICML
 2018), section 4.1.
@@ -37,14 +42,15 @@ _Shares = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class SmoothBackward(TorchFunctionMode):
-    """A context in which maxima and roundings get smooth backward passes.
+    """A context in which maxima, clipping and roundings get smooth backward passes.
 
     Operations are recognised as they are called, whichever module calls them. Only those are
     touched whose gradient is needed.
 
     Args:
-        temperature: that of the softmax by which a maximum shares its gradient, above 0, in units
-            of the standard deviation of an image's values there; so no factor on a layer matters.
+        temperature: that of the softmax by which a maximum shares its gradient, and of the falling
+            gradient beyond the limits of clipping, above 0, in units of the standard deviation of
+            an image's values there; so no factor on a layer matters.
 
     Attributes:
         count: how many operations have got another backward pass so far.
@@ -86,7 +92,7 @@ def smoothed(model: Model, temperature: float) -> Model:
 
 
 def has_edges(model: Model, images: Tensor) -> bool:
-    """Whether smooth backward passes differ from the model's own: it takes maxima, or rounds.
+    """Whether smooth backward passes differ from the model's own: it takes maxima, clips or rounds.
 
     Args:
         model: maps images to logits ``[N, classes]``; differentiable in its input.
@@ -298,6 +304,48 @@ def _extreme(sign: int) -> Callable[..., Any]:
     return extreme
 
 
+def _clipped(
+    func: Callable[..., Any],
+    temperature: float,
+    values: Tensor,
+    low: Any = None,
+    high: Any = None,
+    inplace: bool = False,
+    **options: Any,
+) -> Any:
+    """The smooth form of clipping to two numbers."""
+    names = ("min_val", "max_val") if func is F.hardtanh else ("min", "max")
+    low, high = options.pop(names[0], low), options.pop(names[1], high)
+    if func is F.hardtanh:
+        low, high = -1.0 if low is None else low, 1.0 if high is None else high
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    # nn.ReLU6 calls hardtanh from 0 to 6.
+    relu6 = (low, high) == (0, 6)
+    if options or values.ndim < 2 or not numbers or not low < high or relu6:
+        return NotImplemented
+    given = values.clone() if inplace else values
+    result = _Clipping.apply(given, low, high, temperature)  # type: ignore[no-untyped-call]
+    return values.copy_(result) if inplace else result
+
+
+class _Clipping(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, values: Tensor, low: float, high: float, temperature: float
+    ) -> Tensor:
+        context.save_for_backward(values)
+        context.low, context.high, context.temperature = low, high, temperature
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (values,) = context.saved_tensors
+        inside = values.clamp(context.low, context.high)
+        inverse = _inverse_temperature(values, inside, context.temperature)
+        beyond = (inside - values).abs_()
+        return gradients[0] * beyond.mul_(inverse).neg_().exp_(), None, None, None
+
+
 def _rounded(func: Callable[..., Any], temperature: float, values: Tensor, **options: Any) -> Any:
     """The smooth form of a rounding: its gradient goes on unchanged."""
     return _Rounding.apply(values, func, options)  # type: ignore[no-untyped-call]
@@ -329,6 +377,7 @@ _SMOOTH: Mapping[Callable[..., Any], Callable[..., Any]] = {
     **dict.fromkeys([torch.maximum, Tensor.maximum], _extreme(1)),
     **dict.fromkeys([torch.amin, Tensor.amin, torch.min, Tensor.min], _extreme(-1)),
     **dict.fromkeys([torch.minimum, Tensor.minimum], _extreme(-1)),
+    **dict.fromkeys([F.hardtanh, torch.clamp, Tensor.clamp, torch.clip, Tensor.clip], _clipped),
     **dict.fromkeys([torch.round, Tensor.round, torch.floor, Tensor.floor], _rounded),
     **dict.fromkeys([torch.ceil, Tensor.ceil, torch.trunc, Tensor.trunc], _rounded),
 }

@@ -320,11 +320,11 @@ def _clamped(low: Any = None, high: Any = None) -> Curve:
     if low == 0 and high is None:
         return Relu()
     kinks = tuple(float(each) for each in (low, high) if each is not None)
-    return Searched(lambda x: x.clamp(low, high), kinks=kinks)
+    return Searched(lambda x: x.clamp(low, high), kinks=kinks, rises=True)
 
 
 def _leaky(slope: float = 0.01) -> Curve:
-    return Searched(lambda x: F.leaky_relu(x, slope), kinks=(0.0,))
+    return Searched(lambda x: F.leaky_relu(x, slope), kinks=(0.0,), rises=slope >= 0)
 
 
 def _prelu(weight: Tensor) -> Curve:
@@ -518,7 +518,9 @@ RULES: Mapping[Any, Rule] = {
         lambda approximate="none": Searched(lambda x: F.gelu(x, approximate=approximate), _GELU)
     ),
     aten.hardswish.default: _elementwise(_hard_swish),
-    aten.hardsigmoid.default: _elementwise(lambda: Searched(F.hardsigmoid, kinks=(-3.0, 3.0))),
+    aten.hardsigmoid.default: _elementwise(
+        lambda: Searched(F.hardsigmoid, kinks=(-3.0, 3.0), rises=True)
+    ),
     aten.abs.default: _elementwise(lambda: Searched(torch.abs, kinks=(0.0,))),
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d.default: _max_pool,

@@ -155,8 +155,8 @@ def _masked_gradients(state: dict[str, Any]) -> Check:
         return _check(
             code,
             None,
-            "The network takes no maxima and rounds nothing, so there is nothing to smooth: its "
-            "gradients are its own in PGD on smooth backward passes, too.",
+            "The network takes no maxima, clips and rounds nothing, so there is nothing to smooth: "
+            "its gradients are its own in PGD on smooth backward passes, too.",
         )
     withstood = torch.stack([found["right"] for found in plain]).all(0)
     extra, count = int((withstood & ~attacks["pgd_smooth"]["right"]).sum()), len(withstood)
@@ -186,7 +186,7 @@ def _form(proof: dict[str, Any] | None, side: dict[str, Any]) -> list[Check]:
             f"{_percent(proven['accuracy'])} are proven and {_percent(attacked['accuracy'])} "
             f"withstand the attacks. The network has {has}, over which bounds are loose: its form "
             "is in the way, and other weights would not help much. Strides instead, as in "
-            "strided_cnn, are easier to prove."
+            "clipped_cnn, are easier to prove."
         )
     else:
         message = (

@@ -20,6 +20,7 @@ from atmc_core.networks.architectures.resnet import (
     wide_resnet_28_10,
 )
 from atmc_core.networks.architectures.small import (
+    clipped_cnn,
     digits_cnn,
     lenet,
     small_cnn,
@@ -106,6 +107,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("small_cnn", small_cnn, (1, 28, 28)),
         Architecture("strided_cnn", strided_cnn, (1, 28, 28)),
         Architecture("wide_strided_cnn", wide_strided_cnn, (1, 28, 28)),
+        Architecture("clipped_cnn", clipped_cnn, (1, 28, 28)),
         Architecture("vgg16_bn", vgg16_bn, (3, 32, 32)),
         Architecture("wide_resnet_16_8", wide_resnet_16_8, (3, 32, 32)),
         Architecture("wide_resnet_28_10", wide_resnet_28_10, (3, 32, 32)),

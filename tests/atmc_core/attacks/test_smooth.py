@@ -153,6 +153,47 @@ def test_a_gradient_passes_through_rounding(
     assert has_edges(model, images)
 
 
+@pytest.mark.parametrize(
+    "clip",
+    [
+        nn.Hardtanh(0, 0.5),
+        nn.Hardtanh(0, 0.5, inplace=True),
+        lambda x: F.hardtanh(x, min_val=0, max_val=0.5),
+        lambda x: torch.clamp(x, 0, 0.5),
+        lambda x: x.clip(min=0, max=0.5),
+    ],
+    ids=["module", "in place", "by keyword", "clamp", "clip"],
+)
+def test_clipping_passes_less_and_less_of_a_gradient_on(
+    clip: Callable[[Tensor], Tensor], images: Tensor
+) -> None:
+    def model(x: Tensor) -> Tensor:
+        return clip(1 * x)
+
+    assert torch.equal(smoothed(model, 0.3)(images), model(images))
+    plain, smooth = _gradient(model, images), _gradient(smoothed(model, 0.3), images)
+    deviation = images.std((1, 2, 3), correction=0, keepdim=True)
+    beyond = (images - images.clamp(0, 0.5)).abs()
+    whole = torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(smooth, whole * torch.exp(-beyond / (0.3 * deviation)))
+    inside = beyond == 0
+    assert torch.equal(smooth[inside], plain[inside])
+    assert not plain[~inside].any()
+    assert has_edges(model, images)
+
+
+def test_what_is_clipped_to_one_side_or_by_tensors_keeps_its_gradient(images: Tensor) -> None:
+    bound = torch.zeros(1)
+    for model in (
+        nn.ReLU6(),
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp(bound, bound + 1),
+        lambda x: torch.clamp(x, max=0.5),
+        lambda x: x.clamp(1, 0),
+    ):
+        assert not has_edges(model, images)
+
+
 def test_nothing_else_is_touched(images: Tensor) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten())

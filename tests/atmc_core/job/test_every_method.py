@@ -26,7 +26,7 @@ DENSITY, CLASSES = 0.02, 10
 ALL_BITS = get_args(Bits)
 #: Channels and side of the images of the networks that take no photographs.
 SMALL = {"digits_cnn": (1, 8)} | dict.fromkeys(
-    ("lenet", "small_cnn", "strided_cnn", "wide_strided_cnn"), (1, 28)
+    ("lenet", "small_cnn", "strided_cnn", "wide_strided_cnn", "clipped_cnn"), (1, 28)
 )
 NETWORKS = (
     *SMALL,
