@@ -332,7 +332,18 @@ _MODULES: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.AvgPool2d: _average,
     nn.ReLU: lambda module, values: values.relu(),
     **dict.fromkeys(
-        (nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh), _call
+        (
+            nn.ReLU6,
+            nn.Hardtanh,
+            nn.LeakyReLU,
+            nn.SiLU,
+            nn.GELU,
+            nn.Hardswish,
+            nn.Hardsigmoid,
+            nn.Sigmoid,
+            nn.Tanh,
+        ),
+        _call,
     ),
 }
 _FUNCTIONS: dict[Any, Callable[[Any, Tensor], Tensor]] = {

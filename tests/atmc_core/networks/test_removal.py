@@ -54,7 +54,8 @@ def _compared(classifier: Classifier, shape: tuple[int, ...]) -> tuple[Classifie
 
 
 @pytest.mark.parametrize(
-    "architecture", ["lenet", "digits_cnn", "small_cnn", "resnet18", "wide_resnet_16_8"]
+    "architecture",
+    ["lenet", "digits_cnn", "small_cnn", "clipped_cnn", "resnet18", "wide_resnet_16_8"],
 )
 def test_dead_rows_go_and_outputs_stay(architecture: str) -> None:
     classifier = _classifier(architecture)
