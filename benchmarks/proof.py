@@ -73,7 +73,7 @@ class Kind:
 #: By what the names of their files begin with.
 KINDS = {
     "mnist": Kind("mnist", "lenet", 76 / 255),
-    "proven": Kind("mnist", "wide_strided_cnn", 0.3, provable=True),
+    "proven": Kind("mnist", "clipped_cnn", 0.3, provable=True),
     "trades": Kind("mnist", "onnx", 0.3),
     "resnet2b": Kind("cifar10", "onnx", 2 / 255),
 }
