@@ -116,7 +116,7 @@ def clipped_cnn(num_classes: int) -> nn.Module:
 
     A threshold of the pixels comes first, whose slope and place are trained: near black and near
     white it leaves an interval of no width. So do all activations, since each is clipped on both
-    sides. As much training leaves a good deal more proven (docs/proofs.md).
+    sides. More is proven after as much training, a short one above all (docs/proofs.md).
     """
     threshold = nn.Conv2d(1, 1, 1)
     # A slope of one would leave nothing flat, and training moves it only slowly.

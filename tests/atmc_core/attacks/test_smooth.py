@@ -258,15 +258,16 @@ def test_what_a_network_hides_behind_its_maxima_is_found() -> None:
 
 def test_no_operation_waits_for_a_device(images: Tensor) -> None:
     with Waits() as waits:
-        for maxima in MAXIMA.values():
-            _gradient(smoothed(maxima, 0.1), images)
+        for flat in (*MAXIMA.values(), nn.Hardtanh(0, 0.5)):
+            _gradient(smoothed(flat, 0.1), images)
     assert waits.found == []
 
 
 def test_a_compiled_network_stays_whole(images: Tensor) -> None:
     """As recorded steps are compiled on a GPU; here without a compiler for a device."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2, 1))
+    layers = nn.Conv2d(4, 3, 3), nn.Hardtanh(0, 0.5), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2, 1)
+    model = nn.Sequential(*layers)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(
         _gradient(smoothed(compiled, 0.1), images), _gradient(smoothed(model, 0.1), images)
