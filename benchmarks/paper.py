@@ -40,6 +40,7 @@ from atmc_core.job import run as job
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Normalization
 from atmc_core.networks.upload import ModelInput
+from atmc_core.training.intervals import proven_share
 from atmc_spec import JobSpec, read_spec
 from atmc_spec.defaults import BACKWARD
 from atmc_spec.names import Backward
@@ -407,25 +408,32 @@ def evaluate(
     """The accuracies on the test split: clean, and under both attacks.
 
     ``paper_pgd_accuracy`` is the accuracy under the paper's attack. For ``pgd_accuracy`` an image
-    has to be classified correctly under both attacks.
+    has to be classified correctly under both attacks. ``proven_accuracy``, which stands in the rows
+    of training for proof, is the share that interval bounds prove, in float32.
     """
-    test = first_images(images(arguments))
+    test = first_images(images(arguments)).to(device())
+    classifier = model.classifier().to(device())
     setting = SETTINGS[arguments.dataset]
     clean, paper, worst = standing_after(
-        model.classifier().to(device()),
-        test.to(device()),
+        classifier,
+        test,
         papers_attacks(
             arguments.epsilon, setting.steps, arguments.strong_steps, arguments.strong_restarts
         ),
         path=(arguments.seed, EVALUATED),
         at_once=setting.evaluated_at_once if has_gpu() else _CPU_AT_ONCE,
     )
-    return {
+    found: dict[str, float | int] = {
         "clean_accuracy": clean,
         "paper_pgd_accuracy": paper,
         "pgd_accuracy": worst,
         "test_images": len(test),
     }
+    if arguments.training.get("loss") == "ibp":
+        found["proven_accuracy"] = proven_share(
+            classifier, {}, test, arguments.epsilon, arguments.batch_size
+        )
+    return found
 
 
 def _show(event: dict[str, Any]) -> None:

@@ -105,6 +105,17 @@ def test_rows_are_whole_jobs_and_are_kept(
     assert _table([*asked, *rows], monkeypatch) == first
 
 
+@pytest.mark.usefixtures("forked_evaluation")
+def test_a_row_of_training_for_proof_says_how_much_is_proven(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ["--architecture", "clipped_cnn", "--epsilon", "1e-5"]
+    proof = ["--training", '{"loss": "ibp"}', "--methods", "da", "--densities"]
+    (row,) = _table([*asked, *network, *proof], monkeypatch)["rows"]
+    # The radius is next to nothing, so that bounds prove nearly what is classified correctly.
+    assert row["pgd_accuracy"] - 1 / 16 <= row["proven_accuracy"] <= row["pgd_accuracy"]
+
+
 def test_a_network_begins_with_the_data_set_s_number_of_classes(tmp_path: Path) -> None:
     asked = {"dataset": "cifar100", "architecture": "mobilenet_v2", "name": "few", "seed": 0}
     arguments = argparse.Namespace(**asked, work=tmp_path)
