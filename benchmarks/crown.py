@@ -60,7 +60,14 @@ def main() -> None:
     path = arguments.network or folder / "networks" / RESIDUAL
     classifier = read(path)
     test = first_images(unpacked("cifar10"), arguments.images)
-    rows = [{"network": path.stem, **row(classifier, test, each)} for each in arguments.epsilons]
+    rows = [
+        {
+            "network": path.stem,
+            **row(classifier, test, each),
+            "published_crown_accuracy": None if arguments.network else PUBLISHED.get(each),
+        }
+        for each in arguments.epsilons
+    ]
     if arguments.write:
         write(rows)
     print_result({"rows": rows})
@@ -98,7 +105,6 @@ def row(classifier: Classifier, test: Split, epsilon: float) -> dict[str, Any]:
         "crown_accuracy": (by.total() - by["alpha-crown"]) / len(test),
         "proven_accuracy": by.total() / len(test),
         "bounds": {bound: by[bound] for bound in BOUNDS},
-        "published_crown_accuracy": PUBLISHED.get(epsilon),
         "images": len(test),
         "proof_seconds": round(time.monotonic() - began, 1),
         "threads": torch.get_num_threads(),
