@@ -25,6 +25,7 @@ from atmc_core.networks.architectures.small import (
     lenet,
     small_cnn,
     strided_cnn,
+    wide_clipped_cnn,
     wide_strided_cnn,
 )
 
@@ -108,6 +109,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("strided_cnn", strided_cnn, (1, 28, 28)),
         Architecture("wide_strided_cnn", wide_strided_cnn, (1, 28, 28)),
         Architecture("clipped_cnn", clipped_cnn, (1, 28, 28)),
+        Architecture("wide_clipped_cnn", wide_clipped_cnn, (1, 28, 28)),
         Architecture("vgg16_bn", vgg16_bn, (3, 32, 32)),
         Architecture("wide_resnet_16_8", wide_resnet_16_8, (3, 32, 32)),
         Architecture("wide_resnet_28_10", wide_resnet_28_10, (3, 32, 32)),

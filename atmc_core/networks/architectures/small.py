@@ -118,6 +118,18 @@ def clipped_cnn(num_classes: int) -> nn.Module:
     white it leaves an interval of no width. So do all activations, since each is clipped on both
     sides. More is proven after as much training, a short one above all (docs/proofs.md).
     """
+    return _clipped(256, num_classes)
+
+
+def wide_clipped_cnn(num_classes: int) -> nn.Module:
+    """As ``clipped_cnn`` with twice the hidden units; 581,409 weights at 10 classes.
+
+    An epoch costs little more, and the same share of its weights is nearly twice as many.
+    """
+    return _clipped(512, num_classes)
+
+
+def _clipped(hidden: int, num_classes: int) -> nn.Module:
     threshold = nn.Conv2d(1, 1, 1)
     # A slope of one would leave nothing flat, and training moves it only slowly.
     nn.init.constant_(threshold.weight, 10.0)
@@ -131,8 +143,8 @@ def clipped_cnn(num_classes: int) -> nn.Module:
             conv2=nn.Conv2d(32, 64, 5, stride=2),
             clip2=nn.Hardtanh(0, 1),
             flatten=nn.Flatten(),
-            fc1=nn.Linear(64 * 4 * 4, 256),
+            fc1=nn.Linear(64 * 4 * 4, hidden),
             clip3=nn.Hardtanh(0, 1),
-            fc2=nn.Linear(256, num_classes),
+            fc2=nn.Linear(hidden, num_classes),
         )
     )

@@ -25,6 +25,7 @@ _PUBLISHED = (data_folder() or Path()) / "networks" / "trades_mnist_smallcnn.onn
         ("strided_cnn", 329_448),
         ("wide_strided_cnn", 316_704),
         ("clipped_cnn", 316_705),
+        ("wide_clipped_cnn", 581_409),
         ("wide_resnet_16_8", 10_954_160),
     ],
 )
