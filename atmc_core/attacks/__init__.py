@@ -7,6 +7,7 @@ from atmc_core.attacks.counting import CountingModel
 from atmc_core.attacks.fab import FABT
 from atmc_core.attacks.frozen import frozen_copy
 from atmc_core.attacks.gradient import FGSM, PGD
+from atmc_core.attacks.inputs import check_images, check_labels, check_logits
 from atmc_core.attacks.losses import LOSSES
 from atmc_core.attacks.norms import Ball, L2Ball, LinfBall, ball, is_within
 from atmc_core.attacks.smooth import SmoothBackward, has_edges, smoothed
@@ -34,6 +35,9 @@ __all__ = [
     "SmoothBackward",
     "Square",
     "ball",
+    "check_images",
+    "check_labels",
+    "check_logits",
     "frozen_copy",
     "has_edges",
     "is_within",

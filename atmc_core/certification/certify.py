@@ -1,6 +1,7 @@
 """Proves for each image that no point of its ball is misclassified, as far as it can."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,20 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from atmc_core.attacks import check_images, check_labels, check_logits
 from atmc_core.attacks.norms import with_rounding
 from atmc_core.certification.bounds import intervals, least, margins, optimised, refined
 from atmc_core.certification.program import Program
 from atmc_core.certification.steps import Box
 from atmc_core.networks.removal import compact
-from atmc_spec.names import Certify
 
 #: What proves an image, in the order in which it is tried: intervals; lines on the intervals of
 #: intervals; lines throughout; the same with optimised slopes.
 Bound = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
+
+#: Which of them are tried: intervals alone, or all.
+Method = Literal["ibp", "crown"]
 
 #: Steps of optimising slopes. They cost far less than the lines throughout before them (on a
 #: residual network of CIFAR-10 at 2/255 a sixth, and proved 11 images of 40 where these proved 9).
@@ -64,15 +68,20 @@ class Certifier:
 
     Raises:
         NotProvable: if the network has an operation without a bound.
+        ValueError: if there is no such method, or a number of steps is negative.
     """
 
     def __init__(
         self,
         network: nn.Module,
         shape: Sequence[int],
-        method: Certify = "crown",
+        method: Method = "crown",
         alpha_steps: int = ALPHA_STEPS,
     ) -> None:
+        if method not in get_args(Method):
+            raise ValueError(f"method is {method!r}: choose from {', '.join(get_args(Method))}")
+        if alpha_steps < 0:
+            raise ValueError(f"alpha_steps is {alpha_steps}: it must be at least 0")
         self.program = Program.of(compact(network), shape)
         self.method, self.alpha_steps = method, alpha_steps
 
@@ -90,7 +99,7 @@ class Certifier:
         steps = self.program.steps
         read = {i for placed in steps if not placed.step.linear for i in placed.inputs if i}
         entries = sum(steps[i - 1].shape.numel() * i / len(steps) for i in read)
-        classes = steps[self.program.output - 1].shape.numel()
+        classes = self.program.returned.numel()
         # A step of optimising goes there and back.
         return 2 * entries + classes * (1 + 3 * self.alpha_steps)
 
@@ -150,7 +159,7 @@ def certify(
     labels: Tensor,
     epsilon: float,
     *,
-    method: Certify = "crown",
+    method: Method = "crown",
     alpha_steps: int = ALPHA_STEPS,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, proven: None,
@@ -171,6 +180,9 @@ def certify(
 
     Raises:
         NotProvable: if the network has an operation without a bound.
+        ValueError: if there are no images, images are outside [0, 1], labels are not one of the
+            network's classes for each image, the network returns no logits, there is no such
+            method, or a number is out of its range.
 
     Example:
         >>> import torch
@@ -184,7 +196,15 @@ def certify(
         ('ibp', None)
     """
     began = time.monotonic()
+    check_images(images)
+    check_labels(labels, images)
+    if not (0 < epsilon < math.inf):
+        raise ValueError(f"epsilon is {epsilon}: it must be above 0")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
     certifier = Certifier(network, images.shape[1:], method, alpha_steps)
+    returned = torch.empty(len(images), *certifier.program.returned, device="meta")
+    check_logits(returned, labels)
     proven: list[Tensor] = []
     by: list[Bound | None] = []
     for chosen, truth in zip(

@@ -55,6 +55,11 @@ class Program:
     shape: torch.Size
     output: int
 
+    @property
+    def returned(self) -> torch.Size:
+        """The shape of an image's logits."""
+        return self.steps[self.output - 1].shape if self.output else self.shape
+
     def run(self, images: Tensor) -> Tensor:
         """Compute the logits, ``[N, classes]``, as the network does."""
         values = [images]
@@ -102,8 +107,14 @@ class Trace:
                 self.module = make_fx(functionalize(network))(images)
                 self.module.graph.eliminate_dead_code()
                 self.shapes = _Shapes(self.module).found(images)
+                again = network(images), self.module(images)
         except Exception as error:  # whatever a network of somebody's own may raise
             raise NotProvable(f"the network cannot be traced: {error}") from error
+        if not all(isinstance(each, Tensor) for each in again):
+            raise NotProvable("the network returns something else than logits")
+        # A program has the numbers that were drawn once, and would prove these alone.
+        if not torch.allclose(*again, equal_nan=True):
+            raise NotProvable("the network returns something else each time: it draws at random")
 
     def program(self) -> Program:
         """The network's steps, with its tensors of now.
@@ -148,7 +159,6 @@ class _Reader:
                 self.known[node] = operator.attrgetter(str(node.target))(self.module)
             elif node.op == "output":
                 found = node.args[0]
-                found = found[0] if isinstance(found, list | tuple) else found
                 if found not in self.numbers:
                     raise NotProvable("the logits do not depend on the image")
                 return Program(tuple(self.steps), shape, self.numbers[found])

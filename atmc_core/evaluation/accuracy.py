@@ -2,13 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from atmc_core.attacks import ball, frozen_copy, has_edges, is_within
+from atmc_core.attacks import (
+    ball,
+    check_images,
+    check_labels,
+    check_logits,
+    frozen_copy,
+    has_edges,
+    is_within,
+)
 from atmc_core.attacks.base import Model
-from atmc_core.evaluation.attacks import ReportAttack, report_attacks
+from atmc_core.evaluation.attacks import (
+    ReportAttack,
+    answers,
+    report_attacks,
+    require_finite,
+    run_attack,
+)
 from atmc_core.evaluation.scale import scale_exponent, scaled
 from atmc_core.evaluation.statistics import Estimate, wilson
 from atmc_core.randomness import random_generator
@@ -83,9 +98,10 @@ def evaluate(
         One ``Robustness`` for each radius, in the given order.
 
     Raises:
-        InvalidInput: for an unknown attack or setting, or a number out of its range.
-        ValueError: if there are no images, images are outside [0, 1], or the number of labels is
-            not the number of images.
+        InvalidInput: for an unknown attack or setting, or a number out of its range; for a network
+            whose outputs or gradients are not finite (``non_finite_outputs``).
+        ValueError: if there are no images, images are outside [0, 1], labels are not one of the
+            network's classes for each image, or the network returns no logits.
 
     Example:
         >>> import torch
@@ -99,22 +115,24 @@ def evaluate(
     # Imported here because the specs need pydantic, which training alone does not.
     from atmc_spec import Evaluation, Threat
 
-    _check_images(images, labels)
+    check_images(images)
+    check_labels(labels, images)
     evaluation = Evaluation.read({"attacks": list(attacks), "batch_size": batch_size, **settings})
     threats = {e: Threat.read({"norm": norm, "epsilon": e}) for e in epsilons}
     training = network.training
     try:
         model = frozen_copy(network.eval())
-        device = next(network.parameters()).device
-        clean = _right(model, images, labels, batch_size, device)
+        device = next(chain(network.parameters(), network.buffers()), images).device
         with torch.no_grad():
-            num_classes = model(images[:1].to(device)).shape[1]
+            logits = model(images[:1].to(device))
+        check_logits(logits, labels)
+        clean = _right(model, images, labels, batch_size, device)
         told = (images[:batch_size].to(device), labels[:batch_size].to(device))
         attacked = scaled(model, scale_exponent(model, *told))
         edges = has_edges(model, told[0])
         found, standing = {}, clean
         for epsilon in sorted(threats):
-            chosen = report_attacks(threats[epsilon], evaluation, num_classes, edges=edges)
+            chosen = report_attacks(threats[epsilon], evaluation, logits.shape[1], edges=edges)
             search = _Search(attacked, images, labels, batch_size, device, seed, progress)
             found[epsilon] = search.within(threats[epsilon].norm, epsilon, chosen, standing, clean)
             standing = found[epsilon].right
@@ -166,9 +184,8 @@ class _Search:
                 self.progress(f"{name}: image {int(part[0])}, {int(right.sum())} standing")
                 images = self.images[part].to(self.device)
                 labels = self.labels[part].to(self.device)
-                adversarial = report.attack.run(self.model, images, labels, generator=generator)
-                with torch.no_grad():
-                    fooled = self.model(adversarial).argmax(1) != labels
+                adversarial = run_attack(report.attack, self.model, images, labels, generator)
+                fooled = ~answers(self.model, adversarial, labels)[1]
                 if report.within_threat:
                     fooled &= is_within(limits, limits.size(adversarial - images))
                 right[part] = ~fooled.cpu()
@@ -197,18 +214,9 @@ def _right(
     model: Model, images: Tensor, labels: Tensor, batch_size: int, device: torch.device
 ) -> Tensor:
     """Whether the model classifies each image correctly, bool ``[N]`` on the CPU."""
-    return torch.cat(
-        [
-            (model(x.to(device)).argmax(1) == y.to(device)).cpu()
-            for x, y in _batches(images, labels, batch_size)
-        ]
-    )
-
-
-def _check_images(images: Tensor, labels: Tensor) -> None:
-    if images.ndim != 4 or not len(images) or not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}: give float [N, C, H, W]")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"{list(labels.shape)} labels for {len(images)} images")
-    if images.amin() < 0 or images.amax() > 1:
-        raise ValueError("images must be in [0, 1]: leave their normalisation to the network")
+    found = []
+    for chosen, truth in _batches(images, labels, batch_size):
+        logits = model(chosen.to(device))
+        require_finite(logits)
+        found.append((logits.argmax(1) == truth.to(device)).cpu())
+    return torch.cat(found)

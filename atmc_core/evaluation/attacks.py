@@ -3,7 +3,11 @@
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
+import torch
+from torch import Tensor
+
 from atmc_core.attacks import FGSM, PGD, WRM, Attack, AutoAttack, Ball, InTurn, ball
+from atmc_core.attacks.base import Model
 from atmc_core.errors import InvalidInput
 from atmc_spec import AUTOATTACK, AttackName, Evaluation, Threat
 
@@ -161,3 +165,57 @@ def _member(
     if name == "square":
         settings, passes = {"queries": queries}, float(queries)
     return ReportAttack(name, all_four[_MEMBERS[name]], settings, passes, ensemble=ensemble)
+
+
+def run_attack(
+    attack: Attack,
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Run an attack; returns the perturbed images, ``[N, C, H, W]``.
+
+    Raises:
+        InvalidInput: ``non_finite_outputs`` if the model has no finite outputs or gradients on the
+            way, so that the attack is lost.
+    """
+    try:
+        found = attack.run(model, images, labels, generator=generator)
+        if not found.isfinite().all():
+            raise FloatingPointError("the model returns NaN or infinite outputs or gradients")
+    except FloatingPointError as error:
+        raise InvalidInput(
+            "non_finite_outputs",
+            f"{error} near the images, where no attack goes on: look at what it divides by, and "
+            "takes roots and logarithms of",
+            "model",
+        ) from error
+    return found
+
+
+@torch.no_grad()
+def answers(model: Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a model makes of images: the classes, int64 ``[N]``, and which are right, bool ``[N]``.
+
+    Outputs that are not finite name no class, so they are wrong.
+    """
+    logits = model(images)
+    predicted = logits.argmax(1)
+    return predicted, (predicted == labels) & logits.isfinite().all(1)
+
+
+def require_finite(logits: Tensor) -> None:
+    """Check a model's outputs on the unperturbed images.
+
+    Raises:
+        InvalidInput: ``non_finite_outputs`` if one is NaN or infinite.
+    """
+    finite = logits.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise InvalidInput(
+            "non_finite_outputs",
+            f"the model returns NaN or infinite outputs for {int((~finite).sum())} of "
+            f"{len(finite)} test images: check its weights and its normalization",
+            "model",
+        )

@@ -9,9 +9,14 @@ from torch import Tensor
 from atmc_core.attacks import Attack, CountingModel, ball, has_edges, is_within
 from atmc_core.certification import BOUNDS
 from atmc_core.data import Split
-from atmc_core.errors import InvalidInput
 from atmc_core.evaluation import probes
-from atmc_core.evaluation.attacks import pgd, report_attacks
+from atmc_core.evaluation.attacks import (
+    answers,
+    pgd,
+    report_attacks,
+    require_finite,
+    run_attack,
+)
 from atmc_core.evaluation.plan import (
     MIN_CURVE_POINTS,
     PROBE_EFFORT,
@@ -193,15 +198,7 @@ class Evaluator:
         images, labels = self.split.batch(positions)
         with torch.no_grad():
             logits = self.model(images)
-        finite = torch.isfinite(logits).flatten(1).all(1).cpu()
-        if not finite.all():
-            count = int((~finite).sum())
-            raise InvalidInput(
-                "non_finite_outputs",
-                f"the model returns NaN or infinite outputs for {count} of {len(finite)} test "
-                "images: check its weights and its normalization",
-                "model",
-            )
+        require_finite(logits)
         predicted = logits.argmax(1)
         clean = self._state["clean"]
         clean["predicted"][positions] = predicted.cpu()
@@ -243,14 +240,15 @@ class Evaluator:
         model = CountingModel(self.model)
         generator = random_generator(labels.device, self.seed, *place)
         began = time.monotonic()
-        adversarial = self.attacks[name].attack.run(model, images, labels, generator=generator)
-        predicted = self._predict(adversarial)
+        attack = self.attacks[name].attack
+        adversarial = run_attack(attack, model, images, labels, generator)
+        predicted, right = answers(self.model, adversarial, labels)
         found = self._state["attacks"][name]
         found["seconds"] += time.monotonic() - began
         found["forward"] += model.forward_images
         found["backward"] += model.backward_images
         size = self.ball.size(adversarial - images).cpu()
-        fooled = (predicted != labels).cpu()
+        fooled = ~right.cpu()
         if self.attacks[name].within_threat:
             # A perturbation outside the ball does not count, even if the attack returned it.
             fooled &= is_within(self.ball, size)
@@ -258,10 +256,6 @@ class Evaluator:
         found["right"][positions] = ~fooled
         found["predicted"][positions] = predicted.cpu()
         found["size"][positions] = size
-
-    @torch.no_grad()
-    def _predict(self, images: Tensor) -> Tensor:
-        return self.model(images).argmax(1)
 
     def _show(
         self, name: str, positions: Tensor, adversarial: Tensor, predicted: Tensor, fooled: Tensor
@@ -316,8 +310,8 @@ class Evaluator:
         for part in torch.split(positions, self.evaluation.batch_size):
             images, labels = self.split.batch(part)
             if len(part):
-                adversarial = attack.run(self.model, images, labels, generator=generator)
-                fooled.append((self._predict(adversarial) != labels).cpu())
+                adversarial = run_attack(attack, self.model, images, labels, generator)
+                fooled.append(~answers(self.model, adversarial, labels)[1].cpu())
         return torch.cat(fooled)
 
     def _proof(self, portion: Portion) -> dict[str, float]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.attacks import PGD as GradientAscent
-from atmc_core.attacks import Attack, frozen_copy
+from atmc_core.attacks import Attack, check_images, frozen_copy
 from atmc_core.training.step import MixedLoss
 from atmc_core.training.trainer import training_attack
 from atmc_spec.defaults import BACKWARD
@@ -82,8 +82,7 @@ def adversarial_loss(
     """
     if not 0 <= clean_weight <= 1:
         raise ValueError(f"clean_weight is {clean_weight}: it must be from 0 to 1")
-    if images.amin() < 0 or images.amax() > 1:
-        raise ValueError("images must be in [0, 1]: leave their normalisation to the network")
+    check_images(images)
     training = network.training
     frozen = frozen_copy(network.eval())
     try:
