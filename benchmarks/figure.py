@@ -36,10 +36,11 @@ _COLOURS = {
     "atmc-3": "#7b1fa2",
     "atmc-2": "#3f51b5",
 }
-# The title of each panel, our figure in it, and the column of the paper's that belongs to it.
+# The title of each panel (with settings of the table), our figure in it, and the column of the
+# paper's that belongs to it.
 _PANELS = (
     ("clean", "clean_accuracy", 1),
-    ("under the paper's PGD; dotted: PGD-40 and restarts, too", "paper_pgd_accuracy", 2),
+    ("under PGD; dotted: PGD-{strong_steps} x {strong_restarts}, too", "paper_pgd_accuracy", 2),
 )
 # The accuracy under the stronger PGD, which is drawn dotted.
 _HARDER = "pgd_accuracy"
@@ -69,13 +70,14 @@ def draw(table: dict[str, Any], path: Path) -> None:
                 values = [row[_HARDER] for row in rows]
                 style = {"color": _COLOURS.get(system, "#000000"), "linestyle": ":"}
                 axis.plot(ratios, values, marker=".", markersize=4, linewidth=1, **style)
-        axis.set(xscale="log", ylim=(0, 1), title=title, xlabel="nominal ratio", ylabel="accuracy")
+        axis.set(xscale="log", ylim=(0, 1), xlabel="nominal ratio", ylabel="accuracy")
+        axis.set_title(title.format_map(table["settings"]))
         axis.grid(alpha=0.25)
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside right center",
         fontsize=8,
-        title="ours thin,\nthe paper's\nwide and pale",
+        title="ours thin,\nthe paper's\nwide and pale" if table["dataset"] in PAPER else None,
         title_fontsize=8,
     )
     figure.savefig(path, metadata={"Date": None})

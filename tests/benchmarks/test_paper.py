@@ -96,7 +96,7 @@ def test_rows_are_whole_jobs_and_are_kept(
         assert worst["images"] == 16
     assert 0.0099 < first["rows"][1]["nominal_ratio"] <= 0.01
     assert first.keys() >= {"settings", "hardware", "torch"}
-    assert "<svg" in (table.RESULTS / "mnist-few.svg").read_text()
+    assert "PGD-2 x 2" in (table.RESULTS / "mnist-few.svg").read_text()
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
