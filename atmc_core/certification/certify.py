@@ -199,7 +199,7 @@ def certify(
     check_images(images)
     check_labels(labels, images)
     if not (0 < epsilon < math.inf):
-        raise ValueError(f"epsilon is {epsilon}: it must be above 0")
+        raise ValueError(f"epsilon is {epsilon}: it must be above 0 and finite")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
     certifier = Certifier(network, images.shape[1:], method, alpha_steps)
