@@ -20,6 +20,9 @@ from atmc_core.solver.rounding import rounded
 from atmc_reader.layout import CODEBOOK_BITS
 from atmc_spec.names import FLOAT_BITS, SmallTensorBits
 
+# With so many bits a bias is too coarse for what a norm's statistics add to it after training.
+_COARSE = 8
+
 
 @dataclass(frozen=True)
 class CompressedModel:
@@ -128,7 +131,9 @@ def float_state(
 ) -> dict[str, Tensor]:
     """The float tensors of a state dict that are not factorised: what ``others`` contains.
 
-    The integer counters of batch norms are left out: they have no use in evaluation mode.
+    The integer counters of batch norms are left out: they have no use in evaluation mode. The
+    statistics of batch norms go into their gains and biases, so that a file has two vectors to
+    hold instead of four; zeros and ones, which are left, take it a few bytes.
 
     Args:
         network: the network.
@@ -138,11 +143,36 @@ def float_state(
     Returns:
         Copies on the CPU, by name.
     """
+    state = network.state_dict()
+    if bits > _COARSE:
+        state |= _settled_norms(network)
     return {
         name: rounded(name, tensor.detach().cpu().clone(), bits)
-        for name, tensor in network.state_dict().items()
+        for name, tensor in state.items()
         if name not in views and tensor.is_floating_point()
     }
+
+
+@torch.no_grad()
+def _settled_norms(network: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of batch norms that do the same with a mean of zero and a variance of one."""
+    settled: dict[str, Tensor] = {}
+    for name, norm in network.named_modules():
+        if not isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) or not norm.affine:
+            continue
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None:
+            continue
+        slope = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+        tensors = {
+            "weight": slope * (1 + norm.eps) ** 0.5,
+            "bias": norm.bias.double() - mean.double() * slope,
+            "running_mean": torch.zeros_like(mean),
+            "running_var": torch.ones_like(variance),
+        }
+        prefix = f"{name}." if name else ""
+        settled |= {prefix + part: tensor.to(mean.dtype) for part, tensor in tensors.items()}
+    return settled
 
 
 def dense_bytes(network: torch.nn.Module) -> int:

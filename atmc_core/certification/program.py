@@ -8,7 +8,7 @@ images is computed then and there.
 import copy
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -116,13 +116,17 @@ class Trace:
         if not torch.allclose(*again, equal_nan=True):
             raise NotProvable("the network returns something else each time: it draws at random")
 
-    def program(self) -> Program:
+    def program(self, instead: Mapping[int, Tensor] | None = None) -> Program:
         """The network's steps, with its tensors of now.
+
+        Args:
+            instead: tensors that stand in for some of the network's, by the address of its data
+                (``data_ptr``).
 
         Raises:
             NotProvable: if the network has an operation without a bound.
         """
-        return _Reader(self.module, self.shapes).program()
+        return _Reader(self.module, self.shapes, instead or {}).program()
 
 
 class _Shapes(fx.Interpreter):
@@ -142,8 +146,13 @@ class _Shapes(fx.Interpreter):
 class _Reader:
     """Turns a traced graph into steps."""
 
-    def __init__(self, module: fx.GraphModule, shapes: dict[fx.Node, torch.Size | None]) -> None:
-        self.module, self.shapes = module, shapes
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        shapes: dict[fx.Node, torch.Size | None],
+        instead: Mapping[int, Tensor],
+    ) -> None:
+        self.module, self.shapes, self.instead = module, shapes, instead
         self.known: dict[fx.Node, Any] = {}
         self.numbers: dict[fx.Node, int] = {}
         self.steps: list[Placed] = []
@@ -156,7 +165,8 @@ class _Reader:
                 self.numbers[node] = 0
                 shape = self._shape(node)
             elif node.op == "get_attr":
-                self.known[node] = operator.attrgetter(str(node.target))(self.module)
+                held = operator.attrgetter(str(node.target))(self.module)
+                self.known[node] = self.instead.get(held.data_ptr(), held)
             elif node.op == "output":
                 found = node.args[0]
                 if found not in self.numbers:

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 Layer = nn.Conv2d | nn.Linear
+Norm = nn.BatchNorm2d | nn.BatchNorm1d
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Flow:
             they vary, float32 ``[C]``.
         flat: whether the result has been flattened to ``[N, features]``; then each channel is one
             or several consecutive features.
+        matrix: whether the result surely has two axes. That of a linear layer may have more, of
+            which the last one is its channels, but a norm's the second.
     """
 
     atoms: Tensor | None
     values: Tensor
     flat: bool = False
+    matrix: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,15 +153,21 @@ class _Walk:
         module = self.modules[name]
         if isinstance(module, nn.Conv2d | nn.Linear):
             return self._layer(name, module, flow)
-        if isinstance(module, nn.BatchNorm2d):
-            if flow.atoms is None or name in self.norms or module.running_mean is None:
+        if isinstance(module, Norm):
+            fits = (
+                flow.atoms is not None
+                and len(flow.atoms) == module.num_features
+                and flow.matrix == isinstance(module, nn.BatchNorm1d)
+            )
+            if not fits or name in self.norms or module.running_mean is None:
                 if name in self.norms:
                     self._pin(Flow(self.norms[name], flow.values))
                 return None
+            assert flow.atoms is not None
             self.norms[name] = flow.atoms
             return replace(flow, values=_normed(module, flow.values))
         if isinstance(module, nn.Flatten):
-            return replace(flow, flat=True) if module.start_dim == 1 else None
+            return _flattened(flow) if module.start_dim == 1 else None
         return _mapped(_MODULES.get(type(module)), module, flow)
 
     def _layer(self, name: str, layer: Layer, flow: Flow) -> Flow | None:
@@ -177,9 +187,9 @@ class _Walk:
                 self._pin(flow, Flow(outputs, values))
         if name in self.readers:
             self._pin(flow, Flow(outputs, values), Flow(self.readers[name].outputs, values))
-            return Flow(outputs, torch.full((len(outputs),), torch.nan), flow.flat)
+            return Flow(outputs, torch.full((len(outputs),), torch.nan), flow.flat, flow.matrix)
         self.readers[name] = Reader(name, layer, outputs, inputs, values)
-        return Flow(outputs, emitted(layer, values), isinstance(layer, nn.Linear))
+        return Flow(outputs, emitted(layer, values), isinstance(layer, nn.Linear), flow.matrix)
 
     def _function(self, node: fx.Node, given: list[Flow]) -> Flow | None:
         target = node.target
@@ -193,9 +203,9 @@ class _Walk:
             return None
         flow, arguments = given[0], node.args[1:]
         if target in (torch.flatten, "flatten") and (*arguments, *node.kwargs.values()) == (1,):
-            return replace(flow, flat=True)
+            return _flattened(flow)
         if target in ("view", "reshape") and len(arguments) == 2 and arguments[1] == -1:
-            return replace(flow, flat=True)
+            return _flattened(flow)
         if target in (torch.mean, "mean") and not flow.flat:
             return _pooled(flow, node)
         return _mapped(_FUNCTIONS.get(target), None, flow)
@@ -274,7 +284,7 @@ def emitted(layer: Layer, values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _normed(norm: nn.BatchNorm2d, values: Tensor) -> Tensor:
+def _normed(norm: Norm, values: Tensor) -> Tensor:
     """The constants of the channels (NaN: varies) after a batch norm in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -293,7 +303,11 @@ def _pooled(flow: Flow, node: fx.Node) -> Flow | None:
     keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
     if not isinstance(axes, list | tuple) or {int(str(a)) % 4 for a in axes} != {2, 3}:
         return None
-    return replace(flow, flat=not keep)
+    return flow if keep else _flattened(flow)
+
+
+def _flattened(flow: Flow) -> Flow:
+    return replace(flow, flat=True, matrix=True)
 
 
 def _mapped(

@@ -11,7 +11,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from atmc_core.networks.channels import ChannelGraph, Layer, Reader, channel_graph, kernels, pads
+from atmc_core.networks.channels import (
+    ChannelGraph,
+    Layer,
+    Norm,
+    Reader,
+    channel_graph,
+    kernels,
+    pads,
+)
 from atmc_core.networks.classifier import Classifier
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -118,7 +126,7 @@ def remove(network: nn.Module, graph: ChannelGraph, dead: Tensor) -> None:
         _replace(network, reader.name, _cut_layer(reader, rows, columns))
     for name, classes in graph.norms.items():
         norm = network.get_submodule(name)
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, Norm)
         _replace(network, name, _cut_norm(norm, ~dead[classes]))
 
 
@@ -145,8 +153,8 @@ def _cut_layer(reader: Reader, rows: Tensor, columns: Tensor) -> Layer:
     return layer
 
 
-def _cut_norm(norm: nn.BatchNorm2d, kept: Tensor) -> nn.BatchNorm2d:
-    small = nn.BatchNorm2d(
+def _cut_norm(norm: Norm, kept: Tensor) -> Norm:
+    small = type(norm)(
         int(kept.sum()),
         norm.eps,
         norm.momentum,

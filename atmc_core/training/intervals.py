@@ -5,11 +5,12 @@ Models" (2018). There is no attack in it.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_core.certification.bounds import intervals, worst_logits
@@ -79,13 +80,50 @@ class IntervalStep(Step):
 
     def gradients_from(self, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         share = self.schedule.share(self.progress)
-        loss = F.cross_entropy(self.classifier.train()(images), labels)
+        with _batch_statistics(self.classifier) as statistics:
+            loss = F.cross_entropy(self.classifier.train()(images), labels)
         if share > 0:
-            worst = _worst(self.trace.program(), images, labels, share * self.schedule.epsilon)
+            program = self.trace.program(statistics)
+            worst = _worst(program, images, labels, share * self.schedule.epsilon)
             weight = share * (1 - self.schedule.clean_weight)
             loss = loss.lerp(F.cross_entropy(worst, labels), weight)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+@contextmanager
+def _batch_statistics(classifier: Classifier) -> Iterator[dict[int, Tensor]]:
+    """Collect what batch norms normalise by in the training pass inside the context.
+
+    Bounds are to see the same normalisation as the clean images: the running statistics follow
+    the weights too slowly, and have no gradient (Shi et al., "Fast Certified Robust Training with
+    Short Warmup", 2021).
+
+    Yields:
+        The means and variances of the batch, differentiable, by the addresses of the running ones
+        (as ``Trace.program`` takes them); of a norm that is called twice, those of the last call.
+    """
+    found: dict[int, Tensor] = {}
+
+    def note(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(norm.running_mean, Tensor)
+        assert isinstance(norm.running_var, Tensor)
+        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        variance, mean = torch.var_mean(inputs[0], axes, correction=0)
+        found[norm.running_mean.data_ptr()] = mean
+        found[norm.running_var.data_ptr()] = variance
+
+    norms = [
+        module
+        for module in classifier.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    hooks = [norm.register_forward_hook(note) for norm in norms]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _worst(program: Program, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:

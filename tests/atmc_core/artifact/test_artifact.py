@@ -1,7 +1,9 @@
 """An artifact round-trips exactly, is as small as claimed, and is refused when damaged."""
 
+import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from atmc_core.factors.views import compressible_weights
 from atmc_core.networks.architectures import build
 from atmc_core.networks.classifier import Normalization
 from atmc_core.solver.projection import quantize
+from atmc_core.solver.rounding import rounded
 from atmc_reader import bitpacking
+from atmc_spec.names import SmallTensorBits
 from benchmarks import format2
 
 
@@ -72,6 +76,32 @@ def test_batch_norms_survive() -> None:
     for name, tensor in model.others.items():
         assert torch.equal(loaded.others[name], tensor), name
     assert any("running_var" in name for name in loaded.others)
+
+
+@pytest.mark.parametrize(("bits", "gain"), [(32, 1 / 4), (16, 1 / 4), (8, 0.0)])
+def test_a_file_holds_two_vectors_of_a_batch_norm(bits: SmallTensorBits, gain: float) -> None:
+    torch.manual_seed(0)
+    network = build("mobilenet_v2", 10).eval()
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor.copy_(torch.rand(tensor.shape) + ("var" in name or "weight" in name))
+    views = compressible_weights(network)
+    model = _model("mobilenet_v2", density=0.0)
+    model = replace(model, others=float_state(network, views, bits))
+    plain = {
+        name: rounded(name, tensor, bits)
+        for name, tensor in network.state_dict().items()
+        if name in model.others
+    }
+    before = len(artifact.encode(replace(model, others=plain)))
+    assert len(artifact.encode(model)) <= (1 - gain) * before
+    other = copy.deepcopy(network)
+    other.load_state_dict(model.others, strict=False)
+    images = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        wanted, found = network(images), other(images)
+    tolerance = {32: 1e-5, 16: 0.01, 8: 0.3}[bits]
+    assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
 def test_the_same_model_gives_the_same_bytes() -> None:

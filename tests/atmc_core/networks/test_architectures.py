@@ -26,6 +26,7 @@ _PUBLISHED = (data_folder() or Path()) / "networks" / "trades_mnist_smallcnn.onn
         ("wide_strided_cnn", 316_704),
         ("clipped_cnn", 316_705),
         ("wide_clipped_cnn", 581_409),
+        ("normed_clipped_cnn", 581_409),
         ("wide_resnet_16_8", 10_954_160),
     ],
 )

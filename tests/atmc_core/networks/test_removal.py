@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_core.networks.architectures import build, get_architecture
-from atmc_core.networks.channels import channel_graph
+from atmc_core.networks.channels import Norm, channel_graph
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.removal import compact
 
@@ -15,7 +15,7 @@ def _lively(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, Norm):
                 for tensor in (module.weight, module.bias, module.running_mean):
                     assert tensor is not None
                     tensor.copy_(0.3 + 0.3 * torch.randn(tensor.shape, generator=generator))
@@ -55,7 +55,15 @@ def _compared(classifier: Classifier, shape: tuple[int, ...]) -> tuple[Classifie
 
 @pytest.mark.parametrize(
     "architecture",
-    ["lenet", "digits_cnn", "small_cnn", "clipped_cnn", "resnet18", "wide_resnet_16_8"],
+    [
+        "lenet",
+        "digits_cnn",
+        "small_cnn",
+        "clipped_cnn",
+        "normed_clipped_cnn",
+        "resnet18",
+        "wide_resnet_16_8",
+    ],
 )
 def test_dead_rows_go_and_outputs_stay(architecture: str) -> None:
     classifier = _classifier(architecture)
@@ -168,6 +176,32 @@ def test_depthwise_channels_go_with_their_inputs_and_the_unknown_stays() -> None
         strange.pointwise.weight[2:6] = 0
     _, difference = _compared(Classifier(strange, Normalization(), 1).eval(), (1, 8, 8))
     assert difference < 1e-5
+
+
+class _Rows(nn.Module):
+    """A norm after a linear layer normalises its channels, or the rows if there are three axes."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.flat = flat
+        self.first, self.norm = nn.Linear(16 if flat else 4, 4), nn.BatchNorm1d(4)
+        self.second, self.last = nn.Linear(4, 4), nn.Linear(4 if flat else 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1) if self.flat else x[:, 0]
+        return self.last(self.second(torch.relu(self.norm(self.first(x)))).flatten(1))
+
+
+@pytest.mark.parametrize(("flat", "left"), [(True, 3), (False, 4)])
+def test_a_norm_of_features_is_cut_with_them(flat: bool, left: int) -> None:
+    torch.manual_seed(0)
+    network = _Rows(flat)
+    _lively(network)
+    with torch.no_grad():
+        network.first.weight[1] = 0
+    small, difference = _compared(Classifier(network, Normalization(), 1).eval(), (1, 4, 4))
+    assert difference < 1e-5
+    assert _first(small) == left
 
 
 class _Branching(nn.Module):

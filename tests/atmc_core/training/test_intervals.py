@@ -63,13 +63,33 @@ def test_without_a_radius_the_loss_is_that_of_the_clean_images(
 def test_the_loss_bounds_that_of_every_attack(classifier: Classifier, split: Split) -> None:
     images, labels = split.batch(torch.arange(64))
     attack = PGD(ball("linf", 0.05), 20, 0.01)
-    for momentum in (norm for norm in classifier.modules() if isinstance(norm, nn.BatchNorm2d)):
-        momentum.momentum = 0.0
+    (norm,) = (each for each in classifier.modules() if isinstance(each, nn.BatchNorm2d))
+    norm.momentum = 1.0  # the running statistics are those of the batch then, but for its variance
     step = IntervalStep(classifier, IntervalSchedule(0.05, 0.0), SHAPE)
     bound = step.gradients(images, labels, None)
+    assert norm.running_var is not None
+    norm.running_var *= 1 - 1 / (64 * 4 * 4)
     model = classifier.eval()
     found = attack.run(model, images, labels, generator=torch.Generator().manual_seed(0))
     assert bound >= F.cross_entropy(model(found), labels).detach()
+
+
+def test_bounds_see_the_normalisation_of_the_clean_images(
+    classifier: Classifier, split: Split
+) -> None:
+    images, labels = split.batch(torch.arange(64))
+    own = copy.deepcopy(classifier)
+    # A ball without width has the clean images' loss, and the same gradients, in which the
+    # statistics of the batch have a part.
+    loss = IntervalStep(classifier, IntervalSchedule(0.0, 0.0), SHAPE).gradients(
+        images, labels, None
+    )
+    clean = F.cross_entropy(own.train()(images), labels)
+    clean.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loss, clean.detach())
+    for ours, theirs in zip(classifier.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    assert not any(module._forward_hooks for module in classifier.modules())
 
 
 @pytest.mark.parametrize("normed", [True, False])
