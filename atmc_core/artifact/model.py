@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from atmc_core.factors.factors import Factors
 from atmc_core.factors.views import compressible_weights
+from atmc_core.networks import norms
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.channels import channel_graph
 from atmc_core.networks.classifier import Classifier, Normalization
@@ -132,8 +133,8 @@ def float_state(
     """The float tensors of a state dict that are not factorised: what ``others`` contains.
 
     The integer counters of batch norms are left out: they have no use in evaluation mode. The
-    statistics of batch norms go into their gains and biases, so that a file has two vectors to
-    hold instead of four; zeros and ones, which are left, take it a few bytes.
+    statistics of batch norms go into their gains and biases (``networks.norms``), so that a file
+    has two vectors to hold instead of four; zeros and ones, which are left, take it a few bytes.
 
     Args:
         network: the network.
@@ -145,34 +146,12 @@ def float_state(
     """
     state = network.state_dict()
     if bits > _COARSE:
-        state |= _settled_norms(network)
+        state |= norms.settled(network)
     return {
         name: rounded(name, tensor.detach().cpu().clone(), bits)
         for name, tensor in state.items()
         if name not in views and tensor.is_floating_point()
     }
-
-
-@torch.no_grad()
-def _settled_norms(network: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors of batch norms that do the same with a mean of zero and a variance of one."""
-    settled: dict[str, Tensor] = {}
-    for name, norm in network.named_modules():
-        if not isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) or not norm.affine:
-            continue
-        mean, variance = norm.running_mean, norm.running_var
-        if mean is None or variance is None:
-            continue
-        slope = norm.weight.double() / (variance.double() + norm.eps).sqrt()
-        tensors = {
-            "weight": slope * (1 + norm.eps) ** 0.5,
-            "bias": norm.bias.double() - mean.double() * slope,
-            "running_mean": torch.zeros_like(mean),
-            "running_var": torch.ones_like(variance),
-        }
-        prefix = f"{name}." if name else ""
-        settled |= {prefix + part: tensor.to(mean.dtype) for part, tensor in tensors.items()}
-    return settled
 
 
 def dense_bytes(network: torch.nn.Module) -> int:

@@ -9,11 +9,17 @@ from torch import nn
 
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel
+from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.factors.factors import Factors, NamedFactors
 from atmc_core.factors.views import compressible_weights
 from atmc_core.networks.blueprint import Blueprint
+from atmc_core.networks.classifier import Classifier
+from atmc_core.networks.norms import restore_statistics
 from atmc_core.networks.state_dict import load_tensors
+
+# So many images, from all over the training split, give batch norms their statistics.
+_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,17 @@ class Denser:
     given: DenserInput
     model: CompressedModel
 
-    def load_into(self, network: nn.Module) -> None:
-        """Give the network the weights, biases and norms of the denser one."""
-        load_tensors(network, self.model.state_dict(), strict=False)
+    def load_into(self, classifier: Classifier, split: Split) -> None:
+        """Give the classifier the weights, biases and norms of the denser one.
+
+        Args:
+            classifier: the uploaded classifier; it is in evaluation mode afterwards.
+            split: the training images, of which some give the norms the statistics that training
+                goes on with.
+        """
+        load_tensors(classifier.network, self.model.state_dict(), strict=False)
+        places = torch.linspace(0, len(split) - 1, min(len(split), _IMAGES)).long()
+        restore_statistics(classifier, split.batch(places)[0])
 
     def factors(self, device: torch.device) -> NamedFactors | None:
         """Its U, V and C on a device, without the inner dimension's unused indices.

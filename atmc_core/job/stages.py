@@ -61,7 +61,7 @@ def starting_factors(inputs: Inputs, handover: Handover, start: Start) -> Factor
     if inputs.denser is None:
         return start(weights, inputs.spec)
     network = inputs.classifier.network
-    inputs.denser.load_into(network)
+    inputs.denser.load_into(inputs.classifier, inputs.data.train)
     split = start(dense_weights(network), inputs.spec)
     own = inputs.denser.factors(inputs.device)
     # A method that does not factorise prunes the weights that the denser network's factors compose.

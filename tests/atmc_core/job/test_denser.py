@@ -14,6 +14,7 @@ import torch
 from atmc_core import artifact
 from atmc_core.artifact import CompressedModel, float_state
 from atmc_core.compressor import Compressor
+from atmc_core.data import Split
 from atmc_core.errors import InvalidInput
 from atmc_core.factors import splitting
 from atmc_core.factors.views import dense_weights
@@ -93,7 +94,8 @@ def test_factors_go_on_as_they_are_in_the_file(
     for name, each in own.items():
         assert torch.equal(each.compose(), read.model.factors[name].compose()), name
         assert each.u.numel() <= read.model.factors[name].u.numel()
-    read.load_into(network)
+    images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
+    read.load_into(digits_classifier, Split(images, torch.arange(8) % 10))
     assert torch.equal(network.state_dict()[name], own[name].compose())
     compressor = Compressor(network, k=500, bits=2, steps=2, factors=own, shrink_fraction=0.5)
     assert compressor.nonzeros() == 1000  # The budget begins where the denser network ended.
