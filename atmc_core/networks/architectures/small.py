@@ -132,8 +132,8 @@ def wide_clipped_cnn(num_classes: int) -> nn.Module:
 def normed_clipped_cnn(num_classes: int) -> nn.Module:
     """As ``wide_clipped_cnn`` with batch norms; 581,409 weights at 10 classes.
 
-    They keep units from falling silent while the radius of training for proof grows: more is
-    proven after as many epochs (docs/proofs.md).
+    More is proven after as many epochs of training for proof (docs/proofs.md), but each unit has a
+    gain beside its bias in the file.
     """
     return _clipped(512, num_classes, normed=True)
 
