@@ -166,7 +166,9 @@ class _Reader:
                 shape = self._shape(node)
             elif node.op == "get_attr":
                 held = operator.attrgetter(str(node.target))(self.module)
-                self.known[node] = self.instead.get(held.data_ptr(), held)
+                if isinstance(held, Tensor):  # a graph of its own, as of a branch, has no address
+                    held = self.instead.get(held.data_ptr(), held)
+                self.known[node] = held
             elif node.op == "output":
                 found = node.args[0]
                 if found not in self.numbers:

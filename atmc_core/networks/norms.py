@@ -70,8 +70,11 @@ def restore_statistics(network: nn.Module, images: Tensor) -> None:
 def _norms(
     network: nn.Module,
 ) -> Iterator[tuple[str, nn.modules.batchnorm._BatchNorm, Tensor, Tensor]]:
-    """The batch norms that have gains, with their names, running means and variances."""
-    for name, norm in network.named_modules():
+    """The batch norms that have gains, with their names, running means and variances.
+
+    One that has several names comes under each, as in the state dict.
+    """
+    for name, norm in network.named_modules(remove_duplicate=False):
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
             mean, variance = norm.running_mean, norm.running_var
             if mean is not None and variance is not None:

@@ -20,6 +20,7 @@ from atmc_core.factors import splitting
 from atmc_core.factors.views import dense_weights
 from atmc_core.job.denser import Denser, DenserInput, read_denser
 from atmc_core.job.planning import is_near, shorten_from_denser
+from atmc_core.networks.architectures import build
 from atmc_core.networks.blueprint import Blueprint
 from atmc_core.networks.classifier import Classifier, Normalization
 from atmc_core.networks.upload import ModelInput
@@ -103,6 +104,33 @@ def test_factors_go_on_as_they_are_in_the_file(
         network(torch.rand(4, 1, 8, 8)).square().sum().backward()
         compressor.step()
     assert compressor.nonzeros() <= 500
+
+
+def test_training_goes_on_with_norms_that_know_the_images() -> None:
+    torch.manual_seed(0)
+    network = build("normed_clipped_cnn", 10)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.startswith("norm") and tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape) + ("bias" not in name))
+    factors = splitting.plain(dense_weights(network))
+    model = CompressedModel(
+        "normed_clipped_cnn",
+        10,
+        Normalization(),
+        factors,
+        float_state(network, factors),
+        bits=32,
+        k=10**6,
+    )
+    split = Split(torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8), torch.arange(64) % 10)
+    images, _ = split.batch(slice(None))
+    started = Classifier(build("normed_clipped_cnn", 10), Normalization(), channels=1)
+    Denser(DenserInput(Path(), ""), model).load_into(started, split)
+    with torch.no_grad():
+        wanted = network.eval()(images)
+        assert torch.allclose(started(images), wanted, atol=1e-4)
+        assert torch.allclose(started.train()(images), wanted, atol=1e-3)
 
 
 def test_fewer_epochs_are_left_where_the_spec_leaves_them_to_the_preset(compressed: Path) -> None:

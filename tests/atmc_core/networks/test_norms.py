@@ -54,3 +54,23 @@ def test_norms_without_gains_or_statistics_stay() -> None:
     assert settled(network) == {}
     restore_statistics(network, torch.rand(4, 1, 8, 8))
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+
+
+def test_a_norm_of_two_names_does_the_same() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(2)
+    network = nn.Sequential(norm, nn.Conv2d(2, 2, 3), norm).eval()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(torch.tensor([0.3, -0.2]))
+    norm.running_var.copy_(torch.tensor([0.1, 4.0]))
+    images = torch.rand(8, 2, 6, 6)
+    with torch.no_grad():
+        wanted = network(images)
+    norms = settled(network)
+    assert torch.equal(norms["0.weight"], norms["2.weight"])
+    network.load_state_dict(norms, strict=False)
+    with torch.no_grad():
+        assert torch.allclose(network(images), wanted, atol=1e-5)
+        restore_statistics(network, images)
+        assert torch.allclose(network(images), wanted, atol=1e-5)
